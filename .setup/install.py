@@ -1,0 +1,147 @@
+"""Create the environment and install headrace with what demo and tests need. Usage: install.py VENV
+
+Runs on the bare interpreter that ``setup.sh`` found, so it uses the standard library only. uv installs, as it
+takes overrides, which keep unwanted dependencies out; pip cannot. But it is pip that people's machines and
+companies' mirrors are configured for, so uv is told what pip would do.
+"""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SETUP = Path(__file__).resolve().parent
+ROOT = SETUP.parent
+REQUIREMENT = ".[cpu,default-model,dev]"
+TAIL_LINES = 25
+
+
+class SetupFailed(Exception):
+    """A phase failed; the message is for the person at the terminal."""
+
+
+def main(venv: Path) -> None:
+    started = time.monotonic()
+    python = venv / "bin" / "python"
+    if not usable(python):
+        say(f"set-up: creating {venv.name} with Python {sys.version.split()[0]}")
+        shutil.rmtree(venv, ignore_errors=True)
+        run(None, [sys.executable, "-m", "venv", str(venv)])
+    log = venv / "setup.log"
+    log.write_text("")
+
+    constraints = ["--constraint", str(SETUP / "constraints.txt")]
+    say(f"set-up: installing uv (details: {shown(log)})")
+    run(log, [str(python), "-m", "pip", "install", *constraints, "uv"])
+
+    flags, environment = as_uv_options(pip_configuration(python))
+    install = [str(venv / "bin" / "uv"), "pip", "install", "--python", str(python), *constraints]
+    install += ["--override", str(SETUP / "overrides.txt"), "--editable", REQUIREMENT]
+    say("set-up: installing the packages (about 4 GB; some minutes the first time)")
+    try:
+        run(log, [*install, *flags], environment)
+    except SetupFailed as first:
+        # PyPI has no CPU build of torch. uv knows where PyTorch keeps it.
+        say("set-up: not all of it is where pip looks; asking PyTorch's own index for torch")
+        try:
+            run(log, [*install, *flags, "--torch-backend", "cpu"], environment)
+        except SetupFailed as second:
+            raise SetupFailed(
+                f"{second}\n\nBefore that, with pip's own sources only:\n{first}\n\n"
+                "torch's CPU build is needed, from a folder or index that pip is configured with "
+                "(find-links, extra-index-url), or else from PyTorch's index. See both answers above."
+            ) from None
+    say(f"set-up: done in {time.monotonic() - started:.0f} s")
+
+
+def usable(python: Path) -> bool:
+    """Whether there is an environment whose Python runs (it may be gone since) and is new enough."""
+    test = "import sys, pip; sys.exit(sys.version_info < (3, 11))"
+    try:
+        return subprocess.run([str(python), "-c", test], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def pip_configuration(python: Path) -> dict[str, str]:
+    """What pip would go by, from its files and the environment: option to value, pip's precedence applied."""
+    listing = subprocess.run(
+        [str(python), "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
+    ).stdout
+    ranks = ("global", "install", ":env:")
+    found: dict[str, tuple[int, str]] = {}
+    for line in listing.splitlines():
+        name, _, value = line.partition("=")
+        section, _, option = name.rpartition(".")
+        if section in ranks:
+            rank = ranks.index(section)
+            if rank >= found.get(option, (-1, ""))[0]:
+                found[option] = (rank, str(ast.literal_eval(value)))
+    return {option: value for option, (_, value) in found.items()}
+
+
+def as_uv_options(pip: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """The same as uv's flags and environment variables."""
+    # pip weighs all its sources alike; uv by default stops at the first that knows a package's name.
+    flags = ["--index-strategy", "unsafe-best-match"]
+    for source in pip.get("find-links", "").split():
+        flags += ["--find-links", source]
+    for index in pip.get("extra-index-url", "").split():
+        flags += ["--index", index]
+    if "index-url" in pip:
+        flags += ["--default-index", pip["index-url"]]
+    if pip.get("no-index", "").lower() in {"1", "true", "yes", "on"}:
+        flags += ["--no-index"]
+    for host in pip.get("trusted-host", "").split():
+        flags += ["--allow-insecure-host", host]
+
+    timeout = pip.get("default-timeout", pip.get("timeout", "180"))
+    environment = {"UV_NO_PROGRESS": "1", "UV_HTTP_TIMEOUT": timeout}
+    if "cert" in pip:
+        environment["SSL_CERT_FILE"] = pip["cert"]
+    if "proxy" in pip:
+        environment["ALL_PROXY"] = pip["proxy"]
+    # What the user has set for uv or for everything goes before what pip is configured with.
+    return flags, {name: value for name, value in environment.items() if name not in os.environ}
+
+
+def run(log: Path | None, command: list[str], environment: dict[str, str] | None = None) -> None:
+    """Run quietly; the output goes to the log, and its end into the error if the command fails."""
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **(environment or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if log is not None:
+        with log.open("a") as file:
+            file.write(f"$ {' '.join(command)}\n{done.stdout}\n")
+    if done.returncode != 0:
+        tail = "\n".join(done.stdout.splitlines()[-TAIL_LINES:])
+        where = f"\nAll of it: {shown(log)}" if log else ""
+        raise SetupFailed(f"{' '.join(command[:4])} ... ended with {done.returncode}:\n{tail}{where}")
+
+
+def shown(path: Path) -> str:
+    return os.path.relpath(path)
+
+
+def say(message: str) -> None:
+    print(message, flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main((ROOT / sys.argv[1]).absolute())
+    except SetupFailed as failure:
+        sys.exit(f"set-up failed: {failure}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,53 @@
+# Everything from a clone to an answer: `make demo`. Each target sets up .venv first, which is quick when nothing changed.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.setup-done
+
+# Knobs: make demo PIPELINE=mine.yaml INPUT=/data/tickets OUTPUT=/data/answers ARGS="--limit 20"
+DEMO := build/demo
+PIPELINE := examples/reviews.yaml
+INPUT := $(DEMO)/reviews
+OUTPUT := $(DEMO)/answers
+ARGS :=
+# make test TESTS="tests/test_models.py -k folder"
+TESTS :=
+
+.PHONY: help setup demo test check clean distclean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo       run the example over real reviews and print its answers"
+	@echo "make test       run all tests"
+	@echo "make check      ruff, mypy, import direction"
+	@echo "make setup      only set up $(VENV)"
+	@echo "make clean      remove what was built (distclean: $(VENV) as well)"
+
+setup: $(STAMP)
+	@:
+
+$(STAMP): pyproject.toml .setup/setup.sh .setup/install.py .setup/constraints.txt .setup/overrides.txt
+	@sh .setup/setup.sh $(VENV)
+	@touch $@
+
+demo: $(STAMP)
+	@$(PY) examples/corpus.py $(DEMO)
+	@$(VENV)/bin/headrace model default >/dev/null
+	$(VENV)/bin/headrace run $(PIPELINE) --input $(INPUT) --output $(OUTPUT) $(ARGS)
+	$(PY) examples/show.py $(OUTPUT)
+
+test: $(STAMP)
+	$(PY) -m pytest $(TESTS)
+
+check: $(STAMP)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PY) -m pytest -q tests/test_imports.py
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)

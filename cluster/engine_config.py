@@ -1,0 +1,32 @@
+"""What a worker needs to know to start its engine: plain data, made by the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+FAKE = "fake"
+"""The model id of the fake engine: instant made-up answers, for trying a pipeline's plumbing and for tests."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """A model and the room it gets.
+
+    Attributes:
+        model: a folder, a hub id, or :data:`FAKE`.
+        args: engine arguments from the pipeline, passed to vLLM as they are.
+        gpus: of one engine; 0 is the CPU.
+        threads: of one engine on a CPU; ``pin`` ties them to cores (only where the engine has the machine to itself).
+        kv_gib: GiB for the KV cache on a CPU; a GPU's is what the weights leave free.
+    """
+
+    model: str
+    revision: str | None = None
+    trust_remote_code: bool = False
+    args: Mapping[str, Any] = field(default_factory=dict)
+    gpus: int = 0
+    threads: int = 1
+    pin: bool = True
+    kv_gib: int = 1

@@ -1,0 +1,227 @@
+"""Ray: chunk descriptors through a pool of workers, records back.
+
+Documents never travel: a block is one descriptor of a few hundred bytes, and the worker reads its own rows.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+from headrace.cluster.engine_config import FAKE, EngineConfig
+from headrace.cluster.resources import Allotment, allot, cores
+from headrace.cluster.run import Checked, ChunksFailed, Totals
+from headrace.cluster.worker import Assignment, Worker
+from headrace.pipelines.errors import UserError
+from headrace.pipelines.plan import Chunk, Plan
+from headrace.pipelines.storage import Store
+
+CHUNKS_AT_A_WORKER = 4
+"""Chunks in flight at one worker, so that the tail of one is filled by the next."""
+
+STALE_SECONDS = 15.0
+"""A worker that has said nothing for so long has no rows under way."""
+
+
+class Execution:
+    """A pool of workers on a Ray cluster."""
+
+    def __init__(self, assignment: Assignment, allotment: Allotment, plan: Plan, *, own_ray: bool) -> None:
+        self._assignment = assignment
+        self._allotment = allotment
+        self._plan = plan
+        self._own_ray = own_ray
+
+    @classmethod
+    def begin(cls, checked: Checked, store: Store, plan: Plan, address: str | None) -> Execution:
+        """Connect to Ray, or start it here, and divide the machine.
+
+        Raises:
+            UserError: the cluster cannot be reached, or has not what the pipeline asks for.
+        """
+        own_ray = connect(address)
+        try:
+            import ray
+
+            pipeline = checked.pipeline
+            allotment = allot(
+                pipeline.resources,
+                cluster_gpus=int(ray.cluster_resources().get("GPU", 0)),
+                node_cpus=cores() if own_ray else _node_cpus(),
+                local=own_ray,
+                weights=checked.weights,
+            )
+            assignment = Assignment(
+                run_id=uuid.uuid4().hex[:12],
+                pipeline=pipeline.to_data(),
+                folder=str(pipeline.folder) if pipeline.folder else None,
+                engine=EngineConfig(
+                    model=checked.model,
+                    revision=checked.revision,
+                    trust_remote_code=pipeline.model_spec.trust_remote_code,
+                    args=dict(pipeline.model_spec.engine),
+                    gpus=allotment.gpus if checked.model != FAKE else 0,
+                    threads=allotment.cpus,
+                    pin=allotment.pin,
+                    kv_gib=allotment.kv_gib,
+                ),
+                output=store.uri,
+                commit=plan.info,
+                columns=checked.columns,
+                keep=checked.keep,
+            )
+            return cls(assignment, allotment, plan, own_ray=own_ray)
+        except BaseException:
+            if own_ray:
+                disconnect()
+            raise
+
+    def records(self, todo: list[Chunk], watch: Callable[[Totals], None]) -> Iterator[dict[str, Any]]:
+        """Do the chunks, in any order; a record of each as it is committed (its ``chunk`` is one of ``todo``).
+
+        Raises:
+            ChunksFailed: the workers cannot start, or Ray has given up on them.
+        """
+        import ray
+        from ray.exceptions import RayError
+
+        shards = self._plan.shards
+        items = []
+        for chunk in todo:
+            source = asdict(shards[chunk.shard].source())
+            items.append(json.dumps({"chunk": asdict(chunk), "shard": source}))
+        _quiet()
+        allotment = self._allotment
+        dataset = ray.data.from_items(
+            [{"chunk": item} for item in items], override_num_blocks=len(items)
+        ).map_batches(
+            Worker,
+            fn_constructor_args=(self._assignment,),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(
+                min_size=min(allotment.least, len(items)),
+                max_size=min(allotment.most, len(items)),
+                max_tasks_in_flight_per_actor=CHUNKS_AT_A_WORKER,
+            ),
+            num_cpus=allotment.cpus,
+            num_gpus=allotment.gpus or None,
+            max_concurrency=CHUNKS_AT_A_WORKER,
+        )
+        try:
+            with _Watcher(self._assignment.run_id, watch):
+                for batch in dataset.iter_batches(batch_size=1, prefetch_batches=0):
+                    for text in batch["record"]:
+                        record = json.loads(text)
+                        record["chunk"] = Chunk(**record["chunk"])
+                        yield record
+        except RayError as error:
+            raise ChunksFailed(explain(error)) from error
+
+    def end(self) -> None:
+        """Stop the workers, and Ray if it is ours."""
+        disconnect()
+
+
+def connect(address: str | None) -> bool:
+    """Connect to Ray; returns whether it is one of our own, that runs here and ends with us.
+
+    Raises:
+        UserError: there is no cluster at ``address``.
+    """
+    import ray
+
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    if address == "local":
+        ray.init(address="local", num_cpus=cores(), include_dashboard=False, **options)
+        return True
+    try:
+        ray.init(address=address, **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"There is no Ray cluster at {address!r}: {str(error).splitlines()[0]}. Leave --address out to start Ray on "
+            f"this machine."
+        ) from error
+    return False
+
+
+def disconnect() -> None:
+    """Leave Ray; one of our own ends with that."""
+    import ray
+
+    ray.shutdown()
+
+
+def explain(error: Exception) -> str:
+    """What to say of a failure in Ray: the worker's own words where there are some, without the frames."""
+    text = str(error)
+    if "EngineStartFailed" in text:
+        return "The engine does not start. " + text.rpartition("EngineStartFailed:")[2].strip()
+    lines = [line for line in text.splitlines() if line.strip()]
+    return "The workers have failed: " + "\n".join(lines[-5:])
+
+
+def _node_cpus() -> int:
+    import ray
+
+    nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    return max(1, int(max(nodes, default=1)))
+
+
+def _quiet() -> None:
+    """Keep Ray Data's own bars and log lines out of the terminal; its log files have them."""
+    import ray
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.max_consecutive_actor_init_deaths = 1
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+class _Watcher:
+    """Reads the workers' totals every second, in a thread, and passes them on."""
+
+    def __init__(self, run_id: str, watch: Callable[[Totals], None]) -> None:
+        self._prefix = f"headrace/{run_id}/".encode()
+        self._watch = watch
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=5)
+        with suppress(OSError, RuntimeError):
+            self._look()
+
+    def _run(self) -> None:
+        while not self._stop.wait(1.0):
+            self._look()
+
+    def _look(self) -> None:
+        from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_list
+
+        totals = Totals()
+        for key in _internal_kv_list(self._prefix):
+            value = _internal_kv_get(key)
+            if value is None:
+                continue
+            said = json.loads(value)
+            fresh = time.time() - said["time"] < STALE_SECONDS
+            totals.rows += said["rows"] if fresh else said["committed"]
+            for name in ("dead", "filtered", "requests", "retries", "truncated", "prompt", "cached", "output"):
+                setattr(totals, name, getattr(totals, name) + said[name])
+        self._watch(totals)
+
+

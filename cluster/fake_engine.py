@@ -1,0 +1,137 @@
+"""An engine without a model: instant, made-up, valid answers; for trying a pipeline's plumbing, for faults and for scale.
+
+Its answers follow from the prompt alone, so two runs agree. ``faults`` maps a text to what happens to a request whose
+prompt contains it: ``cut``, ``invalid`` (an answer outside the constraint), ``invalid_once`` (only until it is asked
+again), ``refuse``, ``die`` (the process exits, as when an engine crashes) or ``die_once``. ``seconds`` is the time of
+one request; ``log`` names a file that gets a line for every request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from headrace.operators.base import Choice, Completion, Constraint, Json, Sampling
+from headrace.pipelines.engine import EngineDied, RequestRefused
+
+_OFFSET = 3
+"""Ids below it are control tokens; a byte ``b`` is the token ``b + 3``."""
+
+_WORDS = "water wheel mill stone grain river channel weir sluice flour".split()  # noqa: SIM905
+
+
+class BytesTokenizer:
+    """A token a byte."""
+
+    longest_token = 1
+
+    def encode(self, text: str) -> list[int]:
+        return [byte + _OFFSET for byte in text.encode()]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return bytes(i - _OFFSET for i in ids if i >= _OFFSET).decode(errors="replace")
+
+    def frame(self, shots: int) -> list[list[int]]:
+        return [[1], [2]] * (shots + 1)
+
+
+class FakeEngine:
+    """See the module."""
+
+    def __init__(self, args: Mapping[str, Any]) -> None:
+        self.tokenizer = BytesTokenizer()
+        self.max_model_len = int(args.get("max_model_len", 32_768))
+        self.kv_tokens = int(args.get("kv_tokens", 1_000_000))
+        self.block_size = 16
+        self.max_num_seqs = int(args.get("max_num_seqs", 256))
+        self._seconds = float(args.get("seconds", 0.0))
+        self._faults: Mapping[str, str] = args.get("faults", {})
+        self._log = args.get("log")
+        self._seen: set[str] = set()
+
+    async def complete(self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling) -> Completion:
+        text = self.tokenizer.decode(prompt)
+        fault = next((kind for mark, kind in self._faults.items() if mark in text), "")
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        if self._log:
+            with Path(self._log).open("a") as file:
+                file.write(json.dumps({"pid": os.getpid(), "prompt": text}) + "\n")
+        await asyncio.sleep(self._seconds)
+        if fault == "refuse":
+            raise RequestRefused("the fake engine was told to")
+        if fault == "die" or (fault == "die_once" and self._first_time(text)):
+            raise EngineDied("the fake engine was told to")
+        dice = random.Random(digest + str(sampling.seed))
+        bad = fault == "invalid" or (fault == "invalid_once" and "not accepted" not in text)
+        answer, logprobs = "", {}
+        if isinstance(constraint, Choice):
+            logprobs = {option: -dice.expovariate(1.0) for option in constraint.options}
+            answer = max(logprobs, key=lambda option: logprobs[option])
+            logprobs = {} if bad else logprobs
+        elif isinstance(constraint, Json):
+            answer = "no JSON" if bad else json.dumps(instance(json.loads(constraint.schema), dice), ensure_ascii=False)
+        else:
+            answer = "\n" if bad else f" The {dice.choice(_WORDS)} turns."
+        return Completion(
+            text=answer,
+            finish_reason="length" if fault == "cut" or isinstance(constraint, Choice) else "stop",
+            prompt_tokens=len(prompt),
+            output_tokens=1 if isinstance(constraint, Choice) else len(answer),
+            logprobs=logprobs,
+        )
+
+    def _first_time(self, text: str) -> bool:
+        """Whether this prompt comes for the first time, over all engines that share the log."""
+        if self._log:
+            lines = Path(self._log).read_text().splitlines()
+            return sum(json.loads(line)["prompt"] == text for line in lines) <= 1
+        return text not in self._seen and not self._seen.add(text)  # type: ignore[func-returns-value]
+
+    def shutdown(self) -> None:
+        """There is nothing to stop."""
+
+
+def instance(schema: Any, dice: random.Random, root: Any = None, depth: int = 0) -> Any:
+    """A value that is valid under the common keywords of ``schema``."""
+    root = schema if root is None else root
+    if schema is True or not isinstance(schema, Mapping):
+        return None
+    if "$ref" in schema:
+        target = root
+        for key in schema["$ref"].removeprefix("#").strip("/").split("/"):
+            target = target[key.replace("~1", "/").replace("~0", "~")] if key else target
+        return instance(target, dice, root, depth + 1)
+    if "const" in schema:
+        return schema["const"]
+    if "enum" in schema:
+        return dice.choice(schema["enum"])
+    for keyword in ("anyOf", "oneOf", "allOf"):
+        if keyword in schema:
+            return instance(schema[keyword][-1 if depth > 4 else 0], dice, root, depth + 1)
+    kind = schema.get("type", "object" if "properties" in schema else "string")
+    kind = kind[0] if isinstance(kind, list) else kind
+    if kind == "object":
+        names = schema.get("properties", {})
+        wanted = set(schema.get("required", [])) if depth > 4 else set(names)
+        return {name: instance(names[name], dice, root, depth + 1) for name in names if name in wanted}
+    if kind == "array":
+        count = max(schema.get("minItems", 0), min(schema.get("maxItems", 2), 2))
+        return [instance(schema.get("items", {"type": "string"}), dice, root, depth + 1) for _ in range(count)]
+    if kind == "boolean":
+        return dice.random() < 0.5
+    if kind in ("integer", "number"):
+        low = schema.get("minimum", schema.get("exclusiveMinimum", -1) + 1)
+        return min(low + dice.randrange(10), schema.get("maximum", low + 10))
+    if kind == "null":
+        return None
+    known = {"date": "2026-11-21", "date-time": "2026-11-21T12:00:00Z", "email": "a@example.org"}
+    if schema.get("format") in known:
+        return known[schema["format"]]
+    text = dice.choice(_WORDS).ljust(schema.get("minLength", 0), ".")
+    return text[: schema.get("maxLength", len(text))]

@@ -1,0 +1,108 @@
+"""How much of the machine an engine gets: cores, memory and GPUs, decided before any engine starts."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.pipelines.errors import UserError
+from headrace.pipelines.spec import Resources
+
+GIB = 1 << 30
+
+PROCESS_OVERHEAD = int(2.5 * GIB)
+"""Memory of a CPU engine besides weights and KV cache: three Python processes with torch, and activations."""
+
+MOST_KV_GIB = 4
+"""KV cache that a CPU engine takes unasked: enough for a hundred documents of a few hundred tokens in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allotment:
+    """What each worker gets, and how many there are (``least`` to ``most``)."""
+
+    least: int
+    most: int
+    gpus: int
+    cpus: int
+    pin: bool
+    kv_gib: int
+
+
+def allot(resources: Resources, *, cluster_gpus: int, node_cpus: int, local: bool, weights: int) -> Allotment:
+    """Divide the machine.
+
+    Args:
+        cluster_gpus: GPUs that the cluster has now.
+        node_cpus: cores of a node (of this machine, where Ray is local).
+        local: whether Ray runs on this machine alone, so that what does not fit never will.
+        weights: bytes of the model's weights; 0 for no model.
+
+    Raises:
+        UserError: more is asked for than the machine has.
+    """
+    least, most = resources.worker_range
+    gpus = resources.gpus
+    if gpus is None:
+        gpus = resources.tensor_parallel if cluster_gpus else 0
+    if gpus and gpus % resources.tensor_parallel:
+        raise UserError(
+            f"resources: tensor_parallel is {resources.tensor_parallel}, which does not divide gpus: {gpus}."
+        )
+    gpus = max(gpus, resources.tensor_parallel if gpus else 0)
+    if not gpus and resources.tensor_parallel > 1:
+        raise UserError("resources: tensor_parallel is for GPUs, and this run has none.")
+    if local and gpus * least > cluster_gpus:
+        raise UserError(
+            f"resources: {least} worker(s) with {gpus} GPU(s) each are more than the {cluster_gpus} that this machine "
+            f"has. Set resources.gpus to 0 for CPU engines, or name a cluster with --address."
+        )
+    if gpus:
+        return Allotment(least, most, gpus, resources.cpus or 1, False, 0)
+    if local and resources.cpus and resources.cpus * least > node_cpus:
+        raise UserError(
+            f"resources: {least} worker(s) with {resources.cpus} core(s) each are more than the {node_cpus} that this "
+            f"machine has."
+        )
+    if local and least > node_cpus:
+        raise UserError(f"resources: {least} workers are more than this machine's {node_cpus} cores.")
+    cpus = resources.cpus or max(1, node_cpus // (most if local and most <= node_cpus else least))
+    kv_gib = _kv_gib(resources, most if local else 1)
+    if local and weights:
+        _check_memory(least, weights, kv_gib)
+    return Allotment(least, most, 0, cpus, local and most == 1, kv_gib)
+
+
+def _kv_gib(resources: Resources, workers: int) -> int:
+    if resources.memory_bytes is not None:
+        return max(1, -(-resources.memory_bytes // GIB))
+    return max(1, min(MOST_KV_GIB, available_memory() // 8 // workers // GIB))
+
+
+def _check_memory(workers: int, weights: int, kv_gib: int) -> None:
+    # Weights may be in 16 bits on disk and 32 in memory.
+    each = 2 * weights + kv_gib * GIB + PROCESS_OVERHEAD
+    available = available_memory()
+    if each * workers > available:
+        raise UserError(
+            f"{workers} engine(s) on this machine would take about {each * workers / GIB:.1f} GiB ({2 * weights / GIB:.1f} "
+            f"for weights, {kv_gib} for the KV cache, {PROCESS_OVERHEAD / GIB:.1f} for processes, each), and "
+            f"{available / GIB:.1f} GiB are available. Set resources.memory lower, use fewer workers or a smaller model."
+        )
+
+
+def available_memory() -> int:
+    """Bytes that new processes can have: the system's, within the limit of this container."""
+    import psutil
+
+    available = int(psutil.virtual_memory().available)
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and used.exists() and (most := limit.read_text().strip()).isdigit():
+        available = min(available, int(most) - int(used.read_text()))
+    return available
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))

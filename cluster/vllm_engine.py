@@ -1,0 +1,146 @@
+"""vLLM's ``AsyncLLM`` as an :class:`~headrace.pipelines.engine.Engine`: tokens in, final outputs out."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from headrace.cluster.engine_config import EngineConfig
+from headrace.cluster.tokenizer import HubTokenizer
+from headrace.operators.base import Choice, Completion, Constraint, Json, Sampling
+from headrace.pipelines.engine import EngineDied, RequestRefused
+
+BLOCK_SIZE = 32
+"""Tokens in a block of the prefix cache on a CPU, where vLLM's own 128 is longer than most headers."""
+
+
+class VllmEngine:
+    """One vLLM engine; construct it in a process with a ``__main__`` guard (its core is a process of its own)."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        set_environment(config)
+        from vllm import AsyncEngineArgs
+        from vllm.usage.usage_lib import UsageContext
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        args = AsyncEngineArgs(**engine_args(config))
+        # The context of offline inference has batch-sized defaults; a server's has latency-sized ones.
+        self._llm: Any = AsyncLLM.from_engine_args(args, usage_context=UsageContext.LLM_CLASS)
+        vllm_config = self._llm.vllm_config
+        self.tokenizer = HubTokenizer(config.model, config.revision, trust_remote_code=config.trust_remote_code)
+        self.max_model_len: int = vllm_config.model_config.max_model_len
+        self.block_size: int = vllm_config.cache_config.block_size
+        self.kv_tokens: int = vllm_config.cache_config.num_gpu_blocks * self.block_size
+        self.max_num_seqs: int = vllm_config.scheduler_config.max_num_seqs
+        self._params: dict[tuple[Constraint, Sampling], Any] = {}
+        self._ids = itertools.count()
+
+    async def complete(self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling) -> Completion:
+        from vllm.inputs import TokensPrompt
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        params = self._params.get((constraint, sampling))
+        if params is None:
+            params = self._params[constraint, sampling] = sampling_params(constraint, sampling)
+        final: Any = None
+        try:
+            request = TokensPrompt(prompt_token_ids=list(prompt))
+            async for output in self._llm.generate(request, params, str(next(self._ids))):
+                final = output
+        except EngineDeadError as error:
+            raise EngineDied(str(error)) from error
+        except (ValueError, TypeError) as error:
+            raise RequestRefused(str(error)) from error
+        answer = final.outputs[0]
+        if answer.finish_reason not in ("stop", "length"):
+            raise RequestRefused(f"it ended with finish reason {answer.finish_reason!r}")
+        text, logprobs = answer.text, {}
+        if isinstance(constraint, Choice):
+            option_of = dict(zip(constraint.token_ids, constraint.options, strict=True))
+            text = option_of.get(answer.token_ids[0], "")
+            logprobs = {option: answer.logprobs[0][i].logprob for i, option in option_of.items()}
+        return Completion(
+            text=text,
+            finish_reason=answer.finish_reason,
+            prompt_tokens=len(prompt),
+            cached_tokens=final.num_cached_tokens or 0,
+            output_tokens=len(answer.token_ids),
+            logprobs=logprobs,
+        )
+
+    async def reset_prefix_cache(self) -> None:
+        """Forget all prefixes, so that a measurement starts cold."""
+        await self._llm.reset_prefix_cache()
+
+    def shutdown(self) -> None:
+        """Stop the engine's processes."""
+        self._llm.shutdown()
+
+
+def sampling_params(constraint: Constraint, sampling: Sampling) -> Any:
+    """vLLM's parameters; built once for each step, for they are checked when they are built."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+    options: dict[str, Any] = {}
+    if isinstance(constraint, Choice):
+        ids = list(constraint.token_ids)
+        options = {"allowed_token_ids": ids, "logprob_token_ids": ids, "detokenize": False}
+    elif isinstance(constraint, Json):
+        options = {"structured_outputs": StructuredOutputsParams(json=constraint.schema)}
+    elif constraint.pattern is not None:
+        options = {"structured_outputs": StructuredOutputsParams(regex=constraint.pattern)}
+    return SamplingParams(
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        # A seed costs a generator for each request, and a greedy answer has no use for one.
+        seed=sampling.seed if sampling.temperature > 0 else None,
+        repetition_penalty=sampling.repetition_penalty,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        **options,
+    )
+
+
+def engine_args(config: EngineConfig) -> dict[str, Any]:
+    """Arguments of vLLM's engine; the pipeline's own come last and win."""
+    args: dict[str, Any] = {
+        "model": config.model,
+        "revision": config.revision,
+        "trust_remote_code": config.trust_remote_code,
+        "enable_prefix_caching": True,
+        "disable_log_stats": True,
+        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+    }
+    if config.gpus:
+        args["tensor_parallel_size"] = config.gpus
+    else:
+        # Compiling takes minutes on a few cores and brings little there.
+        args |= {"enforce_eager": True, "block_size": BLOCK_SIZE, "dtype": cpu_dtype()}
+    return args | dict(config.args)
+
+
+def cpu_dtype() -> str:
+    """bfloat16 where the CPU multiplies it, else float32: emulated, it is slower than what it replaces."""
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return "bfloat16" if any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16")) else "float32"
+
+
+def set_environment(config: EngineConfig) -> None:
+    """What vLLM reads from the environment, set before its first import."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if Path(config.model).is_dir():
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    if config.gpus:
+        return
+    os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.kv_gib)
+    if config.pin:
+        cores = sorted(os.sched_getaffinity(0))[: config.threads]
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cores))
+    else:
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+        os.environ["OMP_NUM_THREADS"] = str(config.threads)

@@ -1,0 +1,227 @@
+"""The worker: the Ray Data actor that hosts an engine, takes chunks, commits them and returns a record of each.
+
+Rows of several chunks are in flight at once (Ray Data keeps a few tasks at each actor), so the engine is not idle
+while the tail of a chunk drains. A failure that is not a row's own is returned in the chunk's record, for the driver
+to say; only a dead engine ends the process, so that Ray starts another and runs the chunk again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from headrace.cluster.engine_config import EngineConfig
+from headrace.cluster.engines import start_engine
+from headrace.pipelines.chain import DOCUMENT, Chain, DeadLetter, RowResult, Usage
+from headrace.pipelines.checkpoint import commit_chunk
+from headrace.pipelines.corpus import ChunkReader, InputChanged, InputUnreadable, Shard
+from headrace.pipelines.engine import Engine, EngineDied
+from headrace.pipelines.errors import UserError
+from headrace.pipelines.graph import Graph
+from headrace.pipelines.plan import Chunk, CommitInfo
+from headrace.pipelines.rows import as_rows, chunk_table, count
+from headrace.pipelines.spec import Pipeline
+from headrace.pipelines.storage import open_store
+
+REPORT_SECONDS = 1.0
+"""How often a worker says how far it is."""
+
+ROWS_PER_SLICE = 256
+"""Rows turned into Python objects at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What all workers of a run are told: plain data, the same for each."""
+
+    run_id: str
+    pipeline: Mapping[str, Any]
+    folder: str | None
+    engine: EngineConfig
+    output: str
+    commit: CommitInfo
+    columns: pa.Schema
+    """The input's columns, with the types to read them as."""
+    keep: tuple[str, ...]
+
+
+class Worker:
+    """See the module. Constructed by Ray Data in an actor; called with one chunk descriptor at a time."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        if assignment.folder and assignment.folder not in sys.path:
+            sys.path.insert(0, assignment.folder)
+        self._assignment = assignment
+        self._pipeline = Pipeline.model_validate(assignment.pipeline)
+        self._graph = Graph.of(self._pipeline)
+        self._store = open_store(assignment.output)
+        self._reader = ChunkReader(assignment.columns)
+        started = time.monotonic()
+        self._engine = start_or_explain(assignment.engine)
+        self._chain = Chain(self._pipeline, self._engine, assignment.columns)
+        self._started: asyncio.Task[None] | None = None
+        self._progress = Progress(assignment.run_id, engine_seconds=time.monotonic() - started)
+
+    async def __call__(self, batch: Mapping[str, Any]) -> AsyncIterator[dict[str, list[Any]]]:
+        """Work through the chunks of a batch; yields one record for each."""
+        if self._started is None:
+            self._started = asyncio.ensure_future(self._start())
+        for descriptor in batch["chunk"]:
+            wanted = json.loads(descriptor)
+            chunk = Chunk(**wanted["chunk"])
+            record: dict[str, Any] = {"chunk": wanted["chunk"]}
+            try:
+                await asyncio.shield(self._started)
+                record |= await self._chunk(chunk, Shard(**wanted["shard"]))
+            except EngineDied as error:
+                leave(f"the engine died: {error}")
+            except (UserError, InputChanged) as error:
+                record |= {"failed": str(error), "users": True}
+            except OSError as error:
+                record |= {"failed": f"{type(error).__name__}: {error}", "users": False}
+            yield {"record": [json.dumps(record)]}
+
+    async def _start(self) -> None:
+        self._progress.publish()
+        await self._chain.start()
+        self._reporting = asyncio.ensure_future(self._report())
+
+    async def _report(self) -> None:
+        while True:
+            self._progress.publish()
+            await asyncio.sleep(REPORT_SECONDS)
+
+    async def _chunk(self, chunk: Chunk, shard: Shard) -> dict[str, Any]:
+        """Read, ask, commit."""
+        started = time.monotonic()
+        columns = list(dict.fromkeys((*self._graph.input_columns, *self._assignment.keep)))
+        try:
+            table = await asyncio.to_thread(self._reader.read, shard, chunk.first, chunk.last, columns)
+        except InputUnreadable as problem:
+            letter = DeadLetter(DOCUMENT, str(problem))
+            results = [RowResult(row, "dead", dead=letter) for row in range(chunk.first, chunk.last)]
+            schema = pa.schema([self._assignment.columns.field(name) for name in columns])
+            table = pa.Table.from_pydict({name: pa.nulls(chunk.rows, schema.field(name).type) for name in columns})
+        else:
+            read = time.monotonic()
+            results = await self._rows(chunk, table)
+            self._progress.read_seconds += read - started
+        keep = table.select(list(self._assignment.keep))
+        counts = count(results)
+        usage = Usage()
+        for result in results:
+            usage.merge(result.usage)
+        answered = time.monotonic()
+        stats = {**asdict(usage), "seconds": round(answered - started, 3)}
+        output = chunk_table(self._assignment.commit.schema, chunk, results, keep)
+        ours = await asyncio.to_thread(
+            commit_chunk, self._store, self._assignment.commit, chunk, output, counts, stats=stats
+        )
+        self._progress.commit_seconds += time.monotonic() - answered
+        self._progress.committed += chunk.rows
+        return {"counts": asdict(counts), "stats": stats, "ours": ours}
+
+    async def _rows(self, chunk: Chunk, table: pa.Table) -> list[RowResult]:
+        """All rows of a chunk through the chain. Only so many are started ahead as the window can soon take."""
+        gate = asyncio.Semaphore(2 * self._chain.window.documents)
+        results: list[RowResult] = []
+
+        async def one(row: int, values: Mapping[str, Any] | str) -> None:
+            try:
+                if isinstance(values, str):
+                    result = RowResult(row, "dead", dead=DeadLetter(DOCUMENT, values))
+                else:
+                    result = await self._chain.run(row, values)
+                results.append(result)
+                self._progress.add(result)
+            finally:
+                gate.release()
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for row, values in self._read(chunk, table):
+                    await gate.acquire()
+                    group.create_task(one(row, values))
+        except ExceptionGroup as errors:
+            # One is enough to say: a dead engine fails all rows in flight at once.
+            raise errors.exceptions[0] from errors
+        return results
+
+    def _read(self, chunk: Chunk, table: pa.Table) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
+        needed = table.select(list(self._graph.input_columns))
+        for offset in range(0, chunk.rows, ROWS_PER_SLICE):
+            for i, values in enumerate(as_rows(needed.slice(offset, ROWS_PER_SLICE))):
+                yield chunk.first + offset + i, values
+
+
+class Progress:
+    """A worker's running totals, put where the driver can read them (the cluster's key-value store)."""
+
+    def __init__(self, run_id: str, engine_seconds: float) -> None:
+        self._key = f"headrace/{run_id}/{os.getpid()}-{time.time_ns()}".encode()
+        self.engine_seconds = engine_seconds
+        self.read_seconds = 0.0
+        self.commit_seconds = 0.0
+        self.rows = 0
+        self.committed = 0
+        self.dead = 0
+        self.filtered = 0
+        self.usage = Usage()
+
+    def add(self, result: RowResult) -> None:
+        self.rows += 1
+        self.dead += result.outcome == "dead"
+        self.filtered += result.outcome == "filtered"
+        self.usage.merge(result.usage)
+
+    def publish(self) -> None:
+        """Put the totals; they are for looking at, so nothing depends on their being current."""
+        from ray.experimental.internal_kv import _internal_kv_put
+
+        totals = {
+            "time": time.time(),
+            "rows": self.rows,
+            "committed": self.committed,
+            "dead": self.dead,
+            "filtered": self.filtered,
+            "engine_seconds": self.engine_seconds,
+            "read_seconds": self.read_seconds,
+            "commit_seconds": self.commit_seconds,
+            **asdict(self.usage),
+        }
+        _internal_kv_put(self._key, json.dumps(totals).encode(), overwrite=True)
+
+
+def start_or_explain(config: EngineConfig) -> Engine:
+    """Start the engine; where that fails, say what its processes have written, for the cause is there."""
+    try:
+        return start_engine(config)
+    except Exception as error:
+        log = Path("/proc/self/fd/2").resolve()
+        lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+        causes = [line for line in lines if re.search(r"(Error|Exception)\b.*:", line)]
+        said = "\n".join(dict.fromkeys(line[-500:] for line in causes[-5:]))
+        raise EngineStartFailed(f"{type(error).__name__}: {error}\n{said}\nThe whole log: {log}") from error
+
+
+class EngineStartFailed(RuntimeError):
+    """The engine does not start on this machine, with this model and these arguments."""
+
+
+def leave(reason: str) -> None:
+    """End this process, for nothing in it can be trusted any more; Ray starts another."""
+    print(f"headrace worker: {reason}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+__all__ = ["Assignment", "Worker"]

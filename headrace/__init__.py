@@ -1,0 +1,46 @@
+"""Parquet in, a chain of LLM operators over every row, Parquet out.
+
+The names below are loaded on first use, so that ``import headrace`` (and with it the command line) stays fast.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from headrace.cluster.run import RunResult as RunResult
+    from headrace.cluster.run import run as run
+    from headrace.operators import Classify as Classify
+    from headrace.operators import Extract as Extract
+    from headrace.operators import Filter as Filter
+    from headrace.operators import Generate as Generate
+    from headrace.operators import Map as Map
+    from headrace.operators import Summarize as Summarize
+    from headrace.pipelines.errors import UserError as UserError
+    from headrace.pipelines.spec import Pipeline as Pipeline
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Classify": "headrace.operators",
+    "Extract": "headrace.operators",
+    "Filter": "headrace.operators",
+    "Generate": "headrace.operators",
+    "Map": "headrace.operators",
+    "Pipeline": "headrace.pipelines.spec",
+    "RunResult": "headrace.cluster.run",
+    "Summarize": "headrace.operators",
+    "UserError": "headrace.pipelines.errors",
+    "run": "headrace.cluster.run",
+}
+
+__all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604  (the names are strings, built from the table above)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'headrace' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

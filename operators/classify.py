@@ -1,0 +1,187 @@
+"""Classify: one or several of a set of labels, in one token a question, with a confidence.
+
+The labels' log-probabilities at the answer's first token are compared after each label's prior has been taken off:
+its log-probability where the document is content-free (Zhao et al., "Calibrate Before Use", arXiv:2102.09690). A
+model that leans to one label whatever it reads loses the lean, not the reading.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import pyarrow as pa
+from pydantic import Field, PrivateAttr, field_validator, model_validator
+
+from headrace.operators.base import (
+    Answer,
+    Choice,
+    Completion,
+    ModelStep,
+    Question,
+    Rejection,
+    Sampling,
+    Shot,
+)
+
+MAX_LABELS = 128
+"""vLLM returns the log-probabilities of at most 128 chosen tokens for a request."""
+
+YES, NO = "yes", "no"
+
+
+class Classify(ModelStep):
+    """Choose one label (or, with ``many``, each label that applies).
+
+    Columns: ``NAME`` (a dictionary string; a list of them with ``many``) and ``NAME_confidence``: the calibrated
+    probability of the chosen label, 0 to 1 (with ``many`` one for each chosen label).
+
+    ``labels`` maps each label to a description (which may be empty); a plain list of labels works too.
+    """
+
+    kind: ClassVar[str] = "classify"
+    calibrated: ClassVar[bool] = True
+
+    labels: Mapping[str, str] = Field(min_length=2, max_length=MAX_LABELS)
+    many: bool = False
+    _codes: tuple[str, ...] = PrivateAttr(default=())
+
+    def with_codes(self, codes: Sequence[str]) -> Classify:
+        """This step, asking for a short code per label: for labels that begin with the same token."""
+        step = self.model_copy()
+        step._codes = tuple(codes)[: len(self.labels)]
+        return step
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _as_mapping(cls, value: object) -> object:
+        if isinstance(value, list | tuple):
+            labels = [str(label) for label in value]
+            twice = sorted({label for label in labels if labels.count(label) > 1})
+            if twice:
+                raise ValueError(f"label {twice[0]!r} stands there twice")
+            return dict.fromkeys(labels, "")
+        if isinstance(value, Mapping):
+            return {label: "" if text is None else text for label, text in value.items()}
+        return value
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_differ(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        seen: dict[str, str] = {}
+        for label in value:
+            if not label.strip():
+                raise ValueError("a label is empty")
+            if "\n" in label:
+                raise ValueError(f"label {label!r} has a line break")
+            other = seen.setdefault(label.strip().casefold(), label)
+            if other != label:
+                raise ValueError(f"labels {other!r} and {label!r} differ only in case or spaces: a model cannot tell them apart")
+        return value
+
+    @model_validator(mode="after")
+    def _examples_are_labels(self) -> Classify:
+        for i, example in enumerate(self.examples):
+            answers = example.answer if self.many else [example.answer]
+            if not isinstance(answers, list):
+                raise ValueError(f"examples[{i}].answer must be a list of labels, for this step may choose many")
+            for answer in answers:
+                if answer not in self.labels:
+                    raise ValueError(f"examples[{i}].answer: unknown label {answer!r} (labels: {', '.join(self.labels)})")
+        return self
+
+    def fields(self) -> list[pa.Field]:
+        label = pa.dictionary(pa.int32(), pa.string())
+        kind: Any = (lambda t: pa.list_(t)) if self.many else (lambda t: t)
+        return [
+            pa.field(self.name, kind(pa.string() if self.many else label)),
+            pa.field(f"{self.name}_confidence", kind(pa.float32())),
+        ]
+
+    @property
+    def _code_of(self) -> dict[str, str]:
+        return dict(zip(self.labels, self._codes or self.labels, strict=True))
+
+    def _labels_text(self) -> str:
+        code_of = self._code_of
+        lines = []
+        for label, description in self.labels.items():
+            head = f"{code_of[label]}: {label}" if self._codes else label
+            lines.append(f"- {head}" + (f": {description}" if description else ""))
+        return "\n".join(lines)
+
+    def questions(self, context: str = "") -> tuple[Question, ...]:
+        subject = self.name.replace("_", " ")
+        sampling = Sampling(max_tokens=1, temperature=self.temperature, seed=self.seed)
+        if self.many:
+            return tuple(self._about(label, subject, context, sampling) for label in self.labels)
+        code_of = self._code_of
+        prime = f"The {subject} is"
+        form = f"Labels:\n{self._labels_text()}\nAnswer with {'the code of ' if self._codes else ''}one label."
+        return (
+            Question(
+                instruction=self.header(f"Classify the text by its {subject}.", form),
+                constraint=Choice(tuple(code_of.values())),
+                sampling=sampling,
+                context=context,
+                prime=prime,
+                shots=tuple(Shot(e.document, f"{prime} {code_of[str(e.answer)]}") for e in self.examples),
+            ),
+        )
+
+    def _about(self, label: str, subject: str, context: str, sampling: Sampling) -> Question:
+        """One label of a many-label step: a yes-or-no question that shares everything before it with the others."""
+        description = self.labels[label]
+        ask = f"Does the label {label!r}{f' ({description})' if description else ''} fit? Answer yes or no."
+        form = f"Labels:\n{self._labels_text()}"
+        return Question(
+            instruction=self.header(f"Decide which labels fit the text by its {subject}.", form),
+            constraint=Choice((YES, NO)),
+            sampling=sampling,
+            context=context,
+            reminder=ask,
+            prime="Answer:",
+            shots=tuple(
+                Shot(f"{e.document}\n\n{ask}", f"Answer: {YES if label in _labels(e.answer) else NO}")
+                for e in self.examples
+            ),
+        )
+
+    def read(self, completions: Sequence[Completion], priors: Sequence[Completion]) -> Answer | Rejection:
+        if self.many:
+            chosen, confidences = [], []
+            for label, completion, prior in zip(self.labels, completions, priors, strict=True):
+                p = calibrated(completion.logprobs, prior.logprobs).get(YES, math.nan)
+                if math.isnan(p):
+                    return Rejection(f"the engine returned no probability for label {label!r}", completion.text)
+                if p > 0.5:
+                    chosen.append(label)
+                    confidences.append(p)
+            return Answer({self.name: chosen, f"{self.name}_confidence": confidences})
+        (completion,), (prior,) = completions, priors
+        probabilities = calibrated(completion.logprobs, prior.logprobs)
+        label_of = {code: label for label, code in self._code_of.items()}
+        if probabilities.keys() != label_of.keys() or any(math.isnan(p) for p in probabilities.values()):
+            return Rejection("the engine returned no probabilities for the labels", completion.text)
+        best = max(probabilities, key=lambda option: probabilities[option])
+        return Answer({self.name: label_of[best], f"{self.name}_confidence": probabilities[best]})
+
+
+def calibrated(logprobs: Mapping[str, float], prior: Mapping[str, float]) -> dict[str, float]:
+    """Probabilities of the options with their priors taken off: softmax of ``logprobs - prior``."""
+    scores = {option: value - prior.get(option, math.nan) for option, value in logprobs.items()}
+    top = max(scores.values(), default=0.0)
+    weights = {option: math.exp(score - top) for option, score in scores.items()}
+    total = sum(weights.values())
+    return {option: weight / total for option, weight in weights.items()}
+
+
+def candidate_codes() -> list[str]:
+    """Short codes to try, in order of preference: the planner takes those that are one token each and differ."""
+    letters = [chr(c) for c in range(ord("A"), ord("Z") + 1)]
+    return [*letters, *(a + b for a in letters for b in letters)]
+
+
+def _labels(answer: object) -> list[str]:
+    return [str(label) for label in answer] if isinstance(answer, list) else []

@@ -1,0 +1,149 @@
+"""A schema in words, for the prompt: a small model follows a list of fields where JSON Schema only confuses it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from headrace.operators.schema_nodes import Node, compact, fields_of, flatten, is_record
+
+DESCRIPTION_LIMIT = 4000
+"""Characters, about 1,000 tokens. A longer header costs every layout more than its last details are worth."""
+
+_DETAIL = ((8, 300), (8, 80), (3, 80), (2, 40), (1, 40), (1, 0))
+"""Depth of nesting and length of each description: the first that fits into the limit is taken."""
+
+_NOISE = ("$schema", "$id", "id", "$comment", "title", "examples", "default")
+
+
+def describe(schema: Node) -> str:
+    """One line for each property, nested ones indented; compact JSON Schema where the schema is recursive.
+
+    Bounded by :data:`DESCRIPTION_LIMIT`: a big schema loses long descriptions first, then depth, then its last lines.
+    """
+    if _recursive(schema, schema, frozenset()):
+        text = compact(_quiet(schema))
+        if len(text) <= DESCRIPTION_LIMIT:
+            return text
+    text = ""
+    for depth, words in _DETAIL:
+        text = "\n".join(_lines(schema, schema, "", depth, words, frozenset())) or _form(schema, schema)
+        if len(text) <= DESCRIPTION_LIMIT:
+            return text
+    kept = text[: DESCRIPTION_LIMIT - 40].rsplit("\n", 1)[0]
+    return f"{kept}\n- and {text.count(chr(10)) - kept.count(chr(10))} more"
+
+
+def _quiet(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            key: _quiet(item) for key, item in value.items() if key not in _NOISE or not isinstance(item, str)
+        }
+    return [_quiet(item) for item in value] if isinstance(value, list) else value
+
+
+def _recursive(root: Node, schema: Any, above: frozenset[int]) -> bool:
+    flat = flatten(root, schema)
+    if flat.ids & above:
+        return True
+    return any(_recursive(root, item, above | flat.ids) for _, item in _children(flat.node))
+
+
+def _children(node: Node) -> Iterator[tuple[str, Any]]:
+    yield from fields_of(node).items()
+    for key in ("items", "additionalProperties"):
+        if isinstance(node.get(key), Mapping):
+            yield key, node[key]
+    for key in ("anyOf", "oneOf", "prefixItems"):
+        for item in node.get(key, ()):
+            yield key, item
+
+
+def _lines(
+    root: Node, schema: Any, indent: str, depth: int, words: int, above: frozenset[int]
+) -> Iterator[str]:
+    """The properties of an object, or of the objects that a list holds."""
+    flat = flatten(root, schema)
+    if depth == 0 or flat.ids & above:
+        return
+    node, inside = flat.node, above | flat.ids
+    if flat.types == ("array",) and isinstance(node.get("items"), Mapping):
+        yield from _lines(root, node["items"], indent, depth, words, inside)
+        return
+    for name, item in fields_of(node).items():
+        field = flatten(root, item)
+        optional = "" if name in node.get("required", ()) else ", optional"
+        about = " ".join(str(field.node.get("description", "")).split())
+        if len(about) > words:
+            about = about[: words - 3].rstrip() + "..." if words else ""
+        yield f"{indent}- {name} ({_form(root, item)}{optional})" + (f": {about}" if about else "")
+        yield from _lines(root, item, indent + "  ", depth - 1, words, inside)
+
+
+def _form(root: Node, schema: Any, plural: bool = False) -> str:
+    """The type of a value with its bounds, in a few words."""
+    flat = flatten(root, schema)
+    node = flat.node
+    null = " or null" if flat.nullable else ""
+    if "enum" in node or "const" in node:
+        options = node["enum"] if "enum" in node else [node["const"]]
+        shown = " | ".join(compact(option) for option in options[:20])
+        return shown + (" | ..." if len(options) > 20 else "") + null
+    for key in ("anyOf", "oneOf"):
+        if key in node:
+            return " or ".join(dict.fromkeys(_kind(root, branch) for branch in node[key])) + null
+    return _kind(root, schema) + null
+
+
+def _kind(root: Node, schema: Any) -> str:
+    flat = flatten(root, schema)
+    node = flat.node
+    if "enum" in node or "const" in node:
+        return " | ".join(
+            compact(option) for option in (node["enum"] if "enum" in node else [node["const"]])[:20]
+        )
+    match flat.types:
+        case ("string",):
+            form = {"date": "date, YYYY-MM-DD", "date-time": "date and time, ISO 8601"}.get(
+                str(node.get("format")), f"string, {node['format']}" if "format" in node else "string"
+            )
+            if "pattern" in node:
+                form += f" that matches {node['pattern']}"
+            return form + _bounds(node, "minLength", "maxLength", "characters")
+        case ("integer" | "number",):
+            return flat.types[0] + _bounds(node, "minimum", "maximum", "")
+        case ("array",):
+            items = node.get("items")
+            inner = (
+                f" of {_kind(root, items)}" if isinstance(items, Mapping) and not _loops(root, items) else ""
+            )
+            return "list" + inner + _bounds(node, "minItems", "maxItems", "items")
+        case ("object",):
+            return "object" if is_record(node) or "additionalProperties" not in node else "object, any keys"
+        case ():
+            return "any value"
+    return " or ".join(flat.types)
+
+
+def _loops(root: Node, schema: Any) -> bool:
+    """Whether lists of lists come back to themselves, which no words can spell out."""
+    seen: set[int] = set()
+    while isinstance(schema, Mapping):
+        flat = flatten(root, schema)
+        if flat.ids & seen:
+            return True
+        seen |= flat.ids
+        schema = flat.node.get("items") if flat.types == ("array",) else None
+    return False
+
+
+def _bounds(node: Node, low: str, high: str, unit: str) -> str:
+    least, most = node.get(low), node.get(high)
+    unit = f" {unit}" if unit else ""
+    if least and most is not None:
+        return f", {least} to {most}{unit}" if least != most else f", {least}{unit}"
+    if most is not None:
+        return f", at most {most}{unit}"
+    if least or (least is not None and not unit):
+        return f", at least {least}{unit}"
+    return ""

@@ -1,0 +1,67 @@
+"""Extract: fields of a JSON Schema, read out of the document."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+import pyarrow as pa
+from pydantic import Field, field_validator
+
+from headrace.operators.base import Answer, Completion, ModelStep, Question, Rejection, Sampling, Shot
+from headrace.operators.schemas import check_schema, schema_of
+from headrace.operators.structured import Structure
+
+
+class Extract(ModelStep):
+    """Extract what ``schema`` describes: a JSON Schema as a mapping, or a pydantic model.
+
+    Column: ``NAME``, a struct with the schema's types; what Arrow cannot type is JSON text. The schema's own
+    ``description`` texts go into the prompt.
+    """
+
+    kind: ClassVar[str] = "extract"
+
+    schema_: dict[str, Any] = Field(alias="schema")
+
+    @field_validator("schema_", mode="before")
+    @classmethod
+    def _checked(cls, value: object) -> object:
+        return check_schema(schema_of(value))
+
+    @cached_property
+    def structure(self) -> Structure:
+        return Structure.of(self.name, self.schema_)
+
+    def fields(self) -> list[pa.Field]:
+        return [self.structure.field()]
+
+    def notes(self) -> list[str]:
+        return list(self.structure.notes)
+
+    def questions(self, context: str = "") -> tuple[Question, ...]:
+        form = f"Answer with JSON that has these fields:\n{self.structure.description}"
+        return (
+            Question(
+                instruction=self.header("Extract facts from the text.", form),
+                constraint=self.structure.constraint,
+                sampling=Sampling(
+                    max_tokens=self.max_tokens or self.structure.max_tokens,
+                    temperature=self.temperature,
+                    seed=self.seed,
+                ),
+                context=context,
+                shots=tuple(Shot(e.document, compact(e.answer)) for e in self.examples),
+            ),
+        )
+
+    def read(self, completions: Sequence[Completion], priors: Sequence[Completion]) -> Answer | Rejection:
+        (completion,) = completions
+        return self.structure.read(completion)
+
+
+def compact(value: object) -> str:
+    """JSON without whitespace, as the engine writes it."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,76 @@
+"""Generate: a free prompt about the document, answered as text or as JSON of a schema."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+import pyarrow as pa
+from pydantic import Field, field_validator
+
+from headrace.operators.base import Answer, Completion, ModelStep, Question, Rejection, Sampling, Shot, Text
+from headrace.operators.extract import compact
+from headrace.operators.schemas import check_schema, schema_of
+from headrace.operators.structured import Structure
+
+MAX_TOKENS = 256
+"""Room for an answer in free text, unless ``max_tokens`` says otherwise."""
+
+
+class Generate(ModelStep):
+    """Answer ``prompt`` about the document, in free text or as JSON of ``schema``.
+
+    ``prompt`` may be a template over columns and earlier answers; the document itself is in the prompt already.
+    ``instruction`` adds standing orders before it. Column: ``NAME``, a string, or what ``schema`` makes of it.
+    """
+
+    kind: ClassVar[str] = "generate"
+
+    prompt: str = Field(min_length=1)
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+
+    @field_validator("schema_", mode="before")
+    @classmethod
+    def _checked(cls, value: object) -> object:
+        return None if value is None else check_schema(schema_of(value))
+
+    @cached_property
+    def structure(self) -> Structure | None:
+        return None if self.schema_ is None else Structure.of(self.name, self.schema_)
+
+    def fields(self) -> list[pa.Field]:
+        return [self.structure.field() if self.structure else pa.field(self.name, pa.string())]
+
+    def notes(self) -> list[str]:
+        return list(self.structure.notes) if self.structure else []
+
+    def templates(self) -> Mapping[str, str]:
+        return {**super().templates(), "prompt": self.prompt}
+
+    def questions(self, context: str = "") -> tuple[Question, ...]:
+        structure = self.structure
+        form = f"Answer with JSON that has these fields:\n{structure.description}" if structure else ""
+        orders = [order for order in (self.static("instruction"), self.static("prompt"), form) if order]
+        return (
+            Question(
+                instruction="\n".join(orders),
+                constraint=structure.constraint if structure else Text(),
+                sampling=Sampling(
+                    max_tokens=self.max_tokens or (structure.max_tokens if structure else MAX_TOKENS),
+                    temperature=self.temperature,
+                    seed=self.seed,
+                ),
+                context=context,
+                shots=tuple(
+                    Shot(e.document, compact(e.answer) if structure else str(e.answer)) for e in self.examples
+                ),
+            ),
+        )
+
+    def read(self, completions: Sequence[Completion], priors: Sequence[Completion]) -> Answer | Rejection:
+        (completion,) = completions
+        if self.structure:
+            return self.structure.read(completion)
+        text = completion.text.strip()
+        return Answer({self.name: text}) if text else Rejection("the answer is empty", completion.text)

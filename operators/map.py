@@ -1,0 +1,92 @@
+"""Map: an importable Python function of a row, for what a model is not needed for."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any, ClassVar
+
+import pyarrow as pa
+from pydantic import Field, field_validator
+
+from headrace.operators.base import Answer, Rejection, Step
+from headrace.operators.columns import Column, column_for
+from headrace.operators.schemas import Validator, check_schema, schema_of
+
+_SCHEMA_OF_TYPE = {str: "string", int: "integer", float: "number", bool: "boolean"}
+
+
+class Map(Step):
+    """Call ``function`` (``"package.module:name"``) with the row and keep what it returns.
+
+    The function takes one mapping: the columns and earlier answers that ``reads`` names (without ``reads``: all that
+    the document, the expressions and the earlier steps use or give). Its value must fit ``schema``; without one, the
+    function's return annotation (``str``, ``int``, ``float``, ``bool`` or a pydantic model) says the type, and
+    anything else is JSON text. An exception makes the row a dead letter.
+    """
+
+    kind: ClassVar[str] = "map"
+
+    function: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    reads: tuple[str, ...] | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+
+    @field_validator("schema_", mode="before")
+    @classmethod
+    def _checked(cls, value: object) -> object:
+        return None if value is None else check_schema(schema_of(value))
+
+    @cached_property
+    def callable(self) -> Callable[[Mapping[str, Any]], Any]:
+        """The function itself.
+
+        Raises:
+            ValueError: it cannot be imported, or is no function.
+        """
+        module_name, _, name = self.function.partition(":")
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError as error:
+            raise ValueError(f"function: cannot import {module_name!r}: {error}") from error
+        found = getattr(module, name, None)
+        if not callable(found):
+            raise ValueError(f"function: {module_name!r} has no function {name!r}")
+        return found  # type: ignore[no-any-return]
+
+    @cached_property
+    def _typed(self) -> tuple[Validator, Column]:
+        schema = self.schema_
+        if schema is None:
+            returned = inspect.signature(self.callable, eval_str=True).return_annotation
+            if returned in _SCHEMA_OF_TYPE:
+                schema = {"type": [_SCHEMA_OF_TYPE[returned], "null"]}
+            elif isinstance(returned, type) and hasattr(returned, "model_json_schema"):
+                schema = schema_of(returned)
+            else:
+                schema = {}
+        return Validator.compile(schema), column_for(schema, self.name)
+
+    def fields(self) -> list[pa.Field]:
+        return [pa.field(self.name, self._typed[1].type)]
+
+    def notes(self) -> list[str]:
+        return list(self._typed[1].notes)
+
+    def apply(self, row: Mapping[str, Any]) -> Answer | Rejection:
+        """Call the function; whatever it raises is the row's problem, not the run's."""
+        validator, column = self._typed
+        try:
+            value = self.callable(row)
+        except Exception as error:  # noqa: BLE001  (a user's function may raise anything, and one row must not end a run)
+            return Rejection(f"{self.function} raised {type(error).__name__}: {error}", "")
+        if hasattr(value, "model_dump"):
+            value = value.model_dump(mode="json")
+        problem = validator.problem(value)
+        if problem is not None:
+            return Rejection(f"{self.function} returned {value!r}: {problem}", repr(value))
+        try:
+            return Answer({self.name: column.convert(value)})
+        except ValueError as error:
+            return Rejection(f"{self.function} returned {value!r}: {error}", repr(value))

@@ -1,0 +1,308 @@
+"""A user's JSON Schema: is it one, and all that headrace makes of it.
+
+:func:`check_schema` comes first and says what is wrong before anything runs. The rest takes a checked schema:
+:class:`Validator` and :func:`parse_json` read answers, :func:`decoding_schema` is what the engine's grammar gets,
+:func:`describe` what the prompt says, :func:`max_answer_tokens` what an answer may cost.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jsonschema import Draft3Validator
+from jsonschema.exceptions import best_match
+from jsonschema.validators import validator_for
+from pydantic import BaseModel
+
+from headrace.operators.decoding import decoding_schema, max_answer_tokens
+from headrace.operators.describe import describe
+from headrace.operators.schema_nodes import (
+    SUBSCHEMA_MAP,
+    Node,
+    SchemaError,
+    dialect,
+    pointer,
+    refs_stand_alone,
+    resolve,
+    walk,
+)
+from headrace.operators.validation import Validator, parse_json
+
+__all__ = [
+    "SchemaError",
+    "Validator",
+    "check_schema",
+    "decoding_schema",
+    "describe",
+    "max_answer_tokens",
+    "parse_json",
+    "schema_of",
+]
+
+MAX_NESTING = 64
+"""vLLM 0.32 refuses a deeper schema (``MAX_STRUCTURED_OUTPUT_JSON_NESTING``)."""
+
+KEYWORDS = frozenset(
+    [
+        "$anchor",
+        "$comment",
+        "$defs",
+        "$dynamicAnchor",
+        "$dynamicRef",
+        "$id",
+        "$recursiveAnchor",
+        "$recursiveRef",
+        "$ref",
+        "$schema",
+        "$vocabulary",
+        "additionalItems",
+        "additionalProperties",
+        "allOf",
+        "anyOf",
+        "const",
+        "contains",
+        "contentEncoding",
+        "contentMediaType",
+        "contentSchema",
+        "default",
+        "definitions",
+        "dependencies",
+        "dependentRequired",
+        "dependentSchemas",
+        "deprecated",
+        "description",
+        "discriminator",
+        "else",
+        "enum",
+        "example",
+        "examples",
+        "exclusiveMaximum",
+        "exclusiveMinimum",
+        "format",
+        "if",
+        "items",
+        "maxContains",
+        "maximum",
+        "maxItems",
+        "maxLength",
+        "maxProperties",
+        "minContains",
+        "minimum",
+        "minItems",
+        "minLength",
+        "minProperties",
+        "multipleOf",
+        "not",
+        "nullable",
+        "oneOf",
+        "pattern",
+        "patternProperties",
+        "prefixItems",
+        "properties",
+        "propertyNames",
+        "readOnly",
+        "required",
+        "then",
+        "title",
+        "type",
+        "unevaluatedItems",
+        "unevaluatedProperties",
+        "uniqueItems",
+        "writeOnly",
+    ]
+)
+"""JSON Schema, drafts 4 to 2020-12, with the three of OpenAPI that pydantic and others write."""
+
+_OTHERS = frozenset(
+    {"id", "ids", "name", "value", "values", "note", "notes", "options", "order", "label", "titles"}
+)
+"""Words of their own that happen to look like a keyword."""
+
+
+def schema_of(model: type[BaseModel] | Mapping[str, Any] | object) -> Any:
+    """The JSON Schema of a pydantic model; anything else is returned for :func:`check_schema` to judge."""
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        return model.model_json_schema()
+    return model
+
+
+def check_schema(schema: object) -> dict[str, Any]:
+    """Refuse what is no JSON Schema, or none that an answer could follow; the schema as plain data otherwise.
+
+    Raises:
+        SchemaError: what is wrong, the JSON pointer to it, and what to do.
+    """
+    if not isinstance(schema, Mapping):
+        raise SchemaError(
+            f"/: a schema is a mapping such as {{type: object, properties: ...}}, not {schema!r:.80}"
+        )
+    plain = _plain(schema)
+    _check_dialect(plain)
+    _check_keywords(plain)
+    error = best_match(dialect(plain)(dialect(plain).META_SCHEMA).iter_errors(plain))
+    if error is not None:
+        raise SchemaError(f"{pointer(list(error.absolute_path))}: {_wrong(error.message)}")
+    for path, node in walk(plain):
+        _check_node(plain, node, path)
+    _check_cycles(plain)
+    decoding_schema(plain)  # refuses bounds between which nothing lies
+    return plain
+
+
+def _plain(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema as JSON would hold it: its keys strings, no value shared with the caller."""
+    try:
+        text = json.dumps(schema, allow_nan=False, ensure_ascii=False)
+        text.encode()
+    except RecursionError:
+        raise SchemaError(
+            f"/: the schema is nested deeper than {MAX_NESTING} levels, or holds itself"
+        ) from None
+    except UnicodeEncodeError:
+        raise SchemaError("/: a string of the schema holds half of a surrogate pair") from None
+    except (TypeError, ValueError) as error:
+        raise SchemaError(
+            f"/: the schema holds a value that JSON has not ({error}); quote dates in YAML"
+        ) from None
+    plain: dict[str, Any] = json.loads(text)
+    if _depth(plain) > MAX_NESTING:
+        raise SchemaError(f"/: the schema is nested deeper than {MAX_NESTING} levels, which no grammar holds")
+    return plain
+
+
+def _depth(value: object) -> int:
+    level, depth = [value], 0
+    while level:
+        inner: list[object] = []
+        for item in level:
+            if isinstance(item, dict):
+                inner.extend(v for v in item.values() if isinstance(v, (dict, list)))
+            elif isinstance(item, list):
+                inner.extend(v for v in item if isinstance(v, (dict, list)))
+        level, depth = inner, depth + 1
+    return depth
+
+
+def _check_dialect(schema: Node) -> None:
+    named = schema.get("$schema")
+    if named is None:
+        return
+    known = validator_for(schema, default=None) if isinstance(named, str) else None
+    if known is None or known is Draft3Validator:
+        raise SchemaError(
+            f"/$schema: {named!r} is no dialect that can be checked; name one from draft-04 to "
+            "https://json-schema.org/draft/2020-12/schema, or leave it out"
+        )
+
+
+def _check_keywords(schema: Any, path: tuple[str | int, ...] = ()) -> None:
+    """A misspelt keyword is allowed by JSON Schema, and then restricts nothing: nobody wants that."""
+    for place, node in walk(schema, path):
+        if place and place[-1] in SUBSCHEMA_MAP and isinstance(place[-1], str) and not _is_field(place):
+            continue
+        for key in node:
+            if key in KEYWORDS or key in _OTHERS or key.startswith("x-") or len(key) < 4:
+                continue
+            near = difflib.get_close_matches(key, KEYWORDS, n=1, cutoff=0.8)
+            lower = next((word for word in KEYWORDS if word.lower() == key.lower().replace("_", "")), None)
+            best = lower or (near[0] if near else None)
+            if best is not None:
+                raise SchemaError(
+                    f"{pointer((*place, key))}: {key!r} is no keyword of JSON Schema; write {best!r}"
+                )
+
+
+def _is_field(place: tuple[str | int, ...]) -> bool:
+    return len(place) > 1 and place[-2] in SUBSCHEMA_MAP
+
+
+def _check_node(root: Node, node: Node, path: tuple[str | int, ...]) -> None:
+    here = pointer(path)
+    if "$ref" in node:
+        _check_ref(root, node, path)
+    for keyword in ("$dynamicRef", "$recursiveRef"):
+        if keyword in node:
+            raise SchemaError(
+                f"{here}: {keyword} is not supported; write a plain $ref to a schema under $defs"
+            )
+    if path and any(not str(node.get(key, "#")).startswith("#") for key in ("$id", "id")) and _has_ref(node):
+        raise SchemaError(
+            f"{here}: an $id inside the schema changes what the $refs below it mean; leave it out"
+        )
+    for keyword, pattern in _patterns(node):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise SchemaError(f"{here}: {keyword} {pattern!r} is no regular expression: {error}") from None
+    required = node.get("required")
+    if node.get("additionalProperties") is False and isinstance(required, list):
+        known = node.get("properties", {})
+        for name in required:
+            if name not in known and not any(re.search(p, name) for p in node.get("patternProperties", {})):
+                near = difflib.get_close_matches(name, known, n=1)
+                raise SchemaError(
+                    f"{here}: {name!r} is required, but additionalProperties is false and properties has no {name!r}, "
+                    "so nothing can be valid"
+                    + (f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(known) or 'none'}")
+                )
+    for key in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
+        bound = node.get(key)
+        if isinstance(bound, float) and not math.isfinite(bound):
+            raise SchemaError(f"{here}: {key} is infinite; leave it out")
+
+
+def _check_ref(root: Node, node: Node, path: tuple[str | int, ...]) -> None:
+    ref = node["$ref"]
+    if not isinstance(ref, str):
+        raise SchemaError(f"{pointer(path)}: $ref is a string such as #/$defs/NAME, not {ref!r:.80}")
+    try:
+        resolve(root, ref)
+    except SchemaError as error:
+        raise SchemaError(f"{pointer(path)}: {error}") from None
+
+
+def _has_ref(node: Node) -> bool:
+    return any("$ref" in inner for _, inner in walk(node))
+
+
+def _patterns(node: Node) -> Iterator[tuple[str, str]]:
+    if isinstance(node.get("pattern"), str):
+        yield "pattern", node["pattern"]
+    for pattern in node.get("patternProperties", {}):
+        yield "patternProperties", pattern
+
+
+def _check_cycles(root: Node) -> None:
+    """A ``$ref`` that leads back to itself without an object or a list between describes nothing, for ever."""
+
+    def visit(node: Any, trail: tuple[int, ...], path: tuple[str | int, ...]) -> None:
+        if not isinstance(node, Mapping) or id(node) in done:
+            return
+        if id(node) in trail:
+            raise SchemaError(f"{pointer(path)}: its $ref leads back to itself, so it describes nothing")
+        trail = (*trail, id(node))
+        if "$ref" in node:
+            visit(resolve(root, node["$ref"])[0], trail, path)
+        if "$ref" not in node or not refs_stand_alone(root):
+            for key in ("allOf", "anyOf", "oneOf"):
+                for branch in node.get(key, ()):
+                    visit(branch, trail, path)
+        done.add(id(node))
+
+    done: set[int] = set()
+    for path, node in walk(root):
+        visit(node, (), path)
+
+
+def _wrong(message: str) -> str:
+    if (
+        "is not valid under any of the given schemas" in message
+        or "is not of type 'object', 'boolean'" in message
+    ):
+        return f"{message.split(' is not ', maxsplit=1)[0][:80]} is not what JSON Schema allows here"
+    return message if len(message) <= 300 else message[:297] + "..."

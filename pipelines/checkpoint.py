@@ -1,0 +1,202 @@
+"""The commit of a chunk: one Parquet file, put once, and never without an account of each of its rows.
+
+The file's name follows from the plan and its footer carries the fingerprint, the row range and the counts, so
+the listing of the chunk folders is the ledger: there is no journal to tear and nothing to rename. Whoever
+loses the race for a name (a retried task, a zombie) drops its copy.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from headrace.pipelines.corpus import fit
+from headrace.pipelines.plan import CHUNKS, Chunk, CommitInfo, Plan
+from headrace.pipelines.storage import Store
+
+RECORD_KEY = b"headrace"
+"""The key of our JSON in a Parquet footer."""
+
+ANSWERED = "answered"
+DEAD = "dead"
+
+ERROR = pa.struct(
+    [
+        pa.field("step", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("raw", pa.string()),
+        pa.field("tries", pa.int32()),
+    ]
+)
+"""Type of ``_error``: the step that failed, why, what the model said, and how often it was asked."""
+
+FOOTER_THREADS = 16
+"""Footers are small and far apart: reading them is waiting, on network file systems above all."""
+
+_NAME = re.compile(re.escape(CHUNKS) + r"/(\d{6,})/(\d{5,})-([0-9a-f]{8})/(\d{12,})-(\d{12,})\.parquet")
+
+
+class Unaccounted(AssertionError):
+    """A chunk does not account for each of its rows: a bug in whoever made it, and never committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Rows by what became of them. Answered and dead rows are in the chunk file, filtered ones only here."""
+
+    answered: int = 0
+    filtered: int = 0
+    dead: int = 0
+
+    @property
+    def rows(self) -> int:
+        return self.answered + self.filtered + self.dead
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.answered + other.answered, self.filtered + other.filtered, self.dead + other.dead)
+
+
+def chunk_schema(part: pa.Schema) -> pa.Schema:
+    """The schema of a chunk file: that of a part, then ``_outcome`` ("answered" or "dead") and ``_error``."""
+    return pa.schema([*part, pa.field("_outcome", pa.string()), pa.field("_error", ERROR)])
+
+
+def commit_chunk(
+    store: Store, info: CommitInfo, chunk: Chunk, table: pa.Table, counts: Counts, *, stats: Mapping[str, Any]
+) -> bool:
+    """Put the chunk's file, if nobody has.
+
+    Args:
+        info: :attr:`Plan.info`.
+        table: the answered and the dead rows, in any order, with the columns of :func:`chunk_schema`.
+        counts: of the whole row range.
+        stats: whatever else is to be known of the chunk (tokens, seconds), as JSON.
+
+    Returns:
+        True when this file is the one that counts, False when somebody else's is.
+
+    Raises:
+        Unaccounted: the table, the counts and the row range do not agree.
+    """
+    schema = chunk_schema(info.schema)
+    if sorted(table.schema.names) != sorted(schema.names):
+        raise Unaccounted(f"{chunk.name}: columns are {table.schema.names}, planned are {schema.names}")
+    table = fit(table, schema)
+    _check_account(chunk, table, counts)
+    if table.num_rows > 1:
+        table = table.sort_by("_row")
+    record = {
+        "fingerprint": info.fingerprint,
+        "plan": chunk.plan,
+        "shard": chunk.path,
+        "first": chunk.first,
+        "last": chunk.last,
+        "counts": asdict(counts),
+        "stats": dict(stats),
+    }
+
+    def write(file: BinaryIO) -> None:
+        with parquet_writer(file, schema) as writer:
+            writer.write_table(table)
+            writer.add_key_value_metadata({RECORD_KEY: json.dumps(record, ensure_ascii=False).encode()})
+
+    return store.put_if_absent(chunk.name, write)
+
+
+def committed(store: Store, plan: Plan) -> set[Chunk]:
+    """The plan's chunks whose files are there, whichever plan cut them. Other files are ignored."""
+    done: set[Chunk] = set()
+    for number in sorted({span.plan for shard in plan.shards for span in shard.spans}):
+        for entry in store.list(f"{CHUNKS}/{number:06d}"):
+            named = _NAME.fullmatch(entry.path)
+            if named is None or int(named.group(2)) >= len(plan.shards):
+                continue
+            shard = plan.shards[int(named.group(2))]
+            first, last = int(named.group(4)), int(named.group(5))
+            if any(span.plan == number and span.cuts(first, last) for span in shard.spans):
+                chunk = Chunk(number, shard.index, shard.path, first, last)
+                if chunk.name == entry.path:
+                    done.add(chunk)
+    return done
+
+
+def chunk_record(store: Store, chunk: Chunk) -> dict[str, Any]:
+    """What the chunk's footer says: fingerprint, plan, shard, first, last, counts, stats.
+
+    Raises:
+        FileNotFoundError: it is not committed.
+        Unaccounted: the file is not the chunk that its name says.
+    """
+    with store.open(chunk.name) as file:
+        record = read_record(file)
+    if record is None:
+        raise Unaccounted(
+            f"{chunk.name} in {store.uri} is no chunk file of headrace. Delete it and run again."
+        )
+    said = (record["plan"], record["shard"], record["first"], record["last"])
+    if said != (chunk.plan, chunk.path, chunk.first, chunk.last):
+        raise Unaccounted(
+            f"{chunk.name} in {store.uri} holds another chunk: {said}. Delete it and run again."
+        )
+    return record
+
+
+def chunk_records(store: Store, chunks: Iterable[Chunk]) -> list[dict[str, Any]]:
+    """:func:`chunk_record` of each, in their order, several at a time."""
+    with ThreadPoolExecutor(FOOTER_THREADS, thread_name_prefix="records") as pool:
+        return list(pool.map(lambda chunk: chunk_record(store, chunk), chunks))
+
+
+def counts_of(record: Mapping[str, Any]) -> Counts:
+    """The counts of a chunk's record."""
+    return Counts(**record["counts"])
+
+
+def read_record(file: BinaryIO) -> dict[str, Any] | None:
+    """headrace's JSON in the footer of a Parquet file; None where there is none, or no Parquet."""
+    try:
+        metadata = pq.read_metadata(file).metadata or {}
+    except pa.ArrowInvalid:
+        return None
+    if RECORD_KEY not in metadata:
+        return None
+    record: dict[str, Any] = json.loads(metadata[RECORD_KEY])
+    return record
+
+
+def parquet_writer(file: BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
+    """How headrace writes Parquet: zstd, and checksums on pages, so that a flipped bit is noticed."""
+    return pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True)
+
+
+def _check_account(chunk: Chunk, table: pa.Table, counts: Counts) -> None:
+    def refuse(what: str) -> None:
+        raise Unaccounted(f"{chunk.name}: {what}")
+
+    if min(counts.answered, counts.filtered, counts.dead) < 0 or counts.rows != chunk.rows:
+        refuse(f"{counts} account for {counts.rows} rows, and the chunk has {chunk.rows}")
+    outcomes = {each["values"]: each["counts"] for each in pc.value_counts(table["_outcome"]).to_pylist()}
+    expected = {name: n for name, n in ((ANSWERED, counts.answered), (DEAD, counts.dead)) if n}
+    if outcomes != expected:
+        refuse(f"the rows' outcomes are {outcomes}, counted were {expected}")
+    rows = table["_row"]
+    if rows.null_count or pc.count_distinct(rows).as_py() != table.num_rows:
+        refuse("a _row is there twice, or null")
+    if table.num_rows and not (chunk.first <= pc.min(rows).as_py() and pc.max(rows).as_py() < chunk.last):
+        refuse("a _row is outside the chunk")
+    shards = pc.unique(table["_shard"]).to_pylist()
+    if shards not in ([], [chunk.path]):
+        refuse(f"rows of other shards: {shards}")
+    if (
+        not pc.all(pc.equal(pc.is_valid(table["_error"]), pc.equal(table["_outcome"], DEAD))).as_py()
+        and table.num_rows
+    ):
+        refuse("a dead row has no _error, or an answered one has")

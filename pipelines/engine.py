@@ -1,0 +1,68 @@
+"""What a chain needs of an engine: a tokenizer, room, and completions for token prompts.
+
+The vLLM engine and the fake one (both in ``headrace.cluster``) are the two implementations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from headrace.operators.base import Completion, Constraint, Sampling
+
+
+class Tokenizer(Protocol):
+    """Text to token ids and the model's chat format, with text and control tokens kept apart."""
+
+    @property
+    def longest_token(self) -> int:
+        """Characters in the longest token: ``n`` tokens never hold more than ``n`` times as many characters."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of ``text`` as plain text: whatever it contains, no special token comes of it."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ``ids``, special tokens left out."""
+        ...
+
+    def frame(self, shots: int) -> Sequence[Sequence[int]]:
+        """The chat format's control tokens around the texts of a conversation.
+
+        The texts are question and answer of each of ``shots`` examples, then the question. Before each of them comes
+        a run of control tokens, and after the last one what opens the assistant's turn: ``2 * shots + 2`` runs.
+        """
+        ...
+
+
+class Engine(Protocol):
+    """A running model that turns prompts into completions, many at once."""
+
+    tokenizer: Tokenizer
+    max_model_len: int
+    """Tokens of prompt and answer together that one request may have."""
+    kv_tokens: int
+    """Tokens that the KV cache can hold, over all requests in flight."""
+    block_size: int
+    """Tokens in a block of the prefix cache: only whole blocks are shared."""
+
+    max_num_seqs: int
+    """Requests that one step of the engine can hold."""
+
+    async def complete(self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling) -> Completion:
+        """Ask once.
+
+        Raises:
+            RequestRefused: the engine will not take this request; others are not affected.
+            EngineDied: the engine is gone, and with it every request in flight.
+        """
+        ...
+
+
+class RequestRefused(Exception):
+    """The engine refused one request, for a reason that stands in the message."""
+
+
+class EngineDied(Exception):
+    """The engine process is gone; its worker must leave so that another can start."""

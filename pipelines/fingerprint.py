@@ -1,0 +1,139 @@
+"""Fingerprints: a hash for each step of all that decides its answers, so that a stale answer is never taken
+for good.
+
+A resumed run compares them with those of the plan it finds. Equal: the answers that are there stand.
+Different: exactly the columns that would change are named, and nothing is computed until the user says so. So
+whatever can change an answer must be in, and what cannot must stay out, or a harmless edit would recompute a
+corpus; what is left out stands in :data:`EXCLUDED`, with the reason. Where that is in doubt a field is in: a
+needless question costs less than a wrong table.
+
+A step's fingerprint covers the fingerprints of the steps it waits for, so a change runs down the graph and no
+further. Filters are among these: they give no column, but they decide which rows have an answer. The order of
+keys counts in what the model reads (labels, schemas), for it changes the prompt, and does not count in engine
+arguments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from headrace.operators.base import ModelStep, Step
+from headrace.pipelines.graph import Graph
+from headrace.pipelines.spec import Pipeline
+
+FINGERPRINT_VERSION = 1
+"""Raised when this file counts something in or out that it did not before."""
+
+PROMPT_VERSION = 1
+"""Raised when the words or the form of the prompts change that headrace itself writes."""
+
+EXCLUDED: Mapping[str, str] = {
+    "name": "a label for reports; no prompt holds it",
+    "keep": "which columns are carried along: the answers beside them stay the same",
+    "checkpoint_rows": "how rows are grouped for committing; a row's answer does not know its chunk",
+    "max_error_rate": "when a run gives up, not what it answers",
+    "resources": "where and how often the engine runs; what differs is rounding, as between two machines",
+}
+"""Keys of a pipeline that no fingerprint covers, with the reason. The test holds it against the keys there
+are."""
+
+EXCLUDED_FROM_STEPS: Mapping[str, str] = {
+    "retries": "how often a bad answer is asked again: a good one is good whatever the bound",
+}
+"""Keys of a step that its fingerprint does not cover, with the reason."""
+
+EXCLUDED_ENGINE_ARGUMENTS: Mapping[str, str] = {
+    "async_scheduling": "scheduling",
+    "block_size": "granularity of the prefix cache",
+    "cpu_offload_gb": "where weights lie",
+    "data_parallel_size": "how many engines",
+    "disable_log_requests": "logging",
+    "disable_log_stats": "logging",
+    "distributed_executor_backend": "how processes are started",
+    "download_dir": "where weights are kept",
+    "enable_chunked_prefill": "scheduling",
+    "enforce_eager": "speed: graphs compute the same",
+    "gpu_memory_utilization": "room for the KV cache",
+    "kv_offloading_size": "where the KV cache lies",
+    "load_format": "how weights are read",
+    "max_num_batched_tokens": "scheduling",
+    "max_num_seqs": "scheduling",
+    "max_parallel_loading_workers": "how weights are read",
+    "pipeline_parallel_size": "how layers are spread",
+    "scheduling_policy": "scheduling",
+    "swap_space": "where the KV cache lies",
+    "use_tqdm_on_load": "logging",
+}
+"""Engine arguments that decide speed and room, not answers. All others count: ``dtype``,
+``max_model_len``..."""
+
+
+def fingerprints(
+    pipeline: Pipeline, model_identity: str, *, layouts: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The fingerprint of each step, 16 hexadecimal digits, by step name in the order of the pipeline.
+
+    Args:
+        pipeline: the pipeline.
+        model_identity: what the weights are, beyond the name that the pipeline gives them: a commit, or a
+        hash of a
+            folder's files.
+        layouts: the layout of each step's prompt, where a plan has chosen one; it moves the prompt's parts
+        about.
+    """
+    graph = Graph.of(pipeline)
+    steps = {step.name: step for step in pipeline.steps}
+    found: dict[str, str] = {}
+    for name in graph.order:
+        found[name] = _digest(
+            {
+                "version": FINGERPRINT_VERSION,
+                "step": _step(steps[name]),
+                "reads": {other: found[other] for other in sorted(graph.waits_for[name])},
+                **(_asking(pipeline, model_identity) if isinstance(steps[name], ModelStep) else {}),
+                "layout": (layouts or {}).get(name) if isinstance(steps[name], ModelStep) else None,
+            }
+        )
+    return {step.name: found[step.name] for step in pipeline.steps}
+
+
+def changed(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[str, ...]:
+    """The steps of ``new`` whose answers are not those of ``old``, new steps among them."""
+    return tuple(name for name, value in new.items() if old.get(name) != value)
+
+
+def _asking(pipeline: Pipeline, model_identity: str) -> dict[str, Any]:
+    """What decides the answers of every step that asks the model."""
+    model = pipeline.model_spec
+    engine = {key: value for key, value in model.engine.items() if key not in EXCLUDED_ENGINE_ARGUMENTS}
+    return {
+        "prompt": PROMPT_VERSION,
+        "document": pipeline.document,
+        "too_long": pipeline.too_long,
+        "model": {
+            "id": model.id,
+            "revision": model.revision,
+            "trust_remote_code": model.trust_remote_code,
+            "identity": model_identity,
+            "engine": json.dumps(engine, sort_keys=True, ensure_ascii=False),
+        },
+    }
+
+
+def _step(step: Step) -> list[Any]:
+    data = step.model_dump(mode="json", by_alias=True)
+    own = {key: value for key, value in data.items() if key not in EXCLUDED_FROM_STEPS}
+    # The order of a class's fields says nothing; that of the mappings within them (labels, a schema) does.
+    return [step.kind, sorted((key, _ordered(value)) for key, value in own.items())]
+
+
+def _ordered(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

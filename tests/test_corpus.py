@@ -1,0 +1,452 @@
+"""Finding input files, saying what is wrong with them, and reading ranges of rows out of them."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headrace.pipelines.corpus import (
+    ChunkReader,
+    Corpus,
+    InputChanged,
+    InputUnreadable,
+    find_shards,
+    would_read,
+)
+from headrace.pipelines.errors import UserError
+
+
+def put(path: Path, rows: int = 3, **columns: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns or {"id": pa.array(range(rows), pa.int64())}), path)
+    return path
+
+
+def paths(corpus: Corpus) -> list[str]:
+    return [shard.path for shard in corpus.shards]
+
+
+def read_all(corpus: Corpus, columns: Sequence[str], chunk: int = 2) -> pa.Table:
+    reader = ChunkReader(corpus.require(dict.fromkeys(columns, "the test")))
+    tables = [
+        reader.read(shard, first, min(first + chunk, shard.rows), columns)
+        for shard in corpus.shards
+        for first in range(0, shard.rows, chunk)
+    ]
+    reader.close()
+    return pa.concat_tables(tables)
+
+
+# Finding
+
+
+def test_a_folder_is_searched_at_any_depth_and_sorted_by_path(tmp_path: Path) -> None:
+    for name in (
+        "b.parquet",
+        "a/2.parquet",
+        "a/10.parquet",
+        "ä ö/文 件.parquet",
+        "notes.txt",
+        "k=v/1.parquet",
+    ):
+        put(tmp_path / name)
+    assert paths(find_shards(str(tmp_path))) == [
+        "a/10.parquet",
+        "a/2.parquet",
+        "b.parquet",
+        "k=v/1.parquet",
+        "ä ö/文 件.parquet",
+    ]
+
+
+def test_a_shard_says_where_it_lies_and_what_it_holds(tmp_path: Path) -> None:
+    file = tmp_path / "mit Leer" / "a.parquet"
+    file.parent.mkdir()
+    pq.write_table(pa.table({"id": range(5)}), file, row_group_size=2)
+    corpus = find_shards(tmp_path.as_uri())
+    (shard,) = corpus.shards
+    status = file.stat()
+    assert (shard.path, shard.uri, shard.size) == ("mit Leer/a.parquet", file.as_uri(), status.st_size)
+    assert (shard.rows, shard.row_groups) == (5, (2, 2, 1))
+    assert shard.etag == f"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}"
+    assert (corpus.rows, corpus.columns, corpus.base) == (5, ("id",), tmp_path.as_uri())
+
+
+@pytest.mark.parametrize(
+    "hidden", ["_SUCCESS.parquet", ".x.parquet", "_errors/x.parquet", "a/.git/x.parquet"]
+)
+def test_names_that_begin_with_underscore_or_dot_are_left_out(tmp_path: Path, hidden: str) -> None:
+    put(tmp_path / "a/1.parquet")
+    put(tmp_path / hidden)
+    assert paths(find_shards(str(tmp_path))) == ["a/1.parquet"]
+
+
+def test_the_input_itself_may_begin_with_an_underscore(tmp_path: Path) -> None:
+    put(tmp_path / "_in/_1.parquet")
+    put(tmp_path / "_in/1.parquet")
+    assert paths(find_shards(str(tmp_path / "_in"))) == ["1.parquet"]
+    assert paths(find_shards(str(tmp_path / "_in/_1.parquet"))) == ["_1.parquet"]
+    assert paths(find_shards(str(tmp_path / "_in/_*.parquet"))) == ["_1.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("glob", "found"),
+    [
+        ("*.parquet", ["0.parquet"]),
+        ("*/*.parquet", ["2026-01/a.parquet", "2026-02/a.parquet", "2026-02/b.pq.parquet"]),
+        ("**/a.parquet", ["2026-01/a.parquet", "2026-02/a.parquet", "2026-02/deep/a.parquet"]),
+        ("2026-02/**", ["a.parquet", "b.pq.parquet", "deep/a.parquet"]),
+        ("2026-0[2]", ["2026-02/a.parquet", "2026-02/b.pq.parquet", "2026-02/deep/a.parquet"]),
+        ("2026-0?/b*", ["2026-02/b.pq.parquet"]),
+        ("**/*-02/*", ["2026-02/a.parquet", "2026-02/b.pq.parquet", "2026-02/deep/a.parquet"]),
+    ],
+)
+def test_globs(tmp_path: Path, glob: str, found: list[str]) -> None:
+    for name in ("0.parquet", "2026-01/a.parquet", "2026-02/a.parquet", "2026-02/b.pq.parquet"):
+        put(tmp_path / name)
+    put(tmp_path / "2026-02/deep/a.parquet")
+    assert paths(find_shards(f"{tmp_path}/{glob}")) == found
+
+
+def test_a_path_that_exists_is_not_a_glob(tmp_path: Path) -> None:
+    put(tmp_path / "a[1].parquet")
+    put(tmp_path / "a1.parquet")
+    put(tmp_path / "d*/x.parquet")
+    assert paths(find_shards(str(tmp_path / "a[1].parquet"))) == ["a[1].parquet"]
+    assert paths(find_shards(str(tmp_path / "d*"))) == ["x.parquet"]
+
+
+def test_links_are_followed_but_not_in_a_circle(tmp_path: Path) -> None:
+    put(tmp_path / "blobs/x.parquet")
+    (tmp_path / "in/a").mkdir(parents=True)
+    (tmp_path / "in/a/x.parquet").symlink_to(tmp_path / "blobs/x.parquet")
+    (tmp_path / "in/linked").symlink_to(tmp_path / "blobs")
+    (tmp_path / "in/a/up").symlink_to(tmp_path / "in")
+    assert paths(find_shards(str(tmp_path / "in"))) == ["a/x.parquet", "linked/x.parquet"]
+
+
+def test_hundreds_of_tiny_files_and_files_without_rows(tmp_path: Path) -> None:
+    for number in range(300):
+        put(tmp_path / f"{number:03d}.parquet", rows=number % 2)
+    corpus = find_shards(str(tmp_path))
+    assert len(corpus.shards) == 300
+    assert corpus.rows == 150
+    assert len(corpus.variants) == 1
+
+
+# What bad input gets
+
+
+def refused(uri: object) -> str:
+    with pytest.raises(UserError) as raised:
+        find_shards(str(uri))
+    return str(raised.value)
+
+
+def test_a_path_that_does_not_exist_names_what_does(tmp_path: Path) -> None:
+    (tmp_path / "reviews").mkdir()
+    said = refused(tmp_path / "reviewz/2026")
+    assert f"The input '{tmp_path}/reviewz/2026' does not exist" in said
+    assert f"The folder '{tmp_path}' does, and holds 'reviews/'" in said
+
+
+def test_a_folder_without_parquet_says_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("")
+    assert "no file that ends with .parquet" in refused(tmp_path)
+    assert "holds 'data.csv'" in refused(tmp_path)
+    assert "no file that matches" in refused(tmp_path / "*.parquet")
+
+
+def test_a_file_that_is_not_parquet_is_named(tmp_path: Path) -> None:
+    put(tmp_path / "good.parquet")
+    (tmp_path / "bad.parquet").write_text("id,text\n1,a\n")
+    assert "'bad.parquet'" in refused(tmp_path)
+    assert "is not a Parquet file: it begins with b'id,t'" in refused(tmp_path)
+    (tmp_path / "bad.parquet").write_bytes(b"")
+    assert "is empty: 0 bytes" in refused(tmp_path)
+    (tmp_path / "bad.parquet").write_bytes((tmp_path / "good.parquet").read_bytes()[:-20])
+    assert "is cut off" in refused(tmp_path)
+    content = bytearray((tmp_path / "good.parquet").read_bytes())
+    content[-40:-10] = b"\xff" * 30
+    (tmp_path / "bad.parquet").write_bytes(content)
+    assert "'bad.parquet'" in refused(tmp_path)
+    assert "damaged Parquet footer" in refused(tmp_path)
+    (tmp_path / "bad.parquet").unlink()
+    (tmp_path / "bad.parquet").symlink_to("nowhere")
+    assert "link to nothing" in refused(tmp_path)
+
+
+def test_a_file_with_the_same_column_twice_is_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["id", "id"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert "more than one column named 'id'" in refused(tmp_path)
+
+
+def test_a_file_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    put(tmp_path / "a.parquet").rename(os.fsdecode(bytes(tmp_path) + b"/\xff.parquet"))
+    assert "not UTF-8" in refused(tmp_path)
+
+
+def needs(tmp_path: Path, column: str) -> str:
+    with pytest.raises(UserError) as raised:
+        find_shards(str(tmp_path)).require({column: "the document template"})
+    return str(raised.value)
+
+
+def test_a_missing_column_is_named_with_who_needs_it_and_the_nearest(tmp_path: Path) -> None:
+    put(tmp_path / "a.parquet", review=["x"], rating=[1])
+    said = needs(tmp_path, "reveiw")
+    assert "no column 'reveiw', which the document template needs. Did you mean 'review'?" in said
+    assert "Its columns are: 'review', 'rating'." in said
+    assert "Did you mean 'review'?" in needs(tmp_path, "REVIEW")
+
+
+def test_a_column_that_one_file_lacks_names_the_file(tmp_path: Path) -> None:
+    put(tmp_path / "a.parquet", text=["x"])
+    put(tmp_path / "b.parquet", Text=["x"])
+    assert "The input file 'b.parquet' has no column 'text'" in needs(tmp_path, "text")
+
+
+def test_types_that_do_not_go_together_name_both_files_and_types(tmp_path: Path) -> None:
+    put(tmp_path / "a.parquet", id=[1])
+    put(tmp_path / "b.parquet", id=["x"], other=[1])
+    said = needs(tmp_path, "id")
+    assert "is int64 in 'a.parquet' and string in 'b.parquet'" in said
+    put(tmp_path / "b.parquet", id=[2], other=["x"])
+    assert find_shards(str(tmp_path)).require({"id": "keep"}).field("id").type == pa.int64()
+
+
+DICTIONARY = pa.dictionary(pa.int32(), pa.string())
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "merged"),
+    [
+        (pa.array(["a"], DICTIONARY), pa.array(["b"]), pa.string()),
+        (pa.array(["a"]), pa.array(["b"], DICTIONARY), pa.string()),
+        (pa.array(["a"], DICTIONARY), pa.array(["b"], DICTIONARY), DICTIONARY),
+        (pa.array([1], pa.int32()), pa.array([2**40], pa.int64()), pa.int64()),
+        (pa.array([1], pa.int64()), pa.array([0.5]), pa.float64()),
+        (pa.nulls(1), pa.array(["b"]), pa.string()),
+        (
+            pa.array([{"x": 1}]),
+            pa.array([{"x": 2, "y": "z"}]),
+            pa.struct({"x": pa.int64(), "y": pa.string()}),
+        ),
+        (pa.array([[1]], pa.list_(pa.int32())), pa.array([[2]]), pa.list_(pa.field("element", pa.int64()))),
+    ],
+)
+def test_types_that_go_together_are_read_as_the_widest(
+    tmp_path: Path, one: pa.Array, other: pa.Array, merged: pa.DataType
+) -> None:
+    put(tmp_path / "1.parquet", x=one)
+    put(tmp_path / "2.parquet", x=other)
+    table = read_all(find_shards(str(tmp_path)), ["x"])
+    assert table.schema.field("x").type == merged
+    first, second = table["x"].to_pylist()
+    assert second == other[0].as_py()
+    assert first == one[0].as_py() or first == {"x": 1, "y": None}
+
+
+# Reading
+
+
+def test_ranges_cross_row_groups_and_keep_the_order_of_columns(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": range(20), "b": [str(i) for i in range(20)], "c": range(20)}),
+                   tmp_path / "x.parquet", row_group_size=7)  # fmt: skip
+    corpus = find_shards(str(tmp_path))
+    reader = ChunkReader(corpus.schema)
+    table = reader.read(corpus.shards[0], 5, 16, ["b", "a"])
+    assert table.schema == pa.schema({"b": pa.string(), "a": pa.int64()})
+    assert table["a"].to_pylist() == list(range(5, 16))
+    assert table["b"].to_pylist() == [str(i) for i in range(5, 16)]
+    assert reader.read(corpus.shards[0], 3, 3, ["a"]).num_rows == 0
+    assert reader.read(corpus.shards[0], 3, 9, []).num_rows == 6
+    with pytest.raises(ValueError, match="not inside"):
+        reader.read(corpus.shards[0], 0, 21, ["a"])
+
+
+@given(
+    rows=st.integers(1, 60),
+    group=st.integers(1, 70),
+    ranges=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=12),
+    open_files=st.integers(1, 3),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_ranges_in_any_order_are_the_rows_that_they_say(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: int,
+    group: int,
+    ranges: list[tuple[int, int]],
+    open_files: int,
+) -> None:
+    folder = tmp_path_factory.mktemp("in")
+    pq.write_table(pa.table({"x": range(rows)}), folder / "x.parquet", row_group_size=group)
+    corpus = find_shards(str(folder))
+    reader = ChunkReader(corpus.schema, open_files=open_files)
+    for one, other in ranges:
+        first, last = sorted((min(one, rows), min(other, rows)))
+        assert reader.read(corpus.shards[0], first, last, ["x"])["x"].to_pylist() == list(range(first, last))
+    reader.close()
+
+
+def test_nested_and_dictionary_columns_across_row_groups(tmp_path: Path) -> None:
+    words = pa.array(["a", "b", None, "a"]).dictionary_encode()
+    columns = {
+        "label": words,
+        "labels": pa.ListArray.from_arrays([0, 1, 2, 3, 4], words),
+        "inside": pa.StructArray.from_arrays([words, pa.array([1, 2, 3, 4])], names=["d", "n"]),
+        "nested": pa.array([{"a": {"b": [1, 2]}}, None, {"a": None}, {"a": {"b": []}}]),
+        "map": pa.array([[("k", 1)], None, [], [("z", 2)]], pa.map_(pa.string(), pa.int32())),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet", row_group_size=3)
+    table = read_all(find_shards(str(tmp_path)), list(columns), chunk=4)
+    for name, column in columns.items():
+        assert table[name].to_pylist() == column.to_pylist(), name
+    assert table.schema.field("label").type == DICTIONARY
+    assert table.schema.field("labels").type.value_type == pa.string(), (
+        "readers trip over nested dictionaries"
+    )
+
+
+def test_files_of_polars_are_read_without_its_marks(tmp_path: Path) -> None:
+    frame = pl.DataFrame(
+        {"s": ["a", None], "c": pl.Series(["x", "y"], dtype=pl.Categorical), "l": [["p"], []]}
+    )
+    frame.write_parquet(tmp_path / "x.parquet")
+    table = read_all(find_shards(str(tmp_path)), ["s", "c", "l"])
+    assert table.to_pylist() == frame.to_dicts()
+    assert [field.metadata for field in table.schema] == [None] * 3
+    assert table.schema.metadata is None
+
+
+def test_a_column_with_a_dot_is_not_a_field_of_a_struct(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [{"b": 1}], "a.b": [2], "a b": [3]}), tmp_path / "x.parquet")
+    corpus = find_shards(str(tmp_path))
+    assert read_all(corpus, ["a"]).to_pylist() == [{"a": {"b": 1}}]
+    assert read_all(corpus, ["a.b", "a b"]).to_pylist() == [{"a.b": 2, "a b": 3}]
+
+
+def test_a_value_that_the_widest_type_cannot_hold_is_an_error_and_not_another_value(tmp_path: Path) -> None:
+    put(tmp_path / "1.parquet", x=[2**60 + 1])
+    put(tmp_path / "2.parquet", x=[0.5])
+    with pytest.raises(InputUnreadable, match=r"Rows 0 to 0 of the input file '1\.parquet'"):
+        read_all(find_shards(str(tmp_path)), ["x"])
+
+
+def test_a_file_that_changes_after_it_was_found_is_noticed(tmp_path: Path) -> None:
+    file = put(tmp_path / "x.parquet", rows=10)
+    corpus = find_shards(str(tmp_path))
+    reader = ChunkReader(corpus.schema)
+    reader.read(corpus.shards[0], 0, 4, ["id"])
+    os.utime(file, ns=(1, 1))
+    with pytest.raises(InputChanged, match=r"'x\.parquet' .* has changed since it was planned"):
+        reader.read(corpus.shards[0], 4, 8, ["id"])
+    file.unlink()
+    with pytest.raises(InputChanged, match="was deleted after it was planned"):
+        reader.read(corpus.shards[0], 4, 8, ["id"])
+
+
+@pytest.mark.parametrize("damage", ["page header", "content of a page with a checksum"])
+def test_a_damaged_page_names_the_rows_and_spares_other_row_groups(tmp_path: Path, damage: str) -> None:
+    file = tmp_path / "x.parquet"
+    texts = [f"{number} {os.urandom(200).hex()}" for number in range(3000)]
+    options = {"use_dictionary": False, "write_page_checksum": True}
+    pq.write_table(pa.table({"t": texts}), file, row_group_size=1000, compression="zstd", **options)
+    column = pq.read_metadata(file).row_group(1).column(0)
+    at = column.data_page_offset + (0 if damage == "page header" else column.total_compressed_size // 2)
+    content = bytearray(file.read_bytes())
+    content[at : at + 50] = b"\xff" * 50
+    file.write_bytes(content)
+    corpus = find_shards(str(tmp_path))
+    reader = ChunkReader(corpus.schema)
+    assert reader.read(corpus.shards[0], 0, 1000, ["t"])["t"].to_pylist() == texts[:1000]
+    with pytest.raises(InputUnreadable, match=r"Rows 1000 to 1999 of the input file 'x\.parquet'"):
+        reader.read(corpus.shards[0], 1000, 2000, ["t"])
+    assert reader.read(corpus.shards[0], 2000, 3000, ["t"])["t"].to_pylist() == texts[2000:]
+
+
+def test_text_that_is_not_utf8_is_unreadable_and_no_crash_later(tmp_path: Path) -> None:
+    texts = pa.array([b"fine", b"\xff\xfe", b"fine"]).view(pa.string())
+    put(tmp_path / "x.parquet", t=texts)
+    corpus = find_shards(str(tmp_path))
+    reader = ChunkReader(corpus.schema)
+    with pytest.raises(InputUnreadable, match="UTF8"):
+        reader.read(corpus.shards[0], 0, 3, ["t"])
+    assert reader.read(corpus.shards[0], 2, 3, ["t"])["t"].to_pylist() == ["fine"]
+
+
+def test_one_reader_serves_many_threads(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"x": range(6000)}), tmp_path / "x.parquet", row_group_size=2500)
+    corpus = find_shards(str(tmp_path))
+    reader = ChunkReader(corpus.schema)
+    gun = threading.Barrier(8)
+
+    def work(number: int) -> bool:
+        gun.wait()
+        return all(
+            reader.read(corpus.shards[0], first, first + 100, ["x"])["x"].to_pylist()
+            == list(range(first, first + 100))
+            for first in range(number * 100, 6000, 800)
+        )
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(8)))
+
+
+def test_consecutive_ranges_are_one_pass_and_memory_is_that_of_a_range(tmp_path: Path) -> None:
+    """One row group of 70 MB, read by 1000 rows (1.4 MB) in a process of its own that says what it took."""
+    file = tmp_path / "x.parquet"
+    noise = os.urandom(700).hex()
+    table = pa.table({"t": [f"{number} {noise[number % 100 :]}" for number in range(50_000)]})
+    pq.write_table(table, file, use_dictionary=False, compression="none")
+    assert pq.read_metadata(file).num_row_groups == 1
+    script = f"""
+import re
+from pathlib import Path
+import pyarrow as pa
+from headrace.pipelines.corpus import ChunkReader, find_shards
+def bytes_read():
+    return int(re.search(r"rchar: (\\d+)", Path("/proc/self/io").read_text()).group(1))
+corpus = find_shards({str(file)!r})
+reader = ChunkReader(corpus.schema)
+before = bytes_read()
+for first in range(0, 50_000, 1000):
+    rows = reader.read(corpus.shards[0], first, first + 1000, ["t"])
+    assert rows["t"][0].as_py().startswith(f"{{first}} ")
+print(pa.default_memory_pool().max_memory(), bytes_read() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    memory, read = map(int, done.stdout.split())
+    assert memory < table.nbytes / 4
+    assert read < 1.5 * file.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("given", "folder", "reads"),
+    [
+        ("in", "in/out", True),
+        ("in", "in", True),
+        ("in", "out", False),
+        ("in", "inner", False),
+        ("in/*.parquet", "in/out", False),
+        ("in/*.parquet", "in", True),
+        ("in/**/*.parquet", "in/out", True),
+        ("in/**/*.parquet", "in/_out", True),
+        ("in/x.parquet", "in/out", False),
+    ],
+)
+def test_whether_an_output_would_be_input(tmp_path: Path, given: str, folder: str, reads: bool) -> None:
+    put(tmp_path / "in/x.parquet")
+    assert would_read(str(tmp_path / given), tmp_path / folder) is reads

@@ -1,0 +1,151 @@
+"""Fingerprints: a change of X changes exactly the columns whose answers hang on X."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headrace.pipelines.fingerprint import (
+    EXCLUDED,
+    EXCLUDED_ENGINE_ARGUMENTS,
+    EXCLUDED_FROM_STEPS,
+    changed,
+    fingerprints,
+)
+from headrace.pipelines.graph import Graph
+from headrace.pipelines.spec import OPERATORS, Pipeline
+
+DATA: dict[str, Any] = {
+    "name": "reviews",
+    "model": {"id": "org/model", "revision": "main", "dtype": "bfloat16"},
+    "document": "{{ review }}",
+    "steps": [
+        {"classify": {"name": "opinion", "labels": {"good": "happy", "bad": "unhappy"}}},
+        {"extract": {"name": "facts", "schema": {"type": "object", "properties": {"a": {"type": "string"}}}}},
+        {"summarize": {"name": "summary", "when": "opinion = 'bad'"}},
+        {"map": {"name": "size", "function": "os.path:basename", "reads": ["id"]}},
+        {"filter": {"name": "bad_ones", "where": "opinion = 'bad'"}},
+        {"generate": {"name": "reply", "prompt": "About {{ facts.a }}"}},
+    ],
+}
+ASKING = {"opinion", "facts", "summary", "reply"}
+ALL = {*ASKING, "size", "bad_ones"}
+
+
+def changes(change: Callable[[dict[str, Any]], object], identity: str = "weights", **more: Any) -> set[str]:
+    data = copy.deepcopy(DATA)
+    change(data)
+    before = fingerprints(Pipeline.model_validate(DATA), "weights")
+    return set(changed(before, fingerprints(Pipeline.model_validate(data), identity, **more)))
+
+
+def step(data: dict[str, Any], index: int) -> dict[str, Any]:
+    return next(iter(data["steps"][index].values()))  # type: ignore[no-any-return]
+
+
+def test_they_are_sixteen_hexadecimal_digits_and_always_the_same() -> None:
+    first, second = (fingerprints(Pipeline.model_validate(copy.deepcopy(DATA)), "weights") for _ in range(2))
+    assert first == second
+    assert list(first) == ["opinion", "facts", "summary", "size", "bad_ones", "reply"]
+    assert all(len(value) == 16 and int(value, 16) >= 0 for value in first.values())
+    assert len(set(first.values())) == len(first)
+
+
+def test_they_do_not_move_by_themselves() -> None:
+    # A fingerprint that changes between versions makes every finished output stale: if this fails, and the
+    # prompts or the rules did change, raise PROMPT_VERSION or FINGERPRINT_VERSION, and tell the changelog.
+    pipeline = Pipeline.model_validate(
+        {"name": "p", "document": "{{ a }}", "steps": [{"filter": {"name": "f", "where": "n > 1"}}]}
+    )
+    assert fingerprints(pipeline, "weights") == {"f": "b01222c1d8b2d65a"}
+
+
+@pytest.mark.parametrize(
+    ("change", "columns"),
+    [
+        (lambda d: step(d, 0).update(instruction="Judge."), {"opinion", "summary", "bad_ones", "reply"}),
+        (lambda d: step(d, 0)["labels"].update(good="glad"), {"opinion", "summary", "bad_ones", "reply"}),
+        (lambda d: step(d, 1).update(seed=1), {"facts", "reply"}),
+        (lambda d: step(d, 1)["schema"]["properties"].update(b={"type": "string"}), {"facts", "reply"}),
+        (lambda d: step(d, 2).update(when="opinion = 'good'"), {"summary"}),
+        (lambda d: step(d, 2).update(max_words=99), {"summary"}),
+        (lambda d: step(d, 3).update(function="os.path:dirname"), {"size"}),
+        (lambda d: step(d, 4).update(where="opinion = 'good'"), {"bad_ones", "reply"}),
+        (lambda d: step(d, 5).update(prompt="On {{ facts.a }}"), {"reply"}),
+        (lambda d: step(d, 5).update(retries=5), set()),
+        (lambda d: d.update(document="{{ text }}"), ASKING | {"bad_ones"}),
+        (lambda d: d.update(too_long="truncate"), ASKING | {"bad_ones"}),
+        (lambda d: d["model"].update(id="org/other"), ASKING | {"bad_ones"}),
+        (lambda d: d["model"].update(revision="v2"), ASKING | {"bad_ones"}),
+        (lambda d: d["model"].update(dtype="float16"), ASKING | {"bad_ones"}),
+        (lambda d: d["model"].update(quantization="fp8"), ASKING | {"bad_ones"}),
+        (lambda d: d["model"].update(gpu_memory_utilization=0.5, max_num_seqs=9), set()),
+        (lambda d: d.update(name="other", keep=["id"], checkpoint_rows=7, max_error_rate=1.0), set()),
+        (
+            lambda d: d.update(
+                resources={"gpus": 1, "tensor_parallel": 2, "workers": [1, 8], "memory": "1GiB"}
+            ),
+            set(),
+        ),
+    ],
+)
+def test_a_change_reaches_what_hangs_on_it_and_no_more(
+    change: Callable[[dict[str, Any]], object], columns: set[str]
+) -> None:
+    assert changes(change) == columns
+
+
+def test_other_weights_under_the_same_name_are_another_model() -> None:
+    assert changes(lambda d: None, identity="other weights") == ASKING | {"bad_ones"}
+
+
+def test_another_layout_is_another_prompt() -> None:
+    before = fingerprints(Pipeline.model_validate(DATA), "weights", layouts={"facts": "hoisted"})
+    after = fingerprints(Pipeline.model_validate(DATA), "weights", layouts={"facts": "document_first"})
+    assert set(changed(before, after)) == {"facts", "reply"}
+
+
+def test_the_order_of_labels_counts_for_the_model_reads_them_in_order() -> None:
+    data = copy.deepcopy(DATA)
+    step(data, 0)["labels"] = {"bad": "unhappy", "good": "happy"}
+    assert "opinion" in changes(lambda d: d.update(data))
+
+
+def test_the_order_of_engine_arguments_does_not_count() -> None:
+    one, two = ({"id": "m", "dtype": "half", "seed": 1}, {"id": "m", "seed": 1, "dtype": "half"})
+    assert fingerprints(Pipeline.model_validate({**DATA, "model": one}), "w") == fingerprints(
+        Pipeline.model_validate({**DATA, "model": two}), "w"
+    )
+
+
+def test_a_new_step_is_a_changed_step() -> None:
+    assert changes(lambda d: d["steps"].append({"summarize": {"name": "short"}})) == {"short"}
+
+
+def test_a_model_by_name_is_the_same_as_by_mapping() -> None:
+    one = Pipeline.model_validate({**DATA, "model": "org/m"})
+    two = Pipeline.model_validate({**DATA, "model": {"id": "org/m"}})
+    assert fingerprints(one, "w") == fingerprints(two, "w")
+
+
+def test_the_tables_of_what_is_left_out_name_real_keys_with_reasons() -> None:
+    covered = {"model", "document", "steps", "too_long"}
+    assert EXCLUDED.keys() | covered == Pipeline.model_fields.keys()
+    assert not EXCLUDED.keys() & covered
+    step_keys = {key for operator in OPERATORS.values() for key in operator.model_fields}
+    assert EXCLUDED_FROM_STEPS.keys() <= step_keys
+    assert all([*EXCLUDED.values(), *EXCLUDED_FROM_STEPS.values(), *EXCLUDED_ENGINE_ARGUMENTS.values()])
+
+
+@settings(deadline=None)
+@given(st.integers(0, 5), st.integers(1, 9))
+def test_a_change_of_one_step_reaches_exactly_what_is_downstream(index: int, seed: int) -> None:
+    expected = Graph.of(Pipeline.model_validate(DATA)).downstream([step(DATA, index)["name"]])
+    asks_no_model = next(iter(DATA["steps"][index])) in ("filter", "map")
+    change = {"when": f"n = {seed}"} if asks_no_model else {"seed": seed}
+    assert changes(lambda d: step(d, index).update(change)) == expected

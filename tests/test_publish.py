@@ -1,0 +1,345 @@
+"""Parts, dead letters, `_SUCCESS`: what readers see of an output, and when."""
+
+import json
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+from headrace.pipelines import publish
+from headrace.pipelines.checkpoint import Counts, Unaccounted, chunk_schema, commit_chunk, committed
+from headrace.pipelines.corpus import Corpus, Shard
+from headrace.pipelines.errors import UserError
+from headrace.pipelines.plan import Chunk, Plan, next_plan, part_schema
+from headrace.pipelines.publish import (
+    begin,
+    check_output_folder,
+    errors_schema,
+    finish,
+    is_complete,
+    is_published,
+    publish_shard,
+    published,
+)
+from headrace.pipelines.storage import LocalStore, open_store
+
+FACTS = pa.struct({"product": pa.string(), "likes": pa.list_(pa.string())})
+SCHEMA = part_schema(
+    [pa.field("id", pa.int64()), pa.field("kind", pa.dictionary(pa.int8(), pa.string()))],
+    [pa.field("label", pa.dictionary(pa.int32(), pa.string())), pa.field("facts", FACTS)],
+)
+
+
+def make_plan(
+    files: Mapping[str, int | tuple[int, str]],
+    previous: Plan | None = None,
+    *,
+    rows: int = 4,
+    limit: int | None = None,
+) -> Plan:
+    shards = []
+    for path, said in sorted(files.items()):
+        count, etag = said if isinstance(said, tuple) else (said, "v1")
+        shards.append(Shard(path, f"file:///in/{path}", 1, etag, count))
+    return next_plan(
+        previous,
+        Corpus("file:///in", tuple(shards), ()),
+        checkpoint_rows=rows,
+        limit=limit,
+        fingerprints={"label": "f1", "facts": "g1"},
+        schema=SCHEMA,
+        keep=["id", "kind"],
+        pipeline={},
+    )[0]
+
+
+def outcome(row: int, dead: bool, etag: str) -> dict[str, Any]:
+    common = {"_row": row, "id": row * 100, "kind": f"k{row % 3}"}
+    if dead:
+        error = {"step": "facts", "reason": "cut", "raw": f"{{{row}", "tries": 2}
+        return common | {"label": "good", "facts": None, "_outcome": "dead", "_error": error}
+    # Labels differ from chunk to chunk, and so do the dictionaries in their files.
+    facts = {"product": f"p{row}", "likes": [etag] * (row % 3)}
+    return common | {"label": f"l{row // 3}", "facts": facts, "_outcome": "answered", "_error": None}
+
+
+def commit(
+    store: LocalStore,
+    plan: Plan,
+    chunk: Chunk,
+    *,
+    dead: tuple[int, ...] = (),
+    filtered: tuple[int, ...] = (),
+) -> None:
+    etag = plan.shards[chunk.shard].etag
+    rows = [row for row in range(chunk.first, chunk.last) if row not in filtered]
+    said = [{"_shard": chunk.path} | outcome(row, row in dead, etag) for row in rows]
+    died = sum(row in dead for row in rows)
+    counts = Counts(answered=len(rows) - died, filtered=chunk.rows - len(rows), dead=died)
+    table = pa.Table.from_pylist(said, schema=chunk_schema(SCHEMA))
+    assert commit_chunk(store, plan.info, chunk, table, counts, stats={})
+
+
+def do(store: LocalStore, plan: Plan, *, dead: tuple[int, ...] = (), filtered: tuple[int, ...] = ()) -> None:
+    """A whole run: what is not committed is, what is not published is, and the end is marked."""
+    begin(store, plan)
+    for chunk in sorted(set(plan.chunks()) - committed(store, plan), key=lambda chunk: chunk.name):
+        commit(store, plan, chunk, dead=dead, filtered=filtered)
+    for shard in plan.shards:
+        if shard.has_part and not shard.gone and not is_published(store, plan, shard):
+            publish_shard(store, plan, shard)
+    finish(store, plan, {"rows": plan.rows})
+
+
+def seen(root: Path) -> list[tuple[str, int]]:
+    table = ds.dataset(root, format="parquet").to_table()
+    return sorted(zip(table["_shard"].to_pylist(), table["_row"].to_pylist(), strict=True))
+
+
+def test_a_part_has_the_answered_rows_in_order_and_errors_the_dead_ones(tmp_path: Path) -> None:
+    store, plan = LocalStore(tmp_path), make_plan({"a.parquet": 10})
+    do(store, plan, dead=(1, 9), filtered=(0, 5))
+    name = plan.shards[0].part_name
+
+    part = pq.read_table(tmp_path / name)
+    assert part.schema.remove_metadata() == SCHEMA
+    assert part["_row"].to_pylist() == [2, 3, 4, 6, 7, 8]
+    assert set(part["_shard"].to_pylist()) == {"a.parquet"}
+    assert part.slice(0, 1).to_pylist() == [
+        {"_shard": "a.parquet", "_row": 2, "id": 200, "kind": "k2", "label": "l0",
+         "facts": {"product": "p2", "likes": ["v1", "v1"]}},
+    ]  # fmt: skip
+
+    errors = pq.read_table(tmp_path / "_errors" / name)
+    assert errors.schema.names == [
+        *("_shard", "_row", "id", "kind", "_step", "_reason", "_raw", "_tries", "label", "facts"),
+    ]  # fmt: skip
+    assert errors.schema.remove_metadata() == errors_schema(plan)
+    assert errors.to_pylist() == [
+        {"_shard": "a.parquet", "_row": row, "id": row * 100, "kind": f"k{row % 3}", "_step": "facts",
+         "_reason": "cut", "_raw": f"{{{row}", "_tries": 2, "label": "good", "facts": None}
+        for row in (1, 9)
+    ]  # fmt: skip
+
+
+def test_readers_of_the_folder_see_the_parts_and_nothing_else(tmp_path: Path) -> None:
+    root = tmp_path / "out put ü"
+    store, plan = LocalStore(root), make_plan({"a": 10, "b/c": 3, "empty": 0})
+    do(store, plan, dead=(1,))
+    expected = [("a", row) for row in range(10) if row != 1] + [("b/c", row) for row in (0, 2)]
+    assert seen(root) == expected
+    frame = pl.scan_parquet(root / "*.parquet").collect()
+    assert sorted(frame.select("_shard", "_row").rows()) == expected
+    assert frame.schema["facts"] == pl.Struct({"product": pl.String, "likes": pl.List(pl.String)})
+    assert sorted(frame["label"].cast(pl.String).unique()) == ["l0", "l1", "l2", "l3"]
+    assert sorted(frame["kind"].cast(pl.String).unique()) == ["k0", "k1", "k2"]
+
+
+def test_while_a_run_is_on_readers_see_whole_parts_only(tmp_path: Path) -> None:
+    store, plan = LocalStore(tmp_path), make_plan(dict.fromkeys("abcd", 8))
+    publish_first = plan.shards[0]
+    for chunk in plan.chunks():
+        commit(store, plan, chunk)
+    publish_shard(store, plan, publish_first)
+    done = threading.Event()
+
+    def rest() -> None:
+        for shard in plan.shards[1:]:
+            publish_shard(store, plan, shard)
+        for shard in plan.shards:
+            publish_shard(store, plan, shard)
+        done.set()
+
+    publisher = threading.Thread(target=rest)
+    publisher.start()
+    while not done.is_set():
+        shards = [name for name, _ in seen(tmp_path)]
+        assert all(shards.count(name) == 8 for name in set(shards))
+    publisher.join()
+    assert len(seen(tmp_path)) == 32
+
+
+@pytest.mark.parametrize("what", ["dead", "filtered", "no rows at all"])
+def test_a_shard_without_answers_has_an_empty_part_with_the_schema(tmp_path: Path, what: str) -> None:
+    store = LocalStore(tmp_path)
+    plan = make_plan({"a": 0 if what == "no rows at all" else 3})
+    do(
+        store,
+        plan,
+        dead=(0, 1, 2) if what == "dead" else (),
+        filtered=(0, 1, 2) if what == "filtered" else (),
+    )
+    part = pq.read_table(tmp_path / plan.shards[0].part_name)
+    assert (part.num_rows, part.schema.remove_metadata()) == (0, SCHEMA)
+    assert ds.dataset(tmp_path, format="parquet").schema.names == SCHEMA.names
+    assert pl.read_parquet(tmp_path / "*.parquet").columns == SCHEMA.names
+    assert (tmp_path / "_errors").exists() == (what == "dead")
+    assert is_complete(store, plan)
+
+
+def test_a_shard_is_not_published_before_all_of_its_chunks_are_there(tmp_path: Path) -> None:
+    store, plan = LocalStore(tmp_path), make_plan({"a": 10})
+    for chunk in list(plan.chunks())[1:]:
+        commit(store, plan, chunk)
+    with pytest.raises(FileNotFoundError):
+        publish_shard(store, plan, plan.shards[0])
+    assert not is_published(store, plan, plan.shards[0])
+    assert not store.exists(plan.shards[0].part_name)
+
+
+def test_chunks_of_another_pipeline_are_not_published(tmp_path: Path) -> None:
+    store, plan = LocalStore(tmp_path), make_plan({"a": 4})
+    (chunk,) = plan.chunks()
+    commit(store, plan, chunk)
+    other = next_plan(
+        None,
+        Corpus("file:///in", (plan.shards[0].source(),), ()),
+        checkpoint_rows=4,
+        limit=None,
+        fingerprints={"label": "another", "facts": "g1"},
+        schema=SCHEMA,
+        keep=["id", "kind"],
+        pipeline={},
+    )[0]
+    with pytest.raises(Unaccounted, match="was not made by this pipeline"):
+        publish_shard(store, other, other.shards[0])
+
+
+def test_a_part_of_an_older_generation_is_told_apart_and_readable_until_the_new_one_is_there(
+    tmp_path: Path,
+) -> None:
+    store, first = LocalStore(tmp_path), make_plan({"a": 8, "b": 4})
+    do(store, first, dead=(1,))
+    second = make_plan({"a": (6, "v2"), "b": 4}, first)
+    begin(store, second)
+    assert not store.exists("_SUCCESS")
+    assert published(store, second) == {1}
+    assert len(seen(tmp_path)) == 7 + 3
+    assert pq.read_metadata(tmp_path / "_errors" / first.shards[0].part_name).num_rows == 1
+
+    do(store, second)
+    assert seen(tmp_path) == [("a", row) for row in range(6)] + [("b", row) for row in (0, 2, 3)]
+    assert not store.exists(f"_errors/{first.shards[0].part_name}"), "the new one has no dead letters"
+    assert store.exists(f"_errors/{first.shards[1].part_name}")
+    assert published(store, second) == {0, 1}
+    assert published(store, first) == {1}
+
+
+def test_a_larger_limit_makes_the_part_anew_from_old_and_new_chunks(tmp_path: Path) -> None:
+    store, first = LocalStore(tmp_path), make_plan({"a": 10, "b": 5}, limit=6)
+    do(store, first)
+    assert seen(tmp_path) == [("a", row) for row in range(6)]
+    assert is_complete(store, first)
+    second = make_plan({"a": 10, "b": 5}, first, limit=12)
+    assert not is_published(store, second, second.shards[0])
+    do(store, second)
+    assert seen(tmp_path) == [("a", row) for row in range(10)] + [("b", 0), ("b", 1)]
+    part = pq.read_table(tmp_path / second.shards[0].part_name)
+    assert part["_row"].to_pylist() == list(range(10))
+
+
+def test_the_part_of_a_file_that_is_gone_stays(tmp_path: Path) -> None:
+    store, first = LocalStore(tmp_path), make_plan({"a": 4, "b": 4})
+    do(store, first)
+    second = make_plan({"b": 4}, first)
+    do(store, second)
+    assert len(seen(tmp_path)) == 8
+    assert json.loads(store.read("_headrace/current.json"))["parts"] == [s.part_name for s in second.shards]
+    assert is_complete(store, second)
+
+
+def test_the_end_is_marked_after_everything_else(tmp_path: Path) -> None:
+    store, plan = LocalStore(tmp_path), make_plan({"a": 4, "b": 0, "c": 4}, limit=3)
+    assert not is_complete(store, plan)
+    do(store, plan)
+    assert is_complete(store, plan)
+    assert store.read("_SUCCESS") == b""
+    assert json.loads(store.read("_headrace/report.json")) == {"rows": 3}
+    parts = [plan.shards[0].part_name, plan.shards[1].part_name]
+    assert json.loads(store.read("_headrace/current.json")) == {"plan": 1, "parts": parts}
+    begin(store, plan)
+    assert is_complete(store, plan), "there is nothing more to do"
+    assert not is_complete(store, make_plan({"a": 4, "b": 0, "c": 4}, plan))
+
+
+def test_an_output_is_not_finished_without_its_parts(tmp_path: Path) -> None:
+    store, plan = LocalStore(tmp_path), make_plan({"a": 4, "b": 4})
+    for chunk in plan.chunks():
+        commit(store, plan, chunk)
+    publish_shard(store, plan, plan.shards[0])
+    with pytest.raises(Unaccounted, match="1 parts are missing"):
+        finish(store, plan, {})
+    assert not store.exists("_SUCCESS")
+
+
+def test_a_finished_output_needs_its_parts_but_not_its_chunks(tmp_path: Path) -> None:
+    store, plan = LocalStore(tmp_path), make_plan({"a": 4})
+    do(store, plan)
+    for entry in store.list("_headrace/chunks"):
+        store.delete(entry.path)
+    assert is_complete(store, plan)
+    assert published(store, plan) == {0}
+    store.delete(plan.shards[0].part_name)
+    assert not is_complete(store, plan)
+
+
+def test_what_is_no_part_of_ours_is_not_published(tmp_path: Path) -> None:
+    store, plan = LocalStore(tmp_path), make_plan({"a": 4})
+    assert not is_published(store, plan, plan.shards[0])
+    pq.write_table(pa.table({"x": [1]}), tmp_path / plan.shards[0].part_name)
+    assert not is_published(store, plan, plan.shards[0])
+    store.replace(plan.shards[0].part_name, b"torn")
+    assert not is_published(store, plan, plan.shards[0])
+
+
+def test_chunks_are_merged_to_row_groups_that_are_worth_a_scan(tmp_path: Path) -> None:
+    store, plan = LocalStore(tmp_path), make_plan({"a": 60})
+    do(store, plan)
+    metadata = pq.read_metadata(tmp_path / plan.shards[0].part_name)
+    assert (metadata.num_row_groups, metadata.num_rows) == (1, 60)
+    tables = [pa.table({"x": range(100_000)})] * 5
+    sizes = [group.num_rows for group in publish._grouped(iter(tables))]
+    assert sizes == [200_000, 200_000, 100_000]
+
+
+# The output folder
+
+
+def test_an_empty_or_absent_folder_and_an_output_of_ours_may_be_written(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.parquet").write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/.DS_Store").write_bytes(b"")
+    do(LocalStore(tmp_path / "ours"), make_plan({"a": 4}))
+    for name in ("empty", "ours", "absent", "inner"):
+        check_output_folder(open_store(str(tmp_path / name)), str(tmp_path / "in"))
+    assert not (tmp_path / "absent").exists()
+
+
+def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    for number in range(7):
+        (tmp_path / f"out/{number}.csv").write_bytes(b"")
+    with pytest.raises(UserError, match=r"out' holds something .*: '0\.csv', .* and 2 more\. Use an empty"):
+        check_output_folder(open_store(str(tmp_path / "out")), str(tmp_path / "in"))
+
+
+@pytest.mark.parametrize("out", ["in", "in/out", "in/../in/x"])
+def test_an_output_inside_the_input_is_refused(tmp_path: Path, out: str) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(UserError, match=r"is the input .* or lies inside it"):
+        check_output_folder(open_store(str(tmp_path / out)), str(tmp_path / "in"))
+
+
+def test_an_output_inside_the_input_is_seen_through_links(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "linked").symlink_to("in")
+    with pytest.raises(UserError, match="lies inside it"):
+        check_output_folder(open_store(str(tmp_path / "linked/out")), str(tmp_path / "in"))
