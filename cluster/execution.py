@@ -139,7 +139,11 @@ def connect(address: str | None) -> bool:
     import ray
 
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    options: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": True,
+    }
     if address == "local":
         ray.init(address="local", num_cpus=cores(), include_dashboard=False, **options)
         return True
@@ -220,8 +224,15 @@ class _Watcher:
             said = json.loads(value)
             fresh = time.time() - said["time"] < STALE_SECONDS
             totals.rows += said["rows"] if fresh else said["committed"]
-            for name in ("dead", "filtered", "requests", "retries", "truncated", "prompt", "cached", "output"):
+            for name in (
+                "dead",
+                "filtered",
+                "requests",
+                "retries",
+                "truncated",
+                "prompt",
+                "cached",
+                "output",
+            ):
                 setattr(totals, name, getattr(totals, name) + said[name])
         self._watch(totals)
-
-

@@ -75,7 +75,11 @@ class FakeEngine:
             answer = max(logprobs, key=lambda option: logprobs[option])
             logprobs = {} if bad else logprobs
         elif isinstance(constraint, Json):
-            answer = "no JSON" if bad else json.dumps(instance(json.loads(constraint.schema), dice), ensure_ascii=False)
+            answer = (
+                "no JSON"
+                if bad
+                else json.dumps(instance(json.loads(constraint.schema), dice), ensure_ascii=False)
+            )
         else:
             answer = "\n" if bad else f" The {dice.choice(_WORDS)} turns."
         return Completion(
@@ -91,7 +95,9 @@ class FakeEngine:
         if self._log:
             lines = Path(self._log).read_text().splitlines()
             return sum(json.loads(line)["prompt"] == text for line in lines) <= 1
-        return text not in self._seen and not self._seen.add(text)  # type: ignore[func-returns-value]
+        first = text not in self._seen
+        self._seen.add(text)
+        return first
 
     def shutdown(self) -> None:
         """There is nothing to stop."""
@@ -122,7 +128,9 @@ def instance(schema: Any, dice: random.Random, root: Any = None, depth: int = 0)
         return {name: instance(names[name], dice, root, depth + 1) for name in names if name in wanted}
     if kind == "array":
         count = max(schema.get("minItems", 0), min(schema.get("maxItems", 2), 2))
-        return [instance(schema.get("items", {"type": "string"}), dice, root, depth + 1) for _ in range(count)]
+        return [
+            instance(schema.get("items", {"type": "string"}), dice, root, depth + 1) for _ in range(count)
+        ]
     if kind == "boolean":
         return dice.random() < 0.5
     if kind in ("integer", "number"):

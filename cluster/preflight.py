@@ -61,7 +61,9 @@ def grammars(pipeline: Pipeline) -> list[Grammar]:
 class Preflight:
     """The check, under way in a process of its own."""
 
-    def __init__(self, wanted: list[Grammar], process: subprocess.Popen[str] | None, request: str, seconds: float) -> None:
+    def __init__(
+        self, wanted: list[Grammar], process: subprocess.Popen[str] | None, request: str, seconds: float
+    ) -> None:
         self._wanted = wanted
         self._process = process
         self._request = request
@@ -78,7 +80,9 @@ class Preflight:
         """
         wanted = grammars(pipeline)
         if model == FAKE:
-            prepare(pipeline, BytesTokenizer(), int(str(pipeline.model_spec.engine.get("max_model_len", 32_768))))
+            prepare(
+                pipeline, BytesTokenizer(), int(str(pipeline.model_spec.engine.get("max_model_len", 32_768)))
+            )
             return cls(wanted, None, "", seconds)
         spec = pipeline.model_spec
         request = json.dumps(
@@ -159,7 +163,10 @@ def _main(request: Mapping[str, Any]) -> None:
                 compiler.compile_regex(source)
             print(DONE, flush=True)
         except RuntimeError as error:
-            print(f"{where}: the engine cannot decode with its grammar: {str(error).splitlines()[-1]}", flush=True)
+            print(
+                f"{where}: the engine cannot decode with its grammar: {str(error).splitlines()[-1]}",
+                flush=True,
+            )
 
 
 def _context_length(request: Mapping[str, Any]) -> int:

@@ -137,7 +137,7 @@ def check(pipeline: Pipeline, input: str) -> Checked:
     needed = dict.fromkeys(Graph.of(pipeline).input_columns, "the pipeline")
     columns = corpus.require({**dict.fromkeys(keep, "keep"), **needed})
     _check_document_types(pipeline, columns)
-    schema = part_schema([columns.field(name) for name in keep], _step_fields(pipeline))
+    schema = part_schema([columns.field(name) for name in keep], step_fields(pipeline))
     model, revision, identity, weights = check_model(pipeline)
     return Checked(
         pipeline=pipeline,
@@ -165,7 +165,7 @@ def check_model(pipeline: Pipeline) -> tuple[str, str | None, str, int]:
     return location.source, location.revision, model_identity(location), weights
 
 
-def _step_fields(pipeline: Pipeline) -> list[pa.Field]:
+def step_fields(pipeline: Pipeline) -> list[pa.Field]:
     """The steps' output columns; a Map's function is imported for its type, from the pipeline's folder too."""
     if pipeline.folder and str(pipeline.folder) not in sys.path:
         sys.path.insert(0, str(pipeline.folder))
@@ -183,7 +183,9 @@ def _check_document_types(pipeline: Pipeline, columns: pa.Schema) -> None:
         kind = columns.field(name).type
         if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
             raise UserError(
-                pipeline.message(("document",), f'the column "{name}" is {kind}, and a document is text: decode it first')
+                pipeline.message(
+                    ("document",), f'the column "{name}" is {kind}, and a document is text: decode it first'
+                )
             )
 
 
@@ -235,7 +237,9 @@ def run(
         )
         done = _done(store, plan)
         todo = [chunk for chunk in plan.chunks() if chunk not in done]
-    result = RunResult("complete", store.uri, plan.number, Counts(), changes=changes, notes=list(checked.notes))
+    result = RunResult(
+        "complete", store.uri, plan.number, Counts(), changes=changes, notes=list(checked.notes)
+    )
     if is_complete(store, plan):
         result.status = "already complete"
         result.counts = _last_counts(store)

@@ -29,7 +29,10 @@ class HubTokenizer:
         from transformers import AutoTokenizer
 
         self._full: Any = AutoTokenizer.from_pretrained(
-            model, revision=revision, trust_remote_code=trust_remote_code, local_files_only=Path(model).is_dir()
+            model,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            local_files_only=Path(model).is_dir(),
         )
         self._text: Any = _without_control(self._full)
         self.longest_token: int = max((len(token) for token in self._full.get_vocab()), default=1)
@@ -50,7 +53,9 @@ class HubTokenizer:
 
     def frame(self, shots: int) -> list[list[int]]:
         if shots not in self._frames:
-            self._frames[shots] = self._chat_frame(shots) if self._full.chat_template else self._plain_frame(shots)
+            self._frames[shots] = (
+                self._chat_frame(shots) if self._full.chat_template else self._plain_frame(shots)
+            )
         return self._frames[shots]
 
     def _chat_frame(self, shots: int) -> list[list[int]]:
@@ -86,7 +91,9 @@ def _without_control(tokenizer: Any) -> Any:
 
     state = json.loads(backend.to_str())
     state["added_tokens"] = [
-        token for token in state["added_tokens"] if not token["special"] and not _CONTROL.match(token["content"])
+        token
+        for token in state["added_tokens"]
+        if not token["special"] and not _CONTROL.match(token["content"])
     ]
     state["post_processor"] = state["truncation"] = state["padding"] = None
     return Tokenizer.from_str(json.dumps(state))

@@ -77,7 +77,9 @@ class Classify(ModelStep):
                 raise ValueError(f"label {label!r} has a line break")
             other = seen.setdefault(label.strip().casefold(), label)
             if other != label:
-                raise ValueError(f"labels {other!r} and {label!r} differ only in case or spaces: a model cannot tell them apart")
+                raise ValueError(
+                    f"labels {other!r} and {label!r} differ only in case or spaces: a model cannot tell them apart"
+                )
         return value
 
     @model_validator(mode="after")
@@ -85,10 +87,14 @@ class Classify(ModelStep):
         for i, example in enumerate(self.examples):
             answers = example.answer if self.many else [example.answer]
             if not isinstance(answers, list):
-                raise ValueError(f"examples[{i}].answer must be a list of labels, for this step may choose many")
+                raise ValueError(
+                    f"examples[{i}].answer must be a list of labels, for this step may choose many"
+                )
             for answer in answers:
                 if answer not in self.labels:
-                    raise ValueError(f"examples[{i}].answer: unknown label {answer!r} (labels: {', '.join(self.labels)})")
+                    raise ValueError(
+                        f"examples[{i}].answer: unknown label {answer!r} (labels: {', '.join(self.labels)})"
+                    )
         return self
 
     def fields(self) -> list[pa.Field]:
@@ -118,7 +124,9 @@ class Classify(ModelStep):
             return tuple(self._about(label, subject, context, sampling) for label in self.labels)
         code_of = self._code_of
         prime = f"The {subject} is"
-        form = f"Labels:\n{self._labels_text()}\nAnswer with {'the code of ' if self._codes else ''}one label."
+        form = (
+            f"Labels:\n{self._labels_text()}\nAnswer with {'the code of ' if self._codes else ''}one label."
+        )
         return (
             Question(
                 instruction=self.header(f"Classify the text by its {subject}.", form),
@@ -154,7 +162,9 @@ class Classify(ModelStep):
             for label, completion, prior in zip(self.labels, completions, priors, strict=True):
                 p = calibrated(completion.logprobs, prior.logprobs).get(YES, math.nan)
                 if math.isnan(p):
-                    return Rejection(f"the engine returned no probability for label {label!r}", completion.text)
+                    return Rejection(
+                        f"the engine returned no probability for label {label!r}", completion.text
+                    )
                 if p > 0.5:
                     chosen.append(label)
                     confidences.append(p)

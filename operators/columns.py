@@ -331,13 +331,12 @@ class Timestamp:
         text = _expect(self.where, value, str)
         try:
             instant = datetime.fromisoformat(text.upper())
-            if instant.tzinfo is None:
-                raise ValueError("it has no offset from UTC")
-            return instant.astimezone(UTC)
+            if instant.tzinfo is not None:
+                return instant.astimezone(UTC)
+            why = "it has no offset from UTC"
         except (ValueError, OverflowError) as error:
-            raise ValueError(
-                f"{self.where}: {_shown(value)} is no time that a clock holds ({error})"
-            ) from None
+            why = str(error)
+        raise ValueError(f"{self.where}: {_shown(value)} is no time that a clock holds ({why})")
 
     def from_arrow(self, value: Any) -> Any:
         return value.isoformat().replace("+00:00", "Z")

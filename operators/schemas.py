@@ -22,7 +22,6 @@ from pydantic import BaseModel
 from headrace.operators.decoding import decoding_schema, max_answer_tokens
 from headrace.operators.describe import describe
 from headrace.operators.schema_nodes import (
-    SUBSCHEMA_MAP,
     Node,
     SchemaError,
     dialect,
@@ -48,80 +47,23 @@ MAX_NESTING = 64
 """vLLM 0.32 refuses a deeper schema (``MAX_STRUCTURED_OUTPUT_JSON_NESTING``)."""
 
 KEYWORDS = frozenset(
-    [
-        "$anchor",
-        "$comment",
-        "$defs",
-        "$dynamicAnchor",
-        "$dynamicRef",
-        "$id",
-        "$recursiveAnchor",
-        "$recursiveRef",
-        "$ref",
-        "$schema",
-        "$vocabulary",
-        "additionalItems",
-        "additionalProperties",
-        "allOf",
-        "anyOf",
-        "const",
-        "contains",
-        "contentEncoding",
-        "contentMediaType",
-        "contentSchema",
-        "default",
-        "definitions",
-        "dependencies",
-        "dependentRequired",
-        "dependentSchemas",
-        "deprecated",
-        "description",
-        "discriminator",
-        "else",
-        "enum",
-        "example",
-        "examples",
-        "exclusiveMaximum",
-        "exclusiveMinimum",
-        "format",
-        "if",
-        "items",
-        "maxContains",
-        "maximum",
-        "maxItems",
-        "maxLength",
-        "maxProperties",
-        "minContains",
-        "minimum",
-        "minItems",
-        "minLength",
-        "minProperties",
-        "multipleOf",
-        "not",
-        "nullable",
-        "oneOf",
-        "pattern",
-        "patternProperties",
-        "prefixItems",
-        "properties",
-        "propertyNames",
-        "readOnly",
-        "required",
-        "then",
-        "title",
-        "type",
-        "unevaluatedItems",
-        "unevaluatedProperties",
-        "uniqueItems",
-        "writeOnly",
-    ]
-)
+    {
+        "$anchor", "$comment", "$defs", "$dynamicAnchor", "$dynamicRef", "$id", "$recursiveAnchor",
+        "$recursiveRef", "$ref", "$schema", "$vocabulary", "additionalItems", "additionalProperties",
+        "allOf", "anyOf", "const", "contains", "contentEncoding", "contentMediaType", "contentSchema",
+        "default", "definitions", "dependencies", "dependentRequired", "dependentSchemas", "deprecated",
+        "description", "discriminator", "else", "enum", "example", "examples", "exclusiveMaximum",
+        "exclusiveMinimum", "format", "if", "items", "maxContains", "maxItems", "maxLength",
+        "maxProperties", "maximum", "minContains", "minItems", "minLength", "minProperties", "minimum",
+        "multipleOf", "not", "nullable", "oneOf", "pattern", "patternProperties", "prefixItems",
+        "properties", "propertyNames", "readOnly", "required", "then", "title", "type", "unevaluatedItems",
+        "unevaluatedProperties", "uniqueItems", "writeOnly",
+    }
+)  # fmt: skip
 """JSON Schema, drafts 4 to 2020-12, with the three of OpenAPI that pydantic and others write."""
 
-_OTHERS = frozenset(
-    {"id", "ids", "name", "value", "values", "note", "notes", "options", "order", "label", "titles"}
-)
-"""Words of their own that happen to look like a keyword."""
+QUIET = frozenset({"definitions", "deprecated", "example", "examples", "nullable", "readOnly", "title", "writeOnly"})
+"""Keywords whose misspelling changes nothing that headrace does."""
 
 
 def schema_of(model: type[BaseModel] | Mapping[str, Any] | object) -> Any:
@@ -192,33 +134,54 @@ def _check_dialect(schema: Node) -> None:
     named = schema.get("$schema")
     if named is None:
         return
-    known = validator_for(schema, default=None) if isinstance(named, str) else None
-    if known is None or known is Draft3Validator:
+    known = validator_for(schema, default=Draft3Validator) if isinstance(named, str) else Draft3Validator
+    if known is Draft3Validator:
         raise SchemaError(
             f"/$schema: {named!r} is no dialect that can be checked; name one from draft-04 to "
             "https://json-schema.org/draft/2020-12/schema, or leave it out"
         )
 
 
-def _check_keywords(schema: Any, path: tuple[str | int, ...] = ()) -> None:
+def _check_keywords(schema: Node) -> None:
     """A misspelt keyword is allowed by JSON Schema, and then restricts nothing: nobody wants that."""
-    for place, node in walk(schema, path):
-        if place and place[-1] in SUBSCHEMA_MAP and isinstance(place[-1], str) and not _is_field(place):
-            continue
+    for place, node in walk(schema):
         for key in node:
-            if key in KEYWORDS or key in _OTHERS or key.startswith("x-") or len(key) < 4:
-                continue
-            near = difflib.get_close_matches(key, KEYWORDS, n=1, cutoff=0.8)
-            lower = next((word for word in KEYWORDS if word.lower() == key.lower().replace("_", "")), None)
-            best = lower or (near[0] if near else None)
-            if best is not None:
-                raise SchemaError(
-                    f"{pointer((*place, key))}: {key!r} is no keyword of JSON Schema; write {best!r}"
-                )
+            meant = _misspelt(key)
+            if meant is not None:
+                raise SchemaError(f"{pointer((*place, key))}: {key!r} is no keyword of JSON Schema; write {meant!r}")
 
 
-def _is_field(place: tuple[str | int, ...]) -> bool:
-    return len(place) > 1 and place[-2] in SUBSCHEMA_MAP
+def _misspelt(key: str) -> str | None:
+    """The keyword that was meant; None for a keyword, and for a word that is far from every one.
+
+    One slip in a short word, two in a long one: ``form``, ``constraints`` and ``_format`` are words of their own.
+    """
+    plain = key.replace("_", "").replace("-", "").lower()
+    if key in KEYWORDS or not plain.isalpha() or key.startswith(("_", "x-")):
+        return None
+    if plain in {word.lower() for word in QUIET}:
+        return None
+    for word in sorted(KEYWORDS - QUIET):
+        if plain == word.lower():
+            return word
+    for word in difflib.get_close_matches(key, KEYWORDS - QUIET, n=3, cutoff=0.7):
+        if _slips(key, word) <= (1 if len(word) <= 6 else 2):
+            return word
+    return None
+
+
+def _slips(one: str, other: str) -> int:
+    """Letters left out, added, changed, or swapped with the next (optimal string alignment)."""
+    rows = [list(range(len(other) + 1))]
+    for i, char in enumerate(one, 1):
+        row = [i]
+        for j, wanted in enumerate(other, 1):
+            best = min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + (char != wanted))
+            if i > 1 and j > 1 and char == other[j - 2] and one[i - 2] == wanted:
+                best = min(best, rows[-2][j - 2] + 1)
+            row.append(best)
+        rows.append(row)
+    return rows[-1][-1]
 
 
 def _check_node(root: Node, node: Node, path: tuple[str | int, ...]) -> None:

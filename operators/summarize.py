@@ -12,21 +12,24 @@ from pydantic import Field
 
 from headrace.operators.base import Answer, Completion, ModelStep, Question, Rejection, Sampling, Shot, Text
 
-TOKENS_PER_WORD = 3
-"""Room for a word: English takes 1.3 tokens a word, other languages more. Unused room costs nothing."""
+WORDS_PER_SENTENCE = 20
+"""Of a usual sentence: so many sentences may a summary have that so many words make."""
 
-WORD_CHARACTERS = 40
-"""The longest word that the grammar lets through, so that a run without spaces comes to an end."""
+CHARACTERS_PER_WORD = 8
+"""Room for a word and the space after it; an English word has 5 letters."""
 
 REPETITION_PENALTY = 1.1
 """Small models repeat themselves without one."""
 
+_ENDS = ".!?。！？"
+
 
 class Summarize(ModelStep):
-    """Summarize the document in one paragraph of at most ``max_words`` words.
+    """Summarize the document in whole sentences, at most ``max_words`` words of them.
 
-    Column: ``NAME``, a string. The length and the closing full stop are part of the grammar that the engine decodes
-    with, so a summary comes to its end instead of being cut.
+    Column: ``NAME``, a string. The grammar that the engine decodes with allows a number of sentences that fits
+    ``max_words`` and nothing after them, so a summary comes to its end instead of being cut. Sentences beyond
+    ``max_words`` are left off; a first sentence that alone is longer is no summary, and is asked again.
     """
 
     kind: ClassVar[str] = "summarize"
@@ -37,21 +40,23 @@ class Summarize(ModelStep):
         return [pa.field(self.name, pa.string())]
 
     @cached_property
+    def _sentence_characters(self) -> int:
+        return self.max_words * CHARACTERS_PER_WORD
+
+    @cached_property
     def pattern(self) -> str:
-        """A regular expression for one paragraph of at most ``max_words`` words that ends like a sentence."""
-        letter = r"[^ \n\r\t]"
-        words = rf"({letter}{{1,{WORD_CHARACTERS}}} ){{0,{self.max_words - 1}}}"
-        return rf" ?{words}{letter}{{0,{WORD_CHARACTERS}}}[.!?。！？]"
+        """A regular expression for as many sentences as the summary may have."""
+        sentences = max(1, round(self.max_words / WORDS_PER_SENTENCE))
+        return rf"( ?[^{_ENDS}\n\r\t ][^{_ENDS}\n\r\t]{{1,{self._sentence_characters}}}[{_ENDS}]){{1,{sentences}}}"
 
     def questions(self, context: str = "") -> tuple[Question, ...]:
         return (
             Question(
-                instruction=self.header(
-                    "Summarize the text.", f"Write one short paragraph of at most {self.max_words} words."
-                ),
+                instruction=self.header("Summarize the text.", f"Write at most {self.max_words} words."),
                 constraint=Text(pattern=self.pattern),
                 sampling=Sampling(
-                    max_tokens=self.max_tokens or self.max_words * TOKENS_PER_WORD + 8,
+                    # The grammar ends the answer; this only bounds what a tokenizer can make of so many characters.
+                    max_tokens=self.max_tokens or 2 * self._sentence_characters,
                     temperature=self.temperature,
                     seed=self.seed,
                     repetition_penalty=REPETITION_PENALTY,
@@ -64,12 +69,16 @@ class Summarize(ModelStep):
 
     def read(self, completions: Sequence[Completion], priors: Sequence[Completion]) -> Answer | Rejection:
         (completion,) = completions
-        text = completion.text.strip()
-        words = len(text.split())
-        if not words:
-            return Rejection("the summary is empty", completion.text)
-        if words > self.max_words:
-            return Rejection(f"the summary has {words} words, more than {self.max_words}", completion.text)
         if not re.fullmatch(self.pattern, completion.text):
-            return Rejection("the summary is not one paragraph that ends with a full stop", completion.text)
-        return Answer({self.name: text})
+            return Rejection("the summary is not whole sentences", completion.text)
+        sentences = re.findall(rf"[^{_ENDS}]+[{_ENDS}]", completion.text)
+        if len(sentences[-1].strip()) > self._sentence_characters:
+            return Rejection("a sentence of the summary does not come to an end", completion.text)
+        summary = ""
+        for sentence in sentences:
+            if len((summary + sentence).split()) > self.max_words:
+                break
+            summary += sentence
+        if not summary:
+            return Rejection(f"the summary has more than {self.max_words} words", completion.text)
+        return Answer({self.name: summary.strip()})

@@ -96,9 +96,7 @@ class Template:
             code = _ENVIRONMENT.compile(_Bounded().visit(tree))
         except jinja2.TemplateSyntaxError as problem:
             line = f", line {problem.lineno}" if source.count("\n") else ""
-            raise TemplateProblem(
-                f"{where}{line}: {_sentence(problem.message or 'does not parse')}"
-            ) from problem
+            raise TemplateProblem(f"{where}{line}: {_sentence(problem.message or 'does not parse')}") from problem
         except (RecursionError, MemoryError) as problem:
             raise TemplateProblem(f"{where}: the template is nested too deeply") from problem
         compiled = jinja2.Template.from_code(_ENVIRONMENT, code, _ENVIRONMENT.make_globals(None))
@@ -138,9 +136,7 @@ class Template:
             return "".join(pieces)
         except _FAILURES as problem:
             message = "it is nested too deeply" if isinstance(problem, RecursionError) else str(problem)
-            raise TemplateProblem(
-                f"{self.where}: {_sentence(message) or type(problem).__name__}"
-            ) from problem
+            raise TemplateProblem(f"{self.where}: {_sentence(message) or type(problem).__name__}") from problem
 
 
 def render_document(template: Template, row: Mapping[str, Any]) -> str | None:
@@ -208,9 +204,7 @@ def _reads(tree: nodes.Template) -> tuple[frozenset[str], frozenset[str]]:
         if path and path[0] in variables and path[0] not in assigned:
             paths.add(".".join(path))
     # A shorter path that only leads to a longer one says nothing; a name that is read on its own stays.
-    return variables, frozenset(
-        paths | {name for name in variables if not any(_under(p, name) for p in paths)}
-    )
+    return variables, frozenset(paths | {name for name in variables if not any(_under(p, name) for p in paths)})
 
 
 def _under(path: str, name: str) -> bool:
@@ -291,9 +285,7 @@ def _joined(parts: list[str], separator: str = "") -> str:
 
 
 def _too_big() -> NoReturn:
-    raise SecurityError(
-        f"it makes a value of more than {MAX_TEXT:,} characters or items, or a number too large"
-    )
+    raise SecurityError(f"it makes a value of more than {MAX_TEXT:,} characters or items, or a number too large")
 
 
 def _check_size(size: int) -> None:
@@ -506,11 +498,7 @@ class _Environment(ImmutableSandboxedEnvironment):
             for one, other in ((left, right), (right, left)):
                 if isinstance(one, str | bytes | list | tuple) and isinstance(other, int):
                     _check_size(len(one) * other)
-            if (
-                isinstance(left, int)
-                and isinstance(right, int)
-                and left.bit_length() + right.bit_length() > MAX_BITS
-            ):
+            if isinstance(left, int) and isinstance(right, int) and left.bit_length() + right.bit_length() > MAX_BITS:
                 _too_big()
         elif operator == "**":
             if isinstance(left, int) and isinstance(right, int) and left.bit_length() * abs(right) > MAX_BITS:

@@ -94,14 +94,16 @@ class Validator:
         draft = dialect(schema)
         return cls(draft(schema, format_checker=draft.FORMAT_CHECKER))
 
-    def problem(self, value: object) -> str | None:
-        """What is wrong with a value, in one sentence for the model and for people; None if it is valid."""
+    def problem(self, value: Any, where: str = "") -> str | None:
+        """What is wrong with a value, in one sentence for the model and for people; None if it is valid.
+
+        ``where`` is what the value is called, the first part of the place in the sentence.
+        """
         error = best_match(self._validator.iter_errors(value))
-        return None if error is None else _sentence(error)
+        return None if error is None else _sentence(error, where)
 
 
-def _sentence(error: ValidationError) -> str:
-    place = ""
+def _sentence(error: ValidationError, place: str) -> str:
     for part in error.absolute_path:
         place += f"[{part}]" if isinstance(part, int) else f".{part}" if place else str(part)
     what = _what(error)
@@ -109,7 +111,9 @@ def _sentence(error: ValidationError) -> str:
 
 
 def _what(error: ValidationError) -> str:
-    value, rule, shown = error.instance, error.validator_value, _shown(error.instance)
+    value: Any = error.instance
+    rule: Any = error.validator_value
+    shown = _shown(value)
     match error.validator:
         case "maxLength":
             return f"{shown} is too long (at most {rule} characters)"

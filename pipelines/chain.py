@@ -140,6 +140,10 @@ def prepare(pipeline: Pipeline, tokenizer: Tokenizer, max_model_len: int) -> dic
     return prepared
 
 
+class NoDocument(Exception):
+    """A row has no document that could be asked about: null, empty, too long, not text."""
+
+
 class Chain:
     """A pipeline's steps on one engine; :meth:`start` before the first row, then :meth:`run` for many rows at once.
 
@@ -176,53 +180,51 @@ class Chain:
     async def run(self, row: int, values: Mapping[str, Any]) -> RowResult:
         """Take one row through the chain. ``values`` holds the input columns that the pipeline reads, as Python."""
         result = RowResult(row, "answered")
-        document = self._text_of(values, result)
-        if document is None:
+        try:
+            document = self._text_of(values)
+            ids = self._ids_of(document, result.usage) if self._prepared else []
+        except NoDocument as problem:
+            _dead(result, DeadLetter(DOCUMENT, str(problem)))
             return result
+        if self._keep_raw:
+            result.document = document
         if not self._prepared:
-            await self._steps(values, [], result)
-            return result
-        ids = self._ids_of(document, result)
-        if ids is None:
+            await self._steps(values, ids, result)
             return result
         async with self.window.room(self._footprint(len(ids))):
             await self._steps(values, ids, result)
         return result
 
-    def _text_of(self, values: Mapping[str, Any], result: RowResult) -> str | None:
+    def _text_of(self, values: Mapping[str, Any]) -> str:
         try:
             text = render_document(self._document, values)
         except TemplateProblem as problem:
-            return _dead(result, DeadLetter(DOCUMENT, str(problem)))
+            raise NoDocument(str(problem)) from problem
         if text is None:
-            return _dead(result, DeadLetter(DOCUMENT, "the document is null"))
+            raise NoDocument("the document is null")
         if not text.strip():
-            return _dead(result, DeadLetter(DOCUMENT, "the document is empty"))
+            raise NoDocument("the document is empty")
         try:
             text.encode()
         except UnicodeEncodeError as problem:
-            return _dead(result, DeadLetter(DOCUMENT, f"the document is not valid Unicode: {problem.reason}"))
-        if self._keep_raw:
-            result.document = text
+            raise NoDocument(f"the document is not valid Unicode: {problem.reason}") from problem
         return text
 
-    def _ids_of(self, text: str, result: RowResult) -> list[int] | None:
+    def _ids_of(self, text: str, usage: Usage) -> list[int]:
         """Token ids of the document, once for the whole chain; cut to what fits when the pipeline says so."""
         tokenizer = self._engine.tokenizer
         most = self._room * tokenizer.longest_token
         truncate = self._pipeline.too_long == "truncate"
         if len(text) > most and not truncate:
             # No need to tokenize what cannot fit even if every token were the longest.
-            reason = f"the document has {len(text)} characters; at most {self._room} tokens fit"
-            return _dead(result, DeadLetter(DOCUMENT, reason + _TOO_LONG))
+            raise NoDocument(f"the document has {len(text)} characters; at most {self._room} tokens fit{_TOO_LONG}")
         ids = tokenizer.encode(text[:most])
-        if len(ids) > self._room or len(text) > most:
-            if not truncate:
-                reason = f"the document has {len(ids)} tokens; at most {self._room} fit"
-                return _dead(result, DeadLetter(DOCUMENT, reason + _TOO_LONG))
-            result.usage.truncated += 1
-            ids = ids[: self._room]
-        return ids
+        if len(ids) <= self._room and len(text) <= most:
+            return ids
+        if not truncate:
+            raise NoDocument(f"the document has {len(ids)} tokens; at most {self._room} fit{_TOO_LONG}")
+        usage.truncated += 1
+        return ids[: self._room]
 
     def _footprint(self, document_tokens: int) -> int:
         total = 0

@@ -39,7 +39,11 @@ class Tokenizer(Protocol):
 class Engine(Protocol):
     """A running model that turns prompts into completions, many at once."""
 
-    tokenizer: Tokenizer
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's."""
+        ...
+
     max_model_len: int
     """Tokens of prompt and answer together that one request may have."""
     kv_tokens: int
@@ -57,6 +61,10 @@ class Engine(Protocol):
             RequestRefused: the engine will not take this request; others are not affected.
             EngineDied: the engine is gone, and with it every request in flight.
         """
+        ...
+
+    def shutdown(self) -> None:
+        """Stop the engine's processes."""
         ...
 
 

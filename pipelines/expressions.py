@@ -70,9 +70,7 @@ class Expression:
             expr = pl.sql_expr(sql)
             names = frozenset(expr.meta.root_names())
         except PolarsError as problem:
-            raise UserError(
-                f"{where}: {sql!r} is no Polars SQL expression: {_first_line(problem)}"
-            ) from problem
+            raise UserError(f"{where}: {sql!r} is no Polars SQL expression: {_first_line(problem)}") from problem
         beyond = _beyond_one_row(expr)
         if beyond:
             raise UserError(
@@ -93,9 +91,7 @@ class Expression:
         for name in sorted(self.names):
             if name not in schema.names:
                 quoted = f" (text takes single quotes: '{name}')" if f'"{name}"' in self.sql else ""
-                raise UserError(
-                    f"{self.where}: {unknown(name, schema.names, 'column or earlier step')}{quoted}"
-                )
+                raise UserError(f"{self.where}: {unknown(name, schema.names, 'column or earlier step')}{quoted}")
         # Two rows of nulls: Polars finds many type errors only when it runs, none of them needs values, and
         # two rows show whether the result has one value for each.
         frame = _frame(plain(schema, self.names), 2)
@@ -103,9 +99,7 @@ class Expression:
             for inner in _casts_to_boolean(self.expr):
                 kind = frame.select(inner).dtypes[0]
                 if kind not in (pl.Boolean, pl.Null):
-                    raise UserError(
-                        f"{self.where}: {self.sql!r}: {_short(inner)} is {_words(kind)}, not true or false"
-                    )
+                    raise UserError(f"{self.where}: {self.sql!r}: {_short(inner)} is {_words(kind)}, not true or false")
             result = frame.select(self.expr)
         except PolarsError as problem:
             raise UserError(
@@ -118,7 +112,7 @@ class Expression:
             raise UserError(f"{self.where}: {self.sql!r} does not give one answer for each row")
 
     def compared_texts(self) -> frozenset[tuple[str, str]]:
-        """Columns with the texts that they are compared with (``=``, ``<>``, ``in``): a misspelt label shows here."""
+        """Columns with the texts that ``=``, ``<>`` and ``in`` compare them with: a wrong label shows here."""
         found: set[tuple[str, str]] = set()
         pending = [_tree(self.expr)]
         while pending:
@@ -206,9 +200,7 @@ class Condition:
             frame = pl.DataFrame([series(value) for value, series in zip(values, self._series, strict=True)])
             answer: bool | None = frame.select(expression.expr).to_series()[0]
         except (PolarsError, pa.ArrowException, TypeError, ValueError, OverflowError) as problem:
-            raise ConditionFailed(
-                f"{expression.where}: {expression.sql!r}: {_first_line(problem)}"
-            ) from problem
+            raise ConditionFailed(f"{expression.where}: {expression.sql!r}: {_first_line(problem)}") from problem
         return answer
 
 

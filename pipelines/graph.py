@@ -57,9 +57,7 @@ class Graph:
 
     def ready(self, done: Collection[str]) -> tuple[str, ...]:
         """The steps that can start when those in ``done`` are done, in the order of the pipeline."""
-        return tuple(
-            name for name, needs in self.waits_for.items() if name not in done and needs <= set(done)
-        )
+        return tuple(name for name, needs in self.waits_for.items() if name not in done and needs <= set(done))
 
     @property
     def stages(self) -> tuple[tuple[str, ...], ...]:

@@ -195,9 +195,7 @@ class _Reader:
         value = self.loader.construct_object(node)
         if isinstance(value, str | int | float | None):
             return value
-        raise UserError(
-            f"{self._at(node)}: {node.tag} cannot be used in a pipeline file; put the value in quotes"
-        )
+        raise UserError(f"{self._at(node)}: {node.tag} cannot be used in a pipeline file; put the value in quotes")
 
     def _at(self, node: yaml.Node) -> str:
         return f"{self.name}:{node.start_mark.line + 1}"
@@ -216,9 +214,7 @@ def _read_yaml(text: str, name: str) -> tuple[Any, dict[Loc, int | str]]:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise UserError(
-            f"{name}:{mark.line + 1 if mark else 1}: not YAML: {error.problem or error.context}"
-        ) from error
+        raise UserError(f"{name}:{mark.line + 1 if mark else 1}: not YAML: {error.problem or error.context}") from error
     except yaml.YAMLError as error:
         raise UserError(f"{name}: not YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
@@ -253,9 +249,7 @@ def _from_text(file: Path) -> tuple[dict[str, Any], dict[Loc, int | str]]:
     data, lines = _read_data(file)
     if not isinstance(data, dict):
         given = "empty" if data is None else "a list" if isinstance(data, list) else "a single value"
-        raise UserError(
-            f"{file}: a pipeline is a mapping (name, document, steps...), and this file is {given}"
-        )
+        raise UserError(f"{file}: a pipeline is a mapping (name, document, steps...), and this file is {given}")
     return data, lines
 
 
@@ -271,9 +265,7 @@ def _read_schemas(data: dict[str, Any], source: Source) -> None:
             file = source.folder / body["schema"]
             here = f"{source.label(loc)}: {loc_text(loc)}"
             if not file.is_file():
-                raise UserError(
-                    f"{here}: there is no file {str(file)!r} (paths are relative to the pipeline file)"
-                )
+                raise UserError(f"{here}: there is no file {str(file)!r} (paths are relative to the pipeline file)")
             try:
                 schema, _ = _read_data(file)
             except UserError as error:
@@ -311,16 +303,13 @@ def _from_python(file: Path, name: str | None) -> Pipeline:
     distinct = {id(value): key for key, value in reversed(defined.items())}
     if name is not None:
         if name not in defined:
-            raise UserError(
-                f"{file}: defines no pipeline {name!r} (it defines: {', '.join(defined) or 'none'})"
-            )
+            raise UserError(f"{file}: defines no pipeline {name!r} (it defines: {', '.join(defined) or 'none'})")
         return defined[name]
     if not distinct:
         raise UserError(f"{file}: defines no pipeline: assign a headrace.Pipeline to a name")
     if len(distinct) > 1:
         raise UserError(
-            f"{file}: defines several pipelines ({', '.join(defined)}): say which, as in"
-            f" {file}:{next(iter(defined))}"
+            f"{file}: defines several pipelines ({', '.join(defined)}): say which, as in {file}:{next(iter(defined))}"
         )
     return next(iter(defined.values()))
 
@@ -413,9 +402,7 @@ def _parse_path(path: str, label: str) -> list[str | int]:
     while position < len(path):
         match = _PART.match(path, position)
         if not match or (position == 0 and path[0] == "."):
-            raise UserError(
-                f'{label}: {path!r} is no path: write steps[0].max_tokens, or steps[0].labels["two words"]'
-            )
+            raise UserError(f'{label}: {path!r} is no path: write steps[0].max_tokens, or steps[0].labels["two words"]')
         key, index, quoted, bare = match.groups()
         parts.append(int(index) if index is not None else key or bare or json.loads(f'"{quoted}"'))
         position = match.end()

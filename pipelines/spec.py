@@ -100,8 +100,7 @@ class Model(_Plain):
             if key in _ENGINE_KEYS_OF_OURS:
                 instead = _ENGINE_KEYS_OF_OURS[key]
                 raise ValueError(
-                    f'"{key}" is set by headrace'
-                    + (f': use "{instead}"' if instead else " and cannot be chosen")
+                    f'"{key}" is set by headrace' + (f': use "{instead}"' if instead else " and cannot be chosen")
                 )
         return engine
 
@@ -126,11 +125,7 @@ class Resources(_Plain):
     def _least_and_most(cls, value: object) -> object:
         numbers = value if isinstance(value, list | tuple) else [value]
         whole = all(isinstance(n, int) and not isinstance(n, bool) for n in numbers)
-        if (
-            not whole
-            or len(numbers) != (2 if isinstance(value, list | tuple) else 1)
-            or min(numbers, default=0) < 1
-        ):
+        if not whole or len(numbers) != (2 if isinstance(value, list | tuple) else 1) or min(numbers, default=0) < 1:
             raise ValueError(f"must be a number of engines (1 or more) or [least, most], not {value!r}")
         if list(numbers) != sorted(numbers):
             raise ValueError(f"least is more than most: {value!r}")
@@ -164,9 +159,7 @@ def parse_size(value: object) -> int:
     if not match:
         raise ValueError(f'must be a size such as "4GiB" or "512MB", not {value!r}')
     unit = match[2].upper()
-    size = int(
-        float(match[1]) * _UNITS[unit if unit in _UNITS else f"{unit}IB" if len(unit) == 1 else f"{unit}B"]
-    )
+    size = int(float(match[1]) * _UNITS[unit if unit in _UNITS else f"{unit}IB" if len(unit) == 1 else f"{unit}B"])
     if size < 1:
         raise ValueError(f"must be more than nothing, not {value!r}")
     return size
@@ -380,9 +373,7 @@ class Pipeline(_Plain):
                 "pipeline",
                 "{text}",
                 {
-                    "text": "\n".join(
-                        f"{loc_text(loc)}: {message}" if loc else message for loc, message in problems
-                    ),
+                    "text": "\n".join(f"{loc_text(loc)}: {message}" if loc else message for loc, message in problems),
                     "problems": problems,
                 },
             )
@@ -431,10 +422,7 @@ class Pipeline(_Plain):
                     else:
                         yield (
                             loc,
-                            (
-                                f'step "{step.name}" gives the column "{column}", and so does "{other.name}":'
-                                " rename one"
-                            ),
+                            (f'step "{step.name}" gives the column "{column}", and so does "{other.name}": rename one'),
                         )
                 elif column in (self.keep or ()):
                     yield (
@@ -531,8 +519,7 @@ class Pipeline(_Plain):
                 hint = " (the document cannot read answers)" if name in self.answers else ""
                 yield ("document",), unknown(name, schema.names, "column") + hint
         yield from (
-            (("document",), text)
-            for text in _path_problems(self.document_template.paths, plain(schema), "column")
+            (("document",), text) for text in _path_problems(self.document_template.paths, plain(schema), "column")
         )
         for name in self.keep or ():
             if name not in schema.names:
@@ -630,9 +617,7 @@ def problems_of(error: ValidationError) -> list[tuple[Loc, str]]:
             problems.append(_in_words(details))
     # A misspelt key is one mistake, not an unknown key and a missing one.
     meant = {
-        (loc, match[1])
-        for loc, text in problems
-        if (match := re.match(r'unknown key .* did you mean "(.*?)"', text))
+        (loc, match[1]) for loc, text in problems if (match := re.match(r'unknown key .* did you mean "(.*?)"', text))
     }
     missing = re.compile(r'key "(.*)" is missing$')
     return [

@@ -352,6 +352,8 @@ def test_a_file_that_changes_after_it_was_found_is_noticed(tmp_path: Path) -> No
     os.utime(file, ns=(1, 1))
     with pytest.raises(InputChanged, match=r"'x\.parquet' .* has changed since it was planned"):
         reader.read(corpus.shards[0], 4, 8, ["id"])
+    with pytest.raises(InputChanged, match="has changed"):
+        reader.read(corpus.shards[0], 4, 8, [])
     file.unlink()
     with pytest.raises(InputChanged, match="was deleted after it was planned"):
         reader.read(corpus.shards[0], 4, 8, ["id"])
@@ -384,6 +386,22 @@ def test_text_that_is_not_utf8_is_unreadable_and_no_crash_later(tmp_path: Path) 
     with pytest.raises(InputUnreadable, match="UTF8"):
         reader.read(corpus.shards[0], 0, 3, ["t"])
     assert reader.read(corpus.shards[0], 2, 3, ["t"])["t"].to_pylist() == ["fine"]
+
+
+def test_files_and_columns_are_not_mixed_up_when_ranges_alternate(tmp_path: Path) -> None:
+    for name in "ab":
+        put(
+            tmp_path / f"{name}.parquet",
+            x=[f"{name}x{row}" for row in range(9)],
+            y=[f"{name}y{row}" for row in range(9)],
+        )
+    corpus = find_shards(str(tmp_path))
+    reader = ChunkReader(corpus.schema)
+    for first in range(0, 9, 3):
+        for shard, name in zip(corpus.shards, "ab", strict=True):
+            for column in "xy":
+                rows = reader.read(shard, first, first + 3, [column])[column].to_pylist()
+                assert rows == [f"{name}{column}{row}" for row in range(first, first + 3)]
 
 
 def test_one_reader_serves_many_threads(tmp_path: Path) -> None:

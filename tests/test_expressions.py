@@ -70,9 +70,7 @@ def test_what_holds_for_the_row(sql: str) -> None:
     assert ask(sql) is True
 
 
-@pytest.mark.parametrize(
-    "sql", ["opinion = 'negative'", "n > 1", "facts.purpose = 'x'", "facts.who.age > 3", "ok"]
-)
+@pytest.mark.parametrize("sql", ["opinion = 'negative'", "n > 1", "facts.purpose = 'x'", "facts.who.age > 3", "ok"])
 def test_null_is_neither_true_nor_false(sql: str) -> None:
     assert ask(sql, {}) is None
     assert ask(sql, dict.fromkeys(ROW)) is None
@@ -176,9 +174,7 @@ def test_a_condition_costs_little_beside_a_request() -> None:
     start = time.perf_counter()
     for n in range(300):
         condition({"opinion": "negative", "n": n})
-    assert (
-        time.perf_counter() - start
-    ) / 300 < 0.005  # a generous bound for a busy machine: it takes 0.1 to 0.3 ms
+    assert (time.perf_counter() - start) / 300 < 0.005  # a generous bound for a busy machine: it takes 0.1 to 0.3 ms
 
 
 def test_expressions_travel_by_pickle() -> None:

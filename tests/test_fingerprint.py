@@ -87,9 +87,7 @@ def test_they_do_not_move_by_themselves() -> None:
         (lambda d: d["model"].update(gpu_memory_utilization=0.5, max_num_seqs=9), set()),
         (lambda d: d.update(name="other", keep=["id"], checkpoint_rows=7, max_error_rate=1.0), set()),
         (
-            lambda d: d.update(
-                resources={"gpus": 1, "tensor_parallel": 2, "workers": [1, 8], "memory": "1GiB"}
-            ),
+            lambda d: d.update(resources={"gpus": 1, "tensor_parallel": 2, "workers": [1, 8], "memory": "1GiB"}),
             set(),
         ),
     ],

@@ -36,9 +36,7 @@ def test_a_step_waits_for_what_its_condition_and_templates_read() -> None:
 
 
 def test_every_step_after_a_filter_waits_for_it() -> None:
-    found = graph(
-        SUMMARY, Filter(name="bad_ones", where="opinion = 'bad' or stars < 2"), document="{{ body }}"
-    )
+    found = graph(SUMMARY, Filter(name="bad_ones", where="opinion = 'bad' or stars < 2"), document="{{ body }}")
     assert found.input_columns == ("body", "opinion", "stars")  # no step gives it here: a column of the input
     found = graph(OPINION, Filter(name="bad_ones", where="opinion = 'bad'"), SUMMARY)
     assert found.waits_for == {
@@ -68,9 +66,7 @@ def test_a_map_without_reads_waits_for_all_before_it_and_gets_all_that_is_known(
 
 
 def test_columns_are_those_of_document_templates_and_conditions() -> None:
-    found = graph(
-        OPINION, Generate(name="reply", prompt="To {{ author.name }}", when="stars < 3 and opinion = 'bad'")
-    )
+    found = graph(OPINION, Generate(name="reply", prompt="To {{ author.name }}", when="stars < 3 and opinion = 'bad'"))
     assert found.document_columns == ("body", "title")
     assert found.input_columns == ("author", "body", "stars", "title")
 
@@ -108,6 +104,4 @@ def test_what_a_change_reaches_is_what_hangs_on_it(found: Graph, data: st.DataOb
     name = data.draw(st.sampled_from(found.order))
     reached = found.downstream([name])
     assert name in reached
-    assert all(
-        (other in reached) == (other == name or name in found.upstream(other)) for other in found.order
-    )
+    assert all((other in reached) == (other == name or name in found.upstream(other)) for other in found.order)

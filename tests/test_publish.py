@@ -254,6 +254,20 @@ def test_the_part_of_a_file_that_is_gone_stays(tmp_path: Path) -> None:
     assert is_complete(store, second)
 
 
+def test_a_file_that_is_gone_before_it_was_done_has_no_part_and_holds_nothing_up(tmp_path: Path) -> None:
+    store, first = LocalStore(tmp_path), make_plan({"a": 4, "b": 4})
+    second = make_plan({"b": 4}, first)
+    do(store, second)
+    assert is_complete(store, second)
+    assert seen(tmp_path) == [("b", row) for row in range(4)]
+
+
+def test_the_part_of_a_file_without_rows_is_made_anew_when_the_file_is_replaced(tmp_path: Path) -> None:
+    store, first = LocalStore(tmp_path), make_plan({"a": (0, "v1")})
+    do(store, first)
+    assert published(store, make_plan({"a": (0, "v2")}, first)) == frozenset()
+
+
 def test_the_end_is_marked_after_everything_else(tmp_path: Path) -> None:
     store, plan = LocalStore(tmp_path), make_plan({"a": 4, "b": 0, "c": 4}, limit=3)
     assert not is_complete(store, plan)

@@ -82,9 +82,7 @@ def test_where_a_pipeline_was_read_is_no_part_of_it() -> None:
 
 
 _names = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
-_texts = st.text(
-    alphabet=st.characters(blacklist_categories=["Cs"], blacklist_characters="{}%#\n"), max_size=20
-)
+_texts = st.text(alphabet=st.characters(blacklist_categories=["Cs"], blacklist_characters="{}%#\n"), max_size=20)
 
 
 @st.composite
@@ -93,26 +91,19 @@ def pipelines(draw: st.DrawFn) -> Pipeline:
     steps: list[Any] = []
     for name in (f"{name}_{i}" for i, name in enumerate(names)):
         when = draw(
-            st.none()
-            | st.sampled_from([f"{s.name} is not null" for s in steps if s.kind != "filter"] or ["n > 1"])
+            st.none() | st.sampled_from([f"{s.name} is not null" for s in steps if s.kind != "filter"] or ["n > 1"])
         )
         common: dict[str, Any] = {"name": name, "when": when}
         kind = draw(st.sampled_from(["classify", "extract", "summarize", "generate", "filter", "map"]))
         if kind == "classify":
             labels = draw(st.lists(_names, min_size=2, max_size=5, unique=True))
-            steps.append(
-                Classify(**common, labels={label: draw(_texts) for label in labels}, many=draw(st.booleans()))
-            )
+            steps.append(Classify(**common, labels={label: draw(_texts) for label in labels}, many=draw(st.booleans())))
         elif kind == "extract":
             steps.append(
-                Extract(
-                    **common, schema={"type": "object", "properties": {draw(_names): {"type": "integer"}}}
-                )
+                Extract(**common, schema={"type": "object", "properties": {draw(_names): {"type": "integer"}}})
             )
         elif kind == "summarize":
-            steps.append(
-                Summarize(**common, max_words=draw(st.integers(5, 200)), temperature=draw(st.floats(0, 2)))
-            )
+            steps.append(Summarize(**common, max_words=draw(st.integers(5, 200)), temperature=draw(st.floats(0, 2))))
         elif kind == "generate":
             steps.append(Generate(**common, prompt="x" + draw(_texts)))
         elif kind == "filter":
@@ -120,9 +111,7 @@ def pipelines(draw: st.DrawFn) -> Pipeline:
         else:
             steps.append(Map(**common, function="os.path:basename", reads=draw(st.none() | st.just(("n",)))))
     engine = draw(
-        st.dictionaries(
-            _names.filter(lambda n: n != "model"), st.integers() | _texts | st.booleans(), max_size=2
-        )
+        st.dictionaries(_names.filter(lambda n: n != "model"), st.integers() | _texts | st.booleans(), max_size=2)
     )
     return Pipeline(
         name="p",
@@ -133,9 +122,7 @@ def pipelines(draw: st.DrawFn) -> Pipeline:
         checkpoint_rows=draw(st.integers(1, 1_000_000)),
         too_long=draw(st.sampled_from(["dead_letter", "truncate"])),
         max_error_rate=draw(st.floats(0, 1)),
-        resources=Resources(
-            workers=draw(st.sampled_from([1, (1, 8)])), memory=draw(st.sampled_from([None, "4GiB"]))
-        ),
+        resources=Resources(workers=draw(st.sampled_from([1, (1, 8)])), memory=draw(st.sampled_from([None, "4GiB"]))),
     )
 
 
@@ -233,13 +220,9 @@ def test_a_step_reads_only_what_comes_before_it() -> None:
     assert "this step's own answer" in refused(with_step(0, when="opinion_confidence > 1"))
 
 
-@pytest.mark.parametrize(
-    "when", ["opinion = 'negativ'", "opinion <> 'negativ'", "opinion in ('positive', 'negativ')"]
-)
+@pytest.mark.parametrize("when", ["opinion = 'negativ'", "opinion <> 'negativ'", "opinion in ('positive', 'negativ')"])
 def test_a_condition_on_a_label_that_is_none_is_refused(when: str) -> None:
-    message = (
-        'step "opinion": unknown label "negativ"; did you mean "negative"? (there are: positive, negative)'
-    )
+    message = 'step "opinion": unknown label "negativ"; did you mean "negative"? (there are: positive, negative)'
     assert message in refused(with_step(2, when=when))
 
 
@@ -287,9 +270,7 @@ TITLED = {"meta": pa.struct([("title", pa.string())])}
         (changed(keep=None), {"_row": pa.int64()}, 'the input has a column "_row"'),
     ],
 )
-def test_what_the_input_does_not_have_is_named(
-    data: object, columns: dict[str, pa.DataType], message: str
-) -> None:
+def test_what_the_input_does_not_have_is_named(data: object, columns: dict[str, pa.DataType], message: str) -> None:
     base = {"id": pa.int64(), "review": pa.string()} if "reviw" not in columns else {"id": pa.int64()}
     with pytest.raises(UserError) as caught:
         Pipeline.model_validate(data).check_columns(pa.schema(list({**base, **columns}.items())))
@@ -307,9 +288,7 @@ def test_all_that_is_wrong_is_listed_with_its_line() -> None:
 
 
 def test_a_map_function_that_cannot_be_imported_is_named() -> None:
-    pipeline = Pipeline.model_validate(
-        changed(steps=[{"map": {"name": "m", "function": "no_such_module:f"}}])
-    )
+    pipeline = Pipeline.model_validate(changed(steps=[{"map": {"name": "m", "function": "no_such_module:f"}}]))
     with pytest.raises(UserError, match=r"steps\[0\]\.map\.function: cannot import 'no_such_module'"):
         pipeline.check_columns(COLUMNS)
 

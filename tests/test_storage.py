@@ -223,7 +223,7 @@ LocalStore(Path({str(tmp_path)!r})).put_if_absent("chunks/1.parquet", write)
 def test_temporary_files_of_other_machines_are_swept_when_they_are_old(tmp_path: Path) -> None:
     folder = tmp_path / TEMPORARY
     folder.mkdir(parents=True)
-    young, old = folder / f"{'0' * 12}-1-{'a' * 32}", folder / f"{'0' * 12}-1-{'b' * 32}"
+    young, old = folder / f"{'0' * 12}-999999999-{'a' * 32}", folder / f"{'0' * 12}-1-{'b' * 32}"
     young.write_bytes(b"")
     old.write_bytes(b"")
     os.utime(old, (time.time() - 7200, time.time() - 7200))

@@ -1,0 +1,184 @@
+"""How a run shows itself: a bar on a terminal, a plain line now and then elsewhere, and a summary at the end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from headrace.cluster.run import Listener, RunResult, Totals
+
+LINE_SECONDS = 10.0
+"""How often a line is printed where there is no terminal."""
+
+PHASES = {
+    "checking": "checking the pipeline and the input",
+    "starting": "starting Ray and checking the prompts",
+    "running": "starting the engine",
+    "publishing": "publishing",
+}
+
+
+@contextmanager
+def listener() -> Iterator[Listener]:
+    """The listener that fits what standard error is."""
+    if sys.stderr.isatty():
+        bar = BarListener()
+        with bar.shown():
+            yield bar
+    else:
+        yield LineListener()
+
+
+class LineListener(Listener):
+    """A line for each phase, and one every :data:`LINE_SECONDS` while rows are coming."""
+
+    def __init__(self) -> None:
+        self._pace = Pace()
+        self._said = 0.0
+
+    def phase(self, name: str) -> None:
+        print(f"headrace: {PHASES[name]}", file=sys.stderr, flush=True)
+
+    def progress(self, totals: Totals) -> None:
+        now = time.monotonic()
+        self._pace.see(totals)
+        if totals.rows and now - self._said >= LINE_SECONDS:
+            self._said = now
+            print(
+                f"headrace: {totals.rows:,} of {totals.planned:,} rows, {self._pace.text()}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+class BarListener(Listener):
+    """A progress bar."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+        self._pace = Pace()
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[pace]}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._progress.add_task("starting", total=None, pace="")
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Show the bar while inside."""
+        with self._progress:
+            yield
+
+    def phase(self, name: str) -> None:
+        self._progress.update(self._task, description=PHASES[name])
+
+    def progress(self, totals: Totals) -> None:
+        self._pace.see(totals)
+        if totals.rows:
+            self._progress.update(
+                self._task,
+                description="rows",
+                completed=totals.rows,
+                total=totals.planned,
+                pace=self._pace.text(),
+            )
+
+
+class Pace:
+    """Rates since the first row."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, Totals] | None = None
+        self._last: tuple[float, Totals] | None = None
+
+    def see(self, totals: Totals) -> None:
+        """Take in the totals of now."""
+        if self._first is None and totals.requests:
+            self._first = (time.monotonic(), totals)
+        self._last = (time.monotonic(), totals)
+
+    def text(self) -> str:
+        """Rates in words; empty before there are any."""
+        if self._first is None or self._last is None:
+            return ""
+        (began, first), (now, last) = self._first, self._last
+        seconds = max(now - began, 1e-9)
+        rows = (last.rows - first.rows) / seconds
+        tokens = (last.prompt + last.output - first.prompt - first.output) / seconds
+        cached = last.cached / last.prompt if last.prompt else 0.0
+        parts = [
+            f"{rows:.1f} rows/s",
+            f"{tokens:,.0f} tokens/s",
+            f"{cached:.0%} of prompts cached",
+            f"{last.dead} dead",
+        ]
+        if rows > 0 and last.planned > last.rows:
+            parts.append(f"{duration((last.planned - last.rows) / rows)} left")
+        return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """``1:02:03`` or ``2:03``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def summary(result: RunResult) -> None:
+    """Print what a run did."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    counts, totals = result.counts, result.totals
+    if result.status == "already complete":
+        console.print(Text(f"{result.output} is complete already: nothing to do."))
+    for note in result.notes:
+        console.print(Text(f"note: {note}"))
+    for word, paths in (
+        ("new", result.changes.new),
+        ("replaced", result.changes.replaced),
+        ("gone", result.changes.gone),
+    ):
+        if paths and result.plan > 1:
+            console.print(
+                Text(f"{word} since the last run: {', '.join(paths[:5])}{' ...' if len(paths) > 5 else ''}")
+            )
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    rows = f"{counts.answered:,} answered, {counts.filtered:,} filtered out, {counts.dead:,} dead letters"
+    table.add_row("rows", rows + (f" ({result.resumed:,} from earlier runs)" if result.resumed else ""))
+    if totals.requests:
+        share = totals.cached / totals.prompt if totals.prompt else 0.0
+        table.add_row(
+            "tokens",
+            f"{totals.prompt:,} in, {totals.cached:,} of them cached ({share:.0%}), {totals.output:,} out",
+        )
+        table.add_row("requests", f"{totals.requests:,}, {totals.retries:,} of them second tries")
+        if totals.truncated:
+            table.add_row("truncated", f"{totals.truncated:,} documents")
+    if result.seconds:
+        phases = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in result.seconds.items())
+        table.add_row("seconds", phases)
+    table.add_row("output", Text(result.output))
+    console.print(table)
+    if result.exit_code:
+        rate = counts.dead / max(1, counts.rows)
+        console.print(
+            Text(
+                f"Too many dead letters: {counts.dead:,} of {counts.rows:,} rows ({rate:.1%}), more than max_error_rate "
+                f"allows. What is committed stays. Look at {result.output}/_errors or run headrace status; to accept "
+                f"them, raise max_error_rate and run the same command again."
+            )
+        )

@@ -1,0 +1,62 @@
+"""Print the answers of a run, and hold the opinions against the ratings that people gave.
+
+Usage: python examples/show.py OUTPUT
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+CLEAR = 0.5
+"""Reviews whose sentences people rated beyond this on average, either way, are clearly for or against."""
+
+SHOWN = 8
+
+
+def main(output: str) -> None:
+    """Print a table of some answers, and the accuracy over all."""
+    console = Console(width=max(Console().width, 120))
+    answers = pl.read_parquet(Path(output) / "*.parquet").with_columns(pl.col("opinion").cast(pl.String))
+    table = Table(show_lines=True)
+    for column in ("id", "rating", "opinion", "sure", "facts", "summary"):
+        table.add_column(column)
+    for row in answers.gather_every(max(1, answers.height // SHOWN)).head(SHOWN).iter_rows(named=True):
+        facts = row["facts"] or {}
+        lines = [f"{name}: {_text(value)}" for name, value in facts.items() if value not in (None, [])]
+        table.add_row(
+            str(row["id"]),
+            f"{row['rating']:+.1f}",
+            row["opinion"],
+            f"{row['opinion_confidence']:.2f}",
+            Text("\n".join(lines)),
+            Text(row["summary"] or ""),
+        )
+    console.print(table)
+    clear = answers.filter(pl.col("rating").abs() > CLEAR).with_columns(
+        gold=pl.when(pl.col("rating") > 0).then(pl.lit("positive")).otherwise(pl.lit("negative"))
+    )
+    if clear.is_empty():
+        return
+    right = clear.filter(pl.col("opinion") == pl.col("gold")).height
+    majority = clear["gold"].value_counts(sort=True).row(0)
+    console.print(
+        f"{answers.height} reviews. Of the {clear.height} that people rated clearly (mean beyond {CLEAR} either way), "
+        f"{right} opinions are right: accuracy {right / clear.height:.3f}. "
+        f'Always saying "{majority[0]}" would give {majority[1] / clear.height:.3f}.'
+    )
+
+
+def _text(value: object) -> str:
+    return "; ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    main(sys.argv[1])
