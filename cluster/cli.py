@@ -25,9 +25,7 @@ app = typer.Typer(
 models = typer.Typer(help="Models that headrace brings along.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(models, name="model")
 
-PipelineFile = Annotated[
-    str, typer.Argument(metavar="PIPELINE", help="A YAML file, or a Python file (file.py:name).")
-]
+PipelineFile = Annotated[str, typer.Argument(metavar="PIPELINE", help="A YAML file, or a Python file (file.py:name).")]
 Input = Annotated[
     str, typer.Option("--input", "-i", metavar="URI", help="A Parquet file, a folder of them, or a glob.")
 ]
@@ -83,9 +81,7 @@ def run(
     with _mistakes_as_messages():
         loaded = load_pipeline(pipeline, overrides or [], model)
         with listener() as watching:
-            result = run_pipeline(
-                loaded, input=input, output=output, limit=limit, address=address, listener=watching
-            )
+            result = run_pipeline(loaded, input=input, output=output, limit=limit, address=address, listener=watching)
         summary(result)
     raise typer.Exit(result.exit_code)
 
@@ -95,9 +91,7 @@ def check(
     pipeline: PipelineFile,
     input: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(
-            "--input", "-i", metavar="URI", help="Hold the pipeline against this input's columns, too."
-        ),
+        typer.Option("--input", "-i", metavar="URI", help="Hold the pipeline against this input's columns, too."),
     ] = None,
     model: ModelName = None,
     overrides: Overrides = None,

@@ -27,6 +27,9 @@ from headrace.pipelines.storage import Store
 CHUNKS_AT_A_WORKER = 4
 """Chunks in flight at one worker, so that the tail of one is filled by the next."""
 
+START_SECONDS = 120
+"""Time for Ray's processes to come up, on a busy machine."""
+
 STALE_SECONDS = 15.0
 """A worker that has said nothing for so long has no rows under way."""
 
@@ -100,9 +103,7 @@ class Execution:
             items.append(json.dumps({"chunk": asdict(chunk), "shard": source}))
         _quiet()
         allotment = self._allotment
-        dataset = ray.data.from_items(
-            [{"chunk": item} for item in items], override_num_blocks=len(items)
-        ).map_batches(
+        dataset = ray.data.from_items([{"chunk": item} for item in items], override_num_blocks=len(items)).map_batches(
             Worker,
             fn_constructor_args=(self._assignment,),
             batch_size=1,
@@ -110,10 +111,10 @@ class Execution:
                 min_size=min(allotment.least, len(items)),
                 max_size=min(allotment.most, len(items)),
                 max_tasks_in_flight_per_actor=CHUNKS_AT_A_WORKER,
+                max_concurrent_calls_per_actor=CHUNKS_AT_A_WORKER,
             ),
             num_cpus=allotment.cpus,
             num_gpus=allotment.gpus or None,
-            max_concurrency=CHUNKS_AT_A_WORKER,
         )
         try:
             with _Watcher(self._assignment.run_id, watch):
@@ -139,13 +140,20 @@ def connect(address: str | None) -> bool:
     import ray
 
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    # Its C++ side writes to this terminal what its log files have, warnings of no use to a user among it.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", str(START_SECONDS))
     options: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": logging.ERROR,
         "configure_logging": True,
     }
     if address == "local":
-        ray.init(address="local", num_cpus=cores(), include_dashboard=False, **options)
+        try:
+            ray.init(address="local", num_cpus=cores(), include_dashboard=False, **options)
+        except Exception as error:
+            # Ray raises a bare Exception where its processes do not come up in time.
+            raise ChunksFailed(f"Ray does not start on this machine: {error}") from error
         return True
     try:
         ray.init(address=address, **options)

@@ -75,11 +75,7 @@ class FakeEngine:
             answer = max(logprobs, key=lambda option: logprobs[option])
             logprobs = {} if bad else logprobs
         elif isinstance(constraint, Json):
-            answer = (
-                "no JSON"
-                if bad
-                else json.dumps(instance(json.loads(constraint.schema), dice), ensure_ascii=False)
-            )
+            answer = "no JSON" if bad else json.dumps(instance(json.loads(constraint.schema), dice), ensure_ascii=False)
         else:
             answer = "\n" if bad else f" The {dice.choice(_WORDS)} turns."
         return Completion(
@@ -128,9 +124,7 @@ def instance(schema: Any, dice: random.Random, root: Any = None, depth: int = 0)
         return {name: instance(names[name], dice, root, depth + 1) for name in names if name in wanted}
     if kind == "array":
         count = max(schema.get("minItems", 0), min(schema.get("maxItems", 2), 2))
-        return [
-            instance(schema.get("items", {"type": "string"}), dice, root, depth + 1) for _ in range(count)
-        ]
+        return [instance(schema.get("items", {"type": "string"}), dice, root, depth + 1) for _ in range(count)]
     if kind == "boolean":
         return dice.random() < 0.5
     if kind in ("integer", "number"):

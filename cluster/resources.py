@@ -46,10 +46,6 @@ def allot(resources: Resources, *, cluster_gpus: int, node_cpus: int, local: boo
     gpus = resources.gpus
     if gpus is None:
         gpus = resources.tensor_parallel if cluster_gpus else 0
-    if gpus and gpus % resources.tensor_parallel:
-        raise UserError(
-            f"resources: tensor_parallel is {resources.tensor_parallel}, which does not divide gpus: {gpus}."
-        )
     gpus = max(gpus, resources.tensor_parallel if gpus else 0)
     if not gpus and resources.tensor_parallel > 1:
         raise UserError("resources: tensor_parallel is for GPUs, and this run has none.")

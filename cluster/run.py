@@ -237,9 +237,7 @@ def run(
         )
         done = _done(store, plan)
         todo = [chunk for chunk in plan.chunks() if chunk not in done]
-    result = RunResult(
-        "complete", store.uri, plan.number, Counts(), changes=changes, notes=list(checked.notes)
-    )
+    result = RunResult("complete", store.uri, plan.number, Counts(), changes=changes, notes=list(checked.notes))
     if is_complete(store, plan):
         result.status = "already complete"
         result.counts = _last_counts(store)

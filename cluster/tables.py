@@ -55,16 +55,12 @@ def show_sample(rows: Sequence[Sampled], *, documents: bool, raw: bool, as_json:
             _answers(row),
         ]
         if raw:
-            cells.append(
-                Text("\n".join(f"{step}: {text!r}" for step, texts in result.raw.items() for text in texts))
-            )
+            cells.append(Text("\n".join(f"{step}: {text!r}" for step, texts in result.raw.items() for text in texts)))
         table.add_row(*cells)
     console.print(table)
     answered = sum(row.result.outcome == "answered" for row in rows)
     dead = sum(row.result.outcome == "dead" for row in rows)
-    console.print(
-        Text(f"{answered} answered, {len(rows) - answered - dead} filtered out, {dead} dead letters")
-    )
+    console.print(Text(f"{answered} answered, {len(rows) - answered - dead} filtered out, {dead} dead letters"))
 
 
 def show_status(status: OutputStatus) -> None:

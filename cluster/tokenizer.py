@@ -53,9 +53,7 @@ class HubTokenizer:
 
     def frame(self, shots: int) -> list[list[int]]:
         if shots not in self._frames:
-            self._frames[shots] = (
-                self._chat_frame(shots) if self._full.chat_template else self._plain_frame(shots)
-            )
+            self._frames[shots] = self._chat_frame(shots) if self._full.chat_template else self._plain_frame(shots)
         return self._frames[shots]
 
     def _chat_frame(self, shots: int) -> list[list[int]]:
@@ -91,9 +89,7 @@ def _without_control(tokenizer: Any) -> Any:
 
     state = json.loads(backend.to_str())
     state["added_tokens"] = [
-        token
-        for token in state["added_tokens"]
-        if not token["special"] and not _CONTROL.match(token["content"])
+        token for token in state["added_tokens"] if not token["special"] and not _CONTROL.match(token["content"])
     ]
     state["post_processor"] = state["truncation"] = state["padding"] = None
     return Tokenizer.from_str(json.dumps(state))

@@ -30,9 +30,7 @@ class VllmEngine:
         # The context of offline inference has batch-sized defaults; a server's has latency-sized ones.
         self._llm: Any = AsyncLLM.from_engine_args(args, usage_context=UsageContext.LLM_CLASS)
         vllm_config = self._llm.vllm_config
-        self.tokenizer = HubTokenizer(
-            config.model, config.revision, trust_remote_code=config.trust_remote_code
-        )
+        self.tokenizer = HubTokenizer(config.model, config.revision, trust_remote_code=config.trust_remote_code)
         self.max_model_len: int = vllm_config.model_config.max_model_len
         self.block_size: int = vllm_config.cache_config.block_size
         self.kv_tokens: int = vllm_config.cache_config.num_gpu_blocks * self.block_size

@@ -111,9 +111,7 @@ class Worker:
             letter = DeadLetter(DOCUMENT, str(problem))
             results = [RowResult(row, "dead", dead=letter) for row in range(chunk.first, chunk.last)]
             schema = pa.schema([self._assignment.columns.field(name) for name in columns])
-            table = pa.Table.from_pydict(
-                {name: pa.nulls(chunk.rows, schema.field(name).type) for name in columns}
-            )
+            table = pa.Table.from_pydict({name: pa.nulls(chunk.rows, schema.field(name).type) for name in columns})
         else:
             read = time.monotonic()
             results = await self._rows(chunk, table)

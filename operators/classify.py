@@ -87,9 +87,7 @@ class Classify(ModelStep):
         for i, example in enumerate(self.examples):
             answers = example.answer if self.many else [example.answer]
             if not isinstance(answers, list):
-                raise ValueError(
-                    f"examples[{i}].answer must be a list of labels, for this step may choose many"
-                )
+                raise ValueError(f"examples[{i}].answer must be a list of labels, for this step may choose many")
             for answer in answers:
                 if answer not in self.labels:
                     raise ValueError(
@@ -124,9 +122,7 @@ class Classify(ModelStep):
             return tuple(self._about(label, subject, context, sampling) for label in self.labels)
         code_of = self._code_of
         prime = f"The {subject} is"
-        form = (
-            f"Labels:\n{self._labels_text()}\nAnswer with {'the code of ' if self._codes else ''}one label."
-        )
+        form = f"Labels:\n{self._labels_text()}\nAnswer with {'the code of ' if self._codes else ''}one label."
         return (
             Question(
                 instruction=self.header(f"Classify the text by its {subject}.", form),
@@ -162,9 +158,7 @@ class Classify(ModelStep):
             for label, completion, prior in zip(self.labels, completions, priors, strict=True):
                 p = calibrated(completion.logprobs, prior.logprobs).get(YES, math.nan)
                 if math.isnan(p):
-                    return Rejection(
-                        f"the engine returned no probability for label {label!r}", completion.text
-                    )
+                    return Rejection(f"the engine returned no probability for label {label!r}", completion.text)
                 if p > 0.5:
                     chosen.append(label)
                     confidences.append(p)

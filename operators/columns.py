@@ -78,9 +78,7 @@ def from_arrow_value(value: Any, column: Column) -> Any:
     return column.restore(value)
 
 
-def _codec(
-    root: Node, schema: Any, where: str, above: frozenset[int], notes: list[str]
-) -> tuple[Codec, bool]:
+def _codec(root: Node, schema: Any, where: str, above: frozenset[int], notes: list[str]) -> tuple[Codec, bool]:
     flat = flatten(root, schema)
     if flat.ids & above:
         return _json_text(where, "the schema is recursive here", notes), flat.nullable
@@ -148,10 +146,7 @@ def _json_text(where: str, reason: str, notes: list[str]) -> Codec:
 
 
 def _record(root: Node, node: Node, where: str, inside: frozenset[int], notes: list[str]) -> Codec:
-    fields = {
-        name: _codec(root, item, f"{where}.{name}", inside, notes)[0]
-        for name, item in fields_of(node).items()
-    }
+    fields = {name: _codec(root, item, f"{where}.{name}", inside, notes)[0] for name, item in fields_of(node).items()}
     return Record(where, fields)
 
 
@@ -190,9 +185,7 @@ class JsonText:
         try:
             return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         except ValueError:
-            raise ValueError(
-                f"{self.where}: a number in {_shown(value)} is beyond what JSON can hold"
-            ) from None
+            raise ValueError(f"{self.where}: a number in {_shown(value)} is beyond what JSON can hold") from None
 
     def from_arrow(self, value: Any) -> Any:
         return json.loads(value)
@@ -309,9 +302,7 @@ class Date:
         try:
             return date.fromisoformat(_expect(self.where, value, str))
         except ValueError as error:
-            raise ValueError(
-                f"{self.where}: {_shown(value)} is no date that a calendar holds ({error})"
-            ) from None
+            raise ValueError(f"{self.where}: {_shown(value)} is no date that a calendar holds ({error})") from None
 
     def from_arrow(self, value: Any) -> Any:
         return value.isoformat()
@@ -376,9 +367,7 @@ class Record:
         record = _expect(self.where, value, dict)
         extra = [name for name in record if name not in self.fields]
         if extra:
-            raise ValueError(
-                f"{self.where}: {_shown(extra[0])} is no property of the schema, so no column holds it"
-            )
+            raise ValueError(f"{self.where}: {_shown(extra[0])} is no property of the schema, so no column holds it")
         result = {}
         for name, codec in self.fields.items():
             item = record.get(name)
@@ -386,11 +375,7 @@ class Record:
         return result
 
     def from_arrow(self, value: Any) -> Any:
-        return {
-            name: codec.from_arrow(value[name])
-            for name, codec in self.fields.items()
-            if value[name] is not None
-        }
+        return {name: codec.from_arrow(value[name]) for name, codec in self.fields.items() if value[name] is not None}
 
 
 _NAMES: dict[type, str] = {

@@ -195,9 +195,7 @@ class _Decoder:
             self.defs[name] = body
         return {"$ref": f"#/$defs/{self._names[id(target)]}"}
 
-    def _all_of(
-        self, node: Node, beside: Node, path: _Path, inlined: frozenset[int]
-    ) -> dict[str, Any] | None:
+    def _all_of(self, node: Node, beside: Node, path: _Path, inlined: frozenset[int]) -> dict[str, Any] | None:
         rest = {key: value for key, value in node.items() if key != "allOf"}
         ids: set[int] = set()
         merged = None if id(node) in inlined else merge(self.root, [*node["allOf"], rest], ids)
@@ -264,9 +262,7 @@ class _Decoder:
         shared = set.intersection(*(set(flat.node.get("required", ())) for flat in flats))
         for name in sorted(shared):
             tags = [as_node(fields_of(flat.node).get(name)) for flat in flats]
-            values = [
-                compact(v) for tag in tags for v in tag.get("enum", [tag["const"]] if "const" in tag else [])
-            ]
+            values = [compact(v) for tag in tags for v in tag.get("enum", [tag["const"]] if "const" in tag else [])]
             if all("enum" in tag or "const" in tag for tag in tags) and len(values) == len(set(values)):
                 return True
         return False
@@ -340,11 +336,7 @@ class _Decoder:
         self.bounded = self.bounded or ("maxItems" not in node and "prefixItems" not in node)
         prefix = node.get("prefixItems", node["items"] if isinstance(node.get("items"), list) else None)
         key = "prefixItems" if "prefixItems" in node else "items"
-        after = (
-            node.get("items", True)
-            if key == "prefixItems" or not prefix
-            else node.get("additionalItems", True)
-        )
+        after = node.get("items", True) if key == "prefixItems" or not prefix else node.get("additionalItems", True)
         if prefix:
             first = [self.relax(item, (*path, key, index), inlined) for index, item in enumerate(prefix)]
             if any(item is None for item in first):
@@ -367,9 +359,7 @@ class _Decoder:
                 most = 0
             result["items"] = item or {"type": "null"}
         if least > most:
-            raise SchemaError(
-                f"{pointer(path)}: minItems {least} is more than the {most} items that can be valid"
-            )
+            raise SchemaError(f"{pointer(path)}: minItems {least} is more than the {most} items that can be valid")
         if least:
             result["minItems"] = least
         result["maxItems"] = most
@@ -520,9 +510,7 @@ def _of_type(root: Node, kind: str, node: Node, inside: frozenset[int]) -> int:
                 if total >= _ENOUGH:
                     return _ENOUGH
             if not is_record(node):
-                others = node.get(
-                    "additionalProperties", next(iter(node.get("patternProperties", {}).values()), {})
-                )
+                others = node.get("additionalProperties", next(iter(node.get("patternProperties", {}).values()), {}))
                 most = node.get("maxProperties", DEFAULT_MAX_ITEMS)
                 if others is not False:
                     total += most * (KEY_LENGTH // 4 + 4 + _characters(root, others, inside))

@@ -36,9 +36,7 @@ def describe(schema: Node) -> str:
 
 def _quiet(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {
-            key: _quiet(item) for key, item in value.items() if key not in _NOISE or not isinstance(item, str)
-        }
+        return {key: _quiet(item) for key, item in value.items() if key not in _NOISE or not isinstance(item, str)}
     return [_quiet(item) for item in value] if isinstance(value, list) else value
 
 
@@ -59,9 +57,7 @@ def _children(node: Node) -> Iterator[tuple[str, Any]]:
             yield key, item
 
 
-def _lines(
-    root: Node, schema: Any, indent: str, depth: int, words: int, above: frozenset[int]
-) -> Iterator[str]:
+def _lines(root: Node, schema: Any, indent: str, depth: int, words: int, above: frozenset[int]) -> Iterator[str]:
     """The properties of an object, or of the objects that a list holds."""
     flat = flatten(root, schema)
     if depth == 0 or flat.ids & above:
@@ -99,9 +95,7 @@ def _kind(root: Node, schema: Any) -> str:
     flat = flatten(root, schema)
     node = flat.node
     if "enum" in node or "const" in node:
-        return " | ".join(
-            compact(option) for option in (node["enum"] if "enum" in node else [node["const"]])[:20]
-        )
+        return " | ".join(compact(option) for option in (node["enum"] if "enum" in node else [node["const"]])[:20])
     match flat.types:
         case ("string",):
             form = {"date": "date, YYYY-MM-DD", "date-time": "date and time, ISO 8601"}.get(
@@ -114,9 +108,7 @@ def _kind(root: Node, schema: Any) -> str:
             return flat.types[0] + _bounds(node, "minimum", "maximum", "")
         case ("array",):
             items = node.get("items")
-            inner = (
-                f" of {_kind(root, items)}" if isinstance(items, Mapping) and not _loops(root, items) else ""
-            )
+            inner = f" of {_kind(root, items)}" if isinstance(items, Mapping) and not _loops(root, items) else ""
             return "list" + inner + _bounds(node, "minItems", "maxItems", "items")
         case ("object",):
             return "object" if is_record(node) or "additionalProperties" not in node else "object, any keys"

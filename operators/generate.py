@@ -62,9 +62,7 @@ class Generate(ModelStep):
                     seed=self.seed,
                 ),
                 context=context,
-                shots=tuple(
-                    Shot(e.document, compact(e.answer) if structure else str(e.answer)) for e in self.examples
-                ),
+                shots=tuple(Shot(e.document, compact(e.answer) if structure else str(e.answer)) for e in self.examples),
             ),
         )
 

@@ -65,10 +65,7 @@ def dialect(schema: Node) -> type[JsonSchemaValidator]:
 
 def refs_stand_alone(schema: Node) -> bool:
     """Whether what stands beside a ``$ref`` is ignored, as up to draft 7."""
-    return (
-        "prefixItems" not in dialect(schema).VALIDATORS
-        and "dependentRequired" not in dialect(schema).VALIDATORS
-    )
+    return "prefixItems" not in dialect(schema).VALIDATORS and "dependentRequired" not in dialect(schema).VALIDATORS
 
 
 def subschemas(node: Node) -> Iterator[tuple[tuple[str | int, ...], Any]]:
@@ -225,18 +222,14 @@ def as_node(schema: Any) -> Node:
 
 
 def is_null(node: Node) -> bool:
-    return (
-        node.get("type") in ("null", ["null"]) or node.get("const", 0) is None or node.get("enum") == [None]
-    )
+    return node.get("type") in ("null", ["null"]) or node.get("const", 0) is None or node.get("enum") == [None]
 
 
 def _annotations(node: Node) -> dict[str, Any]:
     return {key: value for key, value in node.items() if key in ("title", "description")}
 
 
-_RESTRICTS = frozenset(
-    {"required", "not", "minProperties", "maxProperties", "title", "description", "$comment"}
-)
+_RESTRICTS = frozenset({"required", "not", "minProperties", "maxProperties", "title", "description", "$comment"})
 
 
 def _only_restricts(node: Node) -> bool:

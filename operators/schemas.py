@@ -80,9 +80,7 @@ def check_schema(schema: object) -> dict[str, Any]:
         SchemaError: what is wrong, the JSON pointer to it, and what to do.
     """
     if not isinstance(schema, Mapping):
-        raise SchemaError(
-            f"/: a schema is a mapping such as {{type: object, properties: ...}}, not {schema!r:.80}"
-        )
+        raise SchemaError(f"/: a schema is a mapping such as {{type: object, properties: ...}}, not {schema!r:.80}")
     plain = _plain(schema)
     _check_dialect(plain)
     _check_keywords(plain)
@@ -102,15 +100,11 @@ def _plain(schema: Mapping[str, Any]) -> dict[str, Any]:
         text = json.dumps(schema, allow_nan=False, ensure_ascii=False)
         text.encode()
     except RecursionError:
-        raise SchemaError(
-            f"/: the schema is nested deeper than {MAX_NESTING} levels, or holds itself"
-        ) from None
+        raise SchemaError(f"/: the schema is nested deeper than {MAX_NESTING} levels, or holds itself") from None
     except UnicodeEncodeError:
         raise SchemaError("/: a string of the schema holds half of a surrogate pair") from None
     except (TypeError, ValueError) as error:
-        raise SchemaError(
-            f"/: the schema holds a value that JSON has not ({error}); quote dates in YAML"
-        ) from None
+        raise SchemaError(f"/: the schema holds a value that JSON has not ({error}); quote dates in YAML") from None
     plain: dict[str, Any] = json.loads(text)
     if _depth(plain) > MAX_NESTING:
         raise SchemaError(f"/: the schema is nested deeper than {MAX_NESTING} levels, which no grammar holds")
@@ -190,13 +184,9 @@ def _check_node(root: Node, node: Node, path: tuple[str | int, ...]) -> None:
         _check_ref(root, node, path)
     for keyword in ("$dynamicRef", "$recursiveRef"):
         if keyword in node:
-            raise SchemaError(
-                f"{here}: {keyword} is not supported; write a plain $ref to a schema under $defs"
-            )
+            raise SchemaError(f"{here}: {keyword} is not supported; write a plain $ref to a schema under $defs")
     if path and any(not str(node.get(key, "#")).startswith("#") for key in ("$id", "id")) and _has_ref(node):
-        raise SchemaError(
-            f"{here}: an $id inside the schema changes what the $refs below it mean; leave it out"
-        )
+        raise SchemaError(f"{here}: an $id inside the schema changes what the $refs below it mean; leave it out")
     for keyword, pattern in _patterns(node):
         try:
             re.compile(pattern)
@@ -263,9 +253,6 @@ def _check_cycles(root: Node) -> None:
 
 
 def _wrong(message: str) -> str:
-    if (
-        "is not valid under any of the given schemas" in message
-        or "is not of type 'object', 'boolean'" in message
-    ):
+    if "is not valid under any of the given schemas" in message or "is not of type 'object', 'boolean'" in message:
         return f"{message.split(' is not ', maxsplit=1)[0][:80]} is not what JSON Schema allows here"
     return message if len(message) <= 300 else message[:297] + "..."

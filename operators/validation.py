@@ -34,18 +34,14 @@ def parse_json(text: str) -> Any:
         value = decoder.decode(text)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":
-            raise ValueError(
-                f"there is more text after the JSON value: {_shown(text[error.pos :])}"
-            ) from None
+            raise ValueError(f"there is more text after the JSON value: {_shown(text[error.pos :])}") from None
         raise ValueError(f"{error.msg} at character {error.pos + 1}") from None
     except RecursionError:
         raise ValueError("the JSON is nested too deep") from None
     if _SURROGATE.search(text) or "\\u" in text:
         for string in _strings(value):
             if _SURROGATE.search(string):
-                raise ValueError(
-                    f"the string {_shown(string)} holds half of a surrogate pair, which is no character"
-                )
+                raise ValueError(f"the string {_shown(string)} holds half of a surrogate pair, which is no character")
     return value
 
 
@@ -142,9 +138,7 @@ def _what(error: ValidationError) -> str:
             known = ", ".join(error.schema.get("properties", {})) or "none"
             return f"{', '.join(map(_shown, extra))} must not be there (the properties are {known})"
         case "minimum" | "exclusiveMinimum" if not isinstance(rule, bool):
-            return (
-                f"{shown} is too small ({'at least' if error.validator == 'minimum' else 'more than'} {rule})"
-            )
+            return f"{shown} is too small ({'at least' if error.validator == 'minimum' else 'more than'} {rule})"
         case "maximum" | "exclusiveMaximum" if not isinstance(rule, bool):
             return f"{shown} is too big ({'at most' if error.validator == 'maximum' else 'less than'} {rule})"
         case "multipleOf":

@@ -152,9 +152,7 @@ class Chain:
         keep_raw: keep every document and raw answer in the results (for looking at a few rows).
     """
 
-    def __init__(
-        self, pipeline: Pipeline, engine: Engine, columns: pa.Schema, *, keep_raw: bool = False
-    ) -> None:
+    def __init__(self, pipeline: Pipeline, engine: Engine, columns: pa.Schema, *, keep_raw: bool = False) -> None:
         self._pipeline = pipeline
         self._engine = engine
         self._keep_raw = keep_raw
@@ -282,11 +280,7 @@ class Chain:
         if isinstance(step, Map):
             reads = known if step.reads is None else {name: known[name] for name in step.reads}
             outcome = step.apply(reads)
-            return (
-                DeadLetter(step.name, outcome.reason, outcome.raw, 1)
-                if isinstance(outcome, Rejection)
-                else outcome
-            )
+            return DeadLetter(step.name, outcome.reason, outcome.raw, 1) if isinstance(outcome, Rejection) else outcome
         return await self._ask(self._prepared[step.name], known, ids, result)
 
     async def _ask(
@@ -334,9 +328,7 @@ class Chain:
             raise RequestRefused(f"the prompt has {len(ids) - room} tokens more than fit{_TOO_LONG}")
         return ids[:room]
 
-    async def _complete(
-        self, prompts: Sequence[Prompt], ids: Sequence[int], usage: Usage
-    ) -> list[Completion]:
+    async def _complete(self, prompts: Sequence[Prompt], ids: Sequence[int], usage: Usage) -> list[Completion]:
         requests = (self._engine.complete(p.around(ids), p.constraint, p.sampling) for p in prompts)
         completions = list(await asyncio.gather(*requests)) if len(prompts) > 1 else [await next(requests)]
         for completion in completions:
@@ -361,9 +353,7 @@ class Chain:
         return [
             dataclasses.replace(
                 same[0],
-                logprobs={
-                    option: sum(c.logprobs[option] for c in same) / len(same) for option in same[0].logprobs
-                },
+                logprobs={option: sum(c.logprobs[option] for c in same) / len(same) for option in same[0].logprobs},
             )
             for same in zip(*runs, strict=True)
         ]

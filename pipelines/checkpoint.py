@@ -138,14 +138,10 @@ def chunk_record(store: Store, chunk: Chunk) -> dict[str, Any]:
     with store.open(chunk.name) as file:
         record = read_record(file)
     if record is None:
-        raise Unaccounted(
-            f"{chunk.name} in {store.uri} is no chunk file of headrace. Delete it and run again."
-        )
+        raise Unaccounted(f"{chunk.name} in {store.uri} is no chunk file of headrace. Delete it and run again.")
     said = (record["plan"], record["shard"], record["first"], record["last"])
     if said != (chunk.plan, chunk.path, chunk.first, chunk.last):
-        raise Unaccounted(
-            f"{chunk.name} in {store.uri} holds another chunk: {said}. Delete it and run again."
-        )
+        raise Unaccounted(f"{chunk.name} in {store.uri} holds another chunk: {said}. Delete it and run again.")
     return record
 
 
@@ -195,8 +191,5 @@ def _check_account(chunk: Chunk, table: pa.Table, counts: Counts) -> None:
     shards = pc.unique(table["_shard"]).to_pylist()
     if shards not in ([], [chunk.path]):
         refuse(f"rows of other shards: {shards}")
-    if (
-        not pc.all(pc.equal(pc.is_valid(table["_error"]), pc.equal(table["_outcome"], DEAD))).as_py()
-        and table.num_rows
-    ):
+    if not pc.all(pc.equal(pc.is_valid(table["_error"]), pc.equal(table["_outcome"], DEAD))).as_py() and table.num_rows:
         refuse("a dead row has no _error, or an answered one has")

@@ -103,9 +103,7 @@ class Corpus:
         """
         fields = []
         for name in self.columns:
-            types = [
-                variant.schema.field(name).type for variant in self.variants if name in variant.schema.names
-            ]
+            types = [variant.schema.field(name).type for variant in self.variants if name in variant.schema.names]
             merged = reduce(lambda a, b: None if a is None else _widest(a, b), types)
             fields.append(pa.field(name, types[0] if merged is None else merged))
         return pa.schema(fields)
@@ -169,9 +167,7 @@ def find_shards(input_uri: str) -> Corpus:
     variants: list[tuple[Variant, pa.lib.Schema, bytes | None]] = []
     for shard, parquet_schema, arrow_schema in footers:
         shards.append(shard)
-        known = any(
-            arrow_schema == seen and parquet_schema.equals(like) for _, like, seen in reversed(variants)
-        )
+        known = any(arrow_schema == seen and parquet_schema.equals(like) for _, like, seen in reversed(variants))
         if not known:
             schema = _plain_schema(parquet_schema, shard)
             variants.append((Variant(schema, shard.path), parquet_schema, arrow_schema))
@@ -236,17 +232,14 @@ class ChunkReader:
             cursor = self._take(shard, first, last, tuple(columns))
             try:
                 table = fit(cursor.read(first, last), schema)
-                table.validate(
-                    full=True
-                )  # text that is not UTF-8 would fail where its row is no longer known
+                table.validate(full=True)  # text that is not UTF-8 would fail where its row is no longer known
             except BaseException:
                 cursor.close()
                 raise
         except (OSError, pa.ArrowException) as error:
             _check_unchanged(shard)
             raise InputUnreadable(
-                f"Rows {first} to {last - 1} of the input file {shard.path!r} ({shard.uri}) cannot be read: "
-                f"{error}"
+                f"Rows {first} to {last - 1} of the input file {shard.path!r} ({shard.uri}) cannot be read: {error}"
             ) from error
         self._give(cursor)
         _check_unchanged(shard)  # it may have been written to while it was read
@@ -314,9 +307,7 @@ class _Cursor:
         while self.position < last:
             batch = self._rest if self._rest is not None else next(self._batches, None)
             if batch is None:
-                raise pa.ArrowInvalid(
-                    f"the file ends at row {self.position}, its footer promises {self.rows}"
-                )
+                raise pa.ArrowInvalid(f"the file ends at row {self.position}, its footer promises {self.rows}")
             skipped = min(max(first - self.position, 0), batch.num_rows)
             taken = min(last - self.position, batch.num_rows)
             if taken > skipped:
@@ -357,8 +348,7 @@ def _find(input_uri: str) -> _Found:
     if not base.is_dir():
         parent = next(parent for parent in base.parents if parent.exists())
         raise UserError(
-            f"The input {input_uri!r} does not exist. The folder {str(parent)!r} does, and holds "
-            f"{_contents(parent)}."
+            f"The input {input_uri!r} does not exist. The folder {str(parent)!r} does, and holds {_contents(parent)}."
         )
     paths = sorted(_utf8("/".join(parts), base) for parts in _descend(base, pattern))
     if not paths:
@@ -414,11 +404,7 @@ def _matches(parts: tuple[str, ...], pattern: tuple[str, ...], *, partial: bool 
     if pattern[0] == "**":
         if _matches(parts, pattern[1:], partial=partial):
             return True
-        return (
-            partial
-            if not parts
-            else parts[0][0] not in "_." and _matches(parts[1:], pattern, partial=partial)
-        )
+        return partial if not parts else parts[0][0] not in "_." and _matches(parts[1:], pattern, partial=partial)
     if not parts:
         return partial
     if parts[0][0] in "_." and pattern[0][0] != parts[0][0]:
@@ -438,9 +424,7 @@ def _read_footer(file: Path, path: str) -> tuple[Shard, pa.lib.Schema, bytes | N
 
 
 def _what_is_wrong(file: Path, path: str, error: Exception) -> str:
-    advice = (
-        "Leave it out of the input (a glob such as 'folder/**/*.parquet' chooses files), or write it anew."
-    )
+    advice = "Leave it out of the input (a glob such as 'folder/**/*.parquet' chooses files), or write it anew."
     try:
         with open(file, "rb") as opened:
             head = opened.read(4)
@@ -457,9 +441,7 @@ def _what_is_wrong(file: Path, path: str, error: Exception) -> str:
     if head != b"PAR1":
         return f"The input file {path!r} ({file}) is not a Parquet file: it begins with {head!r}. {advice}"
     if tail != b"PAR1":
-        return (
-            f"The input file {path!r} ({file}) is cut off: it begins as Parquet and has no footer. {advice}"
-        )
+        return f"The input file {path!r} ({file}) is cut off: it begins as Parquet and has no footer. {advice}"
     return f"The input file {path!r} ({file}) has a damaged Parquet footer: {error}. {advice}"
 
 
@@ -468,9 +450,7 @@ def _plain_schema(parquet_schema: pa.lib.Schema, shard: Shard) -> pa.Schema:
     try:
         schema = parquet_schema.to_arrow_schema().remove_metadata()
     except pa.ArrowException as error:
-        raise UserError(
-            f"The input file {shard.path!r} ({shard.uri}) has columns of unknown type: {error}."
-        ) from error
+        raise UserError(f"The input file {shard.path!r} ({shard.uri}) has columns of unknown type: {error}.") from error
     twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if twice:
         raise UserError(
@@ -507,9 +487,7 @@ def _batch_rows(group: pq.RowGroupMetaData, wanted: int) -> int:
 
 
 def _rows_without_columns(rows: int) -> pa.Table:
-    return pa.Table.from_batches(
-        [pa.RecordBatch.from_struct_array(pa.nulls(rows, pa.struct([])).fill_null({}))]
-    )
+    return pa.Table.from_batches([pa.RecordBatch.from_struct_array(pa.nulls(rows, pa.struct([])).fill_null({}))])
 
 
 def _widest(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:

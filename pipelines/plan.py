@@ -277,8 +277,7 @@ class Plan:
             )
         except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise UserError(
-                f"The plan file is damaged ({type(error).__name__}: {error}). Restore it, or use another "
-                "output folder."
+                f"The plan file is damaged ({type(error).__name__}: {error}). Restore it, or use another output folder."
             ) from error
 
 
@@ -332,9 +331,7 @@ def part_schema(keep: Sequence[pa.Field], steps: Sequence[pa.Field]) -> pa.Schem
                 "Rename the step, or leave the input column out of keep."
             )
         taken.add(column.name)
-    return pa.schema(
-        [pa.field("_shard", pa.string()), pa.field("_row", pa.int64()), *keep, *steps]
-    ).remove_metadata()
+    return pa.schema([pa.field("_shard", pa.string()), pa.field("_row", pa.int64()), *keep, *steps]).remove_metadata()
 
 
 def next_plan(
@@ -469,9 +466,7 @@ def _planned(index: int, found: Shard) -> PlannedShard:
 
 def _check_same(previous: Plan, fingerprints: Mapping[str, str], schema: pa.Schema) -> None:
     old, new = previous.fingerprints, fingerprints
-    differences = [
-        f"step {name!r} is asked differently" for name in old if name in new and old[name] != new[name]
-    ]
+    differences = [f"step {name!r} is asked differently" for name in old if name in new and old[name] != new[name]]
     differences += [f"step {name!r} is new" for name in new if name not in old]
     differences += [f"step {name!r} is no longer there" for name in old if name not in new]
     said = {name for name in (*old, *new) if old.get(name) != new.get(name)}

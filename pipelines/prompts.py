@@ -76,24 +76,18 @@ def with_distinct_options(step: Classify, tokenizer: Tokenizer) -> Classify:
     _, tokens = first_tokens(question.prime, tuple(step.labels), tokenizer)
     if len(set(tokens)) == len(tokens):
         return step
-    codes: dict[int, str] = {}
+    primed, _ = first_tokens(question.prime, candidate_codes()[:2], tokenizer)
+    codes: list[str] = []
     for code in candidate_codes():
-        ids = tokenizer.encode(f" {code}")
-        codes.setdefault(ids[-1], code) if len(ids) <= 2 else None
+        # One token after the prime, or else codes would have to be told apart by a later one.
+        if len(tokenizer.encode(f"{question.prime} {code}")) == len(primed) + 1:
+            codes.append(code)
         if len(codes) == len(step.labels):
-            break
-    coded = step.with_codes(tuple(codes.values()))
-    _, tokens = first_tokens(question.prime, tuple(codes.values()), tokenizer)
-    if len(codes) < len(step.labels) or len(set(tokens)) < len(tokens):
-        raise ValueError(
-            f"{len(step.labels)} labels are too many: this model's vocabulary has {len(codes)} short codes"
-        )
-    return coded
+            return step.with_codes(codes)
+    raise ValueError(f"{len(step.labels)} labels are too many: this model's vocabulary has {len(codes)} short codes")
 
 
-def first_tokens(
-    prime: str, options: Sequence[str], tokenizer: Tokenizer
-) -> tuple[list[int], tuple[int, ...]]:
+def first_tokens(prime: str, options: Sequence[str], tokenizer: Tokenizer) -> tuple[list[int], tuple[int, ...]]:
     """The tokens that all of ``prime + option`` begin with, and the next one of each option.
 
     Encoding prime and option together keeps the tokens that the model knows (``" positive"``, not a lone space), in

@@ -88,9 +88,7 @@ def publish_shard(store: Store, plan: Plan, shard: PlannedShard) -> None:
     else:
         store.delete(errors_path)
     # The part last: that it is there, for these spans, is what says that the shard is published.
-    store.replace(
-        shard.part_name, _writer(plan.schema, identity, lambda: _answered_rows(store, plan.schema, chunks))
-    )
+    store.replace(shard.part_name, _writer(plan.schema, identity, lambda: _answered_rows(store, plan.schema, chunks)))
 
 
 def is_published(store: Store, plan: Plan, shard: PlannedShard) -> bool:
@@ -127,9 +125,7 @@ def finish(store: Store, plan: Plan, report: Mapping[str, Any]) -> None:
     missing = [shard.part_name for shard in plan.shards if shard.has_part and not shard.gone]
     missing = [name for name in missing if name not in there]
     if missing:
-        raise Unaccounted(
-            f"{store.uri} is not complete: {len(missing)} parts are missing, {missing[0]} among them."
-        )
+        raise Unaccounted(f"{store.uri} is not complete: {len(missing)} parts are missing, {missing[0]} among them.")
     parts = [shard.part_name for shard in plan.shards if shard.part_name in there]
     store.replace(REPORT, _json(report))
     store.replace(CURRENT, _json({"plan": plan.number, "parts": parts}))
@@ -217,9 +213,7 @@ def _dead_rows(store: Store, schema: pa.Schema, chunks: Iterable[Chunk]) -> Iter
 def _tables(store: Store, chunks: Iterable[Chunk], columns: list[str] | None) -> Iterator[pa.Table]:
     for chunk in chunks:
         with store.open(chunk.name) as file:
-            yield pq.ParquetFile(file, page_checksum_verification=True).read(
-                columns=columns, use_threads=False
-            )
+            yield pq.ParquetFile(file, page_checksum_verification=True).read(columns=columns, use_threads=False)
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

@@ -48,9 +48,7 @@ def chunk_table(part: pa.Schema, chunk: Chunk, results: Sequence[RowResult], kee
         results: one for each row of the chunk, in any order.
         keep: the kept columns of the chunk's rows, in the file's order.
     """
-    there = sorted(
-        (result for result in results if result.outcome != "filtered"), key=lambda result: result.row
-    )
+    there = sorted((result for result in results if result.outcome != "filtered"), key=lambda result: result.row)
     kept = keep.take(pa.array([result.row - chunk.first for result in there], pa.int64()))
     columns: dict[str, Any] = {
         "_shard": pa.array([chunk.path] * len(there), pa.string()),

@@ -139,9 +139,7 @@ def local_path(uri: str) -> Path:
         )
     host = urlsplit(uri).netloc
     if host not in ("", "localhost"):
-        raise UserError(
-            f"{uri!r} names the host {host!r}. A file URI has three slashes: file:///folder/name."
-        )
+        raise UserError(f"{uri!r} names the host {host!r}. A file URI has three slashes: file:///folder/name.")
     return Path(os.path.abspath(unquote(uri[scheme.end() + len(host) :])))
 
 
@@ -191,9 +189,7 @@ class LocalStore:
         return _retried(lambda: open(self._path(path), "rb"))
 
     def list(self, prefix: str = "") -> Sequence[Entry]:
-        return _retried(
-            lambda: sorted(_walk(self._path(prefix), prefix.rstrip("/")), key=lambda entry: entry.path)
-        )
+        return _retried(lambda: sorted(_walk(self._path(prefix), prefix.rstrip("/")), key=lambda entry: entry.path))
 
     def names(self, prefix: str = "") -> Sequence[str]:
         def look() -> Sequence[str]:

@@ -23,8 +23,6 @@ def _with(base: Schema, **options: st.SearchStrategy[Any]) -> st.SearchStrategy[
     return st.fixed_dictionaries({}, optional=options).map(lambda extra: {**base, **extra})
 
 
-
-
 def leaves() -> st.SearchStrategy[Schema]:
     return st.one_of(
         _with({"type": "string"}, minLength=st.integers(0, 3), maxLength=st.integers(3, 9)),
@@ -109,7 +107,9 @@ def values(root: Mapping[str, Any], schema: Any = None, depth: int = 0) -> st.Se
     if depth > 6:
         return st.nothing()
     if schema is True or schema == {}:
-        return st.recursive(scalars, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(names, inner, max_size=2))
+        return st.recursive(
+            scalars, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(names, inner, max_size=2)
+        )
     if schema is False:
         return st.nothing()
     if "$ref" in schema:

@@ -24,9 +24,7 @@ from headrace.pipelines.corpus import Corpus, Shard
 from headrace.pipelines.plan import Chunk, Plan, next_plan, part_schema
 from headrace.pipelines.storage import LocalStore
 
-SCHEMA = part_schema(
-    [pa.field("id", pa.int64())], [pa.field("label", pa.dictionary(pa.int32(), pa.string()))]
-)
+SCHEMA = part_schema([pa.field("id", pa.int64())], [pa.field("label", pa.dictionary(pa.int32(), pa.string()))])
 
 
 def make_plan(previous: Plan | None = None, limit: int | None = None, **rows: int) -> Plan:
@@ -71,9 +69,7 @@ def test_a_commit_is_one_parquet_file_whose_footer_accounts_for_it(tmp_path: Pat
     chunk = list(plan.chunks())[1]
     counts = Counts(answered=2, filtered=1, dead=1)
     stats = {"prompt_tokens": 7, "note": "größe"}
-    assert (
-        commit_chunk(store, plan.info, chunk, table(chunk, [7, 4, 5], dead=(5,)), counts, stats=stats) is True
-    )
+    assert commit_chunk(store, plan.info, chunk, table(chunk, [7, 4, 5], dead=(5,)), counts, stats=stats) is True
 
     written = pq.read_table(tmp_path / chunk.name)
     assert written.schema.remove_metadata() == chunk_schema(SCHEMA)

@@ -59,7 +59,10 @@ def record(**properties: Any) -> dict[str, Any]:
         ),
         ({**record(a={"type": "integer"}), "required": ["b"]}, pa.struct([("a", pa.int64()), ("b", TEXT)])),
         (
-            {**record(a={"type": "integer"}, b={"type": "integer"}), "anyOf": [{"required": ["a"]}, {"required": ["b"]}]},
+            {
+                **record(a={"type": "integer"}, b={"type": "integer"}),
+                "anyOf": [{"required": ["a"]}, {"required": ["b"]}],
+            },
             pa.struct([("a", pa.int64()), ("b", pa.int64())]),
         ),
     ],
@@ -157,7 +160,11 @@ def test_values_become_what_arrow_takes() -> None:
     [
         ({"type": "integer"}, 2**63, "facts.v: 9223372036854775808 does not fit into 64 bits"),
         ({"type": "integer"}, -(2**63) - 1, "facts.v: -9223372036854775809 does not fit into 64 bits"),
-        ({"type": "number"}, 10**400, "facts.v: a number of more than 80 digits is beyond what a 64-bit float can hold"),
+        (
+            {"type": "number"},
+            10**400,
+            "facts.v: a number of more than 80 digits is beyond what a 64-bit float can hold",
+        ),
         ({"type": "number"}, float("inf"), "facts.v: Infinity is beyond what a 64-bit float can hold"),
         ({"type": "object"}, {"a": float("inf")}, 'facts.v: a number in {"a":Infinity} is beyond what JSON can hold'),
         ({"type": "string", "format": "date"}, "0000-01-01", 'facts.v: "0000-01-01" is no date'),

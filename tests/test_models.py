@@ -20,9 +20,7 @@ WEIGHT_BYTES = 3_000_000
 
 
 def write_weights(file: Path, content: bytes = bytes(WEIGHT_BYTES)) -> None:
-    header = json.dumps(
-        {"w": {"dtype": "U8", "shape": [len(content)], "data_offsets": [0, len(content)]}}
-    ).encode()
+    header = json.dumps({"w": {"dtype": "U8", "shape": [len(content)], "data_offsets": [0, len(content)]}}).encode()
     file.write_bytes(struct.pack("<Q", len(header)) + header + content)
 
 
@@ -31,9 +29,7 @@ def folder(tmp_path: Path) -> Path:
     """A folder with all that a model has, in form if not in sense."""
     model = tmp_path / "mine"
     model.mkdir()
-    (model / "config.json").write_text(
-        '{"architectures": ["LlamaForCausalLM"], "transformers_version": "5.19.0"}'
-    )
+    (model / "config.json").write_text('{"architectures": ["LlamaForCausalLM"], "transformers_version": "5.19.0"}')
     (model / "tokenizer.json").write_text("{}")
     write_weights(model / "model.safetensors")
     return model
@@ -92,9 +88,7 @@ def cut(folder: Path) -> None:
 
 
 def pointer(folder: Path) -> None:
-    (folder / "model.safetensors").write_text(
-        "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
-    )
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
 
 
 def lost_shard(folder: Path) -> None:
@@ -121,9 +115,7 @@ def test_damaged_folder_is_refused(folder: Path, damage: Callable[[Path], None],
         resolve_model(str(folder))
 
 
-@pytest.mark.parametrize(
-    "model", ["defualt", "./nowhere", "/no/such/folder", "a/b/c", "s3://bucket/model", ""]
-)
+@pytest.mark.parametrize("model", ["defualt", "./nowhere", "/no/such/folder", "a/b/c", "s3://bucket/model", ""])
 def test_what_is_neither_folder_nor_hub_id_is_refused(model: str) -> None:
     with pytest.raises(UserError):
         resolve_model(model)
@@ -140,9 +132,7 @@ def test_file_is_refused(folder: Path) -> None:
 def test_identity_is_the_contents_not_the_place(folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "elsewhere"
     shutil.copytree(folder, other)
-    (other / "config.json").write_text(
-        '{"transformers_version": "6.0", "architectures": ["LlamaForCausalLM"]}'
-    )
+    (other / "config.json").write_text('{"transformers_version": "6.0", "architectures": ["LlamaForCausalLM"]}')
     assert model_identity(resolve_model(str(folder))) == model_identity(resolve_model(str(other)))
 
 
@@ -228,10 +218,7 @@ def test_killed_while_the_default_model_is_made_leaves_nothing_that_looks_whole(
     assert not [entry for entry in models.iterdir() if not entry.name.startswith(".")]
 
     # Two at once, after that: one makes it, the other waits for it, and the leavings are gone.
-    both = [
-        subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in "ab"
-    ]
+    both = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in "ab"]
     outputs = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     assert outputs[0][0] == outputs[1][0]

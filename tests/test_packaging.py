@@ -16,9 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(*command: str, cwd: Path, **env: str) -> str:
-    done = subprocess.run(
-        command, cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout
 
@@ -66,19 +64,14 @@ def test_sdist_has_sources_tests_and_examples(built: Path) -> None:
         for folder in ("operators", "pipelines", "cluster", "tests", "examples")
         for name in modules(ROOT / folder)
     }
-    assert (
-        tree | {"headrace/__init__.py", "headrace/py.typed", "LICENSE", "README.md", "pyproject.toml"}
-        <= names
-    )
+    assert tree | {"headrace/__init__.py", "headrace/py.typed", "LICENSE", "README.md", "pyproject.toml"} <= names
 
 
 def test_wheel_has_every_module_under_headrace_and_nothing_else(built: Path) -> None:
     [wheel] = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    tree = {
-        f"headrace/{p}/{name}" for p in ("operators", "pipelines", "cluster") for name in modules(ROOT / p)
-    }
+    tree = {f"headrace/{p}/{name}" for p in ("operators", "pipelines", "cluster") for name in modules(ROOT / p)}
     assert {name for name in names if name.endswith(".py")} == tree | {"headrace/__init__.py"}
     assert "headrace/py.typed" in names
     assert {name.partition("/")[0] for name in names} == {"headrace"}
@@ -89,9 +82,7 @@ def test_installed_wheel_imports_from_anywhere(installed: Path, tmp_path: Path) 
     for name in ("operators", "pipelines", "cluster"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise ImportError('not ours')")
-    code = (
-        "import headrace, headrace.operators, headrace.pipelines, headrace.cluster; print(headrace.__file__)"
-    )
+    code = "import headrace, headrace.operators, headrace.pipelines, headrace.cluster; print(headrace.__file__)"
     out = run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(installed))
     assert Path(out.strip()) == installed / "headrace" / "__init__.py"
 

@@ -26,9 +26,7 @@ from headrace.pipelines.plan import (
 )
 from headrace.pipelines.storage import LocalStore
 
-SCHEMA = part_schema(
-    [pa.field("id", pa.int64())], [pa.field("label", pa.dictionary(pa.int32(), pa.string()))]
-)
+SCHEMA = part_schema([pa.field("id", pa.int64())], [pa.field("label", pa.dictionary(pa.int32(), pa.string()))])
 
 
 def corpus(files: Mapping[str, int | tuple[int, str]], base: str = "file:///in") -> Corpus:
@@ -333,9 +331,7 @@ def test_a_span_knows_its_own_chunks(span: Span) -> None:
 
 def test_a_hundred_thousand_chunks_in_ten_thousand_shards_are_quick_and_small() -> None:
     shards = tuple(
-        Shard(
-            f"2026/{number:06d}.parquet", "file:///in/x", 10_000_000, "18a2b3c4d5e6f708-989680-1a2b3c", 10_000
-        )
+        Shard(f"2026/{number:06d}.parquet", "file:///in/x", 10_000_000, "18a2b3c4d5e6f708-989680-1a2b3c", 10_000)
         for number in range(10_000)
     )
     started = time.process_time()

@@ -83,9 +83,7 @@ def test_of_many_processes_one_wins_each_name(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     won = {number: store.read(f"winners/{number}").decode() for number in range(6)}
     owners = {at: number for number, names in won.items() for at in map(int, filter(None, names.split(",")))}
-    assert sorted(at for names in won.values() for at in map(int, filter(None, names.split(",")))) == list(
-        range(20)
-    )
+    assert sorted(at for names in won.values() for at in map(int, filter(None, names.split(",")))) == list(range(20))
     for at, number in owners.items():
         assert store.read(f"race/{at}") == f"{number}:{at}".encode() * 1000
 

@@ -1,0 +1,86 @@
+"""What tests share: Ray kept to itself, the demo pipeline's shape, one real engine for the whole session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from headrace.pipelines.spec import Pipeline
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _private_ray(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Clusters that tests start neither use nor leave anything of the user's."""
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(tmp_path_factory.mktemp("ray") / "token")
+    os.environ.pop("RAY_ADDRESS", None)
+
+
+REVIEWS: dict[str, Any] = {
+    "name": "reviews",
+    "model": "fake",
+    "document": "{{ text }}",
+    "steps": [
+        {"classify": {"name": "opinion", "labels": {"positive": "happy", "negative": "complains"}}},
+        {
+            "extract": {
+                "name": "facts",
+                "schema": {
+                    "type": "object",
+                    "properties": {"product": {"type": "string"}, "likes": {"type": "array", "items": {"type": "string"}}},
+                    "required": ["product", "likes"],
+                },
+            }
+        },
+        {"summarize": {"name": "summary", "max_words": 20, "when": "opinion = 'negative'"}},
+    ],
+    "checkpoint_rows": 10,
+    "max_error_rate": 1.0,
+}
+"""A pipeline with one step of each kind that most pipelines have, on the fake engine."""
+
+
+@pytest.fixture
+def reviews() -> Callable[..., Pipeline]:
+    """Makes :data:`REVIEWS` with other values for some keys."""
+
+    def make(**changes: Any) -> Pipeline:
+        return Pipeline.model_validate({**REVIEWS, **changes})
+
+    return make
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Callable[..., Path]:
+    """Writes shards of texts (one list of texts a file) and returns their folder."""
+
+    def write(*shards: Sequence[str | None], folder: str = "input") -> Path:
+        into = tmp_path / folder
+        into.mkdir(parents=True, exist_ok=True)
+        for i, texts in enumerate(shards):
+            table = pa.table(
+                {"id": pa.array([f"{i}-{j}" for j in range(len(texts))], pa.string()), "text": pa.array(texts, pa.string())}
+            )
+            pq.write_table(table, into / f"shard-{i}.parquet")
+        return into
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Any]:
+    """The real thing: vLLM with the default model. It takes half a minute to start, so there is one for all tests."""
+    from headrace.cluster.engine_config import EngineConfig
+    from headrace.cluster.models import default_model
+    from headrace.cluster.resources import cores
+    from headrace.cluster.vllm_engine import VllmEngine
+
+    started = VllmEngine(EngineConfig(str(default_model()), threads=cores(), kv_gib=1))
+    yield started
+    started.shutdown()
