@@ -12,11 +12,11 @@ from headrace.cluster.engines import start_engine
 from headrace.cluster.preflight import Preflight
 from headrace.cluster.resources import allot, cores
 from headrace.cluster.run import Checked, check
-from headrace.pipelines.chain import Chain, RowResult
+from headrace.pipelines.chain import DOCUMENT, Chain, DeadLetter, RowResult
 from headrace.pipelines.corpus import ChunkReader, Shard
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.graph import Graph
-from headrace.pipelines.rows import as_rows
+from headrace.pipelines.rows import as_rows, sound
 from headrace.pipelines.spec import Pipeline
 
 
@@ -54,10 +54,10 @@ async def _run(chain: Chain, checked: Checked, places: Sequence[tuple[Shard, int
     await chain.start()
 
     async def one(shard: Shard, row: int) -> Sampled:
-        (values,) = as_rows(reader.read(shard, row, row + 1, columns))
-        if isinstance(values, str):
-            raise UserError(f"{shard.path}, row {row}: {values}")
-        return Sampled(shard.path, await chain.run(row, values))
+        table, bad = sound(reader.read(shard, row, row + 1, columns))
+        if bad:
+            return Sampled(shard.path, RowResult(row, "dead", dead=DeadLetter(DOCUMENT, bad[0])))
+        return Sampled(shard.path, await chain.run(row, as_rows(table)[0]))
 
     return list(await asyncio.gather(*(one(shard, row) for shard, row in places)))
 

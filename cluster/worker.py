@@ -29,7 +29,7 @@ from headrace.pipelines.engine import Engine, EngineDied
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.graph import Graph
 from headrace.pipelines.plan import Chunk, CommitInfo
-from headrace.pipelines.rows import as_rows, chunk_table, count
+from headrace.pipelines.rows import as_rows, chunk_table, count, sound
 from headrace.pipelines.spec import Pipeline
 from headrace.pipelines.storage import open_store
 
@@ -114,7 +114,8 @@ class Worker:
             table = pa.Table.from_pydict({name: pa.nulls(chunk.rows, schema.field(name).type) for name in columns})
         else:
             read = time.monotonic()
-            results = await self._rows(chunk, table)
+            table, bad = sound(table)
+            results = await self._rows(chunk, table, bad)
             self._progress.read_seconds += read - started
         keep = table.select(list(self._assignment.keep))
         counts = count(results)
@@ -131,17 +132,18 @@ class Worker:
         self._progress.committed += chunk.rows
         return {"counts": asdict(counts), "stats": stats, "ours": ours}
 
-    async def _rows(self, chunk: Chunk, table: pa.Table) -> list[RowResult]:
+    async def _rows(self, chunk: Chunk, table: pa.Table, bad: Mapping[int, str]) -> list[RowResult]:
         """All rows of a chunk through the chain. Only so many are started ahead as the window can soon take."""
         gate = asyncio.Semaphore(2 * self._chain.window.documents)
         results: list[RowResult] = []
 
-        async def one(row: int, values: Mapping[str, Any] | str) -> None:
+        async def one(row: int, values: Mapping[str, Any]) -> None:
             try:
-                if isinstance(values, str):
-                    result = RowResult(row, "dead", dead=DeadLetter(DOCUMENT, values))
-                else:
+                reason = bad.get(row - chunk.first)
+                if reason is None:
                     result = await self._chain.run(row, values)
+                else:
+                    result = RowResult(row, "dead", dead=DeadLetter(DOCUMENT, reason))
                 results.append(result)
                 self._progress.add(result)
             finally:
@@ -157,7 +159,7 @@ class Worker:
             raise errors.exceptions[0] from errors
         return results
 
-    def _read(self, chunk: Chunk, table: pa.Table) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
+    def _read(self, chunk: Chunk, table: pa.Table) -> Iterator[tuple[int, Mapping[str, Any]]]:
         needed = table.select(list(self._graph.input_columns))
         for offset in range(0, chunk.rows, ROWS_PER_SLICE):
             for i, values in enumerate(as_rows(needed.slice(offset, ROWS_PER_SLICE))):

@@ -42,10 +42,10 @@ class Extract(ModelStep):
         return list(self.structure.notes)
 
     def questions(self, context: str = "") -> tuple[Question, ...]:
-        form = f"Answer with JSON that has these fields:\n{self.structure.description}"
+        form = f"Fill in these fields, as JSON:\n{self.structure.description}"
         return (
             Question(
-                instruction=self.header("Extract facts from the text.", form),
+                instruction=self.header("Read the text and extract facts in words from the text.", form),
                 constraint=self.structure.constraint,
                 sampling=Sampling(
                     max_tokens=self.max_tokens or self.structure.max_tokens,

@@ -29,7 +29,7 @@ def parse_json(text: str) -> Any:
     Raises:
         ValueError: the text is not such a value; one sentence that says why.
     """
-    decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_int=_integer)
     try:
         value = decoder.decode(text)
     except json.JSONDecodeError as error:
@@ -52,6 +52,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for index, name in enumerate(names) if name in names[:index])
         raise ValueError(f"the key {_shown(twice)} is there twice")
     return result
+
+
+def _integer(digits: str) -> int:
+    try:
+        return int(digits)
+    except ValueError:  # Python's own limit, 4,300 digits
+        raise ValueError(f"a number has more digits than can be read: {digits[:20]}...") from None
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -89,6 +96,10 @@ class Validator:
         """Prepare a schema that :func:`~headrace.operators.schemas.check_schema` let through."""
         draft = dialect(schema)
         return cls(draft(schema, format_checker=draft.FORMAT_CHECKER))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What jsonschema builds cannot be pickled, and a step travels to the worker that runs it.
+        return Validator.compile, (self._validator.schema,)
 
     def problem(self, value: Any, where: str = "") -> str | None:
         """What is wrong with a value, in one sentence for the model and for people; None if it is valid.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -12,26 +12,36 @@ from headrace.pipelines.checkpoint import Counts, chunk_schema
 from headrace.pipelines.plan import Chunk
 
 
-def as_rows(table: pa.Table) -> list[Mapping[str, Any] | str]:
-    """The rows of ``table`` as mappings; a row whose values are no Python values (text that is not UTF-8) is the
-    sentence that says so."""
-    if not table.num_columns:
-        return [{} for _ in range(table.num_rows)]
-    try:
-        return list(table.to_pylist())
-    except (UnicodeDecodeError, ValueError, OverflowError):
-        # One bad cell spoils the conversion of its whole column; row by row it spoils only its own.
-        return [_row(table, i) for i in range(table.num_rows)]
+def sound(table: pa.Table) -> tuple[pa.Table, dict[int, str]]:
+    """``table`` with null for every value that breaks its type (text that is not UTF-8), and the rows that had one.
 
+    One bad value would spoil the conversion of its whole column, and be written on into the output.
 
-def _row(table: pa.Table, i: int) -> Mapping[str, Any] | str:
-    values = {}
-    for name in table.column_names:
+    Returns:
+        The table, and for each bad row (counted from 0) a sentence that says which column it is.
+    """
+    bad: dict[int, str] = {}
+    for i, name in enumerate(table.column_names):
+        column = table.column(i)
         try:
-            values[name] = table[name][i].as_py()
-        except (UnicodeDecodeError, ValueError, OverflowError) as error:
-            return f"the column {name!r} cannot be read: {error}"
-    return values
+            column.validate(full=True)
+        except pa.ArrowInvalid:
+            if pa.types.is_dictionary(column.type):
+                column = column.cast(column.type.value_type)
+            places: list[int | None] = list(range(table.num_rows))
+            for row in range(table.num_rows):
+                try:
+                    column.slice(row, 1).combine_chunks().validate(full=True)
+                except pa.ArrowInvalid as error:
+                    places[row] = None
+                    bad.setdefault(row, f"the column {name!r} holds what is no {column.type}: {error}")
+            table = table.set_column(i, name, column.take(pa.array(places, pa.int64())))
+    return table, bad
+
+
+def as_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """The rows of a sound ``table`` as mappings."""
+    return table.to_pylist() if table.num_columns else [{} for _ in range(table.num_rows)]
 
 
 def count(results: Sequence[RowResult]) -> Counts:

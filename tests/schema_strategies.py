@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import Any
 
+from hypothesis import reject
 from hypothesis import strategies as st
 
 Schema = dict[str, Any]
@@ -101,63 +102,65 @@ def schemas(draw: st.DrawFn) -> Schema:
     return {**body, "$defs": {"tree": tree, "day": {"type": ["string", "null"], "format": "date"}}}
 
 
-def values(root: Mapping[str, Any], schema: Any = None, depth: int = 0) -> st.SearchStrategy[Any]:
-    """Values made to fit a schema. Not every one does (``allOf``, ``oneOf``, ``uniqueItems``): filter with a validator."""
-    schema = root if schema is None else schema
-    if depth > 6:
-        return st.nothing()
-    if schema is True or schema == {}:
-        return st.recursive(
-            scalars, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(names, inner, max_size=2)
-        )
-    if schema is False:
-        return st.nothing()
+@st.composite
+def values(draw: st.DrawFn, root: Mapping[str, Any]) -> Any:
+    """A value made to fit a schema. Not every one does (``allOf``, ``oneOf``, ``uniqueItems``): ask a validator."""
+    return _value(draw, root, root, 0)
+
+
+anything = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(names, inner, max_size=2), max_leaves=4
+)
+MAX_DEPTH = 12
+"""Where a recursive value stops growing: lists are empty from here on, and optional fields absent."""
+
+
+def _value(draw: st.DrawFn, root: Mapping[str, Any], schema: Any, depth: int) -> Any:
+    if schema is False or depth > 4 * MAX_DEPTH:
+        reject()
+    if schema is True or not schema.keys() - {"description", "$defs"}:
+        return draw(anything)
     if "$ref" in schema:
         target: Any = root
         for part in schema["$ref"].split("/")[1:]:
             target = target[part]
-        return values(root, target, depth + 1)
+        return _value(draw, root, target, depth + 1)
     if "enum" in schema:
-        return st.sampled_from(schema["enum"])
+        return draw(st.sampled_from(schema["enum"]))
     if "const" in schema:
-        return st.just(schema["const"])
+        return schema["const"]
     for key in ("anyOf", "oneOf"):
         if key in schema:
-            return st.one_of([values(root, branch, depth + 1) for branch in schema[key]])
+            return _value(draw, root, draw(st.sampled_from(schema[key])), depth + 1)
     if "allOf" in schema:
-        parts = [values(root, branch, depth + 1) for branch in schema["allOf"]]
-        return st.tuples(*parts).map(_union)
+        parts = [_value(draw, root, branch, depth + 1) for branch in schema["allOf"]]
+        if all(isinstance(part, dict) for part in parts):
+            return {name: value for part in parts for name, value in part.items()}
+        return parts[0]
     kinds = schema.get("type", "object")
-    kinds = [kinds] if isinstance(kinds, str) else kinds
-    return st.one_of([_typed(root, kind, schema, depth + 1) for kind in kinds])
-
-
-def _union(parts: tuple[Any, ...]) -> Any:
-    if all(isinstance(part, dict) for part in parts):
-        return {name: value for part in parts for name, value in part.items()}
-    return parts[0]
-
-
-def _typed(root: Mapping[str, Any], kind: str, schema: Schema, depth: int) -> st.SearchStrategy[Any]:
-    match kind:
+    match draw(st.sampled_from([kinds] if isinstance(kinds, str) else kinds)):
         case "null":
-            return st.none()
+            return None
         case "boolean":
-            return st.booleans()
+            return draw(st.booleans())
         case "integer":
             low, high = schema.get("minimum", -(2**63)), schema.get("maximum", 2**63 - 1)
             step = schema.get("multipleOf", 1)
-            return st.integers(math.ceil(low / step), high // step).map(lambda n: n * step)
+            return draw(st.integers(math.ceil(low / step), high // step)) * step
         case "number":
-            high = schema.get("maximum", schema.get("exclusiveMaximum", 1e15))
-            low = schema.get("minimum", schema.get("exclusiveMinimum", -1e15))
-            floats = st.floats(low, high, exclude_max="exclusiveMaximum" in schema, allow_nan=False)
-            return floats | st.integers(math.ceil(low), math.ceil(high) - 1)
+            return draw(_number(schema))
         case "string":
-            return _string(schema)
+            return draw(_string(schema))
         case "array":
-            return _array(root, schema, depth)
-    return _object(root, schema, depth)
+            return _array(draw, root, schema, depth + 1)
+    return _object(draw, root, schema, depth + 1)
+
+
+def _number(schema: Schema) -> st.SearchStrategy[float]:
+    high = schema.get("maximum", schema.get("exclusiveMaximum", 1e15))
+    low = schema.get("minimum", schema.get("exclusiveMinimum", -1e15))
+    floats = st.floats(low, high, exclude_max="exclusiveMaximum" in schema, allow_nan=False)
+    return floats | st.integers(math.ceil(low), math.ceil(high) - 1)
 
 
 def _string(schema: Schema) -> st.SearchStrategy[str]:
@@ -171,27 +174,23 @@ def _string(schema: Schema) -> st.SearchStrategy[str]:
     return st.text(min_size=schema.get("minLength", 0), max_size=min(schema.get("maxLength", 12), 12))
 
 
-def _array(root: Mapping[str, Any], schema: Schema, depth: int) -> st.SearchStrategy[list[Any]]:
-    prefix = schema.get("prefixItems", [])
-    first = st.tuples(*(values(root, item, depth) for item in prefix)).map(list)
-    rest = st.lists(
-        values(root, schema.get("items", {}), depth) if not prefix else st.nothing(),
-        min_size=schema.get("minItems", 0),
-        max_size=min(schema.get("maxItems", 3), 4) if not prefix else 0,
-    )
-    return first.flatmap(lambda head: rest.map(lambda tail: head + tail)) if prefix else rest
+def _array(draw: st.DrawFn, root: Mapping[str, Any], schema: Schema, depth: int) -> list[Any]:
+    if "prefixItems" in schema:
+        return [_value(draw, root, item, depth) for item in schema["prefixItems"]]
+    least = schema.get("minItems", 0)
+    most = max(least, min(schema.get("maxItems", 3), 3)) if depth < MAX_DEPTH else least
+    return [_value(draw, root, schema.get("items", {}), depth) for _ in range(draw(st.integers(least, most)))]
 
 
-def _object(root: Mapping[str, Any], schema: Schema, depth: int) -> st.SearchStrategy[dict[str, Any]]:
-    properties = schema.get("properties", {})
+def _object(draw: st.DrawFn, root: Mapping[str, Any], schema: Schema, depth: int) -> dict[str, Any]:
     required = schema.get("required", [])
-    fields = {name: values(root, item, depth) for name, item in properties.items()}
-    known = st.fixed_dictionaries(
-        {name: item for name, item in fields.items() if name in required},
-        optional={name: item for name, item in fields.items() if name not in required},
-    )
+    result = {
+        name: _value(draw, root, item, depth)
+        for name, item in schema.get("properties", {}).items()
+        if name in required or (depth < MAX_DEPTH and draw(st.booleans()))
+    }
     others = schema.get("additionalProperties", False)
-    if others is False:
-        return known
-    extra = st.dictionaries(st.sampled_from(["k1", "k2"]), values(root, others, depth), max_size=2)
-    return st.builds(lambda one, two: {**two, **one}, known, extra)
+    if others is not False and depth < MAX_DEPTH:
+        for name in draw(st.lists(st.sampled_from(["k1", "k2"]), unique=True)):
+            result[name] = _value(draw, root, others, depth)
+    return result

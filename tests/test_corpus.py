@@ -372,16 +372,6 @@ def test_a_damaged_page_names_the_rows_and_spares_other_row_groups(tmp_path: Pat
     assert reader.read(corpus.shards[0], 2000, 3000, ["t"])["t"].to_pylist() == texts[2000:]
 
 
-def test_text_that_is_not_utf8_is_unreadable_and_no_crash_later(tmp_path: Path) -> None:
-    texts = pa.array([b"fine", b"\xff\xfe", b"fine"]).view(pa.string())
-    put(tmp_path / "x.parquet", t=texts)
-    corpus = find_shards(str(tmp_path))
-    reader = ChunkReader(corpus.schema)
-    with pytest.raises(InputUnreadable, match="UTF8"):
-        reader.read(corpus.shards[0], 0, 3, ["t"])
-    assert reader.read(corpus.shards[0], 2, 3, ["t"])["t"].to_pylist() == ["fine"]
-
-
 def test_files_and_columns_are_not_mixed_up_when_ranges_alternate(tmp_path: Path) -> None:
     for name in "ab":
         put(
