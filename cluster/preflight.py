@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from headrace.cluster.engine_config import FAKE
@@ -166,12 +167,12 @@ def _main(request: Mapping[str, Any]) -> None:
 
 
 def _context_length(request: Mapping[str, Any]) -> int:
-    from transformers import AutoConfig
+    """Tokens that the model's configuration allows."""
+    from transformers.utils import cached_file
 
-    config = AutoConfig.from_pretrained(
-        request["model"], revision=request["revision"], trust_remote_code=request["trust_remote_code"]
-    )
-    return int(getattr(config.get_text_config(), "max_position_embeddings", UNKNOWN_LENGTH))
+    config = json.loads(Path(cached_file(request["model"], "config.json", revision=request["revision"])).read_text())
+    config |= config.get("text_config", {})
+    return int(config.get("max_position_embeddings", UNKNOWN_LENGTH))
 
 
 def unknown_arguments(engine: Mapping[str, Any]) -> list[str]:

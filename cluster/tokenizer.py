@@ -80,6 +80,24 @@ class HubTokenizer:
         return [start, *[self.encode("\n\n")] * (2 * shots + 1)]
 
 
+def _load(model: str, **options: Any) -> Any:
+    """What ``tokenizer.json`` describes, or else what Transformers makes of the other files.
+
+    The first needs no torch, which takes seconds of every start.
+    """
+    from transformers.utils import cached_file
+
+    options["local_files_only"] = Path(model).is_dir()
+    revision = options["revision"]
+    if cached_file(model, "tokenizer.json", revision=revision, _raise_exceptions_for_missing_entries=False):
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast.from_pretrained(model, **options)
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(model, **options)
+
+
 def _without_control(tokenizer: Any) -> Any:
     """A copy of a fast tokenizer that finds no control tokens in text; None for a tokenizer without a backend."""
     backend = getattr(tokenizer, "backend_tokenizer", None)

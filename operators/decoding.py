@@ -11,6 +11,7 @@ outcome against vLLM's own check.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -186,7 +187,8 @@ class _Decoder:
             name = place.rsplit("/", 1)[-1].replace("~", "_")
             name = "".join(char if char.isalnum() and char.isascii() else "_" for char in name) or "schema"
             taken = {*self.defs, *self._names.values()}
-            name = next(n for n in (name, *(f"{name}_{i}" for i in range(2, 10**6))) if n not in taken)
+            numbered = (f"{name}_{number}" for number in itertools.count(2))
+            name = next(free for free in itertools.chain([name], numbered) if free not in taken)
             self._names[id(target)] = name
             parts = [part.replace("~1", "/").replace("~0", "~") for part in place.split("/")[1:]]
             body = self.relax(target, tuple(parts), frozenset())

@@ -62,8 +62,13 @@ KEYWORDS = frozenset(
 )  # fmt: skip
 """JSON Schema, drafts 4 to 2020-12, with the three of OpenAPI that pydantic and others write."""
 
-QUIET = frozenset({"definitions", "deprecated", "example", "examples", "nullable", "readOnly", "title", "writeOnly"})
-"""Keywords whose misspelling changes nothing that headrace does."""
+QUIET = frozenset(
+    {
+        "$anchor", "$comment", "$dynamicAnchor", "$id", "$recursiveAnchor", "$schema", "$vocabulary", "default",
+        "definitions", "deprecated", "example", "examples", "if", "not", "nullable", "readOnly", "title", "writeOnly",
+    }
+)  # fmt: skip
+"""Keywords whose misspelling changes nothing that headrace does, and those too short to tell from another word."""
 
 
 def schema_of(model: type[BaseModel] | Mapping[str, Any] | object) -> Any:
@@ -151,7 +156,7 @@ def _misspelt(key: str) -> str | None:
     One slip in a short word, two in a long one: ``form``, ``constraints`` and ``_format`` are words of their own.
     """
     plain = key.replace("_", "").replace("-", "").lower()
-    if key in KEYWORDS or not plain.isalpha() or key.startswith(("_", "x-")):
+    if key in KEYWORDS or len(key) < 3 or not plain.lstrip("$").isalpha() or key.startswith(("_", "x-")):
         return None
     if plain in {word.lower() for word in QUIET}:
         return None

@@ -46,10 +46,10 @@ def leaves() -> st.SearchStrategy[Schema]:
     )
 
 
-def _objects(inner: st.SearchStrategy[Schema]) -> st.SearchStrategy[Schema]:
+def _objects(inner: st.SearchStrategy[Schema], fewest: int = 0) -> st.SearchStrategy[Schema]:
     @st.composite
     def build(draw: st.DrawFn) -> Schema:
-        properties = draw(st.dictionaries(names, inner, max_size=3))
+        properties = draw(st.dictionaries(names, inner, min_size=fewest, max_size=fewest + 3))
         schema: Schema = {"type": "object", "properties": properties}
         if draw(st.booleans()):
             schema["required"] = draw(st.lists(st.sampled_from(sorted(properties)), unique=True)) if properties else []
@@ -94,7 +94,9 @@ def _nested(inner: st.SearchStrategy[Schema]) -> st.SearchStrategy[Schema]:
 @st.composite
 def schemas(draw: st.DrawFn) -> Schema:
     """A schema with two definitions, one of them recursive."""
-    body = draw(st.recursive(leaves(), _nested, max_leaves=6))
+    anywhere = st.recursive(leaves(), _nested, max_leaves=4)
+    lists = _arrays(st.builds(lambda one: {"anyOf": [one, {"type": "null"}]}, leaves()))
+    body = draw(anywhere | _objects(leaves() | anywhere | lists, fewest=4))
     tree = {
         "type": "object",
         "properties": {"v": draw(leaves()), "kids": {"type": "array", "items": {"$ref": "#/$defs/tree"}}},
@@ -160,7 +162,8 @@ def _number(schema: Schema) -> st.SearchStrategy[float]:
     high = schema.get("maximum", schema.get("exclusiveMaximum", 1e15))
     low = schema.get("minimum", schema.get("exclusiveMinimum", -1e15))
     floats = st.floats(low, high, exclude_max="exclusiveMaximum" in schema, allow_nan=False)
-    return floats | st.integers(math.ceil(low), math.ceil(high) - 1)
+    least, most = math.ceil(low), math.ceil(high) - 1
+    return floats | st.integers(least, most) if least <= most else floats
 
 
 def _string(schema: Schema) -> st.SearchStrategy[str]:

@@ -93,11 +93,11 @@ def test_a_schema_too_deep_for_any_grammar_is_refused() -> None:
     "schema",
     [
         {},
-        {"type": "string", "x-mine": 1, "form": "f", "_format": "off", "constraints": []},
+        {"type": "string", "x-mine": 1, "form": "f", "_format": "off", "constraints": [], "id": "s", "note": ""},
         record(propertes={"type": "string"}, requried={"type": "string"}),
         {"enum": [{"requried": 1}]},
         {**record(a={}), "required": ["b"]},
-        {"$schema": "http://json-schema.org/draft-04/schema#", "type": "integer", "minimum": 1, "exclusiveMinimum": True},
+        {"$schema": "http://json-schema.org/draft-04/schema#", "minimum": 1, "exclusiveMinimum": True},
         {"$schema": "http://json-schema.org/draft-07/schema#", **record(a={"$ref": "#/definitions/a b"}),
          "definitions": {"a b": {"type": "string"}}},
         {**record(kids={"type": "array", "items": {"$ref": "#"}}), "$id": "https://e.org/tree"},
@@ -294,13 +294,14 @@ def test_what_a_grammar_pattern_matches_the_users_pattern_finds(pattern: str, da
     assert re.search(pattern, text)
 
 
-def leaves(error: ValidationError) -> Iterator[str]:
-    yield str(error.validator)
+def broken(error: ValidationError) -> Iterator[str]:
+    """The keywords that an error is about, and those that they stand in."""
+    yield from map(str, error.schema_path)
     for inner in error.context or ():
-        yield from leaves(inner)
+        yield from broken(inner)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data(), schemas())
 def test_only_what_a_note_says_is_left_to_the_final_check(data: st.DataObject, schema: dict[str, Any]) -> None:
     """What the grammar writes breaks the schema in no keyword that was not said."""
@@ -314,7 +315,7 @@ def test_only_what_a_note_says_is_left_to_the_final_check(data: st.DataObject, s
     assume(Draft202012Validator(decoding).is_valid(value))
     dropped = {note.split(": ", 1)[1].split()[0] for note in said}
     for error in Draft202012Validator(schema).iter_errors(value):
-        assert dropped.intersection(leaves(error)), (error.message, said, decoding)
+        assert dropped.intersection(broken(error)), (error.message, said, decoding)
 
 
 GRAMMARS = [
@@ -425,7 +426,7 @@ def test_a_problem_does_not_repeat_a_huge_value() -> None:
 
 def test_a_validator_can_be_sent_to_a_worker() -> None:
     validator = Validator.compile({"type": "integer"})
-    again: Validator = pickle.loads(pickle.dumps(validator))  # noqa: S301
+    again: Validator = pickle.loads(pickle.dumps(validator))
     assert again.problem("x") == validator.problem("x")
 
 
