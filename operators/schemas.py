@@ -19,7 +19,8 @@ from jsonschema.exceptions import best_match
 from jsonschema.validators import validator_for
 from pydantic import BaseModel
 
-from headrace.operators.decoding import decoding_schema, max_answer_tokens
+from headrace.operators.answer_tokens import max_answer_tokens
+from headrace.operators.decoding import decoding_schema
 from headrace.operators.describe import describe
 from headrace.operators.schema_nodes import (
     Node,
