@@ -18,7 +18,7 @@ class EngineConfig:
         model: a folder, a hub id, or :data:`FAKE`.
         args: engine arguments from the pipeline, passed to vLLM as they are.
         gpus: of one engine; 0 is the CPU.
-        threads: of one engine on a CPU; ``pin`` ties them to cores (only where the engine has the machine to itself).
+        threads: of one engine on a CPU.
         kv_gib: GiB for the KV cache on a CPU; a GPU's is what the weights leave free.
     """
 
@@ -28,5 +28,4 @@ class EngineConfig:
     args: Mapping[str, Any] = field(default_factory=dict)
     gpus: int = 0
     threads: int = 1
-    pin: bool = True
     kv_gib: int = 1

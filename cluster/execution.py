@@ -73,7 +73,6 @@ class Execution:
                     args=dict(pipeline.model_spec.engine),
                     gpus=allotment.gpus if checked.model != FAKE else 0,
                     threads=allotment.cpus,
-                    pin=allotment.pin,
                     kv_gib=allotment.kv_gib,
                 ),
                 output=store.uri,

@@ -26,7 +26,6 @@ class Allotment:
     most: int
     gpus: int
     cpus: int
-    pin: bool
     kv_gib: int
 
 
@@ -55,7 +54,7 @@ def allot(resources: Resources, *, cluster_gpus: int, node_cpus: int, local: boo
             f"has. Set resources.gpus to 0 for CPU engines, or name a cluster with --address."
         )
     if gpus:
-        return Allotment(least, most, gpus, resources.cpus or 1, False, 0)
+        return Allotment(least, most, gpus, resources.cpus or 1, 0)
     if local and resources.cpus and resources.cpus * least > node_cpus:
         raise UserError(
             f"resources: {least} worker(s) with {resources.cpus} core(s) each are more than the {node_cpus} that this "
@@ -67,7 +66,7 @@ def allot(resources: Resources, *, cluster_gpus: int, node_cpus: int, local: boo
     kv_gib = _kv_gib(resources, most if local else 1)
     if local and weights:
         _check_memory(least, weights, kv_gib)
-    return Allotment(least, most, 0, cpus, local and most == 1, kv_gib)
+    return Allotment(least, most, 0, cpus, kv_gib)
 
 
 def _kv_gib(resources: Resources, workers: int) -> int:

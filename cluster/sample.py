@@ -80,7 +80,6 @@ def _engine_config(checked: Checked) -> EngineConfig:
         args=dict(pipeline.model_spec.engine),
         gpus=allotment.gpus,
         threads=allotment.cpus,
-        pin=allotment.pin,
         kv_gib=allotment.kv_gib,
     )
 

@@ -26,14 +26,7 @@ class HubTokenizer:
     """A tokenizer in Transformers' format, from a folder or the hub's cache."""
 
     def __init__(self, model: str, revision: str | None = None, *, trust_remote_code: bool = False) -> None:
-        from transformers import AutoTokenizer
-
-        self._full: Any = AutoTokenizer.from_pretrained(
-            model,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            local_files_only=Path(model).is_dir(),
-        )
+        self._full: Any = _load(model, revision=revision, trust_remote_code=trust_remote_code)
         self._text: Any = _without_control(self._full)
         self.longest_token: int = max((len(token) for token in self._full.get_vocab()), default=1)
         self._frames: dict[int, list[list[int]]] = {}

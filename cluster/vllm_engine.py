@@ -16,6 +16,10 @@ from headrace.pipelines.engine import EngineDied, RequestRefused
 BLOCK_SIZE = 32
 """Tokens in a block of the prefix cache on a CPU, where vLLM's own 128 is longer than most headers."""
 
+IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+"""The model runs in the engine core's process, not in one more that takes 10 to 25 s to import everything again. vLLM
+prefers the other on CPUs, to set that process's OpenMP threads; ours are set before the core starts."""
+
 
 class VllmEngine:
     """One vLLM engine; construct it in a process with a ``__main__`` guard (its core is a process of its own)."""
@@ -118,7 +122,12 @@ def engine_args(config: EngineConfig) -> dict[str, Any]:
         args["tensor_parallel_size"] = config.gpus
     else:
         # Compiling takes minutes on a few cores and brings little there.
-        args |= {"enforce_eager": True, "block_size": BLOCK_SIZE, "dtype": cpu_dtype()}
+        args |= {
+            "enforce_eager": True,
+            "block_size": BLOCK_SIZE,
+            "dtype": cpu_dtype(),
+            "distributed_executor_backend": IN_PROCESS,
+        }
     return args | dict(config.args)
 
 
@@ -138,9 +147,6 @@ def set_environment(config: EngineConfig) -> None:
     if config.gpus:
         return
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.kv_gib)
-    if config.pin:
-        cores = sorted(os.sched_getaffinity(0))[: config.threads]
-        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cores))
-    else:
-        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
-        os.environ["OMP_NUM_THREADS"] = str(config.threads)
+    # What vLLM binds threads with works only in a process that it starts for that.
+    os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+    os.environ["OMP_NUM_THREADS"] = str(config.threads)

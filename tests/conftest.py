@@ -33,7 +33,10 @@ REVIEWS: dict[str, Any] = {
                 "name": "facts",
                 "schema": {
                     "type": "object",
-                    "properties": {"product": {"type": "string"}, "likes": {"type": "array", "items": {"type": "string"}}},
+                    "properties": {
+                        "product": {"type": "string"},
+                        "likes": {"type": "array", "items": {"type": "string"}},
+                    },
                     "required": ["product", "likes"],
                 },
             }
@@ -65,7 +68,10 @@ def corpus(tmp_path: Path) -> Callable[..., Path]:
         into.mkdir(parents=True, exist_ok=True)
         for i, texts in enumerate(shards):
             table = pa.table(
-                {"id": pa.array([f"{i}-{j}" for j in range(len(texts))], pa.string()), "text": pa.array(texts, pa.string())}
+                {
+                    "id": pa.array([f"{i}-{j}" for j in range(len(texts))], pa.string()),
+                    "text": pa.array(texts, pa.string()),
+                }
             )
             pq.write_table(table, into / f"shard-{i}.parquet")
         return into

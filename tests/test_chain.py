@@ -107,7 +107,9 @@ def test_an_invalid_answer_is_asked_again_with_another_seed_and_the_error(review
     assert second[2].temperature > 0
 
 
-@pytest.mark.parametrize(("fault", "reason", "tries"), [("invalid", "not JSON", 2), ("cut", "cut at", 2), ("refuse", "refused", 1)])
+@pytest.mark.parametrize(
+    ("fault", "reason", "tries"), [("invalid", "not JSON", 2), ("cut", "cut at", 2), ("refuse", "refused", 1)]
+)
 def test_a_row_that_stays_bad_is_a_dead_letter_with_what_others_answered(
     reviews: Make, fault: str, reason: str, tries: int
 ) -> None:
