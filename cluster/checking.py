@@ -29,13 +29,13 @@ def check_pipeline(pipeline: Pipeline, input: str | None) -> CheckReport:
     Raises:
         UserError: whatever is wrong.
     """
-    notes = tuple(note for step in pipeline.steps for note in step.notes())
     if input is None:
         fields = tuple(step_fields(pipeline))
+        notes = tuple(note for step in pipeline.steps for note in step.notes())
         model, revision, _, _ = check_model(pipeline)
         Preflight.begin(pipeline, model, revision).finish()
         return CheckReport(pipeline, model, fields, notes)
     checked = check(pipeline, input)
     Preflight.begin(pipeline, checked.model, checked.revision).finish()
     corpus = checked.corpus
-    return CheckReport(pipeline, checked.model, tuple(checked.schema), notes, len(corpus.shards), corpus.rows)
+    return CheckReport(pipeline, checked.model, tuple(checked.schema), checked.notes, len(corpus.shards), corpus.rows)

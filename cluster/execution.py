@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -136,9 +137,24 @@ def connect(address: str | None) -> bool:
     Raises:
         UserError: there is no cluster at ``address``.
     """
+    with _own_signals():
+        return _connect(address or os.environ.get("RAY_ADDRESS") or "local")
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep our handling of SIGTERM: Ray sets its own, which ends the process where it stands."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+
+
+def _connect(address: str) -> bool:
     import ray
 
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
     # Its C++ side writes to this terminal what its log files have, warnings of no use to a user among it.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_raylet_start_wait_time_s", str(START_SECONDS))

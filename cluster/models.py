@@ -162,7 +162,7 @@ def _check_folder(folder: Path, model: str) -> None:
         hint = ""
         if (folder / "adapter_config.json").is_file():
             hint = ". It holds a LoRA adapter: merge it into its base model first"
-        raise UserError(f"model {model!r}: the folder {folder} has no {', no '.join(missing)}{hint}")
+        raise UserError(f"model {model!r}: the folder {folder} lacks {', '.join(missing)}{hint}")
     for name in _CONFIGS:
         if (folder / name).is_file():
             _check_json_object(folder / name, model)

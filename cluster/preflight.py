@@ -5,10 +5,13 @@ The compiling happens in a process of its own: a grammar that takes for ever is 
 
 from __future__ import annotations
 
+import ast
 import difflib
 import json
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -21,13 +24,16 @@ from headrace.cluster.tokenizer import HubTokenizer
 from headrace.operators.base import Json, ModelStep, Text
 from headrace.pipelines.chain import prepare
 from headrace.pipelines.errors import UserError
-from headrace.pipelines.spec import Pipeline
+from headrace.pipelines.spec import Pipeline, Source
 
 COMPILE_SECONDS = 30.0
 """Time for all grammars of a pipeline; one that takes longer would stall the engine."""
 
 START_SECONDS = 90.0
 """Time for the process to start and to load the tokenizer, on a busy machine."""
+
+FAKE_LENGTH = 32_768
+"""Context of the fake engine."""
 
 UNKNOWN_LENGTH = 1 << 20
 """Context of a model whose configuration names none."""
@@ -49,7 +55,7 @@ def grammars(pipeline: Pipeline) -> list[Grammar]:
     found = []
     for i, step in enumerate(pipeline.steps):
         if isinstance(step, ModelStep):
-            where = f"steps[{i}].{step.kind} {step.name!r}"
+            where = pipeline.message(("steps", i, step.kind), repr(step.name))
             for question in step.questions():
                 match question.constraint:
                     case Json(schema=schema):
@@ -63,11 +69,11 @@ class Preflight:
     """The check, under way in a process of its own."""
 
     def __init__(
-        self, wanted: list[Grammar], process: subprocess.Popen[str] | None, request: str, seconds: float
+        self, model: str, wanted: list[Grammar], process: subprocess.Popen[str] | None, seconds: float
     ) -> None:
+        self._model = model
         self._wanted = wanted
         self._process = process
-        self._request = request
         self._seconds = seconds
 
     @classmethod
@@ -77,32 +83,38 @@ class Preflight:
         """Start checking ``pipeline`` for ``model`` (a folder, a hub id, or the fake one).
 
         Raises:
-            UserError: for the fake model, which needs no process, what :meth:`finish` would raise.
+            UserError: an engine argument that there is not; for the fake model, which needs no process, what
+                :meth:`finish` would raise.
         """
         wanted = grammars(pipeline)
+        length = _wanted_length(pipeline)
         if model == FAKE:
-            prepare(pipeline, BytesTokenizer(), int(str(pipeline.model_spec.engine.get("max_model_len", 32_768))))
-            return cls(wanted, None, "", seconds)
-        spec = pipeline.model_spec
-        request = json.dumps(
-            {
-                "model": model,
-                "revision": revision,
-                "trust_remote_code": spec.trust_remote_code,
-                "engine": dict(spec.engine),
-                "pipeline": pipeline.to_data(),
-                "folder": str(pipeline.folder or ""),
-                "grammars": [[g.where, g.kind, g.source] for g in wanted],
-            }
-        )
-        process = subprocess.Popen(
-            [sys.executable, "-m", "headrace.cluster.preflight"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        return cls(wanted, process, request, seconds)
+            prepare(pipeline, BytesTokenizer(), length or FAKE_LENGTH)
+            return cls(model, wanted, None, seconds)
+        if unknown := unknown_arguments(pipeline):
+            raise UserError("\n".join(unknown))
+        spec, source = pipeline.model_spec, pipeline.source
+        request = {
+            "model": model,
+            "revision": revision,
+            "trust_remote_code": spec.trust_remote_code,
+            "pipeline": pipeline.to_data(),
+            "source": source and [source.path, str(source.folder), list(source.lines.items())],
+            "seconds": seconds,
+            "grammars": [[g.where, g.kind, g.source] for g in wanted],
+        }
+        # A file and not a pipe: the process goes on by itself while the caller does something else.
+        with tempfile.TemporaryFile("w+") as file:
+            json.dump(request, file)
+            file.seek(0)
+            process = subprocess.Popen(
+                [sys.executable, "-m", "headrace.cluster.preflight"],
+                stdin=file,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        return cls(model, wanted, process, seconds)
 
     def finish(self) -> None:
         """Wait for the result.
@@ -114,19 +126,23 @@ class Preflight:
         if self._process is None:
             return
         try:
-            out, err = self._process.communicate(self._request, timeout=START_SECONDS + self._seconds)
+            out, err = self._process.communicate(timeout=START_SECONDS + self._seconds)
         except subprocess.TimeoutExpired:
             self._process.kill()
             out, err = self._process.communicate()
-            compiled = out.splitlines().count(DONE)
-            at = self._wanted[compiled].where if compiled < len(self._wanted) else "The pipeline"
             raise UserError(
-                f"{at}: its grammar did not compile within {self._seconds:.0f} s. Nested lists and texts with large "
-                f"bounds make grammars slow: lower maxItems and maxLength, or split the step."
+                f"The pipeline could not be checked against the model within {START_SECONDS + self._seconds:g} s: "
+                f"the tokenizer of {self._model!r} does not load, or this machine is too busy. Try again."
             ) from None
         except BaseException:
             self._process.kill()
             raise
+        if self._process.returncode == -signal.SIGALRM:
+            raise UserError(
+                f"{self._wanted[out.splitlines().count(DONE)].where}: its grammar did not compile within "
+                f"{self._seconds:g} s. Nested lists and texts with large bounds make grammars slow: lower maxItems and "
+                f"maxLength, or split the step."
+            )
         problems = [line for line in out.splitlines() if line != DONE]
         if problems:
             raise UserError("\n".join(problems))
@@ -136,14 +152,14 @@ class Preflight:
 
 def _main(request: Mapping[str, Any]) -> None:
     """Print a line for each problem, and :data:`DONE` for each grammar that compiles."""
-    if request["folder"]:
-        sys.path.insert(0, request["folder"])
     pipeline = Pipeline.model_validate(request["pipeline"])
-    tokenizer = HubTokenizer(request["model"], request["revision"], trust_remote_code=request["trust_remote_code"])
+    if request["source"]:
+        path, folder, lines = request["source"]
+        pipeline = pipeline.with_source(Source(path, Path(folder), {tuple(loc): line for loc, line in lines}))
+        sys.path.insert(0, folder)
     try:
-        for message in unknown_arguments(request["engine"]):
-            print(message, flush=True)
-        prepare(pipeline, tokenizer, request["engine"].get("max_model_len") or _context_length(request))
+        tokenizer = _tokenizer(request)
+        prepare(pipeline, tokenizer, _wanted_length(pipeline) or _context_length(request))
     except UserError as problem:
         print(problem, flush=True)
         return
@@ -151,6 +167,8 @@ def _main(request: Mapping[str, Any]) -> None:
         return
     import xgrammar
 
+    # Ends this process, in the middle of compiling too.
+    signal.setitimer(signal.ITIMER_REAL, request["seconds"])
     compiler = xgrammar.GrammarCompiler(xgrammar.TokenizerInfo.from_huggingface(tokenizer.vocabulary))
     for where, kind, source in request["grammars"]:
         try:
@@ -166,6 +184,14 @@ def _main(request: Mapping[str, Any]) -> None:
             )
 
 
+def _tokenizer(request: Mapping[str, Any]) -> HubTokenizer:
+    try:
+        return HubTokenizer(request["model"], request["revision"], trust_remote_code=request["trust_remote_code"])
+    except Exception as error:  # Transformers raises whatever its files make it raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"The tokenizer of the model {request['model']!r} does not load: {reason}") from error
+
+
 def _context_length(request: Mapping[str, Any]) -> int:
     """Tokens that the model's configuration allows."""
     from transformers.utils import cached_file
@@ -175,22 +201,44 @@ def _context_length(request: Mapping[str, Any]) -> int:
     return int(config.get("max_position_embeddings", UNKNOWN_LENGTH))
 
 
-def unknown_arguments(engine: Mapping[str, Any]) -> list[str]:
+def _wanted_length(pipeline: Pipeline) -> int | None:
+    """Tokens of context that the pipeline asks for itself."""
+    length = pipeline.model_spec.engine.get("max_model_len")
+    if length is not None and (not isinstance(length, int) or isinstance(length, bool) or length < 1):
+        problem = f"must be a number of tokens, 1 or more, not {length!r}"
+        raise UserError(pipeline.message(("model", "max_model_len"), problem))
+    return length
+
+
+def unknown_arguments(pipeline: Pipeline) -> list[str]:
     """A line for each engine argument that vLLM does not have; none where vLLM is not installed."""
-    if not engine or find_spec("vllm") is None:
-        return []
-    from dataclasses import fields
-
-    from vllm import AsyncEngineArgs
-
-    known = [field.name for field in fields(AsyncEngineArgs)]
+    engine = pipeline.model_spec.engine
+    known = engine_arguments() if engine else []
     lines = []
     for name in engine:
-        if name not in known:
+        if known and name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            lines.append(f"model: unknown engine argument {name!r}{hint}")
+            hint = f'; did you mean "{near[0]}"?' if near else ""
+            lines.append(pipeline.message(("model", name), f"there is no such engine argument in vLLM{hint}"))
     return lines
+
+
+def engine_arguments() -> list[str]:
+    """The names of vLLM's engine arguments; empty where vLLM is not installed, or keeps them elsewhere.
+
+    They are read out of its source text: importing it takes ten seconds and more.
+    """
+    spec = find_spec("vllm")
+    source = Path(spec.origin).parent / "engine" / "arg_utils.py" if spec and spec.origin else None
+    if source is None or not source.is_file():
+        return []
+    return [
+        field.target.id
+        for node in ast.parse(source.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef) and node.name in ("EngineArgs", "AsyncEngineArgs")
+        for field in node.body
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+    ]
 
 
 if __name__ == "__main__":

@@ -38,9 +38,10 @@ def sample_pipeline(pipeline: Pipeline, input: str, rows: int) -> list[Sampled]:
     places = spread(checked.corpus.shards, rows)
     if not places:
         raise UserError("The input has no rows.")
+    config = engine_config(checked)
     Preflight.begin(pipeline, checked.model, checked.revision).finish()
     print(f"headrace: starting the engine for {len(places)} rows", file=sys.stderr, flush=True)
-    engine = start_engine(_engine_config(checked))
+    engine = start_engine(config)
     try:
         chain = Chain(pipeline, engine, checked.columns, keep_raw=True)
         return asyncio.run(_run(chain, checked, places))
@@ -62,7 +63,7 @@ async def _run(chain: Chain, checked: Checked, places: Sequence[tuple[Shard, int
     return list(await asyncio.gather(*(one(shard, row) for shard, row in places)))
 
 
-def _engine_config(checked: Checked) -> EngineConfig:
+def engine_config(checked: Checked) -> EngineConfig:
     from importlib.util import find_spec
 
     pipeline = checked.pipeline

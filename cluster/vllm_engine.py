@@ -43,8 +43,9 @@ class VllmEngine:
         self._ids = itertools.count()
 
     async def complete(self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling) -> Completion:
+        from vllm.exceptions import VLLMClientError
         from vllm.inputs import TokensPrompt
-        from vllm.v1.engine.exceptions import EngineDeadError
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         params = self._params.get((constraint, sampling))
         if params is None:
@@ -56,7 +57,10 @@ class VllmEngine:
                 final = output
         except EngineDeadError as error:
             raise EngineDied(str(error)) from error
-        except (ValueError, TypeError) as error:
+        except EngineGenerateError as error:
+            # One request's trouble inside a living engine; what it was is the cause.
+            raise RequestRefused(f"{type(error.__cause__).__name__}: {error.__cause__}") from error
+        except (VLLMClientError, ValueError, TypeError) as error:
             raise RequestRefused(str(error)) from error
         answer = final.outputs[0]
         if answer.finish_reason not in ("stop", "length"):
@@ -82,6 +86,8 @@ class VllmEngine:
     def shutdown(self) -> None:
         """Stop the engine's processes."""
         self._llm.shutdown()
+        # Its finalizer needs modules that are gone by the time the interpreter would run it.
+        self._llm = None
 
 
 def sampling_params(constraint: Constraint, sampling: Sampling) -> Any:

@@ -31,6 +31,17 @@ MAX_LABELS = 128
 YES, NO = "yes", "no"
 
 
+def _as_label(value: object) -> str:
+    """The label that an item of a list stands for, as it would be written in a pipeline file."""
+    if value is None:
+        raise ValueError("a label is empty")
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise ValueError(f"a label must be text, not {value!r}")
+
+
 class Classify(ModelStep):
     """Choose one label (or, with ``many``, each label that applies).
 
@@ -57,14 +68,14 @@ class Classify(ModelStep):
     @classmethod
     def _as_mapping(cls, value: object) -> object:
         if isinstance(value, list | tuple):
-            labels = [str(label) for label in value]
+            labels = [_as_label(label) for label in value]
             twice = sorted({label for label in labels if labels.count(label) > 1})
             if twice:
                 raise ValueError(f"label {twice[0]!r} stands there twice")
             return dict.fromkeys(labels, "")
         if isinstance(value, Mapping):
             return {label: "" if text is None else text for label, text in value.items()}
-        return value
+        raise ValueError(f"must be a list of labels, or a mapping of labels to descriptions, not {value!r}")
 
     @field_validator("labels")
     @classmethod
@@ -87,7 +98,9 @@ class Classify(ModelStep):
         for i, example in enumerate(self.examples):
             answers = example.answer if self.many else [example.answer]
             if not isinstance(answers, list):
-                raise ValueError(f"examples[{i}].answer must be a list of labels, for this step may choose many")
+                raise ValueError(  # noqa: TRY004  (pydantic takes these)
+                    f"examples[{i}].answer must be a list of labels, for this step may choose many"
+                )
             for answer in answers:
                 if answer not in self.labels:
                     raise ValueError(

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import pyarrow as pa
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from headrace.operators.base import Answer, Completion, ModelStep, Question, Rejection, Sampling, Shot
 from headrace.operators.schemas import check_schema, schema_of
@@ -30,6 +30,12 @@ class Extract(ModelStep):
     @classmethod
     def _checked(cls, value: object) -> object:
         return check_schema(schema_of(value))
+
+    @model_validator(mode="after")
+    def _examples_fit(self) -> Extract:
+        if self.examples:
+            self.structure.check_examples(self.examples)
+        return self
 
     @cached_property
     def structure(self) -> Structure:

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import pyarrow as pa
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from headrace.operators.base import Answer, Completion, ModelStep, Question, Rejection, Sampling, Shot, Text
 from headrace.operators.extract import compact
@@ -34,6 +34,12 @@ class Generate(ModelStep):
     @classmethod
     def _checked(cls, value: object) -> object:
         return None if value is None else check_schema(schema_of(value))
+
+    @model_validator(mode="after")
+    def _examples_fit(self) -> Generate:
+        if self.examples and self.structure:
+            self.structure.check_examples(self.examples)
+        return self
 
     @cached_property
     def structure(self) -> Structure | None:

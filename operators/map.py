@@ -50,16 +50,44 @@ class Map(Step):
             module = importlib.import_module(module_name)
         except ImportError as error:
             raise ValueError(f"function: cannot import {module_name!r}: {error}") from error
+        except (Exception, SystemExit) as error:  # the user's module may raise anything
+            raise ValueError(
+                f"function: cannot import {module_name!r}: it raised {type(error).__name__}: {error}"
+            ) from error
         found = getattr(module, name, None)
         if not callable(found):
-            raise ValueError(f"function: {module_name!r} has no function {name!r}")
+            raise ValueError(f"function: {module_name!r} has no function {name!r}")  # noqa: TRY004
         return found  # type: ignore[no-any-return]
+
+    def _returned(self) -> Any:
+        """The function's return annotation; ``None`` where there is none, or none that can be known.
+
+        Raises:
+            ValueError: it does not take a row, or an annotation of it is no type.
+        """
+        function = self.callable
+        try:
+            signature = inspect.signature(function)
+        except (TypeError, ValueError):  # some builtins have none
+            return None
+        try:
+            signature.bind({})
+        except TypeError as error:
+            raise ValueError(
+                f"function: {self.function!r} must take one argument, the row, and takes {signature}"
+            ) from error
+        try:
+            return inspect.signature(function, eval_str=True).return_annotation
+        except Exception as error:  # an annotation is evaluated here, and may be anything
+            raise ValueError(
+                f"function: an annotation of {self.function!r} cannot be read: {type(error).__name__}: {error}"
+            ) from error
 
     @cached_property
     def _typed(self) -> tuple[Validator, Column]:
         schema = self.schema_
         if schema is None:
-            returned = inspect.signature(self.callable, eval_str=True).return_annotation
+            returned = self._returned()
             if returned in _SCHEMA_OF_TYPE:
                 schema = {"type": [_SCHEMA_OF_TYPE[returned], "null"]}
             elif isinstance(returned, type) and hasattr(returned, "model_json_schema"):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from headrace.operators.base import Answer, Completion, Json, Rejection
+from headrace.operators.base import Answer, Completion, Example, Json, Rejection
 from headrace.operators.columns import Column, column_for
 from headrace.operators.schemas import Validator, decoding_schema, describe, max_answer_tokens, parse_json
 
@@ -42,6 +42,17 @@ class Structure:
 
     def field(self) -> pa.Field:
         return pa.field(self.name, self.column.type)
+
+    def check_examples(self, examples: Sequence[Example]) -> None:
+        """See to it that worked examples show answers that would be accepted.
+
+        Raises:
+            ValueError: the first that would not, and why.
+        """
+        for i, example in enumerate(examples):
+            problem = self.validator.problem(example.answer)
+            if problem is not None:
+                raise ValueError(f"examples[{i}].answer does not fit the schema: {problem}")
 
     def read(self, completion: Completion) -> Answer | Rejection:
         """Parse, validate and convert; the reason of a rejection is one sentence."""

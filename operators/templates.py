@@ -175,6 +175,10 @@ def _refuse(tree: nodes.Template) -> None:
     for loop in tree.find_all(nodes.For):
         if loop.recursive:
             raise jinja2.TemplateSyntaxError("recursive loops cannot be used here", loop.lineno)
+    for attribute in tree.find_all(nodes.Getattr):
+        # The sandbox refuses it for each row; that it can never work is known here.
+        if attribute.attr.startswith("__") and attribute.attr.endswith("__"):
+            raise jinja2.TemplateSyntaxError(f"{attribute.attr!r} cannot be used here", attribute.lineno)
     for name in tree.find_all(nodes.Name):
         if name.name in ("self", "super"):
             raise jinja2.TemplateSyntaxError(f"{name.name!r} cannot be used here", name.lineno)

@@ -290,10 +290,12 @@ def _from_python(file: Path, name: str | None) -> Pipeline:
     try:
         spec.loader.exec_module(module)
     except ValidationError as error:
-        raise UserError(_listed(problems_of(error), Source(str(file), file.parent))) from error
+        line = _line_in(error, file)
+        lines: dict[Loc, int | str] = {(): line} if line else {}
+        raise UserError(_listed(problems_of(error), Source(str(file), file.parent, lines))) from error
     except UserError:
         raise
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         line = _line_in(error, file)
         raise UserError(f"{file}{f':{line}' if line else ''}: {type(error).__name__}: {error}") from error
     finally:

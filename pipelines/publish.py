@@ -8,6 +8,7 @@ a part of this generation is told from an older one.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
@@ -30,7 +31,7 @@ from headrace.pipelines.checkpoint import (
 from headrace.pipelines.corpus import fit, would_read
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.plan import FOLDER, Chunk, Plan, PlannedShard
-from headrace.pipelines.storage import Store, local_path
+from headrace.pipelines.storage import Store, local_path, nearest_folder
 
 ERRORS = "_errors"
 SUCCESS = "_SUCCESS"
@@ -53,6 +54,12 @@ def check_output_folder(store: Store, input_uri: str) -> None:
         raise UserError(
             f"The output folder {str(root)!r} is the input {input_uri!r} or lies inside it: the next run "
             "would read this run's answers as its input. Use an output folder beside the input."
+        )
+    above = nearest_folder(root)
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(
+            f"The output folder {str(root)!r} cannot be written: {str(above)!r} takes no files from this user. Use "
+            "another folder, or change its permissions."
         )
     names = [name for name in store.names() if not name.startswith(".")]
     if names and f"{FOLDER}/" not in names:

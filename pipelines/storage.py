@@ -116,7 +116,15 @@ def open_store(uri: str) -> Store:
     root = local_path(uri)
     if root.exists() and not root.is_dir():
         raise UserError(f"The output {str(root)!r} is a file. Name a folder, which may not exist yet.")
+    above = nearest_folder(root)
+    if not above.is_dir():
+        raise UserError(f"The output {str(root)!r} cannot be: {str(above)!r} is a file. Name a folder elsewhere.")
     return LocalStore(root)
+
+
+def nearest_folder(path: Path) -> Path:
+    """What is there of ``path``: itself, or else the nearest thing above it."""
+    return next(place for place in (path, *path.parents) if os.path.lexists(place))
 
 
 def local_path(uri: str) -> Path:

@@ -266,7 +266,7 @@ class TestPython:
             self.load("x = = 1")
 
     def test_a_wrong_pipeline_in_it_is_told_as_from_yaml(self) -> None:
-        with pytest.raises(UserError, match=r"p\.py: steps: needs at least 1"):
+        with pytest.raises(UserError, match=r"p\.py:3: steps: needs at least 1"):
             self.load("Pipeline(name='x', document='{{ a }}', steps=())")
 
 

@@ -1,0 +1,167 @@
+"""The command line, on the fake engine and without Ray: help, check, sample, schema, status."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from click.testing import Result
+from typer.testing import CliRunner
+
+from headrace import __version__
+from headrace.cluster.cli import app
+from tests.conftest import REVIEWS
+
+HEAVY = {"ray", "vllm", "torch", "transformers", "polars", "pyarrow", "pandas", "numpy", "pydantic", "jinja2", "yaml"}
+
+Write = Callable[..., Path]
+
+
+def headrace(*arguments: str) -> Result:
+    done = CliRunner().invoke(app, arguments)
+    assert done.exception is None or isinstance(done.exception, SystemExit), repr(done.exception)
+    return done
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> str:
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(yaml.safe_dump({**REVIEWS, "model": "default"}))
+    return str(file)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom headrace.cluster.cli import app\n"
+        f"try:\n    app({arguments})\nexcept SystemExit as end:\n    assert not end.code\n"
+        "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout
+    assert not set(done.stderr.split()) & HEAVY
+
+
+def test_version() -> None:
+    assert headrace("--version").stdout == f"headrace {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ([], ["run", "check", "sample", "status", "schema", "model"]),
+        (["run"], ["--input", "--output", "--model", "--limit", "--set", "--address", "Exit codes"]),
+        (["check"], ["--input", "--model", "--set"]),
+        (["sample"], ["--rows", "--documents", "--raw", "--json"]),
+        (["status"], ["OUTPUT"]),
+        (["schema"], ["JSON Schema"]),
+        (["model"], ["default"]),
+        (["model", "default"], ["made on first use"]),
+    ],
+)
+def test_help(command: list[str], says: list[str]) -> None:
+    done = headrace(*command, "--help")
+    assert done.exit_code == 0
+    assert not [word for word in says if word not in done.stdout]
+
+
+def test_schema_accepts_a_pipeline_file_and_refuses_a_misspelt_one() -> None:
+    schema = json.loads(headrace("schema").stdout)
+    jsonschema.validate(REVIEWS, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**REVIEWS, "keeep": ["id"]}, schema)
+
+
+def test_check_shows_the_columns_and_what_to_know(pipeline: str, corpus: Write) -> None:
+    alone = headrace("check", pipeline, "--model", "fake")
+    assert alone.exit_code == 0
+    assert "reviews: in order. Model: fake" in alone.stdout
+    assert "struct<product: string, likes: list<" in alone.stdout
+    assert "note: " in alone.stdout
+    assert "_shard" not in alone.stdout
+    with_input = headrace("check", pipeline, "--model", "fake", "--input", str(corpus(["a", "b"], ["c"])))
+    assert "Input: 3 rows in 2 files" in with_input.stdout
+    for column in ("_shard", "_row", "id", "opinion", "opinion_confidence", "facts", "summary"):
+        assert f"\n{column} " in with_input.stdout
+
+
+TEXTS = ["The first document.", "The second document. " * 50, None]
+
+
+def sampled(pipeline: str, source: Path, *more: str) -> str:
+    done = headrace("sample", pipeline, "--input", str(source), "--model", "fake", *more)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_sample_is_a_table(pipeline: str, corpus: Write) -> None:
+    out = sampled(pipeline, corpus(TEXTS))
+    assert "The first document." in out
+    assert "opinion: " in out
+    assert "facts: " in out
+    assert "the document is null" in " ".join(out.replace("│", " ").split())
+    assert out.endswith("2 answered, 0 filtered out, 1 dead letters\n")
+    assert "..." in out, "a long document is cut"
+    assert "raw answers" not in out
+
+
+def test_sample_shows_whole_documents_and_raw_answers_on_request(pipeline: str, corpus: Write) -> None:
+    source = corpus(TEXTS)
+    short, whole = (sampled(pipeline, source, *more).count("second") for more in ([], ["--documents"]))
+    assert whole == 50 > short
+    raw = sampled(pipeline, source, "--raw")
+    assert "raw answers" in raw
+    assert "facts: '{" in raw
+
+
+def test_sample_as_json_is_a_line_a_row(pipeline: str, corpus: Write) -> None:
+    rows: list[dict[str, Any]] = [json.loads(line) for line in sampled(pipeline, corpus(TEXTS), "--json").splitlines()]
+    assert [(row["_shard"], row["_row"], row["outcome"]) for row in rows] == [
+        ("shard-0.parquet", 0, "answered"),
+        ("shard-0.parquet", 1, "answered"),
+        ("shard-0.parquet", 2, "dead"),
+    ]
+    assert rows[0]["opinion"] in ("positive", "negative")
+    assert 0 <= rows[0]["opinion_confidence"] <= 1
+    assert set(rows[0]["facts"]) == {"product", "likes"}
+    assert rows[1]["document"] == TEXTS[1]
+    assert set(rows[0]["raw"]) >= {"opinion", "facts"}
+    assert rows[2]["dead_letter"]["reason"] == "the document is null"
+
+
+def test_sample_takes_as_many_rows_as_it_is_told_from_everywhere(pipeline: str, corpus: Write) -> None:
+    source = corpus(*[[f"{shard} {row}" for row in range(10)] for shard in range(3)])
+    rows = [json.loads(line) for line in sampled(pipeline, source, "--json", "-n", "3").splitlines()]
+    assert [row["_shard"] for row in rows] == ["shard-0.parquet", "shard-1.parquet", "shard-2.parquet"]
+    assert len(sampled(pipeline, source, "--json", "-n", "100").splitlines()) == 30
+
+
+def test_sample_writes_nothing(pipeline: str, corpus: Write, tmp_path: Path) -> None:
+    source = corpus(TEXTS)
+    before = sorted(tmp_path.rglob("*"))
+    sampled(pipeline, source)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_status_of_a_folder_that_is_no_output(tmp_path: Path) -> None:
+    done = headrace("status", str(tmp_path))
+    assert done.exit_code == 2
+    assert f"{str(tmp_path)!r} is no output of headrace" in done.stderr
+
+
+def test_status_of_an_output_without_rows(pipeline: str, corpus: Write, tmp_path: Path) -> None:
+    """The one output that needs no Ray: an input without rows."""
+    output = str(tmp_path / "output")
+    done = headrace("run", pipeline, "--input", str(corpus([])), "--output", output, "--model", "fake")
+    assert done.exit_code == 0
+    status = headrace("status", output)
+    assert status.exit_code == 0
+    assert "output: complete" in status.stdout
+    assert "0 of 0 done" in status.stdout

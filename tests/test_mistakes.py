@@ -1,0 +1,539 @@
+"""Every mistake that we could think of: exit code 2, what is wrong, where, what to do; nothing written or started."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from headrace.cluster.cli import app
+from headrace.cluster.preflight import Preflight
+from headrace.pipelines.errors import UserError
+from headrace.pipelines.loading import load_pipeline
+
+PIPELINE = """\
+name: reviews
+model: fake
+document: "{{ review }}"
+steps:
+  - classify: {name: opinion, labels: {positive: happy, negative: unhappy}}
+  - extract:
+      name: facts
+      schema: {type: object, properties: {product: {type: string}}, required: [product]}
+  - summarize: {name: summary, max_words: 40, when: "opinion = 'negative'"}
+keep: [id]
+"""
+LABELS = "{positive: happy, negative: unhappy}"
+SCHEMA = "{type: object, properties: {product: {type: string}}, required: [product]}"
+WHEN = "opinion = 'negative'"
+DOCUMENT = "{{ review }}"
+
+COLUMNS = "(there are: id, review, stars, meta, blob)"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An input and a place for pipeline files; messages name files as the user does, relative to where they are."""
+    monkeypatch.chdir(tmp_path)
+    # A Map's functions become importable from the pipeline's folder, and another test has another folder.
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    Path("input").mkdir()
+    table = pa.table(
+        {
+            "id": ["a", "b"],
+            "review": ["A good thing.", "A bad thing."],
+            "stars": [5, 1],
+            "meta": pa.array([{"lang": "en"}, {"lang": "de"}]),
+            "blob": pa.array([b"x", b"y"], pa.binary()),
+        }
+    )
+    pq.write_table(table, "input/reviews.parquet")
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def nothing_starts(folder: Path) -> Iterator[None]:
+    """No output is written, and no Ray started, whatever a test does."""
+    yield
+    assert not (folder / "output").exists()
+    ray = sys.modules.get("ray")
+    assert ray is None or not ray.is_initialized()
+
+
+def headrace(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def refusal(*arguments: str) -> str:
+    """The message with which the command refuses."""
+    done = headrace(*arguments)
+    assert done.exception is None or isinstance(done.exception, SystemExit), repr(done.exception)
+    assert done.exit_code == 2, done.output
+    assert "Traceback" not in done.stderr
+    assert "pydantic" not in done.stderr
+    assert done.stdout == ""
+    return done.stderr.partition("Error: ")[2].strip()
+
+
+def write(text: str = PIPELINE, name: str = "r.yaml") -> str:
+    Path(name).write_text(text)
+    return name
+
+
+def run(old: str = "", new: str = "", *more: str, input: str = "input", output: str = "output") -> str:
+    """The refusal of a run, with ``old`` replaced in the pipeline."""
+    assert old in PIPELINE
+    file = write(PIPELINE.replace(old, new, 1) if old else PIPELINE)
+    return refusal("run", file, "--input", input, "--output", output, *more)
+
+
+def test_the_pipeline_without_a_mistake_is_in_order() -> None:
+    assert headrace("check", write(), "--input", "input").exit_code == 0
+
+
+KEYS = "(keys: name, model, document, steps, keep, checkpoint_rows, too_long, max_error_rate, resources)"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("name: reviews\n", "", 'r.yaml:1: key "name" is missing'),
+        ('document: "{{ review }}"\n', "", 'r.yaml:1: key "document" is missing'),
+        ("name: facts", "", 'r.yaml:6: steps[1].extract: key "name" is missing'),
+        ("keep:", "keeep:", f'r.yaml:10: unknown key "keeep"; did you mean "keep"? {KEYS}'),
+        ("max_words", "max_word", 'r.yaml:9: steps[2].summarize: unknown key "max_word"; did you mean "max_words"?'),
+        ("classify", "clasify", 'r.yaml:5: steps[0]: unknown operator "clasify"; did you mean "classify"? (operators:'),
+        ("keep: [id]", "keep: id", "r.yaml:10: keep: must be a list, not 'id'"),
+        ("keep: [id]", "too_long: cut", 'r.yaml:10: too_long: must be "dead_letter" or "truncate", not \'cut\''),
+        ("keep: [id]", "max_error_rate: 5", "r.yaml:10: max_error_rate: must be 1.0 or less, not 5"),
+        ("keep: [id]", "checkpoint_rows: 0", "r.yaml:10: checkpoint_rows: must be 1 or more, not 0"),
+        ("max_words: 40", "max_tokens: 0", "r.yaml:9: steps[2].summarize.max_tokens: must be 1 or more, not 0"),
+    ],
+)
+def test_a_key_that_is_missing_or_misspelt_or_holds_what_it_cannot(old: str, new: str, message: str) -> None:
+    assert run(old, new).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("[good, bad, good]", "labels: label 'good' stands there twice"),
+        ("{good: a, bad: b, good: c}", 'labels: key "good" stands there twice (the first is on line 5): remove one'),
+        ("[good, Good]", "labels: labels 'good' and 'Good' differ only in case or spaces"),
+        ('["", bad]', "labels: a label is empty"),
+        ('{" ": a, bad: b}', "labels: a label is empty"),
+        ("[~, bad]", "labels: a label is empty"),
+        ("[[good], bad]", "labels: a label must be text, not ['good']"),
+        ("[good]", "labels: needs at least 2 (there are 1)"),
+        ("[]", "labels: needs at least 2 (there are 0)"),
+        ("good", "labels: must be a list of labels, or a mapping of labels to descriptions, not 'good'"),
+        (f"{LABELS}, examples: [{{document: d, answer: positve}}]",
+         ": examples[0].answer: unknown label 'positve' (labels: positive, negative)"),
+    ],
+)  # fmt: skip
+def test_labels(labels: str, message: str) -> None:
+    assert run(LABELS, labels).startswith(f"r.yaml:5: steps[0].classify{'' if message[0] == ':' else '.'}{message}")
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        ("5", "/: a schema is a mapping such as {type: object, properties: ...}, not 5"),
+        ("{type: objekt}", "/type: 'objekt' is not what JSON Schema allows here"),
+        ("{type: object, propertys: {}}", "/propertys: 'propertys' is no keyword of JSON Schema; write 'properties'"),
+        ("{properties: {a: {type: string, maxLenght: 5}}}", "/properties/a/maxLenght: 'maxLenght' is no keyword"),
+        ("{properties: {a: {pattern: '(a'}}}", "/properties/a: pattern '(a' is no regular expression"),
+        ("{properties: {a: {$ref: '#/$defs/b'}}}", "/properties/a: $ref '#/$defs/b' points to nothing"),
+        ("{properties: {a: {$ref: 'http://x.org/a'}}}", "/properties/a: $ref 'http://x.org/a' is remote"),
+        ("{properties: {a: {type: integer, minimum: 5, maximum: 1}}}", "/properties/a: no 64-bit integer lies between"),
+        ("facts.json", "there is no file "),
+    ],
+)
+def test_schemas(schema: str, message: str) -> None:
+    assert run(SCHEMA, schema).startswith(f"r.yaml:8: steps[1].extract.schema: {message}")
+
+
+@pytest.mark.parametrize("step", ["extract", "generate"])
+def test_an_example_that_does_not_fit_its_schema(step: str) -> None:
+    prompt = "\n      prompt: List them." if step == "generate" else ""
+    text = PIPELINE.replace("extract", step).replace(
+        SCHEMA, f"{SCHEMA}{prompt}\n      examples: [{{document: d, answer: {{product: 5}}}}]"
+    )
+    message = refusal("check", write(text))
+    assert message.startswith(f"r.yaml:6: steps[1].{step}: examples[0].answer does not fit the schema: ")
+    assert "product" in message
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ reveiw }}", f'unknown column "reveiw"; did you mean "review"? {COLUMNS}'),
+        ("{{ meta.lnag }}", 'unknown field "lnag"; did you mean "lang"? (there are: lang) in "meta"'),
+        ("{{ blob }}", 'the column "blob" is binary, and a document is text: decode it first'),
+        ("{{ review }", "the template: unexpected '}'"),
+        ("{% if review %}x", "the template: Unexpected end of template."),
+        ("{{ review | uper }}", "the template: No filter named 'uper'"),
+        ("The same for all.", "reads no column: it would be the same for every row; write {{ column }} into it"),
+        ("{{ review.__class__.__mro__ }}", "the template: '__class__' cannot be used here"),
+        ("{{ cycler.__init__.__globals__.os.popen('id') }}", "the template: '__init__' cannot be used here"),
+        ("{% include '/etc/passwd' %}", "the template: include cannot be used here"),
+    ],
+)
+def test_templates(template: str, message: str) -> None:
+    found = run(DOCUMENT, template)
+    assert found.startswith("r.yaml:3: document: ")
+    assert message in found or "__" in template
+
+
+def test_a_template_of_a_step() -> None:
+    found = run("max_words: 40", 'instruction: "About {{ facts.produkt }} and {{ opinon }}."')
+    assert 'steps[2].summarize.instruction: unknown field "produkt"; did you mean "product"?' in found
+    assert 'steps[2].summarize.instruction: unknown column or earlier step "opinon"; did you mean "opinion"?' in found
+
+
+@pytest.mark.parametrize(
+    ("when", "message"),
+    [
+        ("opinion = = 'negative'", "is no Polars SQL expression"),
+        ("", "is empty"),
+        ("opinon = 'negative'", 'unknown column or earlier step "opinon"; did you mean "opinion"?'),
+        ("stars = 'many'", "\"stars = 'many'\" does not fit its columns: cannot compare string with numeric type"),
+        ("opinion > 5", "'opinion > 5' does not fit its columns: cannot compare string with numeric type"),
+        ("opinion = 'negativ'", 'step "opinion": unknown label "negativ"; did you mean "negative"?'),
+        ("opinion in ('negativ')", 'step "opinion": unknown label "negativ"; did you mean "negative"?'),
+        ("stars + 1", "'stars + 1' gives a number, not true or false"),
+        ("max(stars) > 2", "looks at more than one row"),
+        ("summary is null", 'reads "summary", which is this step\'s own answer'),
+    ],
+)
+def test_conditions(when: str, message: str) -> None:
+    found = run(WHEN, when)
+    assert found.startswith("r.yaml:9: steps[2].summarize.when: ")
+    assert message in found
+
+
+def test_a_filter_that_says_neither_yes_nor_no() -> None:
+    found = run("  - summarize", '  - filter: {name: good, where: "stars"}\n  - summarize')
+    assert found == "r.yaml:9: steps[2].filter.where: 'stars' gives a number, not true or false"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (f"{LABELS}", f'{LABELS}, when: "summary is null"',
+         'r.yaml:5: steps[0].classify.when: reads "summary", which a later step answers: move that one up'),
+        ("name: facts", "name: opinion",
+         'r.yaml:7: steps[1].extract.name: two steps are called "opinion": each needs a name of its own'),
+        ("name: facts", "name: id",
+         'r.yaml:7: steps[1].extract.name: step "id" gives the column "id", which `keep` carries along'),
+        ("name: facts", "name: my facts", "r.yaml:7: steps[1].extract.name: must be letters, digits and _,"),
+        ("keep: [id]", "keep: [id, starz]", 'r.yaml:10: keep: unknown column "starz"; did you mean "stars"? (there'),
+        ("keep: [id]", "keep: [id, id]", 'r.yaml:10: keep: column "id" stands there twice'),
+    ],
+)  # fmt: skip
+def test_steps_and_columns_that_do_not_go_together(old: str, new: str, message: str) -> None:
+    assert run(old, new).startswith(message)
+
+
+FUNCTIONS = {
+    "fine.py": "x = 1\ndef nothing() -> int: ...\ndef odd(row) -> 'Foo': ...\n",
+    "raises.py": "1 / 0\n",
+    "does_not_parse.py": "def f(:\n",
+    "leaves.py": "raise SystemExit(3)\n",
+}
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("nowhere_at_all:f", "cannot import 'nowhere_at_all': No module named 'nowhere_at_all'"),
+        ("fine:f", "'fine' has no function 'f'"),
+        ("fine:x", "'fine' has no function 'x'"),
+        ("fine:nothing", "'fine:nothing' must take one argument, the row, and takes () -> int"),
+        ("fine:odd", "an annotation of 'fine:odd' cannot be read: NameError: name 'Foo' is not defined"),
+        ("raises:f", "cannot import 'raises': it raised ZeroDivisionError"),
+        ("does_not_parse:f", "cannot import 'does_not_parse': it raised SyntaxError"),
+        ("leaves:f", "cannot import 'leaves': it raised SystemExit: 3"),
+        ("fine.nothing", "must look like \"package.module:name\", not 'fine.nothing'"),
+    ],
+)
+def test_functions(command: str, function: str, message: str) -> None:
+    for name, text in FUNCTIONS.items():
+        write(text, name)
+    for module in ("fine", "raises", "does_not_parse", "leaves"):
+        sys.modules.pop(module, None)
+    file = write(PIPELINE.replace("  - summarize", f'  - map: {{name: n, function: "{function}"}}\n  - summarize'))
+    arguments = ["--input", "input", "--output", "output"] if command == "run" else []
+    found = refusal(command, file, *arguments)
+    assert found.startswith("r.yaml:9: steps[2].map")
+    assert message in found
+
+
+def cut_in_half(file: Path) -> None:
+    file.write_bytes(Path("input/reviews.parquet").read_bytes()[:500])
+
+
+@pytest.mark.parametrize(
+    ("input", "make", "message"),
+    [
+        ("nothing", None, "The input 'nothing' does not exist."),
+        ("other", Path.mkdir, "The input 'other' has no file that ends with .parquet"),
+        ("input/*.pq", None, "The input 'input/*.pq' has no file that matches"),
+        ("a.parquet", lambda f: f.write_text("a,b\n1,2\n"), "is not a Parquet file: it begins with b'a,b"),
+        ("a.parquet", cut_in_half, "is cut off: it begins as Parquet and has no footer"),
+        ("a.parquet", Path.touch, "is empty: 0 bytes, not even a Parquet footer"),
+        ("s3://bucket/folder", None, "s3:// is not supported yet, only local paths and file:// URIs are."),
+        ("", None, "A path is empty."),
+    ],
+)
+def test_inputs(input: str, make: Callable[[Path], object] | None, message: str) -> None:
+    if make is not None:
+        make(Path(input))
+    for command in (["run", write(), "--output", "output"], ["check", write()], ["sample", write()]):
+        assert message in refusal(*command, "--input", input)
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("other", "holds something that headrace has not made: 'notes.txt'. Use an empty folder"),
+        ("input", "is the input 'input' or lies inside it"),
+        ("input/output", "is the input 'input' or lies inside it"),
+        ("r.yaml", "is a file. Name a folder, which may not exist yet."),
+        ("r.yaml/output", "r.yaml' is a file. Name a folder elsewhere."),
+        ("s3://bucket/output", "s3:// is not supported yet"),
+        ("", "A path is empty."),
+    ],
+)
+def test_outputs(output: str, message: str) -> None:
+    Path("other").mkdir()
+    Path("other/notes.txt").write_text("Mine.")
+    assert message in run(output=output)
+    assert os.listdir("other") == ["notes.txt"]
+    assert os.listdir("input") == ["reviews.parquet"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_output_folder_that_cannot_be_written(folder: Path) -> None:
+    Path("mine").mkdir(mode=0o555)
+    assert "takes no files from this user" in run(output="mine/output")
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("./nothing", "model './nothing': no such folder. Write 'default'"),
+        ("r.yaml", "model 'r.yaml' is a file"),
+        ("empty", "lacks config.json, a tokenizer (one of "),
+        ("s3://bucket/model", "addresses are not taken"),
+        (
+            "nobody/no-such-model",
+            "HF_HUB_OFFLINE is set, so the hub is not asked. Download it where there is a network",
+        ),
+    ],
+)
+def test_models(model: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # it reads HF_HUB_OFFLINE=1 once, when imported
+    Path("empty").mkdir()
+    assert message in run("", "", "--model", model)
+
+
+def test_a_model_that_is_incomplete() -> None:
+    Path("half").mkdir()
+    write('{"model_type": "llama"}', "half/config.json")
+    write("{}", "half/tokenizer.json")
+    assert "the folder" in (found := run("model: fake", "model: half"))
+    assert "lacks weights (*.safetensors or *.bin)" in found
+    write("version https://git-lfs.github.com/spec/v1", "half/model.safetensors")
+    assert "perhaps a Git LFS pointer" in run("model: fake", "model: half")
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("[fake]", "r.yaml:2: model: "),
+        ("{ids: fake}", 'r.yaml:2: model: key "id" is missing'),
+        ("{id: fake, enable_prefix_caching: false}", "r.yaml:2: model.engine: \"enable_prefix_caching\" is set by"),
+        ("{id: fake, max_model_len: many}", "r.yaml:2: model.max_model_len: must be a number of tokens"),
+    ],
+)  # fmt: skip
+def test_settings_of_the_model(model: str, message: str) -> None:
+    assert run("model: fake", f"model: {model}").startswith(message)
+
+
+def test_a_prompt_that_leaves_no_room_for_a_document() -> None:
+    found = run("model: fake", "model: {id: fake, max_model_len: 64}")
+    assert "steps[0].classify" in found
+    assert "which leaves no room for a document in the model's 64" in found
+
+
+@pytest.mark.parametrize(
+    ("resources", "message"),
+    [
+        ("{workers: 0}", "resources.workers: must be a number of engines (1 or more) or [least, most], not 0"),
+        ("{workers: [3, 1]}", "resources.workers: least is more than most"),
+        ("{gpus: -1}", "resources.gpus: must be 0 or more, not -1"),
+        ("{memory: lots}", "resources.memory: must be a size such as \"4GiB\" or \"512MB\", not 'lots'"),
+        ("{memroy: 4GiB}", 'resources: unknown key "memroy"; did you mean "memory"?'),
+    ],
+)  # fmt: skip
+def test_resources(resources: str, message: str) -> None:
+    assert run("keep: [id]", f"resources: {resources}").startswith(f"r.yaml:10: {message}")
+
+
+@pytest.mark.parametrize(
+    ("resources", "message"),
+    [
+        ("{gpus: 99}", "1 worker(s) with 99 GPU(s) each are more than the "),
+        ("{gpus: 0, cpus: 9999}", "1 worker(s) with 9999 core(s) each are more than the "),
+    ],
+)
+def test_more_than_the_machine_has(resources: str, message: str) -> None:
+    text = PIPELINE.replace("keep: [id]", f"resources: {resources}")
+    assert message in refusal("sample", write(text), "--input", "input")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--limit", "0"], "Invalid value for '--limit': Input should be greater than or equal to 1"),
+        (["--limit", "some"], "Invalid value for '--limit'"),
+        (["--set", "steps[9].seed=1"], "there is no steps[9] (steps: [0] opinion, [1] facts, [2] summary)"),
+        (["--set", "steps.opinon.seed=1"], 'no step is called "opinon"; did you mean "opinion"?'),
+        (["--set", "foo=1"], '--set foo=1: unknown key "foo" (keys: '),
+        (["--set", "steps[0].max_tokens=x"], "steps[0].classify.max_tokens: must be a whole number, not 'x'"),
+        (["--set", "resources.workers"], "needs a value, as in --set resources.workers=2"),
+        (["--set", "keep=[reveiw]"], 'keep: unknown column "reveiw"; did you mean "review"?'),
+        (["--wrokers", "2"], "No such option: --wrokers"),
+    ],
+)
+def test_options(arguments: list[str], message: str) -> None:
+    assert message in run("", "", *arguments)
+
+
+def test_what_is_not_given() -> None:
+    assert "Missing option '--input'" in refusal("run", write(), "--output", "output")
+    assert "Missing option '--output'" in refusal("run", write(), "--input", "input")
+    assert "Missing argument 'PIPELINE'" in refusal("run", "--input", "input", "--output", "output")
+    assert "No such command 'runn'" in refusal("runn")
+
+
+def bad(text: str) -> str:
+    return f"from headrace import Classify, Pipeline\n{text}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("nothing.yaml", None, "nothing.yaml: there is no such file: a pipeline is a .yaml, .yml, .json or .py file"),
+        ("input", None, "input: is a folder: a pipeline is a .yaml"),
+        ("r.txt", "name: x", "r.txt: a pipeline is a .yaml"),
+        ("r.yaml", "", "r.yaml: a pipeline is a mapping (name, document, steps...), and this file is empty"),
+        ("r.yaml", "- a\n", "r.yaml: a pipeline is a mapping (name, document, steps...), and this file is a list"),
+        ("r.yaml", "a: [b\nc: d", "r.yaml:2: not YAML: "),
+        ("r.yaml", "name: a\n\tb: c\n", "r.yaml:2: not YAML: "),
+        ("r.json", '{"name": }', "r.json:1: not JSON: "),
+        ("r.py", "x = 1\n", "r.py: defines no pipeline: assign a headrace.Pipeline to a name"),
+        ("r.py", "import nowhere_at_all\n", "r.py:1: ModuleNotFoundError: No module named 'nowhere_at_all'"),
+        ("r.py", "x = 1\nx = = 1\n", "r.py:2: SyntaxError"),
+        ("r.py", "x = 1\nraise SystemExit(0)\n", "r.py:2: SystemExit: 0"),
+        ("r.py", bad("Classify(name='a', labels=['x'])"), "r.py:2: labels: needs at least 2 (there are 1)"),
+    ],
+)
+def test_pipeline_files(name: str, text: str | None, message: str) -> None:
+    if text is not None:
+        write(text, name)
+    assert refusal("run", name, "--input", "input", "--output", "output").startswith(message)
+    assert refusal("check", name).startswith(message)
+
+
+def test_a_folder_that_is_no_output() -> None:
+    assert refusal("status", "nothing") == "'nothing' is no output of headrace: there is no plan in it."
+    assert refusal("status", "input") == "'input' is no output of headrace: there is no plan in it."
+
+
+def test_all_mistakes_of_a_file_are_told_at_once() -> None:
+    lines = run("keep: [id]", "keeep: [id]\nmax_error_rate: 2\nresources: {workers: 0}").splitlines()
+    assert [re.match(r"r\.yaml:\d+", line)[0] for line in lines] == ["r.yaml:10", "r.yaml:11", "r.yaml:12"]  # type: ignore[index]
+
+
+def test_zero_rows_are_no_mistake() -> None:
+    table = pq.read_table("input/reviews.parquet")
+    pq.write_table(table.slice(0, 0), "input/reviews.parquet")
+    assert headrace("check", write(), "--input", "input").exit_code == 0
+    assert headrace("run", write(), "--input", "input", "--output", "empty").exit_code == 0
+    assert Path("empty/_SUCCESS").exists()
+
+
+def test_the_command_itself_says_it_in_one_line_and_leaves_nothing() -> None:
+    before = {path.name for path in Path().iterdir()} | {"r.yaml"}
+    done = subprocess.run(
+        [sys.executable, "-m", "headrace.cluster.cli", "run", write(PIPELINE.replace("{{ review }}", "{{ text }}")),
+         "--input", "input", "--output", "output"],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == f'Error: r.yaml:3: document: unknown column "text" {COLUMNS}'
+    assert "starting" not in done.stderr
+    assert {path.name for path in Path().iterdir()} == before
+
+
+# -- with the tokenizer of the real model: the engine's own grammar compiler, and no engine ----------------------
+
+
+@pytest.fixture(scope="module")
+def default_model() -> str:
+    pytest.importorskip("vllm")
+    from headrace.cluster.models import default_model
+
+    return str(default_model())
+
+
+@pytest.mark.engine
+def test_engine_arguments_that_vllm_does_not_have(default_model: str) -> None:
+    found = run("model: fake", "model: {id: default, dtpye: half, enforce_egaer: true}")
+    assert found.splitlines() == [
+        'r.yaml:2: model.dtpye: there is no such engine argument in vLLM; did you mean "dtype"?',
+        'r.yaml:2: model.enforce_egaer: there is no such engine argument in vLLM; did you mean "enforce_eager"?',
+    ]
+
+
+@pytest.mark.engine
+def test_more_memory_than_the_machine_has(default_model: str) -> None:
+    text = f"{PIPELINE}resources: {{gpus: 0, memory: 9999GiB}}\n"
+    found = refusal("sample", write(text), "--input", "input", "--model", "default")
+    assert "9999 for the KV cache" in found
+    assert "Set resources.memory lower" in found
+
+
+@pytest.mark.engine  # about 7 s
+def test_a_grammar_that_takes_too_long_is_given_up_and_named(default_model: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(UserError, match=r"r\.yaml:6: steps\[1\]\.extract: .*did not compile within 0\.001 s") as caught:
+        Preflight.begin(load_pipeline(write()), default_model, seconds=0.001).finish()
+    assert "lower maxItems and maxLength" in str(caught.value)
+    assert time.monotonic() - started < 90
+
+
+@pytest.mark.engine  # about 7 s
+def test_a_model_whose_tokenizer_is_broken_is_named(default_model: str, folder: Path) -> None:
+    for file in Path(default_model).iterdir():
+        if file.name != "tokenizer.json":
+            (folder / "model").mkdir(exist_ok=True)
+            (folder / "model" / file.name).symlink_to(file)
+    (folder / "model" / "tokenizer.json").write_text('{"version": "1.0"}')
+    found = refusal("check", write(), "--model", "model")
+    assert found.startswith("The tokenizer of the model ")
+    assert "does not load: " in found

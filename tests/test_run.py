@@ -1,0 +1,228 @@
+"""Runs on Ray with the fake engine: every row accounted for, resumed after any death, published whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import psutil
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+HEADRACE = [sys.executable, "-m", "headrace.cluster.cli"]
+
+Write = Callable[..., Path]
+
+
+class Case:
+    """A pipeline file, an input and an output, and the command that runs them."""
+
+    def __init__(self, folder: Path, source: Path, pipeline: dict[str, Any], engine: dict[str, Any]) -> None:
+        self.source = source
+        self.output = folder / "output"
+        self.log = folder / "asked.jsonl"
+        self.file = folder / "pipeline.yaml"
+        model = {"id": "fake", "log": str(self.log), **engine}
+        self.file.write_text(yaml.safe_dump({**pipeline, "model": model}))
+
+    def command(self, *more: str) -> list[str]:
+        return [*HEADRACE, "run", str(self.file), "--input", str(self.source), "--output", str(self.output), *more]
+
+    def run(self, *more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(self.command(*more), capture_output=True, text=True, timeout=300, check=False)
+
+    def start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(self.command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def asked(self) -> list[str]:
+        """The prompts of all requests, by all engines there ever were."""
+        return [json.loads(line)["prompt"] for line in self.log.read_text().splitlines()] if self.log.exists() else []
+
+    def chunks(self) -> list[Path]:
+        return sorted(self.output.glob("_headrace/chunks/*/*/*.parquet"))
+
+    def wait_for_chunks(self, number: int, process: subprocess.Popen[str]) -> None:
+        for _ in range(1200):
+            if len(self.chunks()) >= number:
+                return
+            assert process.poll() is None, process.stdout and process.stdout.read()
+            time.sleep(0.1)
+        raise AssertionError("no chunks were committed in two minutes")
+
+    def check_complete(self) -> pl.DataFrame:
+        """Each input row once in the output or once among the dead letters; returns the output."""
+        wanted = Counter(
+            (path.name, row) for path in self.source.glob("*.parquet") for row in range(pq.read_metadata(path).num_rows)
+        )
+        answers = pl.read_parquet(self.output / "*.parquet")
+        dead = [
+            (row["_shard"], row["_row"])
+            for path in (self.output / "_errors").glob("*.parquet")
+            for row in pq.read_table(path).to_pylist()
+        ]
+        rows = [*zip(answers["_shard"].to_list(), answers["_row"].to_list(), strict=True), *dead]
+        assert Counter(rows) == wanted
+        assert (self.output / "_SUCCESS").exists()
+        return answers
+
+
+@pytest.fixture
+def case(tmp_path: Path, corpus: Write) -> Callable[..., Case]:
+    def make(*shards: list[str | None], engine: dict[str, Any] | None = None, **changes: Any) -> Case:
+        from tests.conftest import REVIEWS
+
+        return Case(tmp_path, corpus(*shards), {**REVIEWS, **changes}, engine or {})
+
+    return make
+
+
+def texts(shard: int, rows: int) -> list[str | None]:
+    return [f"document {shard} {row}." for row in range(rows)]
+
+
+@pytest.fixture
+def no_orphans() -> Iterator[None]:
+    """No process of ours is left when the test is over: an orphaned engine would hold memory and cores for ever."""
+    before = {process.pid for process in psutil.process_iter()}
+    yield
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        left = [
+            process
+            for process in psutil.process_iter(["cmdline", "name"])
+            if process.pid not in before
+            and any(word in " ".join(process.info["cmdline"] or []) for word in ("ray::", "raylet", "gcs_server", "VLLM"))
+        ]
+        if not left:
+            return
+        time.sleep(1)
+    raise AssertionError(f"left behind: {[process.info for process in left]}")
+
+
+def test_a_run_answers_every_row_and_readers_see_whole_parts_only(case: Callable[..., Case]) -> None:
+    it = case(texts(0, 25), [*texts(1, 5), None, ""], [], texts(3, 1))
+    done = it.run()
+    assert done.returncode == 0, done.stderr
+    answers = it.check_complete()
+    assert answers.columns[:3] == ["_shard", "_row", "id"]
+    assert "text" not in answers.columns, "what makes up the document is not carried along"
+    assert answers.height == 31
+    assert ds.dataset(it.output).count_rows() == 31
+    assert "2 dead letters" in done.stdout
+    dead = pl.read_parquet(it.output / "_errors" / "*.parquet")
+    assert sorted(dead["_reason"]) == ["the document is empty", "the document is null"]
+    assert "part-00003" in " ".join(path.name for path in it.output.glob("*.parquet"))
+
+    asked = len(it.asked())
+    again = it.run()
+    assert again.returncode == 0
+    assert "complete already" in again.stdout
+    assert len(it.asked()) == asked
+
+
+def test_too_many_dead_letters_end_with_3_and_keep_what_is_committed(case: Callable[..., Case]) -> None:
+    it = case([*texts(0, 30), *[None] * 30], max_error_rate=0.01)
+    done = it.run()
+    assert done.returncode == 3, done.stderr
+    assert "Too many dead letters" in done.stdout
+    assert it.chunks()
+    assert not (it.output / "_SUCCESS").exists()
+    accepted = it.run("--set", "max_error_rate=0.6")
+    assert accepted.returncode == 0, accepted.stderr
+    it.check_complete()
+
+
+def kill_driver(process: subprocess.Popen[str], _: Case) -> None:
+    process.kill()
+
+
+def interrupt(process: subprocess.Popen[str], _: Case) -> None:
+    process.send_signal(signal.SIGINT)
+
+
+def terminate(process: subprocess.Popen[str], _: Case) -> None:
+    process.send_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("how", "code"), [(kill_driver, -signal.SIGKILL), (interrupt, 130), (terminate, 130)])
+def test_a_run_that_was_ended_resumes_and_asks_nothing_again_that_was_committed(
+    case: Callable[..., Case], how: Callable[[subprocess.Popen[str], Case], None], code: int, no_orphans: None
+) -> None:
+    it = case(texts(0, 120), texts(1, 120), engine={"seconds": 0.2, "max_num_seqs": 4})
+    process = it.start()
+    it.wait_for_chunks(3, process)
+    how(process, it)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == code, out
+    committed = it.chunks()
+    assert 3 <= len(committed) < 24
+    before = len(it.asked())
+    settled = {
+        text
+        for path in committed
+        for row in pq.read_table(path).to_pylist()
+        for text in [f"document {row['id'].replace('-', ' ')}."]
+    }
+    again = it.run()
+    assert again.returncode == 0, again.stderr
+    it.check_complete()
+    assert "from earlier runs" in again.stdout
+    new = it.asked()[before:]
+    assert not [prompt for prompt in new for text in settled if f"\n{text}\n" in prompt]
+
+
+def test_a_worker_that_is_killed_is_replaced_and_its_chunks_are_done_again(case: Callable[..., Case]) -> None:
+    it = case(texts(0, 120), engine={"seconds": 0.2, "max_num_seqs": 4})
+    process = it.start()
+    it.wait_for_chunks(2, process)
+    worker = json.loads(it.log.read_text().splitlines()[-1])["pid"]
+    os.kill(worker, signal.SIGKILL)
+    out, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, out
+    it.check_complete()
+
+
+def test_an_engine_that_dies_once_costs_time_and_no_row(case: Callable[..., Case]) -> None:
+    it = case(texts(0, 40), engine={"faults": {"document 0 15.": "die_once"}})
+    done = it.run()
+    assert done.returncode == 0, done.stderr
+    it.check_complete()
+
+
+def test_a_larger_limit_adds_rows_and_new_files_are_done_alone(case: Callable[..., Case], corpus: Write) -> None:
+    it = case(texts(0, 30), texts(1, 30))
+    assert it.run("--limit", "20").returncode == 0
+    assert pl.read_parquet(it.output / "*.parquet").height == 20
+    before = len(it.asked())
+    assert it.run().returncode == 0
+    it.check_complete()
+    assert not [p for p in it.asked()[before:] if "document 0 5." in p]
+
+    import pyarrow as pa
+
+    pq.write_table(pa.table({"id": ["2-0"], "text": ["document 2 0."]}), it.source / "another.parquet")
+    before = len(it.asked())
+    done = it.run()
+    assert done.returncode == 0, done.stderr
+    assert it.check_complete().height == 61
+    assert all("document 2 0." in p or "N/A" in p for p in it.asked()[before:])
+
+
+def test_a_changed_prompt_is_refused_with_the_columns_that_would_change(case: Callable[..., Case]) -> None:
+    it = case(texts(0, 5))
+    assert it.run().returncode == 0
+    refused = it.run("--set", "steps.facts.instruction=Something else.")
+    assert refused.returncode == 2
+    assert "facts" in refused.stderr
+    assert "summary" not in refused.stderr
