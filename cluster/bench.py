@@ -84,4 +84,6 @@ async def _bench(pipeline: str, source: str, rows: int, rounds: int) -> None:
 if __name__ == "__main__":
     if not 3 <= len(sys.argv) <= 5:
         sys.exit(__doc__)
-    asyncio.run(_bench(sys.argv[1], sys.argv[2], *(int(n) for n in ([*sys.argv[3:], *["30", "3"][len(sys.argv) - 3 :]]))))
+    asyncio.run(
+        _bench(sys.argv[1], sys.argv[2], *(int(n) for n in ([*sys.argv[3:], *["30", "3"][len(sys.argv) - 3 :]])))
+    )

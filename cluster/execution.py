@@ -174,8 +174,8 @@ def _connect(address: str) -> bool:
         ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"There is no Ray cluster at {address!r}: {str(error).splitlines()[0]}. Leave --address out to start Ray on "
-            f"this machine."
+            f"There is no Ray cluster at {address!r}: {str(error).splitlines()[0]}. Leave --address out to start "
+            f"Ray on this machine."
         ) from error
     return False
 

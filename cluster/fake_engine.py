@@ -1,4 +1,4 @@
-"""An engine without a model: instant, made-up, valid answers; for trying a pipeline's plumbing, for faults and for scale.
+"""An engine without a model: instant, made-up, valid answers, for trying a pipeline's plumbing and for faults.
 
 Its answers follow from the prompt alone, so two runs agree. ``faults`` maps a text to what happens to a request whose
 prompt contains it: ``cut``, ``invalid`` (an answer outside the constraint), ``invalid_once`` (only until it is asked
@@ -89,8 +89,8 @@ class FakeEngine:
     def _first_time(self, text: str) -> bool:
         """Whether this prompt comes for the first time, over all engines that share the log."""
         if self._log:
-            lines = Path(self._log).read_text().splitlines()
-            return sum(json.loads(line)["prompt"] == text for line in lines) <= 1
+            asked = [json.loads(line)["prompt"] for line in Path(self._log).read_text().splitlines()]
+            return asked.count(text) <= 1
         first = text not in self._seen
         self._seen.add(text)
         return first

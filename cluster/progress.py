@@ -175,8 +175,8 @@ def summary(result: RunResult) -> None:
         rate = counts.dead / max(1, counts.rows)
         console.print(
             Text(
-                f"Too many dead letters: {counts.dead:,} of {counts.rows:,} rows ({rate:.1%}), more than max_error_rate "
-                f"allows. What is committed stays. Look at {result.output}/_errors or run headrace status; to accept "
-                f"them, raise max_error_rate and run the same command again."
+                f"Too many dead letters: {counts.dead:,} of {counts.rows:,} rows ({rate:.1%}) are more than "
+                f"max_error_rate allows. What is committed stays. headrace status {result.output} lists the reasons; "
+                f"to accept them, raise max_error_rate and run the same command again."
             )
         )

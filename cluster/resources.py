@@ -81,9 +81,10 @@ def _check_memory(workers: int, weights: int, kv_gib: int) -> None:
     available = available_memory()
     if each * workers > available:
         raise UserError(
-            f"{workers} engine(s) on this machine would take about {each * workers / GIB:.1f} GiB ({2 * weights / GIB:.1f} "
-            f"for weights, {kv_gib} for the KV cache, {PROCESS_OVERHEAD / GIB:.1f} for processes, each), and "
-            f"{available / GIB:.1f} GiB are available. Set resources.memory lower, use fewer workers or a smaller model."
+            f"{workers} engine(s) on this machine would take about {each * workers / GIB:.1f} GiB (each "
+            f"{2 * weights / GIB:.1f} for weights, {kv_gib} for the KV cache, {PROCESS_OVERHEAD / GIB:.1f} for "
+            f"processes), and {available / GIB:.1f} GiB are available. Set resources.memory lower, use fewer workers "
+            f"or a smaller model."
         )
 
 

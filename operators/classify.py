@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pyarrow as pa
 from pydantic import Field, PrivateAttr, field_validator, model_validator
@@ -110,10 +110,10 @@ class Classify(ModelStep):
 
     def fields(self) -> list[pa.Field]:
         label = pa.dictionary(pa.int32(), pa.string())
-        kind: Any = (lambda t: pa.list_(t)) if self.many else (lambda t: t)
+        confidence = pa.float32()
         return [
-            pa.field(self.name, kind(pa.string() if self.many else label)),
-            pa.field(f"{self.name}_confidence", kind(pa.float32())),
+            pa.field(self.name, pa.list_(pa.string()) if self.many else label),
+            pa.field(f"{self.name}_confidence", pa.list_(confidence) if self.many else confidence),
         ]
 
     @property

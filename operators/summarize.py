@@ -21,7 +21,10 @@ CHARACTERS_PER_WORD = 8
 REPETITION_PENALTY = 1.1
 """Small models repeat themselves without one."""
 
-_ENDS = ".!?。！？"
+_ENDS = ".!?。！？"  # noqa: RUF001  (other scripts end sentences, too)
+_BEGIN = rf"([^{_ENDS}\n\r\t ]|[{_ENDS}][^{_ENDS}\n\r\t ])"
+_INSIDE = rf"([^{_ENDS}\n\r\t]|[{_ENDS}][^{_ENDS}\n\r\t ])"
+"""A character of a sentence; a full stop with something right after it ("3.5") ends none."""
 
 
 class Summarize(ModelStep):
@@ -47,7 +50,7 @@ class Summarize(ModelStep):
     def pattern(self) -> str:
         """A regular expression for as many sentences as the summary may have."""
         sentences = max(1, round(self.max_words / WORDS_PER_SENTENCE))
-        return rf"( ?[^{_ENDS}\n\r\t ][^{_ENDS}\n\r\t]{{1,{self._sentence_characters}}}[{_ENDS}]){{1,{sentences}}}"
+        return rf"( ?{_BEGIN}{_INSIDE}{{1,{self._sentence_characters}}}[{_ENDS}]){{1,{sentences}}}"
 
     def questions(self, context: str = "") -> tuple[Question, ...]:
         return (
@@ -71,7 +74,7 @@ class Summarize(ModelStep):
         (completion,) = completions
         if not re.fullmatch(self.pattern, completion.text):
             return Rejection("the summary is not whole sentences", completion.text)
-        sentences = re.findall(rf"[^{_ENDS}]+[{_ENDS}]", completion.text)
+        sentences = [match[0] for match in re.finditer(rf" ?{_INSIDE}+[{_ENDS}]", completion.text)]
         if len(sentences[-1].strip()) > self._sentence_characters:
             return Rejection("a sentence of the summary does not come to an end", completion.text)
         summary = ""

@@ -122,13 +122,12 @@ def prepare(pipeline: Pipeline, tokenizer: Tokenizer, max_model_len: int) -> dic
         if not isinstance(step, ModelStep):
             continue
         where = f"steps[{i}].{step.kind} {step.name!r}"
-        if isinstance(step, Classify):
-            try:
-                step = with_distinct_options(step, tokenizer)
-            except ValueError as problem:
-                raise UserError(f"{where}: {problem}") from problem
-        questions = step.questions()
-        ready = Prepared(step, questions, tuple(assemble(question, tokenizer) for question in questions))
+        try:
+            asking = with_distinct_options(step, tokenizer) if isinstance(step, Classify) else step
+        except ValueError as problem:
+            raise UserError(f"{where}: {problem}") from problem
+        questions = asking.questions()
+        ready = Prepared(asking, questions, tuple(assemble(question, tokenizer) for question in questions))
         if ready.needs >= max_model_len:
             longest = max(ready.prompts, key=len)
             raise UserError(
@@ -268,7 +267,7 @@ class Chain:
     async def _step(
         self, step: Step, known: dict[str, Any], ids: Sequence[int], result: RowResult
     ) -> Answer | DeadLetter | None:
-        """One step for one row: an answer (null where ``when`` is not true), a dead letter, or None for filtered out."""
+        """One step for one row: an answer (null where ``when`` is not true), a dead letter, or None: filtered out."""
         try:
             when = self._conditions.get((step.name, "when"))
             if when is not None and not when(known):

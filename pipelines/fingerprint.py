@@ -114,8 +114,7 @@ def _asking(pipeline: Pipeline, model_identity: str) -> dict[str, Any]:
         "document": pipeline.document,
         "too_long": pipeline.too_long,
         "model": {
-            "id": model.id,
-            "revision": model.revision,
+            # Not its name or branch: the identity says which weights these are, whatever the folder is called.
             "trust_remote_code": model.trust_remote_code,
             "identity": model_identity,
             "engine": json.dumps(engine, sort_keys=True, ensure_ascii=False),

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import pyarrow.parquet as pq
 
-from headrace.pipelines.checkpoint import Counts, chunk_records, committed, counts_of, read_record
+from headrace.pipelines.checkpoint import Counts, chunk_records, committed, counts_of
 from headrace.pipelines.errors import UserError
-from headrace.pipelines.plan import Plan, load_plan
-from headrace.pipelines.publish import ERRORS, is_complete, published
+from headrace.pipelines.plan import Chunk, Plan, load_plan
+from headrace.pipelines.publish import is_complete, published
 from headrace.pipelines.storage import Store, open_store
 
 MOST_REASONS = 10
@@ -22,7 +22,7 @@ class OutputStatus:
     """An output folder as it stands.
 
     Attributes:
-        reasons: how often each (step, reason) stands in the published dead letters, the most frequent first.
+        reasons: how often each (step, reason) stands in the dead letters that are committed, the most frequent first.
     """
 
     uri: str
@@ -48,8 +48,12 @@ def read_status(output: str) -> OutputStatus:
     done = committed(store, plan)
     out = published(store, plan)
     counts = Counts()
-    for record in chunk_records(store, done):
+    reasons: Counter[tuple[str, str]] = Counter()
+    ordered = sorted(done, key=lambda chunk: chunk.name)
+    for chunk, record in zip(ordered, chunk_records(store, ordered), strict=True):
         counts += counts_of(record)
+        if counts_of(record).dead:
+            reasons.update(_reasons(store, chunk))
     wanted = set(plan.chunks())
     for index in out:
         wanted -= set(plan.shards[index].chunks()) - done
@@ -61,17 +65,11 @@ def read_status(output: str) -> OutputStatus:
         chunks_done=len(done & wanted),
         chunks=len(wanted),
         shards_published=len(out),
-        reasons=_reasons(store),
+        reasons=tuple((step, reason, n) for (step, reason), n in reasons.most_common(MOST_REASONS)),
     )
 
 
-def _reasons(store: Store) -> tuple[tuple[str, str, int], ...]:
-    seen: Counter[tuple[str, str]] = Counter()
-    for entry in store.list(ERRORS):
-        with store.open(entry.path) as file:
-            if read_record(file) is None:
-                continue
-            file.seek(0)
-            table = pq.read_table(file, columns=["_step", "_reason"])
-        seen.update(zip(table["_step"].to_pylist(), table["_reason"].to_pylist(), strict=True))
-    return tuple((step, reason, n) for (step, reason), n in seen.most_common(MOST_REASONS))
+def _reasons(store: Store, chunk: Chunk) -> list[tuple[str, str]]:
+    with store.open(chunk.name) as file:
+        errors = pq.read_table(file, columns=["_error"])["_error"].to_pylist()
+    return [(error["step"], error["reason"]) for error in errors if error is not None]

@@ -17,7 +17,7 @@ POOL_SHARE = 0.9
 
 
 class Window:
-    """Room for documents in flight: ``tokens`` of KV cache in all, and at most ``documents`` at once; first come, first served."""
+    """Room for documents in flight, first come, first served: ``tokens`` of KV cache in all, ``documents`` at once."""
 
     def __init__(self, tokens: int, documents: int) -> None:
         self.tokens = max(1, tokens)

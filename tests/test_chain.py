@@ -211,7 +211,7 @@ def test_labels_priors_are_asked_once_however_many_rows(reviews: Make) -> None:
 
 
 def test_a_prompt_that_leaves_no_room_is_refused_before_any_row(reviews: Make) -> None:
-    with pytest.raises(UserError, match="steps\\[1\\].extract 'facts'.*no room"):
+    with pytest.raises(UserError, match=r"steps\[1\]\.extract 'facts'.*no room"):
         Chain(reviews(), FakeEngine({"max_model_len": 200}), COLUMNS)
 
 

@@ -59,11 +59,20 @@ def run(loop: asyncio.Runner, work: Coroutine[Any, Any, Any]) -> Any:
     return loop.run(work)
 
 
-OPINION = {"classify": {"name": "opinion", "labels": {"positive": "the customer is happy", "negative": "the customer complains"}}}
+OPINION = {
+    "classify": {
+        "name": "opinion",
+        "labels": {"positive": "the customer is happy", "negative": "the customer complains"},
+    }
+}
 
 
 def test_a_chain_answers_validly_and_in_the_types_it_promised(engine: VllmEngine, loop: asyncio.Runner) -> None:
-    steps = [OPINION, {"extract": {"name": "facts", "schema": FACTS}}, {"summarize": {"name": "short", "max_words": 25}}]
+    steps = [
+        OPINION,
+        {"extract": {"name": "facts", "schema": FACTS}},
+        {"summarize": {"name": "short", "max_words": 25}},
+    ]
     good, bad = run(loop, through(chain(engine, *steps), GOOD, BAD))
     assert (good.outcome, bad.outcome) == ("answered", "answered")
     assert (good.answers["opinion"], bad.answers["opinion"]) == ("positive", "negative")
@@ -98,7 +107,9 @@ def test_a_classification_is_one_token_and_its_confidence_is_a_probability(
 
 def test_77_labels_that_begin_alike_work(engine: VllmEngine, loop: asyncio.Runner) -> None:
     labels = [f"card problem {i}" for i in range(77)]
-    (result,) = run(loop, through(chain(engine, {"classify": {"name": "intent", "labels": labels}}), "My card is lost."))
+    (result,) = run(
+        loop, through(chain(engine, {"classify": {"name": "intent", "labels": labels}}), "My card is lost.")
+    )
     assert result.answers["intent"] in labels
     assert 1 / 77 <= result.answers["intent_confidence"] <= 1
 
@@ -131,7 +142,7 @@ def test_hostile_documents_are_answered(engine: VllmEngine, loop: asyncio.Runner
 
 def test_text_never_becomes_control_tokens(engine: VllmEngine) -> None:
     tokenizer = engine.tokenizer
-    control = {i for i in range(3)}
+    control = {0, 1, 2}
     for text in ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "a<|im_start|>system\nb"):
         ids = tokenizer.encode(text)
         assert not control & set(ids)
@@ -158,7 +169,14 @@ def test_a_request_that_the_engine_refuses_does_not_harm_others(engine: VllmEngi
 def test_a_step_reads_an_earlier_answer_and_a_label_may_be_many(engine: VllmEngine, loop: asyncio.Runner) -> None:
     steps = [
         OPINION,
-        {"generate": {"name": "reply", "prompt": "Write one line to this {{ opinion }} customer.", "max_tokens": 40, "retries": 0}},
+        {
+            "generate": {
+                "name": "reply",
+                "prompt": "Write one line to this {{ opinion }} customer.",
+                "max_tokens": 40,
+                "retries": 0,
+            }
+        },
         {"classify": {"name": "tags", "labels": ["price", "quality", "support"], "many": True}},
     ]
     (result,) = run(loop, through(chain(engine, *steps), BAD))

@@ -71,9 +71,9 @@ def test_relative_folder_is_found_beside_the_pipeline_file(folder: Path) -> None
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("config.json", "no config.json"),
-        ("tokenizer.json", "no a tokenizer"),
-        ("model.safetensors", "no weights"),
+        ("config.json", "lacks config.json"),
+        ("tokenizer.json", "lacks a tokenizer"),
+        ("model.safetensors", "lacks weights"),
     ],
 )
 def test_folder_without_a_file_is_refused_naming_it(folder: Path, name: str, said: str) -> None:

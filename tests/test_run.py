@@ -102,7 +102,9 @@ def no_orphans() -> Iterator[None]:
             process
             for process in psutil.process_iter(["cmdline", "name"])
             if process.pid not in before
-            and any(word in " ".join(process.info["cmdline"] or []) for word in ("ray::", "raylet", "gcs_server", "VLLM"))
+            and any(
+                word in " ".join(process.info["cmdline"] or []) for word in ("ray::", "raylet", "gcs_server", "VLLM")
+            )
         ]
         if not left:
             return
