@@ -184,15 +184,15 @@ def test_an_example_that_does_not_fit_its_schema(step: str) -> None:
         ("{% if review %}x", "the template: Unexpected end of template."),
         ("{{ review | uper }}", "the template: No filter named 'uper'"),
         ("The same for all.", "reads no column: it would be the same for every row; write {{ column }} into it"),
-        ("{{ review.__class__.__mro__ }}", "the template: '__class__' cannot be used here"),
-        ("{{ cycler.__init__.__globals__.os.popen('id') }}", "the template: '__init__' cannot be used here"),
+        ("{{ review.__class__.__mro__ }}", "__' cannot be used here"),
+        ("{{ cycler.__init__.__globals__.os.popen('id') }}", "__' cannot be used here"),
         ("{% include '/etc/passwd' %}", "the template: include cannot be used here"),
     ],
 )
 def test_templates(template: str, message: str) -> None:
     found = run(DOCUMENT, template)
     assert found.startswith("r.yaml:3: document: ")
-    assert message in found or "__" in template
+    assert message in found
 
 
 def test_a_template_of_a_step() -> None:
