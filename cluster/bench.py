@@ -15,9 +15,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from headrace.cluster.engines import start_engine
+from headrace.cluster.engines import engine_config, start_engine
 from headrace.cluster.run import check
-from headrace.cluster.sample import engine_config, spread
+from headrace.cluster.sample import allot_one, spread
 from headrace.cluster.vllm_engine import VllmEngine
 from headrace.operators.base import Completion, Constraint, Sampling
 from headrace.pipelines.chain import Chain
@@ -44,7 +44,7 @@ class Recorder:
 
 async def _bench(pipeline: str, source: str, rows: int, rounds: int) -> None:
     checked = check(load_pipeline(pipeline), source)
-    engine = start_engine(engine_config(checked))
+    engine = start_engine(engine_config(checked, allot_one(checked)))
     assert isinstance(engine, VllmEngine)
     reader = ChunkReader(checked.columns)
     columns = Graph.of(checked.pipeline).input_columns

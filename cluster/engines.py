@@ -2,8 +2,28 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from headrace.cluster.engine_config import FAKE, EngineConfig
 from headrace.pipelines.engine import Engine
+
+if TYPE_CHECKING:
+    from headrace.cluster.resources import Allotment
+    from headrace.cluster.run import Checked
+
+
+def engine_config(checked: Checked, allotment: Allotment) -> EngineConfig:
+    """The engine of a checked pipeline, in the room it gets."""
+    model = checked.pipeline.model_spec
+    return EngineConfig(
+        model=checked.model,
+        revision=checked.revision,
+        trust_remote_code=model.trust_remote_code,
+        args=dict(model.engine),
+        gpus=allotment.gpus,
+        threads=allotment.cpus,
+        kv_gib=allotment.kv_gib,
+    )
 
 
 def start_engine(config: EngineConfig) -> Engine:

@@ -17,13 +17,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
-from headrace.cluster.engine_config import FAKE, EngineConfig
-from headrace.cluster.resources import Allotment, allot, cores
+from headrace.cluster.engines import engine_config
+from headrace.cluster.resources import Allotment, allot, cores, gpus_here
 from headrace.cluster.run import Checked, ChunksFailed, Totals
 from headrace.cluster.worker import Assignment, Worker
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.plan import Chunk, Plan
 from headrace.pipelines.storage import Store
+
+LOCAL = "local"
+"""The address of a Ray that we start on this machine and stop again."""
 
 CHUNKS_AT_A_WORKER = 4
 """Chunks in flight at one worker, so that the tail of one is filled by the next."""
@@ -38,11 +41,10 @@ STALE_SECONDS = 15.0
 class Execution:
     """A pool of workers on a Ray cluster."""
 
-    def __init__(self, assignment: Assignment, allotment: Allotment, plan: Plan, *, own_ray: bool) -> None:
+    def __init__(self, assignment: Assignment, allotment: Allotment, plan: Plan) -> None:
         self._assignment = assignment
         self._allotment = allotment
         self._plan = plan
-        self._own_ray = own_ray
 
     @classmethod
     def begin(cls, checked: Checked, store: Store, plan: Plan, address: str | None) -> Execution:
@@ -51,40 +53,30 @@ class Execution:
         Raises:
             UserError: the cluster cannot be reached, or has not what the pipeline asks for.
         """
-        own_ray = connect(address)
-        try:
-            import ray
-
-            pipeline = checked.pipeline
+        address = address or os.environ.get("RAY_ADDRESS") or LOCAL
+        pipeline = checked.pipeline
+        if address == LOCAL:
+            # Before Ray takes its seconds to start.
             allotment = allot(
-                pipeline.resources,
-                cluster_gpus=int(ray.cluster_resources().get("GPU", 0)),
-                node_cpus=cores() if own_ray else _node_cpus(),
-                local=own_ray,
-                weights=checked.weights,
+                pipeline.resources, cluster_gpus=gpus_here(), node_cpus=cores(), local=True, weights=checked.weights
             )
+        connect(address)
+        try:
+            if address != LOCAL:
+                allotment = _allot_on_cluster(checked)
             assignment = Assignment(
                 run_id=uuid.uuid4().hex[:12],
                 pipeline=pipeline.to_data(),
                 folder=str(pipeline.folder) if pipeline.folder else None,
-                engine=EngineConfig(
-                    model=checked.model,
-                    revision=checked.revision,
-                    trust_remote_code=pipeline.model_spec.trust_remote_code,
-                    args=dict(pipeline.model_spec.engine),
-                    gpus=allotment.gpus if checked.model != FAKE else 0,
-                    threads=allotment.cpus,
-                    kv_gib=allotment.kv_gib,
-                ),
+                engine=engine_config(checked, allotment),
                 output=store.uri,
                 commit=plan.info,
                 columns=checked.columns,
                 keep=checked.keep,
             )
-            return cls(assignment, allotment, plan, own_ray=own_ray)
+            return cls(assignment, allotment, plan)
         except BaseException:
-            if own_ray:
-                disconnect()
+            disconnect()
             raise
 
     def records(self, todo: list[Chunk], watch: Callable[[Totals], None]) -> Iterator[dict[str, Any]]:
@@ -131,14 +123,26 @@ class Execution:
         disconnect()
 
 
-def connect(address: str | None) -> bool:
-    """Connect to Ray; returns whether it is one of our own, that runs here and ends with us.
+def _allot_on_cluster(checked: Checked) -> Allotment:
+    import ray
+
+    return allot(
+        checked.pipeline.resources,
+        cluster_gpus=int(ray.cluster_resources().get("GPU", 0)),
+        node_cpus=_node_cpus(),
+        local=False,
+        weights=checked.weights,
+    )
+
+
+def connect(address: str) -> None:
+    """Connect to Ray; :data:`LOCAL` starts one of our own, that runs here and ends with us.
 
     Raises:
         UserError: there is no cluster at ``address``.
     """
     with _own_signals():
-        return _connect(address or os.environ.get("RAY_ADDRESS") or "local")
+        _connect(address)
 
 
 @contextmanager
@@ -152,7 +156,7 @@ def _own_signals() -> Iterator[None]:
             signal.signal(signal.SIGTERM, handler)
 
 
-def _connect(address: str) -> bool:
+def _connect(address: str) -> None:
     import ray
 
     # Its C++ side writes to this terminal what its log files have, warnings of no use to a user among it.
@@ -163,13 +167,13 @@ def _connect(address: str) -> bool:
         "logging_level": logging.ERROR,
         "configure_logging": True,
     }
-    if address == "local":
+    if address == LOCAL:
         try:
-            ray.init(address="local", num_cpus=cores(), include_dashboard=False, **options)
+            ray.init(address=LOCAL, num_cpus=cores(), include_dashboard=False, **options)
         except Exception as error:
             # Ray raises a bare Exception where its processes do not come up in time.
             raise ChunksFailed(f"Ray does not start on this machine: {error}") from error
-        return True
+        return
     try:
         ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -177,7 +181,6 @@ def _connect(address: str) -> bool:
             f"There is no Ray cluster at {address!r}: {str(error).splitlines()[0]}. Leave --address out to start "
             f"Ray on this machine."
         ) from error
-    return False
 
 
 def disconnect() -> None:

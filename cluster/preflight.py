@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from headrace.cluster.engine_config import FAKE
 from headrace.cluster.fake_engine import BytesTokenizer
@@ -115,6 +115,14 @@ class Preflight:
                 text=True,
             )
         return cls(model, wanted, process, seconds)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
 
     def finish(self) -> None:
         """Wait for the result.

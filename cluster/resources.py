@@ -99,6 +99,14 @@ def available_memory() -> int:
     return available
 
 
+def gpus_here() -> int:
+    """GPUs of this machine, as far as can be told without starting anything; ``CUDA_VISIBLE_DEVICES`` narrows them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
+    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+
+
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0))

@@ -245,15 +245,14 @@ def run(
     execution = None
     try:
         if todo:
-            with clock.phase("starting"):
-                # The two take seconds each and do not need one another.
-                preflight = Preflight.begin(pipeline, checked.model, checked.revision)
+            # The two take seconds each and do not need one another.
+            with clock.phase("starting"), Preflight.begin(pipeline, checked.model, checked.revision) as preflight:
                 execution = Execution.begin(checked, store, plan, address)
                 preflight.finish()
         save_plan(store, plan)
         store.sweep_temporary()
         begin(store, plan)
-        result.counts = _count(store, done)
+        result.counts = _count(store, committed(store, plan))
         result.resumed = result.counts.rows
         publisher = Publisher(store, plan, done)
         publisher.publish_ready()

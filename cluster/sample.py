@@ -7,10 +7,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from headrace.cluster.engine_config import FAKE, EngineConfig
-from headrace.cluster.engines import start_engine
+from headrace.cluster.engines import engine_config, start_engine
 from headrace.cluster.preflight import Preflight
-from headrace.cluster.resources import allot, cores
+from headrace.cluster.resources import Allotment, allot, cores, gpus_here
 from headrace.cluster.run import Checked, check
 from headrace.pipelines.chain import DOCUMENT, Chain, DeadLetter, RowResult
 from headrace.pipelines.corpus import ChunkReader, Shard
@@ -38,7 +37,7 @@ def sample_pipeline(pipeline: Pipeline, input: str, rows: int) -> list[Sampled]:
     places = spread(checked.corpus.shards, rows)
     if not places:
         raise UserError("The input has no rows.")
-    config = engine_config(checked)
+    config = engine_config(checked, allot_one(checked))
     Preflight.begin(pipeline, checked.model, checked.revision).finish()
     print(f"headrace: starting the engine for {len(places)} rows", file=sys.stderr, flush=True)
     engine = start_engine(config)
@@ -63,26 +62,10 @@ async def _run(chain: Chain, checked: Checked, places: Sequence[tuple[Shard, int
     return list(await asyncio.gather(*(one(shard, row) for shard, row in places)))
 
 
-def engine_config(checked: Checked) -> EngineConfig:
-    from importlib.util import find_spec
-
-    pipeline = checked.pipeline
-    gpus = 0
-    if checked.model != FAKE and find_spec("torch") is not None:
-        import torch
-
-        gpus = torch.cuda.device_count()
-    one = pipeline.resources.model_copy(update={"workers": 1})
-    allotment = allot(one, cluster_gpus=gpus, node_cpus=cores(), local=True, weights=checked.weights)
-    return EngineConfig(
-        model=checked.model,
-        revision=checked.revision,
-        trust_remote_code=pipeline.model_spec.trust_remote_code,
-        args=dict(pipeline.model_spec.engine),
-        gpus=allotment.gpus,
-        threads=allotment.cpus,
-        kv_gib=allotment.kv_gib,
-    )
+def allot_one(checked: Checked) -> Allotment:
+    """What one engine on this machine gets."""
+    one = checked.pipeline.resources.model_copy(update={"workers": 1})
+    return allot(one, cluster_gpus=gpus_here(), node_cpus=cores(), local=True, weights=checked.weights)
 
 
 def spread(shards: Sequence[Shard], rows: int) -> list[tuple[Shard, int]]:
