@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from schema_strategies import schemas, values
 
 from headrace.operators.columns import Column, column_for
 from headrace.operators.schemas import SchemaError, Validator, check_schema
+from tests.schema_strategies import schemas, values
 
 TEXT = pa.string()
 LABEL = pa.dictionary(pa.int32(), pa.string())

@@ -15,7 +15,6 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, ValidationError
-from schema_strategies import schemas, values
 
 from headrace.operators.decoding import DEFAULT_MAX_ITEMS, DEFAULT_MAX_LENGTH, INT64_MAX, INT64_MIN
 from headrace.operators.describe import DESCRIPTION_LIMIT
@@ -30,6 +29,7 @@ from headrace.operators.schemas import (
     parse_json,
     schema_of,
 )
+from tests.schema_strategies import schemas, values
 
 
 def record(**properties: Any) -> dict[str, Any]:
