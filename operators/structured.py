@@ -36,7 +36,8 @@ class Structure:
             validator=Validator.compile(schema),
             column=column,
             description=describe(schema),
-            max_tokens=max_answer_tokens(schema),
+            # Twice the estimate: a wordy vocabulary must not cut an answer, and room that is not used costs nothing.
+            max_tokens=2 * max_answer_tokens(schema),
             notes=(*(f"{name}{note}" for note in notes), *column.notes),
         )
 
