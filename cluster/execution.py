@@ -18,12 +18,17 @@ from dataclasses import asdict
 from typing import Any
 
 from headrace.cluster.engines import engine_config
+from headrace.cluster.measure import SAMPLE_ROWS, measure_and_look, sample_rows
 from headrace.cluster.resources import Allotment, allot, cores, gpus_here
 from headrace.cluster.run import Checked, ChunksFailed, Totals
 from headrace.cluster.worker import Assignment, Worker
 from headrace.pipelines.errors import UserError
+from headrace.pipelines.forecast import EngineFacts, Record
+from headrace.pipelines.outlook import Outlook
 from headrace.pipelines.plan import Chunk, Plan
 from headrace.pipelines.storage import Store
+from headrace.pipelines.survey import Survey
+from headrace.pipelines.usage import Usage
 
 LOCAL = "local"
 """The address of a Ray that we start on this machine and stop again."""
@@ -41,13 +46,14 @@ STALE_SECONDS = 15.0
 class Execution:
     """A pool of workers on a Ray cluster."""
 
-    def __init__(self, assignment: Assignment, allotment: Allotment, plan: Plan) -> None:
-        self._assignment = assignment
+    def __init__(self, checked: Checked, store: Store, allotment: Allotment) -> None:
+        self._checked = checked
+        self._store = store
         self._allotment = allotment
-        self._plan = plan
+        self._engine = engine_config(checked, allotment)
 
     @classmethod
-    def begin(cls, checked: Checked, store: Store, plan: Plan, address: str | None) -> Execution:
+    def begin(cls, checked: Checked, store: Store, address: str | None) -> Execution:
         """Connect to Ray, or start it here, and divide the machine.
 
         Raises:
@@ -64,23 +70,33 @@ class Execution:
         try:
             if address != LOCAL:
                 allotment = _allot_on_cluster(checked)
-            assignment = Assignment(
-                run_id=uuid.uuid4().hex[:12],
-                pipeline=pipeline.to_data(),
-                folder=str(pipeline.folder) if pipeline.folder else None,
-                engine=engine_config(checked, allotment),
-                output=store.uri,
-                commit=plan.info,
-                columns=checked.columns,
-                keep=checked.keep,
-            )
-            return cls(assignment, allotment, plan)
+            return cls(checked, store, allotment)
         except BaseException:
             disconnect()
             raise
 
-    def records(self, todo: list[Chunk], watch: Callable[[Totals], None]) -> Iterator[dict[str, Any]]:
-        """Do the chunks, in any order; a record of each as it is committed (its ``chunk`` is one of ``todo``).
+    def measure(self, seen: Survey) -> tuple[Record, Outlook]:
+        """Take a sample through every layout, on an engine of one worker; what it says, and what follows from it.
+
+        Raises:
+            ChunksFailed: the engine does not start, or dies.
+        """
+        import ray
+        from ray.exceptions import RayError
+
+        checked, allotment = self._checked, self._allotment
+        task = ray.remote(num_cpus=allotment.cpus, num_gpus=allotment.gpus or None, max_retries=0)(measure_and_look)
+        sample = sample_rows(checked, SAMPLE_ROWS)
+        try:
+            found: tuple[Record, Outlook] = ray.get(
+                task.remote(checked.pipeline.to_data(), folder_of(checked), checked.columns, self._engine, sample, seen)
+            )
+        except RayError as error:
+            raise ChunksFailed(explain(error)) from error
+        return found
+
+    def records(self, plan: Plan, todo: list[Chunk], watch: Callable[[Totals], None]) -> Iterator[dict[str, Any]]:
+        """Do the chunks in ``todo``, in any order; a record of each as it is committed (its ``chunk`` is one of them).
 
         Raises:
             ChunksFailed: the workers cannot start, or Ray has given up on them.
@@ -88,7 +104,19 @@ class Execution:
         import ray
         from ray.exceptions import RayError
 
-        shards = self._plan.shards
+        checked = self._checked
+        assignment = Assignment(
+            run_id=uuid.uuid4().hex[:12],
+            pipeline=checked.pipeline.to_data(),
+            folder=folder_of(checked),
+            engine=self._engine,
+            output=self._store.uri,
+            commit=plan.info,
+            layouts=plan.layouts,
+            columns=checked.columns,
+            keep=checked.keep,
+        )
+        shards = plan.shards
         items = []
         for chunk in todo:
             source = asdict(shards[chunk.shard].source())
@@ -97,7 +125,7 @@ class Execution:
         allotment = self._allotment
         dataset = ray.data.from_items([{"chunk": item} for item in items], override_num_blocks=len(items)).map_batches(
             Worker,
-            fn_constructor_args=(self._assignment,),
+            fn_constructor_args=(assignment,),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(
                 min_size=min(allotment.least, len(items)),
@@ -109,7 +137,7 @@ class Execution:
             num_gpus=allotment.gpus or None,
         )
         try:
-            with _Watcher(self._assignment.run_id, watch):
+            with _Watcher(assignment.run_id, watch):
                 for batch in dataset.iter_batches(batch_size=1, prefetch_batches=0):
                     for text in batch["record"]:
                         record = json.loads(text)
@@ -121,6 +149,11 @@ class Execution:
     def end(self) -> None:
         """Stop the workers, and Ray if it is ours."""
         disconnect()
+
+
+def folder_of(checked: Checked) -> str | None:
+    """The folder that Map's functions are imported from."""
+    return str(checked.pipeline.folder) if checked.pipeline.folder else None
 
 
 def _allot_on_cluster(checked: Checked) -> Allotment:
@@ -250,15 +283,9 @@ class _Watcher:
             said = json.loads(value)
             fresh = time.time() - said["time"] < STALE_SECONDS
             totals.rows += said["rows"] if fresh else said["committed"]
-            for name in (
-                "dead",
-                "filtered",
-                "requests",
-                "retries",
-                "truncated",
-                "prompt",
-                "cached",
-                "output",
-            ):
+            totals.engines += 1
+            totals.engine = EngineFacts(**said["engine"])
+            totals.usage.merge(Usage(**said["usage"]))
+            for name in ("asked", "dead", "filtered", "least", "busy_seconds", "full_seconds"):
                 setattr(totals, name, getattr(totals, name) + said[name])
         self._watch(totals)

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from headrace.cluster.engine_config import GPU_BLOCK
 from headrace.operators.base import Choice, Completion, Constraint, Json, Sampling
 from headrace.pipelines.engine import EngineDied, RequestRefused
 
@@ -37,6 +38,9 @@ class BytesTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(i - _OFFSET for i in ids if i >= _OFFSET).decode(errors="replace")
 
+    def show(self, ids: Sequence[int]) -> str:
+        return bytes(i - _OFFSET if i >= _OFFSET else b"|"[0] for i in ids).decode(errors="replace")
+
     def frame(self, shots: int) -> list[list[int]]:
         return [[1], [2]] * (shots + 1)
 
@@ -48,7 +52,7 @@ class FakeEngine:
         self.tokenizer = BytesTokenizer()
         self.max_model_len = int(args.get("max_model_len", 32_768))
         self.kv_tokens = int(args.get("kv_tokens", 1_000_000))
-        self.block_size = 16
+        self.block_size = GPU_BLOCK
         self.max_num_seqs = int(args.get("max_num_seqs", 256))
         self._seconds = float(args.get("seconds", 0.0))
         self._faults: Mapping[str, str] = args.get("faults", {})
@@ -94,6 +98,9 @@ class FakeEngine:
         first = text not in self._seen
         self._seen.add(text)
         return first
+
+    async def reset_prefix_cache(self) -> None:
+        """There is none."""
 
     def shutdown(self) -> None:
         """There is nothing to stop."""

@@ -6,8 +6,10 @@ The compiling happens in a process of its own: a grammar that takes for ever is 
 from __future__ import annotations
 
 import ast
+import base64
 import difflib
 import json
+import pickle
 import signal
 import subprocess
 import sys
@@ -18,13 +20,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
+import pyarrow as pa
+
 from headrace.cluster.engine_config import FAKE
 from headrace.cluster.fake_engine import BytesTokenizer
 from headrace.cluster.tokenizer import HubTokenizer
-from headrace.operators.base import Json, ModelStep, Text
+from headrace.operators.base import Json, Layout, ModelStep, Text
 from headrace.pipelines.chain import prepare
+from headrace.pipelines.corpus import InputChanged
+from headrace.pipelines.engine import Tokenizer
 from headrace.pipelines.errors import UserError
+from headrace.pipelines.forecast import Record
+from headrace.pipelines.outlook import Outlook, look_ahead
 from headrace.pipelines.spec import Pipeline, Source
+from headrace.pipelines.survey import Place, survey
 
 COMPILE_SECONDS = 30.0
 """Time for all grammars of a pipeline; one that takes longer would stall the engine."""
@@ -38,7 +47,8 @@ FAKE_LENGTH = 32_768
 UNKNOWN_LENGTH = 1 << 20
 """Context of a model whose configuration names none."""
 
-DONE = "compiled"
+DONE, OUTLOOK = "compiled", "outlook "
+"""What the process prints besides problems."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +58,33 @@ class Grammar:
     where: str
     kind: str
     source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What looking ahead takes: the input's places to look at, for ``rows`` rows, and what is known already."""
+
+    places: tuple[Place, ...]
+    rows: int
+    columns: pa.Schema
+    block_size: int
+    record: Record
+    layouts: Mapping[str, Layout] | None
+    engines: int = 1
+
+    def look(self, pipeline: Pipeline, tokenizer: Tokenizer, max_model_len: int) -> Outlook:
+        """See :func:`headrace.pipelines.outlook.look_ahead`."""
+        seen = survey(pipeline, self.places, self.columns, tokenizer, self.rows)
+        return look_ahead(
+            pipeline,
+            tokenizer,
+            max_model_len,
+            self.block_size,
+            seen,
+            self.record,
+            layouts=self.layouts,
+            engines=self.engines,
+        )
 
 
 def grammars(pipeline: Pipeline) -> list[Grammar]:
@@ -69,28 +106,42 @@ class Preflight:
     """The check, under way in a process of its own."""
 
     def __init__(
-        self, model: str, wanted: list[Grammar], process: subprocess.Popen[str] | None, seconds: float
+        self,
+        model: str,
+        wanted: list[Grammar],
+        process: subprocess.Popen[str] | None,
+        seconds: float,
+        outlook: Outlook | None = None,
     ) -> None:
         self._model = model
+        self._outlook = outlook
         self._wanted = wanted
         self._process = process
         self._seconds = seconds
 
     @classmethod
     def begin(
-        cls, pipeline: Pipeline, model: str, revision: str | None = None, *, seconds: float = COMPILE_SECONDS
+        cls,
+        pipeline: Pipeline,
+        model: str,
+        revision: str | None = None,
+        *,
+        ahead: Ahead | None = None,
+        seconds: float = COMPILE_SECONDS,
     ) -> Preflight:
-        """Start checking ``pipeline`` for ``model`` (a folder, a hub id, or the fake one).
+        """Start checking ``pipeline`` for ``model`` (a folder, a hub id, or the fake one), and looking ``ahead``.
 
         Raises:
             UserError: an engine argument that there is not; for the fake model, which needs no process, what
                 :meth:`finish` would raise.
         """
         wanted = grammars(pipeline)
-        length = _wanted_length(pipeline)
+        length = wanted_length(pipeline)
         if model == FAKE:
-            prepare(pipeline, BytesTokenizer(), length or FAKE_LENGTH)
-            return cls(model, wanted, None, seconds)
+            layouts = ahead.layouts if ahead else None
+            prepare(pipeline, BytesTokenizer(), length or FAKE_LENGTH, layouts)
+            outlook = ahead.look(pipeline, BytesTokenizer(), length or FAKE_LENGTH) if ahead else None
+            return cls(model, wanted, None, seconds, outlook)
         if unknown := unknown_arguments(pipeline):
             raise UserError("\n".join(unknown))
         spec, source = pipeline.model_spec, pipeline.source
@@ -101,6 +152,8 @@ class Preflight:
             "pipeline": pipeline.to_data(),
             "source": source and [source.path, str(source.folder), list(source.lines.items())],
             "seconds": seconds,
+            # Between two processes of one installation.
+            "ahead": ahead and base64.b64encode(pickle.dumps(ahead)).decode(),
             "grammars": [[g.where, g.kind, g.source] for g in wanted],
         }
         # A file and not a pipe: the process goes on by itself while the caller does something else.
@@ -124,15 +177,15 @@ class Preflight:
             self._process.kill()
             self._process.communicate()
 
-    def finish(self) -> None:
-        """Wait for the result.
+    def finish(self) -> Outlook | None:
+        """Wait for the result: what is to be expected, where that was asked for.
 
         Raises:
             UserError: a prompt leaves no room, a grammar does not compile (or not in time), or the model's tokenizer
                 does not load; the message names the step.
         """
         if self._process is None:
-            return
+            return self._outlook
         try:
             out, err = self._process.communicate(timeout=START_SECONDS + self._seconds)
         except subprocess.TimeoutExpired:
@@ -151,11 +204,14 @@ class Preflight:
                 f"{self._seconds:g} s. Nested lists and texts with large bounds make grammars slow: lower maxItems and "
                 f"maxLength, or split the step."
             )
-        problems = [line for line in out.splitlines() if line != DONE]
+        lines = out.splitlines()
+        problems = [line for line in lines if line != DONE and not line.startswith(OUTLOOK)]
         if problems:
             raise UserError("\n".join(problems))
         if self._process.returncode:
             raise UserError("The pipeline could not be checked against the model:\n" + err.strip()[-2000:])
+        found = next((line.removeprefix(OUTLOOK) for line in lines if line.startswith(OUTLOOK)), None)
+        return Outlook.from_data(json.loads(found)) if found else None
 
 
 def _main(request: Mapping[str, Any]) -> None:
@@ -167,8 +223,12 @@ def _main(request: Mapping[str, Any]) -> None:
         sys.path.insert(0, folder)
     try:
         tokenizer = _tokenizer(request)
-        prepare(pipeline, tokenizer, _wanted_length(pipeline) or _context_length(request))
-    except UserError as problem:
+        length = wanted_length(pipeline) or context_length(request["model"], request["revision"])
+        ahead: Ahead | None = pickle.loads(base64.b64decode(request["ahead"])) if request["ahead"] else None
+        prepare(pipeline, tokenizer, length, ahead.layouts if ahead else None)
+        if ahead:
+            print(OUTLOOK + json.dumps(ahead.look(pipeline, tokenizer, length).to_data()), flush=True)
+    except (UserError, InputChanged) as problem:
         print(problem, flush=True)
         return
     if not request["grammars"] or find_spec("xgrammar") is None:
@@ -200,16 +260,16 @@ def _tokenizer(request: Mapping[str, Any]) -> HubTokenizer:
         raise UserError(f"The tokenizer of the model {request['model']!r} does not load: {reason}") from error
 
 
-def _context_length(request: Mapping[str, Any]) -> int:
+def context_length(model: str, revision: str | None) -> int:
     """Tokens that the model's configuration allows."""
     from transformers.utils import cached_file
 
-    config = json.loads(Path(cached_file(request["model"], "config.json", revision=request["revision"])).read_text())
+    config = json.loads(Path(cached_file(model, "config.json", revision=revision)).read_text())
     config |= config.get("text_config", {})
     return int(config.get("max_position_embeddings", UNKNOWN_LENGTH))
 
 
-def _wanted_length(pipeline: Pipeline) -> int | None:
+def wanted_length(pipeline: Pipeline) -> int | None:
     """Tokens of context that the pipeline asks for itself."""
     length = pipeline.model_spec.engine.get("max_model_len")
     if length is not None and (not isinstance(length, int) or isinstance(length, bool) or length < 1):

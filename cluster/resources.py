@@ -6,8 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from headrace.cluster.engine_config import CPU_BLOCK, FAKE, GPU_BLOCK
 from headrace.pipelines.errors import UserError
-from headrace.pipelines.spec import Resources
+from headrace.pipelines.spec import Pipeline, Resources
 
 GIB = 1 << 30
 
@@ -86,6 +87,14 @@ def _check_memory(workers: int, weights: int, kv_gib: int) -> None:
             f"processes), and {available / GIB:.1f} GiB are available. Set resources.memory lower, use fewer workers "
             f"or a smaller model."
         )
+
+
+def block_size(pipeline: Pipeline) -> int:
+    """Tokens in a block of the prefix cache, before there is an engine to say so."""
+    wanted, gpus = pipeline.model_spec.engine.get("block_size"), pipeline.resources.gpus
+    if isinstance(wanted, int):
+        return wanted
+    return GPU_BLOCK if pipeline.model_spec.id == FAKE or (gpus or (gpus is None and gpus_here())) else CPU_BLOCK
 
 
 def available_memory() -> int:

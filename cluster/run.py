@@ -13,11 +13,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 
 from headrace.cluster.engine_config import FAKE
+from headrace.operators.base import Layout
 from headrace.pipelines.checkpoint import Counts, chunk_records, committed, counts_of
 from headrace.pipelines.corpus import Corpus, find_shards
+from headrace.pipelines.efficiency import Figures
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.fingerprint import fingerprints
+from headrace.pipelines.forecast import EngineFacts, Observation, Record
 from headrace.pipelines.graph import Graph
+from headrace.pipelines.layouts import with_default
+from headrace.pipelines.outlook import Outlook, worth_measuring
 from headrace.pipelines.plan import Changes, Chunk, Plan, load_plan, next_plan, part_schema, save_plan
 from headrace.pipelines.publish import (
     REPORT,
@@ -30,6 +35,8 @@ from headrace.pipelines.publish import (
 )
 from headrace.pipelines.spec import Pipeline
 from headrace.pipelines.storage import Store, open_store
+from headrace.pipelines.survey import places
+from headrace.pipelines.usage import Usage
 
 if TYPE_CHECKING:
     from headrace.cluster.execution import Execution
@@ -46,14 +53,20 @@ class Totals:
 
     planned: int = 0
     rows: int = 0
+    asked: int = 0
     dead: int = 0
     filtered: int = 0
-    requests: int = 0
-    retries: int = 0
-    truncated: int = 0
-    prompt: int = 0
-    cached: int = 0
-    output: int = 0
+    least: int = 0
+    busy_seconds: float = 0.0
+    full_seconds: float = 0.0
+    engines: int = 0
+    engine: EngineFacts | None = None
+    usage: Usage = field(default_factory=Usage)
+
+    @property
+    def figures(self) -> Figures:
+        """How much of the engines' work had to be done."""
+        return Figures.of(self.usage, self.least, self.busy_seconds, self.full_seconds)
 
 
 @dataclass(slots=True)
@@ -64,6 +77,7 @@ class RunResult:
         counts: rows by outcome, of the whole output; ``resumed`` of them were committed by earlier runs.
         totals: of this run's own work.
         seconds: by phase.
+        outlook: what was forecast for the rows that this run was to do.
     """
 
     status: Status
@@ -75,6 +89,7 @@ class RunResult:
     seconds: dict[str, float] = field(default_factory=dict)
     changes: Changes = field(default_factory=Changes)
     notes: list[str] = field(default_factory=list)
+    outlook: Outlook | None = None
 
     @property
     def exit_code(self) -> int:
@@ -89,6 +104,10 @@ class RunResult:
             "counts": asdict(self.counts),
             "resumed": self.resumed,
             "totals": asdict(self.totals),
+            "figures": asdict(self.totals.figures),
+            "layouts": dict(self.outlook.choice.layouts) if self.outlook else {},
+            "layouts_because": self.outlook.choice.reason if self.outlook else "",
+            "forecast": asdict(self.outlook.taken) if self.outlook else None,
             "seconds": {phase: round(seconds, 3) for phase, seconds in self.seconds.items()},
             "changes": asdict(self.changes),
             "notes": self.notes,
@@ -103,7 +122,7 @@ class Listener:
     """Hears how a run gets on; this one does nothing. The command line shows a bar."""
 
     def phase(self, name: str) -> None:
-        """A phase begins: ``checking``, ``starting``, ``running``, ``publishing``."""
+        """A phase begins: ``checking``, ``starting``, ``measuring``, ``running``, ``publishing``."""
 
     def progress(self, totals: Totals) -> None:
         """The totals have changed."""
@@ -118,11 +137,22 @@ class Checked:
     columns: pa.Schema
     keep: tuple[str, ...]
     schema: pa.Schema
-    fingerprints: Mapping[str, str]
     model: str
     revision: str | None
+    identity: str
     weights: int
     notes: tuple[str, ...]
+
+    @property
+    def observation_key(self) -> str:
+        """What is asked, whatever the layout: what was observed of it is kept under this."""
+        steps = tuple(step.model_copy(update={"layout": None}) for step in self.pipeline.steps)
+        open_ = self.pipeline.model_copy(update={"layout": "auto", "steps": steps})
+        return "-".join(fingerprints(open_, self.identity).values())
+
+    def fingerprints(self, layouts: Mapping[str, Layout] | None = None) -> dict[str, str]:
+        """Of each step, with these layouts where the pipeline leaves them open."""
+        return fingerprints(self.pipeline, self.identity, layouts=layouts)
 
 
 def check(pipeline: Pipeline, input: str) -> Checked:
@@ -145,9 +175,9 @@ def check(pipeline: Pipeline, input: str) -> Checked:
         columns=columns,
         keep=keep,
         schema=schema,
-        fingerprints=fingerprints(pipeline, identity),
         model=model,
         revision=revision,
+        identity=identity,
         weights=weights,
         notes=tuple(note for step in pipeline.steps for note in step.notes()),
     )
@@ -213,7 +243,9 @@ def run(
         ChunksFailed: some chunks could not be done; the same call resumes.
     """
     from headrace.cluster.execution import Execution
-    from headrace.cluster.preflight import Preflight
+    from headrace.cluster.preflight import Ahead, Preflight
+    from headrace.cluster.records import read_record
+    from headrace.cluster.resources import block_size
 
     listener = listener or Listener()
     clock = Clock(listener)
@@ -225,50 +257,126 @@ def run(
         store = open_store(str(output))
         check_output_folder(store, str(input))
         checked = check(pipeline, str(input))
-        plan, changes = next_plan(
-            load_plan(store),
-            checked.corpus,
-            checkpoint_rows=pipeline.checkpoint_rows,
-            limit=limit,
-            fingerprints=checked.fingerprints,
-            schema=checked.schema,
-            keep=checked.keep,
-            pipeline=pipeline.to_data(),
+        previous = load_plan(store)
+        rows = min(checked.corpus.rows, limit or checked.corpus.rows)
+        # Layouts are chosen once for an output, with the first rows that there are.
+        work = (
+            Work.of(checked, store, previous, limit, previous.layouts if previous else {})
+            if previous or not rows
+            else None
         )
-        done = _done(store, plan)
-        todo = [chunk for chunk in plan.chunks() if chunk not in done]
-    result = RunResult("complete", store.uri, plan.number, Counts(), changes=changes, notes=list(checked.notes))
-    if is_complete(store, plan):
+        record = read_record(checked)
+    result = RunResult("complete", store.uri, 0, Counts(), notes=list(checked.notes))
+    if work and is_complete(store, work.plan):
         result.status = "already complete"
+        result.plan = work.plan.number
         result.counts = _last_counts(store)
         return result
     execution = None
     try:
-        if todo:
+        if work is None or work.todo:
+            ahead = Ahead(
+                places=tuple(places(checked.corpus.shards, rows)),
+                rows=sum(chunk.rows for chunk in work.todo) if work else rows,
+                columns=checked.columns,
+                block_size=record.engine.block_size if record.engine else block_size(pipeline),
+                record=record,
+                layouts=work.plan.layouts if work else None,
+            )
             # The two take seconds each and do not need one another.
-            with clock.phase("starting"), Preflight.begin(pipeline, checked.model, checked.revision) as preflight:
-                execution = Execution.begin(checked, store, plan, address)
-                preflight.finish()
+            with (
+                clock.phase("starting"),
+                Preflight.begin(pipeline, checked.model, checked.revision, ahead=ahead) as preflight,
+            ):
+                execution = Execution.begin(checked, store, address)
+                result.outlook = preflight.finish()
+            if work is None:
+                assert result.outlook is not None
+                if checked.model != FAKE and worth_measuring(pipeline, result.outlook, record):
+                    with clock.phase("measuring"):
+                        record, result.outlook = execution.measure(result.outlook.survey)
+                    result.notes += keep_record(checked, record)
+                work = Work.of(checked, store, None, limit, result.outlook.choice.layouts)
+        plan = work.plan
+        result.plan, result.changes = plan.number, work.changes
         save_plan(store, plan)
         store.sweep_temporary()
         begin(store, plan)
         result.counts = _count(store, committed(store, plan))
         result.resumed = result.counts.rows
-        publisher = Publisher(store, plan, done)
+        publisher = Publisher(store, plan, work.done)
         publisher.publish_ready()
         if execution is not None:
             with clock.phase("running"):
-                _work(execution, todo, publisher, pipeline, plan, result, listener)
+                _work(execution, work.todo, publisher, pipeline, plan, result, listener)
     finally:
         if execution is not None:
             execution.end()
     if result.status == "complete" and result.counts.dead > pipeline.max_error_rate * result.counts.rows:
         result.status = "too many dead letters"
+    if result.totals.asked and checked.model != FAKE:
+        result.notes += keep_record(checked, record.with_run(_observation(result, plan), result.totals.engine))
     result.seconds = clock.seconds
     if result.status == "complete":
         with clock.phase("publishing"):
             finish(store, plan, result.as_report())
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The plan of a run, and what of it is done and to do."""
+
+    plan: Plan
+    changes: Changes
+    done: set[Chunk]
+    todo: list[Chunk]
+
+    @classmethod
+    def of(
+        cls, checked: Checked, store: Store, previous: Plan | None, limit: int | None, layouts: Mapping[str, Layout]
+    ) -> Work:
+        """Plan ``checked`` with these layouts, and see what is there already."""
+        pipeline = checked.pipeline
+        taken = with_default(pipeline, layouts)
+        plan, changes = next_plan(
+            previous,
+            checked.corpus,
+            checkpoint_rows=pipeline.checkpoint_rows,
+            limit=limit,
+            fingerprints=checked.fingerprints(taken),
+            layouts=taken,
+            schema=checked.schema,
+            keep=checked.keep,
+            pipeline=pipeline.to_data(),
+        )
+        done = _done(store, plan)
+        return cls(plan, changes, done, [chunk for chunk in plan.chunks() if chunk not in done])
+
+
+def _observation(result: RunResult, plan: Plan) -> Observation:
+    totals = result.totals
+    return Observation(
+        layouts=plan.layouts,
+        rows=totals.rows,
+        asked=totals.asked,
+        seconds=totals.busy_seconds,
+        prompt=totals.usage.prompt,
+        computed=totals.usage.prompt - totals.usage.cached,
+        output=totals.usage.output,
+        steps=totals.usage.steps,
+    )
+
+
+def keep_record(checked: Checked, record: Record) -> list[str]:
+    """Keep what was observed; a note where that cannot be."""
+    from headrace.cluster.records import write_record
+
+    try:
+        write_record(checked, record)
+    except OSError as error:
+        return [f"what was observed could not be kept for the next forecast: {error}"]
+    return []
 
 
 def _work(
@@ -289,7 +397,7 @@ def _work(
         result.totals = totals
         listener.progress(totals)
 
-    for record in execution.records(todo, watch):
+    for record in execution.records(plan, todo, watch):
         if "failed" in record:
             if record["users"]:
                 raise UserError(record["failed"])

@@ -44,6 +44,9 @@ class HubTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._full.decode(list(ids), skip_special_tokens=True))
 
+    def show(self, ids: Sequence[int]) -> str:
+        return str(self._full.decode(list(ids), skip_special_tokens=False))
+
     def frame(self, shots: int) -> list[list[int]]:
         if shots not in self._frames:
             self._frames[shots] = self._chat_frame(shots) if self._full.chat_template else self._plain_frame(shots)

@@ -8,13 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from headrace.cluster.engine_config import EngineConfig
+from headrace.cluster.engine_config import CPU_BLOCK, EngineConfig
 from headrace.cluster.tokenizer import HubTokenizer
 from headrace.operators.base import Choice, Completion, Constraint, Json, Sampling
 from headrace.pipelines.engine import EngineDied, RequestRefused
-
-BLOCK_SIZE = 32
-"""Tokens in a block of the prefix cache on a CPU, where vLLM's own 128 is longer than most headers."""
 
 IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 """The model runs in the engine core's process, not in one more that takes 10 to 25 s to import everything again. vLLM
@@ -130,7 +127,7 @@ def engine_args(config: EngineConfig) -> dict[str, Any]:
         # Compiling takes minutes on a few cores and brings little there.
         args |= {
             "enforce_eager": True,
-            "block_size": BLOCK_SIZE,
+            "block_size": CPU_BLOCK,
             "dtype": cpu_dtype(),
             "distributed_executor_backend": IN_PROCESS,
         }

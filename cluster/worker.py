@@ -8,6 +8,7 @@ to say; only a dead engine ends the process, so that Ray starts another and runs
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import re
@@ -22,16 +23,19 @@ import pyarrow as pa
 
 from headrace.cluster.engine_config import EngineConfig
 from headrace.cluster.engines import start_engine
-from headrace.pipelines.chain import DOCUMENT, Chain, DeadLetter, RowResult, Usage
+from headrace.operators.base import Layout
+from headrace.pipelines.chain import DOCUMENT, Chain, DeadLetter, RowResult
 from headrace.pipelines.checkpoint import commit_chunk
 from headrace.pipelines.corpus import ChunkReader, InputChanged, InputUnreadable, Shard
 from headrace.pipelines.engine import Engine, EngineDied
 from headrace.pipelines.errors import UserError
+from headrace.pipelines.forecast import EngineFacts
 from headrace.pipelines.graph import Graph
 from headrace.pipelines.plan import Chunk, CommitInfo
 from headrace.pipelines.rows import as_rows, chunk_table, count, sound
 from headrace.pipelines.spec import Pipeline
 from headrace.pipelines.storage import open_store
+from headrace.pipelines.usage import Usage
 
 REPORT_SECONDS = 1.0
 """How often a worker says how far it is."""
@@ -50,6 +54,7 @@ class Assignment:
     engine: EngineConfig
     output: str
     commit: CommitInfo
+    layouts: Mapping[str, Layout]
     columns: pa.Schema
     """The input's columns, with the types to read them as."""
     keep: tuple[str, ...]
@@ -68,9 +73,11 @@ class Worker:
         self._reader = ChunkReader(assignment.columns)
         started = time.monotonic()
         self._engine = start_or_explain(assignment.engine)
-        self._chain = Chain(self._pipeline, self._engine, assignment.columns)
+        self._chain = Chain(self._pipeline, self._engine, assignment.columns, assignment.layouts)
         self._started: asyncio.Task[None] | None = None
-        self._progress = Progress(assignment.run_id, engine_seconds=time.monotonic() - started)
+        self._progress = Progress(
+            assignment.run_id, self._chain, self._engine, engine_seconds=time.monotonic() - started
+        )
 
     async def __call__(self, batch: Mapping[str, Any]) -> AsyncIterator[dict[str, list[Any]]]:
         """Work through the chunks of a batch; yields one record for each."""
@@ -130,30 +137,45 @@ class Worker:
         )
         self._progress.commit_seconds += time.monotonic() - answered
         self._progress.committed += chunk.rows
+        # The driver reads the totals once more when it has the last record.
+        self._progress.publish()
         return {"counts": asdict(counts), "stats": stats, "ours": ours}
 
     async def _rows(self, chunk: Chunk, table: pa.Table, bad: Mapping[int, str]) -> list[RowResult]:
-        """All rows of a chunk through the chain. Only so many are started ahead as the window can soon take."""
+        """All rows of a chunk through the chain, equal ones once.
+
+        Only so many are started ahead as the window can soon take.
+        """
         gate = asyncio.Semaphore(2 * self._chain.window.documents)
         results: list[RowResult] = []
+        first: dict[bytes, asyncio.Task[RowResult]] = {}
 
-        async def one(row: int, values: Mapping[str, Any]) -> None:
+        def done(result: RowResult) -> RowResult:
+            results.append(result)
+            self._progress.add(result)
+            return result
+
+        async def ask(row: int, values: Mapping[str, Any]) -> RowResult:
             try:
-                reason = bad.get(row - chunk.first)
-                if reason is None:
-                    result = await self._chain.run(row, values)
-                else:
-                    result = RowResult(row, "dead", dead=DeadLetter(DOCUMENT, reason))
-                results.append(result)
-                self._progress.add(result)
+                return done(await self._chain.run(row, values))
             finally:
                 gate.release()
+
+        async def repeat(row: int, same: asyncio.Task[RowResult]) -> None:
+            done((await same).repeated(row))
 
         try:
             async with asyncio.TaskGroup() as group:
                 for row, values in self._read(chunk, table):
+                    if (reason := bad.get(row - chunk.first)) is not None:
+                        done(RowResult(row, "dead", dead=DeadLetter(DOCUMENT, reason)))
+                        continue
+                    key = hashlib.blake2b(repr(values).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+                    if (same := first.get(key)) is not None:
+                        group.create_task(repeat(row, same))
+                        continue
                     await gate.acquire()
-                    group.create_task(one(row, values))
+                    first[key] = group.create_task(ask(row, values))
         except ExceptionGroup as errors:
             # One is enough to say: a dead engine fails all rows in flight at once.
             raise errors.exceptions[0] from errors
@@ -169,12 +191,15 @@ class Worker:
 class Progress:
     """A worker's running totals, put where the driver can read them (the cluster's key-value store)."""
 
-    def __init__(self, run_id: str, engine_seconds: float) -> None:
+    def __init__(self, run_id: str, chain: Chain, engine: Engine, engine_seconds: float) -> None:
+        self._chain = chain
+        self.engine = asdict(EngineFacts.of(engine))
         self._key = f"headrace/{run_id}/{os.getpid()}-{time.time_ns()}".encode()
         self.engine_seconds = engine_seconds
         self.read_seconds = 0.0
         self.commit_seconds = 0.0
         self.rows = 0
+        self.asked = 0
         self.committed = 0
         self.dead = 0
         self.filtered = 0
@@ -182,6 +207,7 @@ class Progress:
 
     def add(self, result: RowResult) -> None:
         self.rows += 1
+        self.asked += result.usage.requests > 0
         self.dead += result.outcome == "dead"
         self.filtered += result.outcome == "filtered"
         self.usage.merge(result.usage)
@@ -190,8 +216,16 @@ class Progress:
         """Put the totals; they are for looking at, so nothing depends on their being current."""
         from ray.experimental.internal_kv import _internal_kv_put
 
+        usage = Usage()
+        usage.merge(self.usage)
+        usage.merge(self._chain.usage)
         totals = {
             "time": time.time(),
+            "least": self._chain.blocks.least,
+            "busy_seconds": self._chain.window.busy_seconds,
+            "full_seconds": self._chain.window.full_seconds,
+            "engine": self.engine,
+            "asked": self.asked,
             "rows": self.rows,
             "committed": self.committed,
             "dead": self.dead,
@@ -199,7 +233,7 @@ class Progress:
             "engine_seconds": self.engine_seconds,
             "read_seconds": self.read_seconds,
             "commit_seconds": self.commit_seconds,
-            **asdict(self.usage),
+            "usage": asdict(usage),
         }
         _internal_kv_put(self._key, json.dumps(totals).encode(), overwrite=True)
 

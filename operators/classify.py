@@ -48,7 +48,8 @@ class Classify(ModelStep):
     Columns: ``NAME`` (a dictionary string; a list of them with ``many``) and ``NAME_confidence``: the calibrated
     probability of the chosen label, 0 to 1 (with ``many`` one for each chosen label).
 
-    ``labels`` maps each label to a description (which may be empty); a plain list of labels works too.
+    ``labels`` maps each label to a description (which may be empty); a plain list of labels works too. ``gold`` names
+    an input column that holds right labels (null where none is known), by which layouts can be measured.
     """
 
     kind: ClassVar[str] = "classify"
@@ -56,6 +57,7 @@ class Classify(ModelStep):
 
     labels: Mapping[str, str] = Field(min_length=2, max_length=MAX_LABELS)
     many: bool = False
+    gold: str | None = None
     _codes: tuple[str, ...] = PrivateAttr(default=())
 
     def with_codes(self, codes: Sequence[str]) -> Classify:
@@ -142,6 +144,7 @@ class Classify(ModelStep):
                 constraint=Choice(tuple(code_of.values())),
                 sampling=sampling,
                 context=context,
+                brief=self.brief(f"classify the text by its {subject}: {' or '.join(code_of.values())}."),
                 prime=prime,
                 shots=tuple(Shot(e.document, f"{prime} {code_of[str(e.answer)]}") for e in self.examples),
             ),

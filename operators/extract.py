@@ -59,6 +59,7 @@ class Extract(ModelStep):
                     seed=self.seed,
                 ),
                 context=context,
+                brief=self.brief("fill in its fields, as JSON."),
                 shots=tuple(Shot(e.document, compact(e.answer)) for e in self.examples),
             ),
         )

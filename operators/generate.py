@@ -68,6 +68,7 @@ class Generate(ModelStep):
                     seed=self.seed,
                 ),
                 context=context,
+                brief=f"Do task {self.name.replace('_', ' ')}.",
                 shots=tuple(Shot(e.document, compact(e.answer) if structure else str(e.answer)) for e in self.examples),
             ),
         )

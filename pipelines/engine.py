@@ -27,6 +27,10 @@ class Tokenizer(Protocol):
         """Text of ``ids``, special tokens left out."""
         ...
 
+    def show(self, ids: Sequence[int]) -> str:
+        """Text of ``ids`` for people: control tokens as they are written."""
+        ...
+
     def frame(self, shots: int) -> Sequence[Sequence[int]]:
         """The chat format's control tokens around the texts of a conversation.
 
@@ -61,6 +65,10 @@ class Engine(Protocol):
             RequestRefused: the engine will not take this request; others are not affected.
             EngineDied: the engine is gone, and with it every request in flight.
         """
+        ...
+
+    async def reset_prefix_cache(self) -> None:
+        """Forget all prefixes, so that a measurement starts cold."""
         ...
 
     def shutdown(self) -> None:

@@ -20,8 +20,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from headrace.operators.base import ModelStep, Step
+from headrace.operators.base import Layout, ModelStep, Step
 from headrace.pipelines.graph import Graph
+from headrace.pipelines.layouts import with_default
+from headrace.pipelines.prompts import header_text
 from headrace.pipelines.spec import Pipeline
 
 FINGERPRINT_VERSION = 1
@@ -35,12 +37,16 @@ EXCLUDED: Mapping[str, str] = {
     "keep": "which columns are carried along: the answers beside them stay the same",
     "checkpoint_rows": "how rows are grouped for committing; a row's answer does not know its chunk",
     "max_error_rate": "when a run gives up, not what it answers",
+    "layout": "what is taken counts, step by step, not how it was chosen",
+    "layout_tolerance": "how the layout is chosen",
     "resources": "where and how often the engine runs; what differs is rounding, as between two machines",
 }
 """Keys of a pipeline that no fingerprint covers, with the reason. The test holds it against the keys there
 are."""
 
 EXCLUDED_FROM_STEPS: Mapping[str, str] = {
+    "layout": "what is taken counts, whoever chose it",
+    "gold": "right answers to measure layouts by; no prompt holds them",
     "retries": "how often a bad answer is asked again: a good one is good whatever the bound",
 }
 """Keys of a step that its fingerprint does not cover, with the reason."""
@@ -72,7 +78,7 @@ EXCLUDED_ENGINE_ARGUMENTS: Mapping[str, str] = {
 
 
 def fingerprints(
-    pipeline: Pipeline, model_identity: str, *, layouts: Mapping[str, str] | None = None
+    pipeline: Pipeline, model_identity: str, *, layouts: Mapping[str, Layout] | None = None
 ) -> dict[str, str]:
     """The fingerprint of each step, 16 hexadecimal digits, by step name in the order of the pipeline.
 
@@ -81,11 +87,19 @@ def fingerprints(
         model_identity: what the weights are, beyond the name that the pipeline gives them: a commit, or a
         hash of a
             folder's files.
-        layouts: the layout of each step's prompt, where a plan has chosen one; it moves the prompt's parts
-        about.
+        layouts: those that were chosen for steps whose layout the pipeline leaves open.
     """
     graph = Graph.of(pipeline)
     steps = {step.name: step for step in pipeline.steps}
+    taken = with_default(pipeline, layouts or {})
+    # Each hoisted step's prompt holds the instructions of all of them.
+    header = header_text(
+        {
+            step.name: step.questions()[0]
+            for step in pipeline.steps
+            if isinstance(step, ModelStep) and taken[step.name] == "hoisted"
+        }
+    )
     found: dict[str, str] = {}
     for name in graph.order:
         found[name] = _digest(
@@ -94,7 +108,7 @@ def fingerprints(
                 "step": _step(steps[name]),
                 "reads": {other: found[other] for other in sorted(graph.waits_for[name])},
                 **(_asking(pipeline, model_identity) if isinstance(steps[name], ModelStep) else {}),
-                "layout": (layouts or {}).get(name) if isinstance(steps[name], ModelStep) else None,
+                "layout": [taken[name], header if taken[name] == "hoisted" else ""] if name in taken else None,
             }
         )
     return {step.name: found[step.name] for step in pipeline.steps}

@@ -1,21 +1,31 @@
-"""From questions to token prompts: the layout.
+"""From questions to token prompts: the layouts.
 
-A prompt is put together from runs of token ids that were encoded apart: control tokens of the chat format, the
-static header (once per step), the document (once per row, for all steps of the chain) and what only this request
-says. So the parts that requests share are equal token by token, which is what the engine's prefix cache needs, and
-text never turns into control tokens.
+A prompt is put together from runs of token ids that were encoded apart: control tokens of the chat format, static
+text, the document (encoded once for all steps of the chain) and what only this request says. So the parts that
+requests share are equal token by token, which is what the engine's prefix cache needs, and text never turns into
+control tokens.
 
-Layout ``instruction_first``: header, document, context, reminder, prime. The header's blocks are computed once per
-engine, the document's once per step. The header opens the user's turn, which every chat template has (Mistral's and
+What a request shares with others is what comes first, so the order decides what is computed once:
+
+``instruction_first``
+    instruction, document, rest. Each step's instruction is computed once per engine, the document once per step.
+``document_first``
+    document, instruction, rest. The document is computed once, the instructions once per document.
+``hoisted``
+    the instructions of all hoisted steps, document, which step is meant, rest. Instructions once per engine, the
+    document once, and per step only a short reminder.
+
+The rest is what differs from row to row besides the document (earlier answers, what was wrong with the last answer);
+it comes last in every layout. The static text opens the user's turn, which every chat template has (Mistral's and
 Gemma's refuse a system message).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from headrace.operators.base import Choice, Constraint, Question, Sampling
+from headrace.operators.base import Choice, Constraint, Layout, Question, Sampling, Shot
 from headrace.operators.classify import Classify, candidate_codes
 from headrace.pipelines.engine import Tokenizer
 
@@ -43,25 +53,70 @@ class Prompt:
         return len(self.head) + len(self.tail)
 
 
-def assemble(question: Question, tokenizer: Tokenizer, complaint: str = "") -> Prompt:
-    """Lay out ``question`` for any document.
+class Composer:
+    """Lays out the questions of a chain's steps, for any document.
 
-    ``complaint`` says what was wrong with the last answer; like all that differs from row to row it comes after the
-    document.
+    Args:
+        tokenizer: the model's.
+        questions: what each step asks when no row adds to it, by step name, in the pipeline's order.
+        layouts: of each step.
     """
-    encode = tokenizer.encode
-    first, *between, last = tokenizer.frame(len(question.shots))
-    head = [*first, *(encode(question.instruction + PARAGRAPH) if question.instruction else [])]
-    for shot, before_answer, before_next in zip(question.shots, between[::2], between[1::2], strict=True):
-        head += [*encode(QUOTE + shot.document + UNQUOTE), *before_answer, *encode(shot.answer), *before_next]
-    head += encode(QUOTE)
-    after = [part for part in (question.context, question.reminder, complaint) if part]
-    prime, constraint = encode(question.prime), question.constraint
-    if isinstance(constraint, Choice):
-        prime, token_ids = first_tokens(question.prime, constraint.options, tokenizer)
-        constraint = replace(constraint, token_ids=token_ids)
-    tail = [*encode(PARAGRAPH.join([UNQUOTE, *after])), *last, *prime]
-    return Prompt(tuple(head), tuple(tail), constraint, question.sampling)
+
+    def __init__(
+        self, tokenizer: Tokenizer, questions: Mapping[str, Sequence[Question]], layouts: Mapping[str, Layout]
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._layouts = layouts
+        hoisted = {name: asked[0] for name, asked in questions.items() if layouts[name] == "hoisted"}
+        opening, self._closing = tokenizer.frame(0)
+        text = header_text(hoisted)
+        self._opened = (*opening, *tokenizer.encode(QUOTE))
+        self._header = (*opening, *tokenizer.encode(text + PARAGRAPH), *tokenizer.encode(QUOTE)) if text else ()
+
+    def prompt(self, step: str, question: Question, complaint: str = "") -> Prompt:
+        """The prompt of one question. ``complaint`` says what was wrong with the last answer."""
+        layout = self._layouts[step]
+        rest = [part for part in (question.context, question.reminder, complaint) if part]
+        closing = self._closing
+        if layout == "instruction_first":
+            head, closing = self._instructed(question)
+        elif layout == "document_first":
+            head = self._opened
+            rest = [part for part in (question.instruction, *_told(question.shots)) if part] + rest
+        else:
+            head = self._header or self._opened
+            rest = ([] if question.reminder or not question.brief else [question.brief]) + rest
+        prime, constraint = self._tokenizer.encode(question.prime), question.constraint
+        if isinstance(constraint, Choice):
+            prime, token_ids = first_tokens(question.prime, constraint.options, self._tokenizer)
+            constraint = replace(constraint, token_ids=token_ids)
+        tail = (*self._tokenizer.encode(PARAGRAPH.join([UNQUOTE, *rest])), *closing, *prime)
+        return Prompt(head, tail, constraint, question.sampling)
+
+    def _instructed(self, question: Question) -> tuple[tuple[int, ...], Sequence[int]]:
+        """What comes before the document, instruction first, with the examples as turns; and what closes the turn."""
+        encode = self._tokenizer.encode
+        first, *between, last = self._tokenizer.frame(len(question.shots))
+        head = [*first, *(encode(question.instruction + PARAGRAPH) if question.instruction else [])]
+        for shot, before_answer, before_next in zip(question.shots, between[::2], between[1::2], strict=True):
+            head += [*encode(QUOTE + shot.document + UNQUOTE), *before_answer, *encode(shot.answer), *before_next]
+        return (*head, *encode(QUOTE)), last
+
+
+def header_text(hoisted: Mapping[str, Question]) -> str:
+    """The instructions of the hoisted steps, in one text; empty where none of them has any."""
+    tasks = []
+    for name, question in hoisted.items():
+        said = [part for part in (question.instruction, *_told(question.shots)) if part]
+        if said:
+            tasks.append(f"Task {name.replace('_', ' ')}: {PARAGRAPH.join(said)}")
+    return PARAGRAPH.join(tasks)
+
+
+def _told(shots: Sequence[Shot]) -> Iterator[str]:
+    """Worked examples as text, where they cannot be turns of the conversation."""
+    for shot in shots:
+        yield f"Example:\n{QUOTE}{shot.document}{UNQUOTE}\n{shot.answer}"
 
 
 def with_distinct_options(step: Classify, tokenizer: Tokenizer) -> Classify:

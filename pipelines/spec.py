@@ -35,7 +35,7 @@ from pydantic.functional_validators import BeforeValidator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from headrace.operators import Classify, Extract, Filter, Generate, Map, Summarize
-from headrace.operators.base import Example, Step
+from headrace.operators.base import Example, Layout, Step
 from headrace.operators.templates import Template, TemplateProblem
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.expressions import Expression, plain, unknown
@@ -246,6 +246,11 @@ class Pipeline(_Plain):
     """What becomes of a document that does not fit the model."""
     max_error_rate: float = Field(default=0.01, ge=0.0, le=1.0)
     """Share of dead letters beyond which the run stops."""
+    layout: Literal["auto"] | Layout = "auto"
+    """Where prompts keep their static and their changing parts: `instruction_first`, `document_first`, `hoisted`, or
+    `auto`: the cheapest whose answers were measured to be good enough."""
+    layout_tolerance: float = Field(default=0.02, ge=0.0, le=1.0)
+    """How much worse answers may be in the layout that `auto` takes: 0.02 is two in a hundred."""
     resources: Resources = Resources()
     """What the engines get; can be set on the command line as well."""
 
@@ -548,6 +553,8 @@ class Pipeline(_Plain):
         for i, step in enumerate(self.steps):
             row = self.row_schema(schema, before=step)
             at: Loc = ("steps", i, step.kind)
+            if isinstance(step, Classify) and step.gold is not None and step.gold not in schema.names:
+                yield (*at, "gold"), unknown(step.gold, schema.names, "column")
             for name in _conditions(step):
                 try:
                     self.expressions[step.name, name].check(row)
