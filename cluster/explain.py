@@ -110,7 +110,7 @@ def explain_pipeline(
         UserError: whatever :func:`~headrace.cluster.run.check` finds.
     """
     checked = check(pipeline, input)
-    config = engine_config(checked, allot_one(checked))
+    config = engine_config(checked, allot_one(checked, starting=measure_rows is not None))
     Preflight.begin(pipeline, checked.model, checked.revision).finish()
     record = read_record(checked)
     tokenizer: Tokenizer

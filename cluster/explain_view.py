@@ -49,8 +49,8 @@ def _head(explained: Explanation) -> Text:
     checked, seen = explained.checked, explained.outlook.survey
     return Text(
         f"{checked.pipeline.name}: {seen.rows:,} rows in {len(checked.corpus.shards):,} files, on {checked.model}\n"
-        f"Documents: p50 {_length(explained, 0.5):,}, p95 {_length(explained, 0.95):,} tokens ({len(seen.lengths):,} of "
-        f"{seen.seen:,} looked at; {seen.asked:.1%} of rows have one)"
+        f"Documents: p50 {_length(explained, 0.5):,}, p95 {_length(explained, 0.95):,} tokens "
+        f"({len(seen.lengths):,} of {seen.seen:,} looked at; {seen.asked:.1%} of rows have one)"
     )
 
 
@@ -157,8 +157,8 @@ def _quality_note(explained: Explanation) -> str:
     if record.quality:
         return (
             f"Measured on {record.sample} rows: {'right answers, or else ' if record.gold else ''}agreement with "
-            f"{REFERENCE}; a step may lose {pipeline.layout_tolerance:g} (layout_tolerance). Of free text only that there "
-            f"is an answer counts."
+            f"{REFERENCE}; a step may lose {pipeline.layout_tolerance:g} (layout_tolerance). Of free text only that "
+            f"there is an answer counts."
         )
     if any(held is None for held in fixed_layouts(pipeline).values()):
         return "The other layouts change answers, too: --measure says how much, and what they save in time."

@@ -62,10 +62,10 @@ async def _run(chain: Chain, checked: Checked, places: Sequence[tuple[Shard, int
     return list(await asyncio.gather(*(one(shard, row) for shard, row in places)))
 
 
-def allot_one(checked: Checked) -> Allotment:
-    """What one engine on this machine gets."""
+def allot_one(checked: Checked, *, starting: bool = True) -> Allotment:
+    """What one engine on this machine gets; it must fit if it is ``starting``."""
     one = checked.pipeline.resources.model_copy(update={"workers": 1})
-    return allot(one, cluster_gpus=gpus_here(), node_cpus=cores(), local=True, weights=checked.weights)
+    return allot(one, cluster_gpus=gpus_here(), node_cpus=cores(), local=True, weights=checked.weights * starting)
 
 
 def spread(shards: Sequence[Shard], rows: int) -> list[tuple[Shard, int]]:

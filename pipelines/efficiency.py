@@ -38,7 +38,7 @@ class BlockCounter:
     def add(self, prompt: Sequence[int]) -> None:
         """A prompt was sent."""
         size = self._block
-        whole = (len(prompt) - 1) // size  # the last token is computed whatever the cache holds
+        whole = len(prompt) // size
         self._rests += len(prompt) - whole * size
         data = array("q", prompt).tobytes()
         seen, skip, chained = self._seen, self._skip, 0
