@@ -35,6 +35,9 @@ class BytesTokenizer:
     def encode(self, text: str) -> list[int]:
         return [byte + _OFFSET for byte in text.encode()]
 
+    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self.encode(text) for text in texts]
+
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(i - _OFFSET for i in ids if i >= _OFFSET).decode(errors="replace")
 

@@ -32,6 +32,7 @@ from headrace.operators.map import Map
 from headrace.operators.templates import TemplateProblem, render_document
 from headrace.pipelines.costs import Request, RowCost
 from headrace.pipelines.efficiency import BlockCounter
+from headrace.pipelines.encoder import Encoder
 from headrace.pipelines.engine import Engine, RequestRefused, Tokenizer
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.expressions import Condition, ConditionFailed
@@ -201,6 +202,7 @@ class Chain:
             (name, key): expression.bind(pipeline.row_schema(columns, before=steps[name]))
             for (name, key), expression in pipeline.expressions.items()
         }
+        self._encoder = Encoder(engine.tokenizer)
         self._priors: dict[tuple[str, str], asyncio.Task[list[Completion]]] = {}
         self._room = engine.max_model_len - max((p.needs for p in self._prepared.values()), default=0)
         self.blocks = BlockCounter(engine.block_size)
@@ -231,7 +233,7 @@ class Chain:
         result = RowResult(row, "answered")
         try:
             document = self._text_of(values)
-            ids = self._ids_of(document, result.usage) if self._prepared else []
+            ids = await self._ids_of(document, result.usage) if self._prepared else []
         except NoDocument as problem:
             _dead(result, DeadLetter(DOCUMENT, str(problem)))
             return result
@@ -260,15 +262,14 @@ class Chain:
             raise NoDocument(f"the document is not valid Unicode: {problem.reason}") from problem
         return text
 
-    def _ids_of(self, text: str, usage: Usage) -> list[int]:
+    async def _ids_of(self, text: str, usage: Usage) -> list[int]:
         """Token ids of the document, once for the whole chain; cut to what fits when the pipeline says so."""
-        tokenizer = self._engine.tokenizer
-        most = self._room * tokenizer.longest_token
+        most = self._room * self._engine.tokenizer.longest_token
         truncate = self._pipeline.too_long == "truncate"
         if len(text) > most and not truncate:
             # No need to tokenize what cannot fit even if every token were the longest.
             raise NoDocument(f"the document has {len(text)} characters; at most {self._room} tokens fit{_TOO_LONG}")
-        ids = tokenizer.encode(text[:most])
+        ids = await self._encoder.encode(text[:most])
         if len(ids) <= self._room and len(text) <= most:
             return ids
         if not truncate:

@@ -23,6 +23,10 @@ class Tokenizer(Protocol):
         """Ids of ``text`` as plain text: whatever it contains, no special token comes of it."""
         ...
 
+    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        """:meth:`encode` of each; may be called in a thread."""
+        ...
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids``, special tokens left out."""
         ...

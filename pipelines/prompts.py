@@ -71,27 +71,38 @@ class Composer:
         opening, self._closing = tokenizer.frame(0)
         text = header_text(hoisted)
         self._opened = (*opening, *tokenizer.encode(QUOTE))
+        self._static: dict[tuple[str, Question], _Static] = {}
         self._header = (*opening, *tokenizer.encode(text + PARAGRAPH), *tokenizer.encode(QUOTE)) if text else ()
 
     def prompt(self, step: str, question: Question, complaint: str = "") -> Prompt:
         """The prompt of one question. ``complaint`` says what was wrong with the last answer."""
-        layout = self._layouts[step]
-        rest = [part for part in (question.context, question.reminder, complaint) if part]
-        closing = self._closing
+        same = replace(question, context="")
+        static = self._static.get((step, same))
+        if static is None:
+            static = self._static[step, same] = self._parts(step, question)
+        said = [part for part in (question.context, question.reminder, complaint) if part]
+        added = self._tokenizer.encode("".join(PARAGRAPH + part for part in said)) if said else ()
+        tail = (*static.before, *added, *static.after)
+        return Prompt(static.head, tail, static.constraint, question.sampling)
+
+    def _parts(self, step: str, question: Question) -> _Static:
+        """What is the same for all rows, encoded."""
+        layout, encode = self._layouts[step], self._tokenizer.encode
+        closing, after_document = self._closing, [UNQUOTE]
         if layout == "instruction_first":
             head, closing = self._instructed(question)
         elif layout == "document_first":
             head = self._opened
-            rest = [part for part in (question.instruction, *_told(question.shots)) if part] + rest
+            after_document += [part for part in (question.instruction, *_told(question.shots)) if part]
         else:
             head = self._header or self._opened
-            rest = ([] if question.reminder or not question.brief else [question.brief]) + rest
-        prime, constraint = self._tokenizer.encode(question.prime), question.constraint
+            # A question that says by itself what is asked needs no other reminder.
+            after_document += [question.brief] if question.brief and not question.reminder else []
+        prime, constraint = encode(question.prime), question.constraint
         if isinstance(constraint, Choice):
             prime, token_ids = first_tokens(question.prime, constraint.options, self._tokenizer)
             constraint = replace(constraint, token_ids=token_ids)
-        tail = (*self._tokenizer.encode(PARAGRAPH.join([UNQUOTE, *rest])), *closing, *prime)
-        return Prompt(head, tail, constraint, question.sampling)
+        return _Static(head, (*encode(PARAGRAPH.join(after_document)),), (*closing, *prime), constraint)
 
     def _instructed(self, question: Question) -> tuple[tuple[int, ...], Sequence[int]]:
         """What comes before the document, instruction first, with the examples as turns; and what closes the turn."""
@@ -101,6 +112,16 @@ class Composer:
         for shot, before_answer, before_next in zip(question.shots, between[::2], between[1::2], strict=True):
             head += [*encode(QUOTE + shot.document + UNQUOTE), *before_answer, *encode(shot.answer), *before_next]
         return (*head, *encode(QUOTE)), last
+
+
+@dataclass(frozen=True, slots=True)
+class _Static:
+    """What no row changes of a question's prompt: ``head``, document, ``before``, what is added, ``after``."""
+
+    head: tuple[int, ...]
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    constraint: Constraint
 
 
 def header_text(hoisted: Mapping[str, Question]) -> str:

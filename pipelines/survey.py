@@ -66,7 +66,7 @@ def survey(pipeline: Pipeline, places: Sequence[Place], columns: pa.Schema, toke
     return Survey(
         rows=rows,
         seen=len(texts),
-        lengths=tuple(len(tokenizer.encode(text)) for text in taken),
+        lengths=tuple(map(len, tokenizer.encode_many(taken))),
         asked=len(documents) / max(1, len(texts)),
         scale=characters / max(1, len(documents)) / mean if mean else 1.0,
     )
