@@ -29,7 +29,7 @@ from headrace.pipelines.spec import Pipeline
 FINGERPRINT_VERSION = 1
 """Raised when this file counts something in or out that it did not before."""
 
-PROMPT_VERSION = 1
+PROMPT_VERSION = 2
 """Raised when the words or the form of the prompts change that headrace itself writes."""
 
 EXCLUDED: Mapping[str, str] = {
