@@ -61,6 +61,7 @@ class FakeEngine:
         self._faults: Mapping[str, str] = args.get("faults", {})
         self._log = args.get("log")
         self._seen: set[str] = set()
+        self._blocks: set[int] = set()
 
     async def complete(self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling) -> Completion:
         text = self.tokenizer.decode(prompt)
@@ -89,6 +90,7 @@ class FakeEngine:
             text=answer,
             finish_reason="length" if fault == "cut" or isinstance(constraint, Choice) else "stop",
             prompt_tokens=len(prompt),
+            cached_tokens=self._cached(prompt),
             output_tokens=1 if isinstance(constraint, Choice) else len(answer),
             logprobs=logprobs,
         )
@@ -102,8 +104,19 @@ class FakeEngine:
         self._seen.add(text)
         return first
 
+    def _cached(self, prompt: Sequence[int]) -> int:
+        """Tokens of the prompt that a prefix cache without bounds would have, now that it is asked."""
+        chained, cached, known = 0, 0, True
+        for start in range(0, len(prompt) - self.block_size, self.block_size):
+            chained = hash((chained, tuple(prompt[start : start + self.block_size])))
+            known = known and chained in self._blocks
+            cached += self.block_size * known
+            self._blocks.add(chained)
+        return cached
+
     async def reset_prefix_cache(self) -> None:
-        """There is none."""
+        """Forget all prefixes."""
+        self._blocks.clear()
 
     def shutdown(self) -> None:
         """There is nothing to stop."""

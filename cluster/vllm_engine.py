@@ -13,6 +13,9 @@ from headrace.cluster.tokenizer import HubTokenizer
 from headrace.operators.base import Choice, Completion, Constraint, Json, Sampling
 from headrace.pipelines.engine import EngineDied, RequestRefused
 
+GRAMMAR_SECONDS = 300
+"""Time for a grammar to compile; vLLM's own 5 s are soon over where other work has the processor."""
+
 IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 """The model runs in the engine core's process, not in one more that takes 10 to 25 s to import everything again. vLLM
 prefers the other on CPUs, to set that process's OpenMP threads; ours are set before the core starts."""
@@ -142,7 +145,11 @@ def cpu_dtype() -> str:
 
 def set_environment(config: EngineConfig) -> None:
     """What vLLM reads from the environment, set before its first import."""
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    # Its warnings are about what is set here on purpose; and standard output is for answers.
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+    # Grammars were compiled once before the engine was started: here a busy machine alone must not fail a request.
+    os.environ.setdefault("VLLM_REGEX_COMPILATION_TIMEOUT_S", str(GRAMMAR_SECONDS))
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if Path(config.model).is_dir():
