@@ -79,7 +79,8 @@ class Question:
     ``instruction`` is the same for every row, and so can be shared; ``context`` is what this row's earlier answers
     add (empty for most steps) and goes last; ``reminder`` is what has to be said after the document in every layout;
     ``brief`` is the task in one sentence, for a layout that has said it in full long before; ``prime`` opens the
-    assistant's turn, and the answer continues it.
+    assistant's turn, and the answer continues it; ``full_prime`` does so where the instruction does not stand before
+    the document alone.
     """
 
     instruction: str
@@ -89,6 +90,7 @@ class Question:
     reminder: str = ""
     brief: str = ""
     prime: str = ""
+    full_prime: str = ""
     shots: tuple[Shot, ...] = ()
 
 
@@ -200,11 +202,6 @@ class ModelStep(Step):
         """
         task = self.static("instruction") if self.instruction else task
         return f"{task}{chr(10) if chr(10) in form else ' '}{form}".strip()
-
-    def brief(self, task: str) -> str:
-        """The task in one sentence, where the whole of it stands far above; the user's own is called by its name."""
-        subject = self.name.replace("_", " ")
-        return f"Do task {subject}." if self.instruction else f"Task {subject}: {task}"
 
     @abstractmethod
     def questions(self, context: str = "") -> tuple[Question, ...]:

@@ -136,16 +136,18 @@ class Classify(ModelStep):
         if self.many:
             return tuple(self._about(label, subject, context, sampling) for label in self.labels)
         code_of = self._code_of
-        prime = f"The {subject} is"
+        task, prime = f"Classify the text by its {subject}.", f"The {subject} is"
         form = f"Labels:\n{self._labels_text()}\nAnswer with {'the code of ' if self._codes else ''}one label."
         return (
             Question(
-                instruction=self.header(f"Classify the text by its {subject}.", form),
+                instruction=self.header(task, form),
                 constraint=Choice(tuple(code_of.values())),
                 sampling=sampling,
                 context=context,
-                brief=self.brief(f"classify the text by its {subject}: {' or '.join(code_of.values())}."),
+                # Naming the labels here makes a small model take the one that stands last.
+                brief=task,
                 prime=prime,
+                full_prime=f"The {subject} of the text is",
                 shots=tuple(Shot(e.document, f"{prime} {code_of[str(e.answer)]}") for e in self.examples),
             ),
         )

@@ -60,7 +60,7 @@ class Extract(ModelStep):
                     seed=self.seed,
                 ),
                 context=context,
-                brief=self.brief("fill in its fields, as JSON."),
+                brief=f"Extract {self.structure.names}, as JSON.",
                 shots=tuple(self.structure.shot(example) for example in self.examples),
             ),
         )

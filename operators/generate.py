@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
@@ -71,7 +72,7 @@ class Generate(ModelStep):
                     seed=self.seed,
                 ),
                 context=context,
-                brief=f"Do task {self.name.replace('_', ' ')}.",
+                brief=_first_sentence(self.static("prompt")),
                 shots=tuple(structure.shot(e) if structure else Shot(e.document, str(e.answer)) for e in self.examples),
             ),
         )
@@ -82,3 +83,8 @@ class Generate(ModelStep):
             return self.structure.read(completion)
         text = completion.text.strip()
         return Answer({self.name: text}) if text else Rejection("the answer is empty", completion.text)
+
+
+def _first_sentence(text: str) -> str:
+    """What a prompt begins with, as a reminder of all of it."""
+    return re.split(r"(?<=[.!?])\s|\n", text.strip(), maxsplit=1)[0]

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from headrace.operators.base import Answer, Completion, Example, Json, Rejection, Shot
 from headrace.operators.columns import Column, column_for
-from headrace.operators.schema_nodes import compact, is_recursive
+from headrace.operators.schema_nodes import compact, fields_of, flatten, is_recursive
 from headrace.operators.schemas import (
     SchemaError,
     ShortForm,
@@ -22,6 +22,9 @@ from headrace.operators.schemas import (
     parse_json,
     short_form,
 )
+
+NAMED = 8
+"""Fields that a reminder names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Structure:
     validator: Validator
     column: Column
     description: str
+    names: str
     max_tokens: int
     notes: tuple[str, ...]
 
@@ -63,6 +67,7 @@ class Structure:
             validator=Validator.compile(schema),
             column=column,
             description=description,
+            names=_names(list(fields_of(flatten(schema, schema).node)), name),
             # Twice the estimate: a wordy vocabulary must not cut an answer, and room that is not used costs nothing.
             max_tokens=2 * max_answer_tokens(short.schema, schema),
             notes=tuple(said),
@@ -104,3 +109,9 @@ class Structure:
             return Answer({self.name: self.column.convert(value)})
         except ValueError as error:
             return Rejection(str(error), completion.text)
+
+
+def _names(fields: list[str], otherwise: str) -> str:
+    """The fields in a few words, as a reminder of what is asked."""
+    fields = fields or [otherwise]
+    return ", ".join(fields[:NAMED]) + (" and the others" if len(fields) > NAMED else "")

@@ -66,7 +66,7 @@ class Summarize(ModelStep):
                     repetition_penalty=REPETITION_PENALTY,
                 ),
                 context=context,
-                brief=self.brief(f"summarize the text in at most {self.max_words} words."),
+                brief=f"Summarize the text in at most {self.max_words} words.",
                 prime="Summary:",
                 shots=tuple(Shot(e.document, f"Summary: {e.answer}") for e in self.examples),
             ),

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from headrace.operators.base import Choice, Constraint, Layout, Question, Sampling, Shot
+from headrace.operators.base import Choice, Constraint, Layout, Question, Sampling
 from headrace.operators.classify import Classify, candidate_codes
 from headrace.pipelines.engine import Tokenizer
 
@@ -93,14 +93,15 @@ class Composer:
             head, closing = self._instructed(question)
         elif layout == "document_first":
             head = self._opened
-            after_document += [part for part in (question.instruction, *_told(question.shots)) if part]
+            after_document += [part for part in (question.instruction, *_told(question)) if part]
         else:
             head = self._header or self._opened
             # A question that says by itself what is asked needs no other reminder.
             after_document += [question.brief] if question.brief and not question.reminder else []
-        prime, constraint = encode(question.prime), question.constraint
+        said, constraint = _prime(question, layout), question.constraint
+        prime = encode(said)
         if isinstance(constraint, Choice):
-            prime, token_ids = first_tokens(question.prime, constraint.options, self._tokenizer)
+            prime, token_ids = first_tokens(said, constraint.options, self._tokenizer)
             constraint = replace(constraint, token_ids=token_ids)
         return _Static(head, (*encode(PARAGRAPH.join(after_document)),), (*closing, *prime), constraint)
 
@@ -127,17 +128,21 @@ class _Static:
 def header_text(hoisted: Mapping[str, Question]) -> str:
     """The instructions of the hoisted steps, in one text; empty where none of them has any."""
     tasks = []
-    for name, question in hoisted.items():
-        said = [part for part in (question.instruction, *_told(question.shots)) if part]
-        if said:
-            tasks.append(f"Task {name.replace('_', ' ')}: {PARAGRAPH.join(said)}")
+    for question in hoisted.values():
+        tasks += [part for part in (question.instruction, *_told(question)) if part]
     return PARAGRAPH.join(tasks)
 
 
-def _told(shots: Sequence[Shot]) -> Iterator[str]:
+def _prime(question: Question, layout: Layout) -> str:
+    return question.prime if layout == "instruction_first" else question.full_prime or question.prime
+
+
+def _told(question: Question) -> Iterator[str]:
     """Worked examples as text, where they cannot be turns of the conversation."""
-    for shot in shots:
-        yield f"Example:\n{QUOTE}{shot.document}{UNQUOTE}\n{shot.answer}"
+    prime = question.full_prime or question.prime
+    for shot in question.shots:
+        answer = prime + shot.answer.removeprefix(question.prime)
+        yield f"Example:\n{QUOTE}{shot.document}{UNQUOTE}\n{answer}"
 
 
 def with_distinct_options(step: Classify, tokenizer: Tokenizer) -> Classify:
