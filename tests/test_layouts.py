@@ -83,7 +83,7 @@ def test_examples_are_shown_in_every_layout_and_shared_where_the_instruction_is(
     said = text(laid_out(reviews(steps=steps), layout), "opinion")
     primed = "The opinion is" if layout == "instruction_first" else "The opinion of the text is"
     assert said.index("SHOTDOC") < said.index(f"{primed} bad")
-    assert said.endswith(primed)
+    assert said.rstrip().endswith(primed)
     assert (said.index("SHOTDOC") < said.index("DOCUMENT")) == (layout != "document_first")
 
 
