@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,11 +20,13 @@ from typing import Any, Self
 
 from headrace.cluster.engine_config import FAKE
 from headrace.cluster.fake_engine import BytesTokenizer
+from headrace.cluster.locate import Located
 from headrace.cluster.tokenizer import HubTokenizer
 from headrace.operators.base import Json, ModelStep, Text
 from headrace.pipelines.chain import prepare
 from headrace.pipelines.errors import UserError
-from headrace.pipelines.spec import Pipeline, Source
+from headrace.pipelines.spec import OWN_MODEL, Pipeline, Source
+from headrace.pipelines.stages import Stage
 
 COMPILE_SECONDS = 30.0
 """Time for all grammars of a pipeline; one that takes longer would stall the engine."""
@@ -50,11 +52,11 @@ class Grammar:
     source: str
 
 
-def grammars(pipeline: Pipeline) -> list[Grammar]:
-    """The grammars of a pipeline's steps."""
+def grammars(pipeline: Pipeline, steps: Collection[str] | None = None) -> list[Grammar]:
+    """The grammars of a pipeline's steps, or of those that are named."""
     found = []
     for i, step in enumerate(pipeline.steps):
-        if isinstance(step, ModelStep):
+        if isinstance(step, ModelStep) and (steps is None or step.name in steps):
             where = pipeline.message(("steps", i, step.kind), repr(step.name))
             for question in step.questions():
                 match question.constraint:
@@ -78,26 +80,35 @@ class Preflight:
 
     @classmethod
     def begin(
-        cls, pipeline: Pipeline, model: str, revision: str | None = None, *, seconds: float = COMPILE_SECONDS
+        cls,
+        pipeline: Pipeline,
+        model: str,
+        revision: str | None = None,
+        *,
+        stage: Stage | None = None,
+        seconds: float = COMPILE_SECONDS,
     ) -> Preflight:
-        """Start checking ``pipeline`` for ``model`` (a folder, a hub id, or the fake one).
+        """Start checking ``pipeline``, or the steps of a stage, for ``model`` (a folder, a hub id, or the fake one).
 
         Raises:
             UserError: an engine argument that there is not; for the fake model, which needs no process, what
                 :meth:`finish` would raise.
         """
-        wanted = grammars(pipeline)
-        length = _wanted_length(pipeline)
+        name, steps = (stage.model, stage.steps) if stage else (OWN_MODEL, None)
+        wanted = grammars(pipeline, steps)
+        length = _wanted_length(pipeline, name)
         if model == FAKE:
-            prepare(pipeline, BytesTokenizer(), length or FAKE_LENGTH)
+            prepare(pipeline, BytesTokenizer(), length or FAKE_LENGTH, steps=steps)
             return cls(model, wanted, None, seconds)
-        if unknown := unknown_arguments(pipeline):
+        if unknown := unknown_arguments(pipeline, name):
             raise UserError("\n".join(unknown))
-        spec, source = pipeline.model_spec, pipeline.source
+        spec, source = pipeline.spec_of(name), pipeline.source
         request = {
             "model": model,
             "revision": revision,
             "trust_remote_code": spec.trust_remote_code,
+            "length": length,
+            "steps": steps,
             "pipeline": pipeline.to_data(),
             "source": source and [source.path, str(source.folder), list(source.lines.items())],
             "seconds": seconds,
@@ -158,6 +169,38 @@ class Preflight:
             raise UserError("The pipeline could not be checked against the model:\n" + err.strip()[-2000:])
 
 
+class Preflights:
+    """The checks of all models of a pipeline, under way at once."""
+
+    def __init__(self, checks: Sequence[Preflight]) -> None:
+        self._checks = checks
+
+    @classmethod
+    def begin(cls, pipeline: Pipeline, stages: Sequence[Stage], models: Mapping[str, Located]) -> Preflights:
+        """Start checking each stage for its model; see :meth:`Preflight.begin`."""
+        checks: list[Preflight] = []
+        try:
+            for stage in stages:
+                model = models[stage.model]
+                checks.append(Preflight.begin(pipeline, model.source, model.revision, stage=stage))
+        except BaseException:
+            cls(checks).__exit__()
+            raise
+        return cls(checks)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for check in self._checks:
+            check.__exit__()
+
+    def finish(self) -> None:
+        """Wait for all results; see :meth:`Preflight.finish`."""
+        for check in self._checks:
+            check.finish()
+
+
 def _main(request: Mapping[str, Any]) -> None:
     """Print a line for each problem, and :data:`DONE` for each grammar that compiles."""
     pipeline = Pipeline.model_validate(request["pipeline"])
@@ -167,7 +210,8 @@ def _main(request: Mapping[str, Any]) -> None:
         sys.path.insert(0, folder)
     try:
         tokenizer = _tokenizer(request)
-        prepare(pipeline, tokenizer, _wanted_length(pipeline) or _context_length(request))
+        length = request["length"] or _context_length(request)
+        prepare(pipeline, tokenizer, length, steps=request["steps"])
     except UserError as problem:
         print(problem, flush=True)
         return
@@ -209,25 +253,27 @@ def _context_length(request: Mapping[str, Any]) -> int:
     return int(config.get("max_position_embeddings", UNKNOWN_LENGTH))
 
 
-def _wanted_length(pipeline: Pipeline) -> int | None:
+def _wanted_length(pipeline: Pipeline, model: str) -> int | None:
     """Tokens of context that the pipeline asks for itself."""
-    length = pipeline.model_spec.engine.get("max_model_len")
+    length = pipeline.spec_of(model).engine.get("max_model_len")
     if length is not None and (not isinstance(length, int) or isinstance(length, bool) or length < 1):
         problem = f"must be a number of tokens, 1 or more, not {length!r}"
-        raise UserError(pipeline.message(("model", "max_model_len"), problem))
+        raise UserError(pipeline.message((*pipeline.loc_of(model), "max_model_len"), problem))
     return length
 
 
-def unknown_arguments(pipeline: Pipeline) -> list[str]:
+def unknown_arguments(pipeline: Pipeline, model: str = OWN_MODEL) -> list[str]:
     """A line for each engine argument that vLLM does not have; none where vLLM is not installed."""
-    engine = pipeline.model_spec.engine
+    engine = pipeline.spec_of(model).engine
     known = engine_arguments() if engine else []
     lines = []
     for name in engine:
         if known and name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f'; did you mean "{near[0]}"?' if near else ""
-            lines.append(pipeline.message(("model", name), f"there is no such engine argument in vLLM{hint}"))
+            lines.append(
+                pipeline.message((*pipeline.loc_of(model), name), f"there is no such engine argument in vLLM{hint}")
+            )
     return lines
 
 

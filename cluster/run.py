@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
-from headrace.cluster.engine_config import FAKE
+from headrace.cluster.locate import Located, locate_models, unused_models
 from headrace.pipelines.checkpoint import Counts, chunk_records, committed, counts_of
 from headrace.pipelines.corpus import Corpus, find_shards
 from headrace.pipelines.errors import UserError
@@ -29,6 +29,7 @@ from headrace.pipelines.publish import (
     published,
 )
 from headrace.pipelines.spec import Pipeline
+from headrace.pipelines.stages import Stage, commits, entries, stages_of, sweep
 from headrace.pipelines.storage import Store, open_store
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class Listener:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A pipeline and an input that fit each other, and the model that is there for them."""
+    """A pipeline and an input that fit each other, and the models that are there for them, by name."""
 
     pipeline: Pipeline
     corpus: Corpus
@@ -119,9 +120,8 @@ class Checked:
     keep: tuple[str, ...]
     schema: pa.Schema
     fingerprints: Mapping[str, str]
-    model: str
-    revision: str | None
-    weights: int
+    stages: tuple[Stage, ...]
+    models: Mapping[str, Located]
     notes: tuple[str, ...]
 
 
@@ -138,31 +138,25 @@ def check(pipeline: Pipeline, input: str) -> Checked:
     columns = corpus.require({**dict.fromkeys(keep, "keep"), **needed})
     _check_document_types(pipeline, columns)
     schema = part_schema([columns.field(name) for name in keep], step_fields(pipeline))
-    model, revision, identity, weights = check_model(pipeline)
+    stages = stages_of(pipeline)
+    models = locate_models(pipeline, stages)
+    identities = {name: model.identity for name, model in models.items()}
     return Checked(
         pipeline=pipeline,
         corpus=corpus,
         columns=columns,
         keep=keep,
         schema=schema,
-        fingerprints=fingerprints(pipeline, identity),
-        model=model,
-        revision=revision,
-        weights=weights,
-        notes=tuple(note for step in pipeline.steps for note in step.notes()),
+        fingerprints=fingerprints(pipeline, identities),
+        stages=stages,
+        models=models,
+        notes=notes_of(pipeline, stages),
     )
 
 
-def check_model(pipeline: Pipeline) -> tuple[str, str | None, str, int]:
-    """What to load, its revision, what stands for it in fingerprints, and the bytes of its weights."""
-    wanted = pipeline.model_spec
-    if wanted.id == FAKE:
-        return FAKE, None, FAKE, 0
-    from headrace.cluster.models import model_identity, model_memory, resolve_model
-
-    location = resolve_model(wanted.id, base=pipeline.folder, revision=wanted.revision)
-    weights = model_memory(location.path) if location.path else 0
-    return location.source, location.revision, model_identity(location), weights
+def notes_of(pipeline: Pipeline, stages: tuple[Stage, ...]) -> tuple[str, ...]:
+    """What a user should be told of a pipeline that is in order."""
+    return (*(note for step in pipeline.steps for note in step.notes()), *unused_models(pipeline, stages))
 
 
 def step_fields(pipeline: Pipeline) -> list[pa.Field]:
@@ -213,7 +207,7 @@ def run(
         ChunksFailed: some chunks could not be done; the same call resumes.
     """
     from headrace.cluster.execution import Execution
-    from headrace.cluster.preflight import Preflight
+    from headrace.cluster.preflight import Preflights
 
     listener = listener or Listener()
     clock = Clock(listener)
@@ -246,7 +240,7 @@ def run(
     try:
         if todo:
             # The two take seconds each and do not need one another.
-            with clock.phase("starting"), Preflight.begin(pipeline, checked.model, checked.revision) as preflight:
+            with clock.phase("starting"), Preflights.begin(pipeline, checked.stages, checked.models) as preflight:
                 execution = Execution.begin(checked, store, plan, address)
                 preflight.finish()
         save_plan(store, plan)
@@ -254,11 +248,12 @@ def run(
         begin(store, plan)
         result.counts = _count(store, committed(store, plan))
         result.resumed = result.counts.rows
-        publisher = Publisher(store, plan, done)
+        publisher = Publisher(store, plan, done, staged=len(checked.stages) > 1)
         publisher.publish_ready()
         if execution is not None:
             with clock.phase("running"):
-                _work(execution, todo, publisher, pipeline, plan, result, listener)
+                entering = entries(store, commits(plan, pipeline, checked.stages), todo)
+                _work(execution, entering, publisher, pipeline, plan, result, listener)
     finally:
         if execution is not None:
             execution.end()
@@ -273,7 +268,7 @@ def run(
 
 def _work(
     execution: Execution,
-    todo: list[Chunk],
+    entering: list[list[Chunk]],
     publisher: Publisher,
     pipeline: Pipeline,
     plan: Plan,
@@ -289,7 +284,7 @@ def _work(
         result.totals = totals
         listener.progress(totals)
 
-    for record in execution.records(todo, watch):
+    for record in execution.records(entering, watch):
         if "failed" in record:
             if record["users"]:
                 raise UserError(record["failed"])
@@ -302,16 +297,18 @@ def _work(
             return
     if failures:
         raise ChunksFailed(
-            f"{len(failures)} of {len(todo)} chunks could not be done, the last for this reason: {failures[-1]}\n"
+            f"{len(failures)} of {sum(map(len, entering))} chunks could not be done, the last for this reason: "
+            f"{failures[-1]}\n"
             f"What is committed stays. Run the same command again for the rest."
         )
 
 
 class Publisher:
-    """Makes a shard's part as soon as its last chunk is committed."""
+    """Makes a shard's part as soon as its last chunk is committed; ``staged`` where stages leave files of their own."""
 
-    def __init__(self, store: Store, plan: Plan, done: set[Chunk]) -> None:
+    def __init__(self, store: Store, plan: Plan, done: set[Chunk], *, staged: bool = False) -> None:
         self._store = store
+        self._staged = staged
         self._plan = plan
         self._left = {shard.index: {c for c in shard.chunks() if c not in done} for shard in plan.shards}
         self._published = published(store, plan)
@@ -332,6 +329,8 @@ class Publisher:
     def _publish(self, index: int) -> None:
         if index not in self._published:
             publish_shard(self._store, self._plan, self._plan.shards[index])
+            if self._staged:
+                sweep(self._store, self._plan.shards[index])
 
 
 def _done(store: Store, plan: Plan) -> set[Chunk]:

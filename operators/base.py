@@ -156,9 +156,11 @@ class ModelStep(Step):
 
     ``instruction`` replaces the built-in task description; it may be a template over earlier answers, in which case
     it goes after the document instead of into the shared header. ``max_tokens`` bounds one answer, ``retries`` is how
-    often a bad answer is asked again.
+    often a bad answer is asked again. ``model`` is another model than the pipeline's: a name in its ``models``, or what
+    ``model`` takes there.
     """
 
+    model: str | None = Field(default=None, min_length=1)
     instruction: str | None = Field(default=None, min_length=1)
     examples: tuple[Example, ...] = ()
     max_tokens: int | None = Field(default=None, ge=1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -111,15 +111,17 @@ class Prepared:
         return len(self.prompts), sum(len(p.tail) + p.sampling.max_tokens for p in self.prompts)
 
 
-def prepare(pipeline: Pipeline, tokenizer: Tokenizer, max_model_len: int) -> dict[str, Prepared]:
-    """Lay out every model step, in the pipeline's order.
+def prepare(
+    pipeline: Pipeline, tokenizer: Tokenizer, max_model_len: int, *, steps: Collection[str] | None = None
+) -> dict[str, Prepared]:
+    """Lay out every model step (of ``steps``, where others run on another model), in the pipeline's order.
 
     Raises:
         UserError: a step's own text and answer leave no room for a document, or its labels cannot be told apart.
     """
     prepared = {}
     for i, step in enumerate(pipeline.steps):
-        if not isinstance(step, ModelStep):
+        if not isinstance(step, ModelStep) or (steps is not None and step.name not in steps):
             continue
         where = f"steps[{i}].{step.kind} {step.name!r}"
         try:
@@ -148,20 +150,30 @@ class Chain:
 
     Args:
         columns: the types of the input's columns.
+        steps: the names of the steps that run here; None for all. Answers of others come with the row.
         keep_raw: keep every document and raw answer in the results (for looking at a few rows).
     """
 
-    def __init__(self, pipeline: Pipeline, engine: Engine, columns: pa.Schema, *, keep_raw: bool = False) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        engine: Engine,
+        columns: pa.Schema,
+        *,
+        steps: Collection[str] | None = None,
+        keep_raw: bool = False,
+    ) -> None:
         self._pipeline = pipeline
         self._engine = engine
         self._keep_raw = keep_raw
         self._graph = Graph.of(pipeline)
         self._document = pipeline.document_template
-        self._prepared = prepare(pipeline, engine.tokenizer, engine.max_model_len)
-        steps = {step.name: step for step in pipeline.steps}
+        self._prepared = prepare(pipeline, engine.tokenizer, engine.max_model_len, steps=steps)
+        self._here = {step.name: step for step in pipeline.steps if steps is None or step.name in steps}
         self._conditions: dict[tuple[str, str], Condition] = {
-            (name, key): expression.bind(pipeline.row_schema(columns, before=steps[name]))
+            (name, key): expression.bind(pipeline.row_schema(columns, before=self._here[name]))
             for (name, key), expression in pipeline.expressions.items()
+            if name in self._here
         }
         self._priors: dict[tuple[str, str], asyncio.Task[list[Completion]]] = {}
         self._room = engine.max_model_len - max((p.needs for p in self._prepared.values()), default=0)
@@ -174,9 +186,13 @@ class Chain:
             if ready.step.calibrated and not ready.step.dynamic:
                 await self._prior(ready, "")
 
-    async def run(self, row: int, values: Mapping[str, Any]) -> RowResult:
-        """Take one row through the chain. ``values`` holds the input columns that the pipeline reads, as Python."""
-        result = RowResult(row, "answered")
+    async def run(self, row: int, values: Mapping[str, Any], earlier: Mapping[str, Any] | None = None) -> RowResult:
+        """Take one row through the chain.
+
+        ``values`` holds the input columns that the pipeline reads, ``earlier`` the answers of steps that ran
+        elsewhere, both as Python.
+        """
+        result = RowResult(row, "answered", dict(earlier or {}))
         try:
             document = self._text_of(values)
             ids = self._ids_of(document, result.usage) if self._prepared else []
@@ -232,13 +248,13 @@ class Chain:
 
     async def _steps(self, values: Mapping[str, Any], ids: Sequence[int], result: RowResult) -> None:
         """Run the steps, each as soon as those that it waits for are done."""
-        known = dict(values)
+        known = {**values, **result.answers}
         rejected: dict[str, DeadLetter] = {}
         tasks: dict[str, asyncio.Task[bool]] = {}
 
         async def when_ready(step: Step) -> bool:
             """Whether later steps that wait for this one may run."""
-            for name in self._graph.waits_for[step.name]:
+            for name in self._graph.waits_for[step.name] & tasks.keys():
                 if not await tasks[name]:
                     return False
             outcome = await self._step(step, known, ids, result)
@@ -253,15 +269,15 @@ class Chain:
             return True
 
         try:
-            for step in self._pipeline.steps:
+            for step in self._here.values():
                 tasks[step.name] = asyncio.ensure_future(when_ready(step))
             await asyncio.gather(*tasks.values())
         finally:
             for task in tasks.values():
                 task.cancel()
-        for step in self._pipeline.steps:
-            if step.name in rejected:
-                _dead(result, rejected[step.name])
+        for name in self._here:
+            if name in rejected:
+                _dead(result, rejected[name])
                 break
 
     async def _step(
@@ -277,7 +293,9 @@ class Chain:
         except ConditionFailed as problem:
             return DeadLetter(step.name, str(problem))
         if isinstance(step, Map):
-            reads = known if step.reads is None else {name: known[name] for name in step.reads}
+            # What it waits for, and not what else may be known by now: that hangs on timing.
+            names = self._graph.reads[step.name] if step.reads is None else step.reads
+            reads = {name: known[name] for name in names}
             outcome = step.apply(reads)
             return DeadLetter(step.name, outcome.reason, outcome.raw, 1) if isinstance(outcome, Rejection) else outcome
         return await self._ask(self._prepared[step.name], known, ids, result)

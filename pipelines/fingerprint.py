@@ -41,6 +41,7 @@ EXCLUDED: Mapping[str, str] = {
 are."""
 
 EXCLUDED_FROM_STEPS: Mapping[str, str] = {
+    "model": "a name; which weights they are, and their engine arguments, count where the model does",
     "retries": "how often a bad answer is asked again: a good one is good whatever the bound",
 }
 """Keys of a step that its fingerprint does not cover, with the reason."""
@@ -72,7 +73,7 @@ EXCLUDED_ENGINE_ARGUMENTS: Mapping[str, str] = {
 
 
 def fingerprints(
-    pipeline: Pipeline, model_identity: str, *, layouts: Mapping[str, str] | None = None
+    pipeline: Pipeline, model_identity: str | Mapping[str, str], *, layouts: Mapping[str, str] | None = None
 ) -> dict[str, str]:
     """The fingerprint of each step, 16 hexadecimal digits, by step name in the order of the pipeline.
 
@@ -80,7 +81,7 @@ def fingerprints(
         pipeline: the pipeline.
         model_identity: what the weights are, beyond the name that the pipeline gives them: a commit, or a
         hash of a
-            folder's files.
+            folder's files. Of a pipeline with several models, by their names (:meth:`Pipeline.model_of`).
         layouts: the layout of each step's prompt, where a plan has chosen one; it moves the prompt's parts
         about.
     """
@@ -93,7 +94,7 @@ def fingerprints(
                 "version": FINGERPRINT_VERSION,
                 "step": _step(steps[name]),
                 "reads": {other: found[other] for other in sorted(graph.waits_for[name])},
-                **(_asking(pipeline, model_identity) if isinstance(steps[name], ModelStep) else {}),
+                **_asking(pipeline, steps[name], model_identity),
                 "layout": (layouts or {}).get(name) if isinstance(steps[name], ModelStep) else None,
             }
         )
@@ -105,9 +106,12 @@ def changed(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(name for name, value in new.items() if old.get(name) != value)
 
 
-def _asking(pipeline: Pipeline, model_identity: str) -> dict[str, Any]:
-    """What decides the answers of every step that asks the model."""
-    model = pipeline.model_spec
+def _asking(pipeline: Pipeline, step: Step, model_identity: str | Mapping[str, str]) -> dict[str, Any]:
+    """What decides the answers of every step that asks the same model; nothing for a step that asks none."""
+    if not isinstance(step, ModelStep):
+        return {}
+    name = pipeline.model_of(step)
+    model = pipeline.spec_of(name)
     engine = {key: value for key, value in model.engine.items() if key not in EXCLUDED_ENGINE_ARGUMENTS}
     return {
         "prompt": PROMPT_VERSION,
@@ -116,7 +120,7 @@ def _asking(pipeline: Pipeline, model_identity: str) -> dict[str, Any]:
         "model": {
             # Not its name or branch: the identity says which weights these are, whatever the folder is called.
             "trust_remote_code": model.trust_remote_code,
-            "identity": model_identity,
+            "identity": model_identity if isinstance(model_identity, str) else model_identity[name],
             "engine": json.dumps(engine, sort_keys=True, ensure_ascii=False),
         },
     }
