@@ -22,7 +22,6 @@ from headrace.cluster.vllm_engine import VllmEngine
 from headrace.operators.base import Completion, Constraint, Sampling
 from headrace.pipelines.chain import Chain
 from headrace.pipelines.corpus import ChunkReader
-from headrace.pipelines.errors import UserError
 from headrace.pipelines.graph import Graph
 from headrace.pipelines.loading import load_pipeline
 from headrace.pipelines.rows import as_rows
@@ -45,9 +44,7 @@ class Recorder:
 
 async def _bench(pipeline: str, source: str, rows: int, rounds: int) -> None:
     checked = check(load_pipeline(pipeline), source)
-    if len(checked.stages) > 1:
-        raise UserError("The bench is for pipelines with one model.")
-    engine = start_engine(engine_config(checked, allot_one(checked, checked.stages[0]), checked.stages[0]))
+    engine = start_engine(engine_config(checked, allot_one(checked)))
     assert isinstance(engine, VllmEngine)
     reader = ChunkReader(checked.columns)
     columns = Graph.of(checked.pipeline).input_columns

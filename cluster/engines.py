@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from headrace.pipelines.stages import Stage
 
 
-def engine_config(checked: Checked, allotment: Allotment, stage: Stage) -> EngineConfig:
-    """The engine of a stage of a checked pipeline, in the room it gets."""
+def engine_config(checked: Checked, allotment: Allotment, stage: Stage | None = None) -> EngineConfig:
+    """The engine of a stage (the first, or only one, if none is named) of a checked pipeline, in the room it gets."""
+    stage = stage or checked.stages[0]
     model, located = checked.pipeline.spec_of(stage.model), checked.models[stage.model]
     return EngineConfig(
         model=located.source,

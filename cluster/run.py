@@ -65,6 +65,7 @@ class RunResult:
         counts: rows by outcome, of the whole output; ``resumed`` of them were committed by earlier runs.
         totals: of this run's own work.
         seconds: by phase.
+        stages: the models, as they were loaded, and the steps that ran on each.
     """
 
     status: Status
@@ -76,6 +77,7 @@ class RunResult:
     seconds: dict[str, float] = field(default_factory=dict)
     changes: Changes = field(default_factory=Changes)
     notes: list[str] = field(default_factory=list)
+    stages: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
@@ -93,6 +95,7 @@ class RunResult:
             "seconds": {phase: round(seconds, 3) for phase, seconds in self.seconds.items()},
             "changes": asdict(self.changes),
             "notes": self.notes,
+            "stages": self.stages,
         }
 
 
@@ -123,6 +126,11 @@ class Checked:
     stages: tuple[Stage, ...]
     models: Mapping[str, Located]
     notes: tuple[str, ...]
+
+    def stages_as_data(self) -> list[dict[str, Any]]:
+        """Each stage's model, as it is loaded, and its steps."""
+        located = [(stage, self.models[stage.model]) for stage in self.stages]
+        return [{"model": m.source, "revision": m.revision, "steps": list(stage.steps)} for stage, m in located]
 
 
 def check(pipeline: Pipeline, input: str) -> Checked:
@@ -231,7 +239,15 @@ def run(
         )
         done = _done(store, plan)
         todo = [chunk for chunk in plan.chunks() if chunk not in done]
-    result = RunResult("complete", store.uri, plan.number, Counts(), changes=changes, notes=list(checked.notes))
+    result = RunResult(
+        "complete",
+        store.uri,
+        plan.number,
+        Counts(),
+        changes=changes,
+        notes=list(checked.notes),
+        stages=checked.stages_as_data(),
+    )
     if is_complete(store, plan):
         result.status = "already complete"
         result.counts = _last_counts(store)
@@ -329,8 +345,8 @@ class Publisher:
     def _publish(self, index: int) -> None:
         if index not in self._published:
             publish_shard(self._store, self._plan, self._plan.shards[index])
-            if self._staged:
-                sweep(self._store, self._plan.shards[index])
+        if self._staged:
+            sweep(self._store, self._plan.shards[index])
 
 
 def _done(store: Store, plan: Plan) -> set[Chunk]:

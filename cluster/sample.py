@@ -77,8 +77,9 @@ async def _run(chain: Chain, checked: Checked, taken: Iterable[tuple[tuple[Shard
     return list(await asyncio.gather(*(one(shard, before.result) for (shard, _), before in taken)))
 
 
-def allot_one(checked: Checked, stage: Stage) -> Allotment:
-    """What the one engine on this machine gets."""
+def allot_one(checked: Checked, stage: Stage | None = None) -> Allotment:
+    """What one engine gets that has this machine to itself: that of a stage, or of the first."""
+    stage = stage or checked.stages[0]
     one = checked.pipeline.resources_of(stage.model).model_copy(update={"workers": 1})
     weights = checked.models[stage.model].weights
     return allot(one, cluster_gpus=gpus_here(), node_cpus=cores(), local=True, weights=weights)

@@ -386,7 +386,10 @@ def _value(text: str, label: str) -> Any:
 def _open_up(target: dict[str, Any], part: str, loc: Loc, label: str) -> None:
     """See to it that ``target[part]`` is something that a path can go on into."""
     if loc == () and part == "model" and isinstance(target.get(part, "default"), str):
-        target[part] = {"id": target.get(part, "default")}  # the long form, to take an engine argument
+        named = target.get(part, "default")
+        if named in (target.get("models") or {}):
+            raise UserError(f"{label}: model is {named}, an entry of models: write --set models.{named}. instead")
+        target[part] = {"id": named}  # the long form, to take an engine argument
     elif loc == ("models",) and isinstance(target.get(part), str):
         target[part] = {"id": target[part]}
     elif target.get(part) is None:

@@ -14,6 +14,8 @@ import pytest
 from headrace.cluster.engine_config import EngineConfig
 from headrace.cluster.fake_engine import FakeEngine
 from headrace.cluster.locate import locate_models, unused_models
+from headrace.cluster.resources import available_memory
+from headrace.cluster.sharing import Demand, share
 from headrace.cluster.worker import Assignment, Worker
 from headrace.operators.base import ModelStep
 from headrace.pipelines.chain import Chain, RowResult
@@ -24,7 +26,7 @@ from headrace.pipelines.fingerprint import changed, fingerprints
 from headrace.pipelines.loading import load_pipeline
 from headrace.pipelines.plan import Chunk, Plan, next_plan, part_schema
 from headrace.pipelines.rows import earlier_results
-from headrace.pipelines.spec import Model, Pipeline, Source
+from headrace.pipelines.spec import Model, Pipeline, Resources, Source
 from headrace.pipelines.stages import Stage, commits, entries, read_stage, stages_of, sweep
 from headrace.pipelines.storage import LocalStore
 
@@ -169,6 +171,8 @@ def test_the_command_line_replaces_the_pipelines_own_model_only(tmp_path: Path) 
     assert (found.model_spec.id, found.spec_of("big").id) == ("fake", "org/big")
     assert load_pipeline(file, ["models.big.dtype=half"]).spec_of("big").engine == {"dtype": "half"}
     assert load_pipeline(file, ["models.big=fake"]).spec_of("big").id == "fake"
+    with pytest.raises(UserError, match=r"write --set models\.big\."):
+        load_pipeline(file, ["model.dtype=half"], model="big")
 
 
 def test_a_model_that_is_not_there_is_named_with_the_step(tmp_path: Path) -> None:
@@ -345,3 +349,42 @@ def test_a_failure_of_an_earlier_stage_passes_through_untouched(tmp_path: Path, 
         return [batch async for batch in worker({"chunk": [failed]})]
 
     assert asyncio.run(go()) == [{"chunk": [failed]}]
+
+
+# -- who gets what of the machine ----------------------------------------------------------------------------
+
+
+def shared(*asked: dict[str, Any], gpus: int = 0, cpus: int = 8, local: bool = True) -> list[tuple[int, int]]:
+    """GPUs and cores of each model's engines."""
+    demands = [Demand(f"m{i}", Resources.model_validate(resources), 0) for i, resources in enumerate(asked)]
+    return [(a.gpus, a.cpus) for a in share(demands, cluster_gpus=gpus, node_cpus=cpus, local=local)]
+
+
+def test_cores_are_divided_by_the_number_of_engines() -> None:
+    assert shared({}) == [(0, 8)]
+    assert shared({}, {}) == [(0, 4), (0, 4)]
+    assert shared({"workers": 3}, {}) == [(0, 2), (0, 2)]
+    assert shared({"cpus": 6}, {}) == [(0, 6), (0, 2)]
+    assert shared({}, {"gpus": 0}, gpus=1) == [(1, 1), (0, 7)]
+    assert shared({}, {"tensor_parallel": 2}, gpus=3) == [(1, 1), (2, 1)]
+    assert shared({}, {}, local=False) == [(0, 4), (0, 4)], "two pools must find room on one node"
+    assert shared({}, {}, cpus=1) == [(0, 1), (0, 1)], "they take turns"
+
+
+@pytest.mark.parametrize(
+    ("asked", "machine", "said"),
+    [
+        (({}, {}), {"gpus": 1}, r"2 models take 2 GPUs \(1 for m0, 1 for m1\), and this machine has 1"),
+        (({"cpus": 6}, {"cpus": 6}), {}, "take 12 cores"),
+        (({"workers": 8}, {}), {}, "take 9 cores"),
+    ],
+)
+def test_more_than_there_is_is_refused_with_who_asks_for_what(asked: Any, machine: dict[str, int], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        shared(*asked, **machine)
+
+
+def test_the_memory_of_all_engines_counts() -> None:
+    one = Demand("m0", Resources(), available_memory() * 26 // 100)
+    with pytest.raises(UserError, match=r"2 engine\(s\) on this machine would take about"):
+        share([one, one], cluster_gpus=0, node_cpus=8, local=True)
