@@ -160,13 +160,13 @@ class ModelStep(Step):
     ``model`` takes there.
     """
 
-    model: str | None = Field(default=None, min_length=1)
     instruction: str | None = Field(default=None, min_length=1)
     examples: tuple[Example, ...] = ()
     max_tokens: int | None = Field(default=None, ge=1)
     temperature: float = Field(default=0.0, ge=0.0, le=2.0)
     seed: int = Field(default=0, ge=0)
     retries: int = Field(default=1, ge=0, le=10)
+    model: str | None = Field(default=None, min_length=1)
 
     def templates(self) -> Mapping[str, str]:
         return {"instruction": self.instruction} if self.instruction else {}
