@@ -22,6 +22,8 @@ def _private_ray(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["RAY_AUTH_MODE"] = "disabled"
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(tmp_path_factory.mktemp("ray") / "token")
     os.environ.pop("RAY_ADDRESS", None)
+    # What a test starts inherits it, and so can be told from what others run on this machine.
+    os.environ["HEADRACE_TESTS"] = str(tmp_path_factory.getbasetemp())
 
 
 REVIEWS: dict[str, Any] = {
@@ -108,8 +110,16 @@ def no_orphans() -> Iterator[None]:
             and any(
                 word in " ".join(process.info["cmdline"] or []) for word in ("ray::", "raylet", "gcs_server", "VLLM")
             )
+            and _ours(process)
         ]
         if not left:
             return
         time.sleep(1)
     raise AssertionError(f"left behind: {[process.info for process in left]}")
+
+
+def _ours(process: psutil.Process) -> bool:
+    try:
+        return process.environ().get("HEADRACE_TESTS") == os.environ["HEADRACE_TESTS"]
+    except psutil.Error:
+        return False
