@@ -179,6 +179,8 @@ class NamedModel(Model):
 
 
 def _long_form(value: object) -> object:
+    if isinstance(value, Model) and not isinstance(value, NamedModel):
+        return value.model_dump()
     return {"id": value} if isinstance(value, str) else value
 
 
@@ -319,7 +321,8 @@ class Pipeline(_Plain):
 
     def resources_of(self, model: str) -> Resources:
         """What the engines of that model get: its own, or else the pipeline's."""
-        return getattr(self.spec_of(model), "resources", None) or self.resources
+        spec = self.spec_of(model)
+        return (spec.resources if isinstance(spec, NamedModel) else None) or self.resources
 
     def loc_of(self, model: str) -> Loc:
         """Where that model stands: in ``model``, in ``models``, or at the first step that names it."""

@@ -143,6 +143,8 @@ def test_entries_take_engine_arguments_and_resources_as_model_does() -> None:
     assert found.resources_of("").cpus == 3
     assert pipeline(ask("a", model="big"), resources={"cpus": 3}).resources_of("big").cpus == 3
     assert Pipeline.model_validate(found.to_data()) == found
+    in_python = pipeline(ask("a", model="big"), models={"big": Model(id="org/big", engine={"dtype": "half"})})
+    assert in_python.spec_of("big").engine == {"dtype": "half"}
 
 
 @pytest.mark.parametrize(
@@ -198,7 +200,7 @@ def test_a_steps_fingerprint_covers_its_own_model_and_no_other() -> None:
     before = fingerprints(one, {"": "v1", "big": "w1"})
     assert changed(before, fingerprints(one, {"": "v2", "big": "w1"})) == ("a",)
     assert changed(before, fingerprints(one, {"": "v1", "big": "w2"})) == ("b", "c")
-    half = one.model_copy(update={"models": {"big": Model(id="org/big", engine={"dtype": "half"})}})
+    half = Pipeline.model_validate({**one.to_data(), "models": {"big": {"id": "org/big", "dtype": "half"}}})
     assert changed(before, fingerprints(half, {"": "v1", "big": "w1"})) == ("b", "c")
 
 
