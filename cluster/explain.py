@@ -110,16 +110,19 @@ def explain_pipeline(
         UserError: whatever :func:`~headrace.cluster.run.check` finds.
     """
     checked = check(pipeline, input)
+    model = checked.only_model
+    if model is None:
+        raise UserError("explain is for pipelines with one model; this one has several.")
     config = engine_config(checked, allot_one(checked, starting=measure_rows is not None))
-    Preflight.begin(pipeline, checked.model, checked.revision).finish()
+    Preflight.begin(pipeline, model.source, model.revision).finish()
     record = read_record(checked)
     tokenizer: Tokenizer
-    if checked.model == FAKE:
+    if model.source == FAKE:
         tokenizer, length = BytesTokenizer(), wanted_length(pipeline) or FAKE_LENGTH
     else:
         trust = pipeline.model_spec.trust_remote_code
-        tokenizer = HubTokenizer(checked.model, checked.revision, trust_remote_code=trust)
-        length = wanted_length(pipeline) or context_length(checked.model, checked.revision)
+        tokenizer = HubTokenizer(model.source, model.revision, trust_remote_code=trust)
+        length = wanted_length(pipeline) or context_length(model.source, model.revision)
     if measure_rows is not None:
         record = _measure(checked, config, record, measure_rows)
     size = record.engine.block_size if record.engine else block_size(pipeline)
@@ -156,7 +159,7 @@ def _measure(checked: Checked, config: EngineConfig, record: Record, rows: int) 
     finally:
         engine.shutdown()
     found = Record(found.engine, found.measured, record.runs, found.quality, found.gold, found.sample)
-    if checked.model != FAKE:
+    if checked.pipeline.model_spec.id != FAKE:
         write_record(checked, found)
     return found
 

@@ -47,8 +47,9 @@ def show_explanation(explained: Explanation, prices: Prices, *, as_json: bool) -
 
 def _head(explained: Explanation) -> Text:
     checked, seen = explained.checked, explained.outlook.survey
+    model = checked.pipeline.model_spec.id
     return Text(
-        f"{checked.pipeline.name}: {seen.rows:,} rows in {len(checked.corpus.shards):,} files, on {checked.model}\n"
+        f"{checked.pipeline.name}: {seen.rows:,} rows in {len(checked.corpus.shards):,} files, on {model}\n"
         f"Documents: p50 {_length(explained, 0.5):,}, p95 {_length(explained, 0.95):,} tokens "
         f"({len(seen.lengths):,} of {seen.seen:,} looked at; {seen.asked:.1%} of rows have one)"
     )
@@ -226,7 +227,7 @@ def as_data(explained: Explanation, prices: Prices) -> dict[str, Any]:
     outlook, record, seen = explained.outlook, explained.record, explained.outlook.survey
     return {
         "pipeline": explained.checked.pipeline.name,
-        "model": explained.checked.model,
+        "model": explained.checked.pipeline.model_spec.id,
         "rows": seen.rows,
         "files": len(explained.checked.corpus.shards),
         "document_tokens": {

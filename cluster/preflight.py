@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from headrace.cluster.engine_config import FAKE
 from headrace.cluster.fake_engine import BytesTokenizer
+from headrace.cluster.locate import Located
 from headrace.cluster.tokenizer import HubTokenizer
 from headrace.operators.base import Json, Layout, ModelStep, Text
 from headrace.pipelines.chain import prepare
@@ -32,7 +33,8 @@ from headrace.pipelines.engine import Tokenizer
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.forecast import Record
 from headrace.pipelines.outlook import Outlook, look_ahead
-from headrace.pipelines.spec import Pipeline, Source
+from headrace.pipelines.spec import OWN_MODEL, Pipeline, Source
+from headrace.pipelines.stages import Stage
 from headrace.pipelines.survey import Place, survey
 
 COMPILE_SECONDS = 30.0
@@ -70,28 +72,18 @@ class Ahead:
     block_size: int
     record: Record
     layouts: Mapping[str, Layout] | None
-    engines: int = 1
 
     def look(self, pipeline: Pipeline, tokenizer: Tokenizer, max_model_len: int) -> Outlook:
         """See :func:`headrace.pipelines.outlook.look_ahead`."""
         seen = survey(pipeline, self.places, self.columns, tokenizer, self.rows)
-        return look_ahead(
-            pipeline,
-            tokenizer,
-            max_model_len,
-            self.block_size,
-            seen,
-            self.record,
-            layouts=self.layouts,
-            engines=self.engines,
-        )
+        return look_ahead(pipeline, tokenizer, max_model_len, self.block_size, seen, self.record, layouts=self.layouts)
 
 
-def grammars(pipeline: Pipeline) -> list[Grammar]:
-    """The grammars of a pipeline's steps."""
+def grammars(pipeline: Pipeline, steps: Collection[str] | None = None) -> list[Grammar]:
+    """The grammars of a pipeline's steps, or of those that are named."""
     found = []
     for i, step in enumerate(pipeline.steps):
-        if isinstance(step, ModelStep):
+        if isinstance(step, ModelStep) and (steps is None or step.name in steps):
             where = pipeline.message(("steps", i, step.kind), repr(step.name))
             for question in step.questions():
                 match question.constraint:
@@ -126,29 +118,36 @@ class Preflight:
         model: str,
         revision: str | None = None,
         *,
+        stage: Stage | None = None,
         ahead: Ahead | None = None,
         seconds: float = COMPILE_SECONDS,
     ) -> Preflight:
-        """Start checking ``pipeline`` for ``model`` (a folder, a hub id, or the fake one), and looking ``ahead``.
+        """Start checking ``pipeline``, or the steps of a stage, for ``model`` (a folder, a hub id, or the fake one).
+
+        Args:
+            ahead: what to look ahead at, besides.
 
         Raises:
             UserError: an engine argument that there is not; for the fake model, which needs no process, what
                 :meth:`finish` would raise.
         """
-        wanted = grammars(pipeline)
-        length = wanted_length(pipeline)
+        name, steps = (stage.model, stage.steps) if stage else (OWN_MODEL, None)
+        wanted = grammars(pipeline, steps)
+        length = wanted_length(pipeline, name)
         if model == FAKE:
             layouts = ahead.layouts if ahead else None
-            prepare(pipeline, BytesTokenizer(), length or FAKE_LENGTH, layouts)
+            prepare(pipeline, BytesTokenizer(), length or FAKE_LENGTH, layouts, steps=steps)
             outlook = ahead.look(pipeline, BytesTokenizer(), length or FAKE_LENGTH) if ahead else None
             return cls(model, wanted, None, seconds, outlook)
-        if unknown := unknown_arguments(pipeline):
+        if unknown := unknown_arguments(pipeline, name):
             raise UserError("\n".join(unknown))
-        spec, source = pipeline.model_spec, pipeline.source
+        spec, source = pipeline.spec_of(name), pipeline.source
         request = {
             "model": model,
             "revision": revision,
             "trust_remote_code": spec.trust_remote_code,
+            "length": length,
+            "steps": steps,
             "pipeline": pipeline.to_data(),
             "source": source and [source.path, str(source.folder), list(source.lines.items())],
             "seconds": seconds,
@@ -214,6 +213,44 @@ class Preflight:
         return Outlook.from_data(json.loads(found)) if found else None
 
 
+class Preflights:
+    """The checks of all models of a pipeline, under way at once."""
+
+    def __init__(self, checks: Sequence[Preflight]) -> None:
+        self._checks = checks
+
+    @classmethod
+    def begin(
+        cls,
+        pipeline: Pipeline,
+        stages: Sequence[Stage],
+        models: Mapping[str, Located],
+        ahead: Ahead | None = None,
+    ) -> Preflights:
+        """Start checking each stage for its model; see :meth:`Preflight.begin`. Only a single stage looks ``ahead``."""
+        checks: list[Preflight] = []
+        try:
+            for stage in stages:
+                model = models[stage.model]
+                checks.append(Preflight.begin(pipeline, model.source, model.revision, stage=stage, ahead=ahead))
+        except BaseException:
+            cls(checks).__exit__()
+            raise
+        return cls(checks)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for check in self._checks:
+            check.__exit__()
+
+    def finish(self) -> Outlook | None:
+        """Wait for all results; see :meth:`Preflight.finish`."""
+        first, *_ = [check.finish() for check in self._checks]
+        return first
+
+
 def _main(request: Mapping[str, Any]) -> None:
     """Print a line for each problem, and :data:`DONE` for each grammar that compiles."""
     pipeline = Pipeline.model_validate(request["pipeline"])
@@ -223,9 +260,9 @@ def _main(request: Mapping[str, Any]) -> None:
         sys.path.insert(0, folder)
     try:
         tokenizer = _tokenizer(request)
-        length = wanted_length(pipeline) or context_length(request["model"], request["revision"])
+        length = request["length"] or context_length(request["model"], request["revision"])
         ahead: Ahead | None = pickle.loads(base64.b64decode(request["ahead"])) if request["ahead"] else None
-        prepare(pipeline, tokenizer, length, ahead.layouts if ahead else None)
+        prepare(pipeline, tokenizer, length, ahead.layouts if ahead else None, steps=request["steps"])
         if ahead:
             print(OUTLOOK + json.dumps(ahead.look(pipeline, tokenizer, length).to_data()), flush=True)
     except (UserError, InputChanged) as problem:
@@ -270,25 +307,27 @@ def context_length(model: str, revision: str | None) -> int:
     return int(config.get("max_position_embeddings", UNKNOWN_LENGTH))
 
 
-def wanted_length(pipeline: Pipeline) -> int | None:
+def wanted_length(pipeline: Pipeline, model: str = OWN_MODEL) -> int | None:
     """Tokens of context that the pipeline asks for itself."""
-    length = pipeline.model_spec.engine.get("max_model_len")
+    length = pipeline.spec_of(model).engine.get("max_model_len")
     if length is not None and (not isinstance(length, int) or isinstance(length, bool) or length < 1):
         problem = f"must be a number of tokens, 1 or more, not {length!r}"
-        raise UserError(pipeline.message(("model", "max_model_len"), problem))
+        raise UserError(pipeline.message((*pipeline.loc_of(model), "max_model_len"), problem))
     return length
 
 
-def unknown_arguments(pipeline: Pipeline) -> list[str]:
+def unknown_arguments(pipeline: Pipeline, model: str = OWN_MODEL) -> list[str]:
     """A line for each engine argument that vLLM does not have; none where vLLM is not installed."""
-    engine = pipeline.model_spec.engine
+    engine = pipeline.spec_of(model).engine
     known = engine_arguments() if engine else []
     lines = []
     for name in engine:
         if known and name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f'; did you mean "{near[0]}"?' if near else ""
-            lines.append(pipeline.message(("model", name), f"there is no such engine argument in vLLM{hint}"))
+            lines.append(
+                pipeline.message((*pipeline.loc_of(model), name), f"there is no such engine argument in vLLM{hint}")
+            )
     return lines
 
 

@@ -21,7 +21,11 @@ EXCERPT = 300
 def show_checked(report: CheckReport) -> None:
     """Print what a check has found."""
     console = Console()
-    console.print(Text(f"{report.pipeline.name}: in order. Model: {report.model}"))
+    sources = [report.models[stage.model].source for stage in report.stages]
+    only = f"Model: {sources[0]}" if len(sources) == 1 else f"{len(sources)} models, one after the other:"
+    console.print(Text(f"{report.pipeline.name}: in order. {only}"))
+    for stage, source in zip(report.stages, sources, strict=True) if len(sources) > 1 else ():
+        console.print(Text(f"  {stage.number}. {source}: {', '.join(stage.steps)}"))
     if report.rows is not None:
         console.print(Text(f"Input: {report.rows:,} rows in {report.shards:,} files"))
     table = Table(box=None, pad_edge=False)

@@ -167,7 +167,8 @@ class ModelStep(Step):
     ``instruction`` replaces the built-in task description; it may be a template over earlier answers, in which case
     it goes after the document instead of into the shared header. ``max_tokens`` bounds one answer, ``retries`` is how
     often a bad answer is asked again. ``layout`` fixes where the prompt keeps its parts, which the pipeline's
-    ``layout`` decides otherwise.
+    ``layout`` decides otherwise. ``model`` is another model than the pipeline's: a name in its ``models``, or what
+    ``model`` takes there.
     """
 
     instruction: str | None = Field(default=None, min_length=1)
@@ -177,6 +178,7 @@ class ModelStep(Step):
     seed: int = Field(default=0, ge=0)
     retries: int = Field(default=1, ge=0, le=10)
     layout: Layout | None = None
+    model: str | None = Field(default=None, min_length=1)
 
     def templates(self) -> Mapping[str, str]:
         return {"instruction": self.instruction} if self.instruction else {}

@@ -123,9 +123,14 @@ class Chained:
 
 
 def prepare(
-    pipeline: Pipeline, tokenizer: Tokenizer, max_model_len: int, layouts: Mapping[str, Layout] | None = None
+    pipeline: Pipeline,
+    tokenizer: Tokenizer,
+    max_model_len: int,
+    layouts: Mapping[str, Layout] | None = None,
+    *,
+    steps: Collection[str] | None = None,
 ) -> Chained:
-    """Lay out every model step, in the pipeline's order.
+    """Lay out every model step (of ``steps``, where others run on another model), in the pipeline's order.
 
     Args:
         layouts: of each step; without it what the pipeline fixes, and ``instruction_first`` where it leaves it open.
@@ -138,7 +143,7 @@ def prepare(
     asking: dict[str, ModelStep] = {}
     step: Step
     for step in pipeline.steps:
-        if isinstance(step, ModelStep):
+        if isinstance(step, ModelStep) and (steps is None or step.name in steps):
             try:
                 asking[step.name] = with_distinct_options(step, tokenizer) if isinstance(step, Classify) else step
             except ValueError as problem:
@@ -159,12 +164,14 @@ def prepare(
     return Chained(prepared, layouts, composer)
 
 
-def prepare_all(pipeline: Pipeline, tokenizer: Tokenizer, max_model_len: int) -> dict[Layout, Chained]:
+def prepare_all(
+    pipeline: Pipeline, tokenizer: Tokenizer, max_model_len: int, steps: Collection[str] | None = None
+) -> dict[Layout, Chained]:
     """The chain in each layout that the pipeline leaves open, and in which it fits."""
     found = {}
     for layout, layouts in alternatives(pipeline).items():
         with suppress(UserError):
-            found[layout] = prepare(pipeline, tokenizer, max_model_len, layouts)
+            found[layout] = prepare(pipeline, tokenizer, max_model_len, layouts, steps=steps)
     return found
 
 
@@ -178,6 +185,7 @@ class Chain:
     Args:
         columns: the types of the input's columns.
         layouts: of the steps, as :func:`prepare` takes them.
+        steps: the names of the steps that run here; None for all. Answers of others come with the row.
         keep_raw: keep every document and raw answer in the results (for looking at a few rows).
     """
 
@@ -188,6 +196,7 @@ class Chain:
         columns: pa.Schema,
         layouts: Mapping[str, Layout] | None = None,
         *,
+        steps: Collection[str] | None = None,
         keep_raw: bool = False,
     ) -> None:
         self._pipeline = pipeline
@@ -195,12 +204,13 @@ class Chain:
         self._keep_raw = keep_raw
         self._graph = Graph.of(pipeline)
         self._document = pipeline.document_template
-        self._chained = prepare(pipeline, engine.tokenizer, engine.max_model_len, layouts)
+        self._chained = prepare(pipeline, engine.tokenizer, engine.max_model_len, layouts, steps=steps)
         self._prepared = self._chained.steps
-        steps = {step.name: step for step in pipeline.steps}
+        self._here = {step.name: step for step in pipeline.steps if steps is None or step.name in steps}
         self._conditions: dict[tuple[str, str], Condition] = {
-            (name, key): expression.bind(pipeline.row_schema(columns, before=steps[name]))
+            (name, key): expression.bind(pipeline.row_schema(columns, before=self._here[name]))
             for (name, key), expression in pipeline.expressions.items()
+            if name in self._here
         }
         self._encoder = Encoder(engine.tokenizer)
         self._priors: dict[tuple[str, str], asyncio.Task[list[Completion]]] = {}
@@ -209,7 +219,7 @@ class Chain:
         """Counts what had to be computed for all that was asked."""
         self.usage = Usage()
         """What was asked besides the rows: the labels' priors."""
-        others = prepare_all(pipeline, engine.tokenizer, engine.max_model_len)
+        others = prepare_all(pipeline, engine.tokenizer, engine.max_model_len, steps)
         self._candidates: dict[str, Chained] = {"taken": self._chained}
         self._candidates |= {str(layout): chained for layout, chained in others.items()}
         for name, candidate in self._candidates.items():
@@ -228,9 +238,13 @@ class Chain:
             if ready.step.calibrated and not ready.step.dynamic:
                 await self._prior(ready, "")
 
-    async def run(self, row: int, values: Mapping[str, Any]) -> RowResult:
-        """Take one row through the chain. ``values`` holds the input columns that the pipeline reads, as Python."""
-        result = RowResult(row, "answered")
+    async def run(self, row: int, values: Mapping[str, Any], earlier: Mapping[str, Any] | None = None) -> RowResult:
+        """Take one row through the chain.
+
+        ``values`` holds the input columns that the pipeline reads, ``earlier`` the answers of steps that ran
+        elsewhere, both as Python.
+        """
+        result = RowResult(row, "answered", dict(earlier or {}))
         try:
             document = self._text_of(values)
             ids = await self._ids_of(document, result.usage) if self._prepared else []
@@ -301,13 +315,13 @@ class Chain:
 
     async def _steps(self, values: Mapping[str, Any], ids: Sequence[int], result: RowResult) -> None:
         """Run the steps, each as soon as those that it waits for are done."""
-        known = dict(values)
+        known = {**values, **result.answers}
         rejected: dict[str, DeadLetter] = {}
         tasks: dict[str, asyncio.Task[bool]] = {}
 
         async def when_ready(step: Step) -> bool:
             """Whether later steps that wait for this one may run."""
-            for name in self._graph.waits_for[step.name]:
+            for name in self._graph.waits_for[step.name] & tasks.keys():
                 if not await tasks[name]:
                     return False
             outcome = await self._step(step, known, ids, result)
@@ -322,15 +336,15 @@ class Chain:
             return True
 
         try:
-            for step in self._pipeline.steps:
+            for step in self._here.values():
                 tasks[step.name] = asyncio.ensure_future(when_ready(step))
             await asyncio.gather(*tasks.values())
         finally:
             for task in tasks.values():
                 task.cancel()
-        for step in self._pipeline.steps:
-            if step.name in rejected:
-                _dead(result, rejected[step.name])
+        for name in self._here:
+            if name in rejected:
+                _dead(result, rejected[name])
                 break
 
     async def _step(
@@ -346,7 +360,9 @@ class Chain:
         except ConditionFailed as problem:
             return DeadLetter(step.name, str(problem))
         if isinstance(step, Map):
-            reads = known if step.reads is None else {name: known[name] for name in step.reads}
+            # What it waits for, and not what else may be known by now: that hangs on timing.
+            names = self._graph.reads[step.name] if step.reads is None else step.reads
+            reads = {name: known[name] for name in names}
             outcome = step.apply(reads)
             return DeadLetter(step.name, outcome.reason, outcome.raw, 1) if isinstance(outcome, Rejection) else outcome
         return await self._ask(self._prepared[step.name], known, ids, result)

@@ -135,10 +135,18 @@ class PlannedShard:
 
 @dataclass(frozen=True, slots=True)
 class CommitInfo:
-    """What a worker must know of a plan to commit chunks: small, and the same for all of them."""
+    """What a worker must know of a plan to commit chunks: small, and the same for all of them.
+
+    ``suffix`` tells the answers of a stage that is not the last (see ``stages``) from the chunk itself.
+    """
 
     fingerprint: str
     schema: pa.Schema
+    suffix: str = ""
+
+    def name(self, chunk: Chunk) -> str:
+        """The path of what is committed of ``chunk``, in the output folder."""
+        return f"{chunk.name.removesuffix('.parquet')}{self.suffix}.parquet"
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,9 @@ def test_document_first_puts_the_document_before_everything(reviews: Make) -> No
 def test_hoisted_puts_all_instructions_before_the_document_and_names_the_step_after_it(reviews: Make) -> None:
     chained = laid_out(reviews(steps=STEPS), "hoisted")
     said = text(chained, "short")
-    assert said.index("GOODTEXT") < said.index("SUMMARIZEIT") < said.index("DOCUMENT") < said.index("Summarize the text")
+    assert (
+        said.index("GOODTEXT") < said.index("SUMMARIZEIT") < said.index("DOCUMENT") < said.index("Summarize the text")
+    )
     assert len({chained.steps[name].prompts[0].head for name in chained.steps}) == 1
     tails = [len(chained.steps[name].prompts[0].tail) for name in chained.steps]
     assert max(tails) < len(said.partition("DOCUMENT")[0])
