@@ -292,7 +292,8 @@ def run(
             ):
                 execution = Execution.begin(checked, store, address)
                 result.outlook = preflight.finish()
-            if result.outlook and not work and worth_measuring(pipeline, result.outlook, record):
+            real = checked.only_model is not None and checked.only_model.source != FAKE
+            if real and result.outlook and not work and worth_measuring(pipeline, result.outlook, record):
                 with clock.phase("measuring"):
                     record, result.outlook = execution.measure(result.outlook.survey)
                 result.notes += keep_record(checked, record)
