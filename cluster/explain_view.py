@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from headrace.cluster import terminal
 from headrace.cluster.explain import Explanation, Prices, PromptView, StepView
 from headrace.cluster.progress import duration
 from headrace.operators.base import ModelStep
@@ -29,7 +30,7 @@ def show_explanation(explained: Explanation, prices: Prices, *, as_json: bool) -
     if as_json:
         print(json.dumps(as_data(explained, prices), ensure_ascii=False, indent=2))
         return
-    console = Console()
+    console = terminal.console()
     console.print(_head(explained))
     console.print()
     console.print(_tree(explained))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from headrace.cluster import terminal
 from headrace.cluster.run import Listener, RunResult, Totals
 from headrace.pipelines.outlook import Outlook
 
@@ -159,11 +160,10 @@ def _off(happened: float, forecast: float) -> str:
 
 def summary(result: RunResult) -> None:
     """Print what a run did."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
+    console = terminal.console()
     counts, totals = result.counts, result.totals
     if result.status == "already complete":
         console.print(Text(f"{result.output} is complete already: nothing to do."))
