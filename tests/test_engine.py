@@ -98,8 +98,8 @@ def test_rows_share_the_header_through_the_prefix_cache(engine: VllmEngine, loop
 
 
 REVIEWS = [
-    *(f"{GOOD} {'Every word of it is true. ' * i}It is camera number {i}." for i in range(4)),
-    *(f"{BAD} {'I will tell everybody. ' * i}It was camera number {i}." for i in range(4)),
+    *(f"Camera number {i}. {GOOD} {'Every word of it is true. ' * i}" for i in range(4)),
+    *(f"Player number {i}. {BAD} {'I will tell everybody. ' * i}" for i in range(4)),
 ]
 
 
