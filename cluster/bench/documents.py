@@ -49,11 +49,11 @@ def make_documents(reviews: Sequence[str], tokens: int, count: int, tokenizer: T
     """
     if count > len(reviews):
         raise ValueError(f"{count} documents need as many reviews to begin with, and there are {len(reviews)}")
-    openings = random.Random(tokens).sample(range(len(reviews)), count)  # noqa: S311
+    openings = random.Random(tokens).sample(range(len(reviews)), count)
     documents = []
     for opening in openings:
         others = [review for i, review in enumerate(reviews) if i != opening]
-        random.Random(f"{tokens}/{opening}").shuffle(others)  # noqa: S311
+        random.Random(f"{tokens}/{opening}").shuffle(others)
         text = reviews[opening]
         while len(tokenizer.encode(text)) < tokens:
             text += " " + others.pop() if others else " " + reviews[opening]
