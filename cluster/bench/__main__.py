@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from headrace.cluster.bench.chart import draw
+from headrace.cluster.bench.pipelines import CHAIN, has_layouts
 from headrace.cluster.bench.ratios import ratios
 from headrace.cluster.bench.report import print_report
 from headrace.cluster.bench.settings import BENCHES, FULL, QUICK, QUICK_BENCHES
@@ -26,6 +27,7 @@ def main(
     only: Annotated[list[str] | None, typer.Option(help=f"Just this bench: {', '.join(BENCHES)}.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of what is compared.")] = None,
     documents: Annotated[int | None, typer.Option(min=1, help="Documents of three steps.")] = None,
+    layout: Annotated[str, typer.Option(help="headrace's layout beside other systems: auto, or one of them.")] = CHAIN,
     out: Annotated[Path, typer.Option(help="Folder for results, chart and logs.")] = Path("build/bench"),
     report: Annotated[bool, typer.Option("--report", help="Measure nothing; show what OUT holds.")] = False,
 ) -> None:
@@ -38,7 +40,12 @@ def main(
         results = json.loads((out / "results.json").read_text())
     else:
         settings = QUICK if quick else FULL
-        settings = replace(settings, rounds=rounds or settings.rounds, documents=documents or settings.documents)
+        settings = replace(
+            settings,
+            rounds=rounds or settings.rounds,
+            documents=documents or settings.documents,
+            layout=layout if has_layouts() else None,
+        )
         results = _measure(settings, only or (QUICK_BENCHES if quick else BENCHES), out, console)
     found = ratios(results)
     results["ratios"] = [ratio.as_data() for ratio in found]

@@ -1,15 +1,14 @@
 """headrace as its users run it: :func:`headrace.cluster.run.run` over Parquet, on a Ray of its own.
 
 How it is timed. *Cold* is from the start of the child process to the return of ``run()``: imports, Ray, the engine,
-every chunk committed and published, Ray stopped. *Warm* is from the moment when the worker, its engine just started,
-takes its first chunk (it then puts its totals into Ray's key-value store for the first time, with the hour) to the
-return of the last chunk's record to the driver. So the labels' priors and the commits count; what Ray Data LLM does
-after its engine's last answer does not count there.
+every chunk committed and published, Ray stopped. *Warm* is from the moment when the worker's engine has started (it
+stands in the key under which the worker then reports to the driver) to the return of the last chunk's record to the
+driver. So the labels' priors and the commits count; what Ray Data LLM does after its engine's last answer does not
+count there.
 """
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Mapping
@@ -25,10 +24,11 @@ from headrace.cluster.bench.pipelines import model_steps, pipeline
 from headrace.cluster.run import Listener, run
 from headrace.operators.base import ModelStep
 from headrace.operators.classify import Classify
-from headrace.operators.extract import Extract
+from headrace.operators.extract import Extract, compact
+from headrace.pipelines.checkpoint import read_record
 
-WATCH_SECONDS = 0.1
-"""How often the driver looks whether the worker is ready; the hour it reads is the worker's own."""
+WATCH_SECONDS = 0.5
+"""How often the driver looks whether there is a worker; the time that it reads is the worker's own."""
 
 
 def full_run(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,17 +41,18 @@ def full_run(job: Mapping[str, Any]) -> dict[str, Any]:
     cold = time.time() - begun()
     if ready.at is None:
         raise RuntimeError("the worker was never seen to be ready")
-    totals = asdict(result.totals)
+    output = Path(job["output"])
     return {
         "seconds": {
             "cold": cold,
             "warm": phases.began["running"] + result.seconds["running"] - ready.at,
             **{f"phase {name}": seconds for name, seconds in result.seconds.items()},
         },
-        "tokens": {key: totals[key] for key in ("prompt", "cached", "output")},
+        "documents": rows,
+        "tokens": _tokens(output),
         "counts": asdict(result.counts),
-        "layout": job.get("layout") or "headrace's choice",
-        **_judged(model_steps(chain), Path(job["output"])),
+        "layout": job.get("layout"),
+        **_judged(model_steps(chain), output),
     }
 
 
@@ -66,7 +67,7 @@ class Phases(Listener):
 
 
 class Ready:
-    """Learns when the first worker took its first chunk."""
+    """Learns when the first worker's engine had started."""
 
     def __init__(self) -> None:
         self.at: float | None = None
@@ -85,21 +86,32 @@ class Ready:
 
     def _watch(self) -> None:
         while self.at is None and not self._stop.wait(WATCH_SECONDS):
-            self.at = _first_totals()
+            self.at = _first_start()
 
 
-def _first_totals() -> float | None:
-    """The hour of the earliest totals that workers have put, which is that of their first while they are young."""
+def _first_start() -> float | None:
+    """The Unix time in the earliest worker's key, ``headrace/RUN/PROCESS-NANOSECONDS``, made when its engine was up."""
     import ray
-    from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_list
+    from ray.experimental.internal_kv import _internal_kv_list
 
     if not ray.is_initialized():
         return None
     try:
-        said = [_internal_kv_get(key) for key in _internal_kv_list(b"headrace/")]
+        keys = _internal_kv_list(b"headrace/")
     except Exception:  # noqa: BLE001  (Ray comes up or goes down; its errors have no common class)
         return None
-    return min((float(json.loads(value)["time"]) for value in said if value), default=None)
+    return min((int(key.decode().rpartition("-")[2]) / 1e9 for key in keys), default=None)
+
+
+def _tokens(output: Path) -> dict[str, int]:
+    """What the committed chunks say of themselves: the progress totals may be a second old at the end."""
+    total = {"prompt": 0, "cached": 0, "output": 0}
+    for file in output.glob("_headrace/chunks/**/*.parquet"):
+        with file.open("rb") as chunk:
+            record = read_record(chunk)
+        for key in total:
+            total[key] += record["stats"][key] if record else 0
+    return total
 
 
 def _judged(steps: list[ModelStep], output: Path) -> dict[str, Any]:
@@ -120,4 +132,4 @@ def _holds(step: ModelStep, value: Any) -> bool:
 
 
 def _text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value)
+    return value if value is None or isinstance(value, str) else compact(value)

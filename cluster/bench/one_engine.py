@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from headrace.cluster.bench.documents import clear_reviews, read_documents, read_reviews
 from headrace.cluster.bench.environment import engine_settings
-from headrace.cluster.bench.pipelines import has_layouts, layouts, model_steps, pipeline
+from headrace.cluster.bench.pipelines import CHAIN, has_layouts, layouts, model_steps, pipeline
 from headrace.cluster.bench.quality import Quality, judge
 from headrace.cluster.bench.tokens import least_prefill
 from headrace.cluster.vllm_engine import VllmEngine, sampling_params
@@ -29,9 +29,6 @@ from headrace.pipelines.spec import Pipeline
 COLUMNS = pa.schema([pa.field("id", pa.int64()), pa.field("text", pa.string())])
 
 Asked = tuple[Sequence[int], Constraint, Sampling]
-
-CHAIN = "hoisted"
-"""The layout of the chain where nothing else is said: the one that computes least for several steps."""
 
 
 @dataclass(frozen=True, slots=True)

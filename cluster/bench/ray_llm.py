@@ -29,7 +29,6 @@ from headrace.cluster.bench import marks
 from headrace.cluster.bench.environment import begun, engine_settings
 from headrace.cluster.bench.pipelines import model_steps, pipeline
 from headrace.cluster.bench.rival_prompts import TextStep, is_valid, text_step
-from headrace.cluster.resources import cores
 from headrace.cluster.vllm_engine import engine_args, set_environment
 
 CONCURRENT_BATCHES = 16
@@ -93,7 +92,7 @@ def _measure(job: Mapping[str, Any], *, together: bool) -> dict[str, Any]:
             rows = rows.materialize()
     rows.write_parquet(job["output"])
     ray.shutdown()
-    seconds = {"cold": time.time() - begun(), **_spans(folder)}
+    seconds = {"cold": time.time() - begun(), **_spans(folder, together=together)}
     if together:
         seconds["cold"] -= seconds["waited"]
     answers = pq.read_table(job["output"]).sort_by("id").to_pylist()
@@ -117,10 +116,11 @@ def _begin(job: Mapping[str, Any], *, engines: int) -> tuple[Path, list[TextStep
     folder.mkdir(parents=True, exist_ok=True)
     os.environ |= {marks.FOLDER: str(folder), ENGINES: str(engines), "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
     set_environment(engine_settings(job))
-    # A processor for each engine, and the machine's own for the tasks between them.
+    # Places, not cores: for each engine and the task before and after it, and for reading and writing. With fewer Ray
+    # Data holds tasks back.
     ray.init(
         address="local",
-        num_cpus=engines + cores(),
+        num_cpus=3 * engines + 2,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
@@ -198,10 +198,11 @@ def _answer(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _spans(folder: Path) -> dict[str, float]:
+def _spans(folder: Path, *, together: bool = False) -> dict[str, float]:
     """Seconds from engines being ready to their last answers, and what the first had to wait for the last."""
     ready, answered = marks.marks("ready", folder), marks.marks("answered", folder)
-    together = int(os.environ["HEADRACE_BENCH_ENGINES"]) > 1
+    if ready.keys() != answered.keys():
+        raise RuntimeError(f"{len(ready)} engines were started and {len(answered)} have answered: was one restarted?")
     if together:
         return {
             "warm": max(answered.values()) - max(ready.values()),
@@ -213,6 +214,7 @@ def _spans(folder: Path) -> dict[str, float]:
 def _judged(chain: Any, answers: list[dict[str, str]]) -> dict[str, Any]:
     steps = model_steps(chain)
     return {
+        "documents": len(answers),
         "valid": {step.name: sum(is_valid(step, row[step.name]) for row in answers) for step in steps},
         "answers": answers,
     }

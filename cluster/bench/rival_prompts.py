@@ -11,7 +11,6 @@ from typing import Any
 
 from headrace.operators.base import Choice, Completion, Json, ModelStep, Rejection
 from headrace.operators.classify import Classify
-from headrace.operators.extract import Extract
 
 PARAGRAPH = "\n\n"
 QUOTE, UNQUOTE = '"""\n', '\n"""'
@@ -76,12 +75,8 @@ def text_step(step: ModelStep, tokenizer: Any) -> TextStep:
     )
 
 
-def is_valid(step: ModelStep, text: str, *, cut: bool = False) -> bool:
-    """Whether headrace would take ``text`` for an answer: a label, JSON of the schema, a text that is not empty."""
+def is_valid(step: ModelStep, text: str) -> bool:
+    """Whether headrace would take ``text`` for an answer: a label, JSON of the schema, a text in whole sentences."""
     if isinstance(step, Classify):
         return text.strip() in step.labels
-    if cut:
-        return False
-    if isinstance(step, Extract):
-        return not isinstance(step.read([Completion(text, "stop")], []), Rejection)
-    return bool(text.strip())
+    return not isinstance(step.read([Completion(text, "stop")], []), Rejection)

@@ -66,10 +66,12 @@ class Suite:
         sizes = self._settings
         all_of_them = self._documents(sizes.tokens, sizes.documents)
         systems: dict[str, tuple[str, dict[str, Any]]] = {
-            name: (name, {"input": all_of_them}) for name in sizes.systems if "three-steps" in wanted
+            name: (name, {"input": all_of_them, "layout": sizes.layout})
+            for name in sizes.systems
+            if "three-steps" in wanted
         }
         if "transformers" in wanted:
-            systems.setdefault("headrace", ("headrace", {"input": all_of_them}))
+            systems.setdefault("headrace", ("headrace", {"input": all_of_them, "layout": sizes.layout}))
             few = self._documents(sizes.tokens, sizes.documents, first=sizes.few)
             batch = self._documents(sizes.tokens, sizes.documents, first=sizes.batch)
             systems["transformers, row by row"] = ("transformers", {"input": few, "batch": 1})
@@ -83,7 +85,7 @@ class Suite:
         """Six steps over longer documents; the rival's engine is started once for all six (see ``ray_llm``)."""
         sizes = self._settings
         source = self._documents(sizes.six_tokens, sizes.six_documents)
-        systems = {name: (name, {"input": source}) for name in ("headrace", "ray-one")}
+        systems = {name: (name, {"input": source, "layout": sizes.layout}) for name in ("headrace", "ray-one")}
         self._turns("six steps", systems, steps=6)
 
     def _turns(self, bench: str, systems: Mapping[str, tuple[str, dict[str, Any]]], **job: Any) -> None:
@@ -95,7 +97,6 @@ class Suite:
                 result = self._child(system, f"{bench}, round {turn}: {name}", {**job, **more})
                 if result is not None:
                     measured[name] = {**result, "answers": result["answers"][:ANSWERS_KEPT]}
-                    measured[name]["documents"] = len(result["answers"])
                     seconds = result["seconds"]
                     self._say(f"  warm {seconds['warm']:.1f} s, cold {seconds['cold']:.1f} s")
                 self._save()

@@ -49,6 +49,7 @@ def generate(job: Mapping[str, Any]) -> dict[str, Any]:
     ended = time.time()
     return {
         "seconds": {"cold": ended - begun(), "warm": ended - ready},
+        "documents": len(documents),
         "tokens": tokens,
         "valid": {
             step.name: sum(is_valid(step, answer[step.name]) for answer in answers) for step in model_steps(chain)

@@ -9,8 +9,8 @@ from typing import Any
 
 from headrace.cluster.bench.documents import read_documents
 from headrace.cluster.bench.environment import engine_settings
-from headrace.cluster.bench.one_engine import CHAIN, Bench, Trial, in_turns
-from headrace.cluster.bench.pipelines import has_layouts, pipeline
+from headrace.cluster.bench.one_engine import Bench, Trial, in_turns
+from headrace.cluster.bench.pipelines import CHAIN, has_layouts, pipeline
 from headrace.cluster.vllm_engine import BLOCK_SIZE, VllmEngine
 
 MAX_MODEL_LEN = 2048
