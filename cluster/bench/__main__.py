@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +34,8 @@ def main(
     report: Annotated[bool, typer.Option("--report", help="Measure nothing; show what OUT holds.")] = False,
 ) -> None:
     """Measure headrace beside Ray Data LLM, bare vLLM and Transformers on this machine."""
+    # As Ctrl-C does: the child that runs now has to end, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     console = Console(width=max(Console().width, 150), highlight=False)
     unknown = set(only or ()) - set(BENCHES)
     if unknown:

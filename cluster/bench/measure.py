@@ -1,20 +1,21 @@
 """One system, one child process: fresh, and gone afterwards with all that it has started.
 
-Ray's daemons and engines leave their parent's process group, so what belongs to a child is told by an environment
-variable that every descendant inherits.
+Ray's daemons and engines leave their parent's process group, outlive it, and write over their environment. So this
+process makes itself the one that orphans among its descendants are handed to (``PR_SET_CHILD_SUBREAPER``, Linux), and
+what is below it after a child and was not before belongs to that child.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-import uuid
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,10 @@ import psutil
 
 from headrace.cluster.bench.environment import BEGUN
 
-CHILD = "HEADRACE_BENCH_CHILD"
-"""Environment variable: which child a process belongs to."""
-
 LOG_LINES = 30
+
+PR_SET_CHILD_SUBREAPER = 36
+"""``prctl(2)``."""
 
 
 class ChildFailed(Exception):
@@ -39,13 +40,11 @@ def in_child(system: str, job: Mapping[str, Any], *, log: Path, timeout: float) 
         ChildFailed: it failed, or took longer than ``timeout`` seconds.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    token = uuid.uuid4().hex
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as scratch:
         asked, told = Path(scratch, "job.json"), Path(scratch, "result.json")
         asked.write_text(json.dumps({**job, "output": str(Path(scratch, "output"))}))
         environment = {
             **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
-            CHILD: token,
             BEGUN: repr(time.time()),
             "RAY_AUTH_MODE": "disabled",
             "RAY_USAGE_STATS_ENABLED": "0",
@@ -53,7 +52,7 @@ def in_child(system: str, job: Mapping[str, Any], *, log: Path, timeout: float) 
             "RAY_worker_niceness": "0",
         }
         command = [sys.executable, "-m", "headrace.cluster.bench.child", system, str(asked), str(told)]
-        with log.open("w") as out:
+        with log.open("w") as out, no_descendants_left():
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment, start_new_session=True
             )
@@ -61,8 +60,6 @@ def in_child(system: str, job: Mapping[str, Any], *, log: Path, timeout: float) 
                 status = process.wait(timeout)
             except subprocess.TimeoutExpired:
                 status = None
-            finally:
-                end_all(token)
         if status != 0 or not told.exists():
             how = f"took longer than {timeout:.0f} s" if status is None else f"ended with status {status}"
             lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
@@ -71,20 +68,21 @@ def in_child(system: str, job: Mapping[str, Any], *, log: Path, timeout: float) 
         return result
 
 
-def end_all(token: str) -> None:
-    """Kill every process of the child that ``token`` names, and wait until they are gone."""
-    for _ in range(10):
-        found = [process for process in psutil.process_iter() if _belongs(process, token)]
-        if not found:
-            return
-        for process in found:
-            with suppress(psutil.Error):
-                process.kill()
-        psutil.wait_procs(found, timeout=5)
-
-
-def _belongs(process: psutil.Process, token: str) -> bool:
+@contextmanager
+def no_descendants_left() -> Iterator[None]:
+    """Whatever processes the body has started, directly or not, are gone after it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    this = psutil.Process()
+    before = set(this.children(recursive=True))
     try:
-        return bool(process.pid != os.getpid() and process.environ().get(CHILD) == token)
-    except (psutil.Error, OSError):
-        return False
+        yield
+    finally:
+        for _ in range(10):
+            started = [process for process in this.children(recursive=True) if process not in before]
+            if not started:
+                break
+            for process in started:
+                with suppress(psutil.Error):
+                    process.kill()
+            psutil.wait_procs(started, timeout=5)
