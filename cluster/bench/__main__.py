@@ -41,6 +41,8 @@ def main(
     if unknown:
         raise typer.BadParameter(f"no bench {sorted(unknown)[0]!r}; there are {', '.join(BENCHES)}")
     if report:
+        if not (out / "results.json").exists():
+            raise typer.BadParameter(f"there is no {out / 'results.json'} to show; measure first")
         results = json.loads((out / "results.json").read_text())
     else:
         settings = QUICK if quick else FULL

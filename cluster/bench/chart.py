@@ -78,7 +78,7 @@ def _lines(axis: Any, swept: Mapping[str, Mapping[str, Any]], label: str) -> Non
     layouts = list(next(iter(swept.values())))
     for layout in layouts:
         axis.plot(list(swept), [rate(points[layout]) for points in swept.values()], marker="o", label=layout)
-    axis.set_ylim(bottom=0)
+    axis.set_ylim(0, 1.12 * axis.get_ylim()[1])
     axis.set_xlabel(label)
     axis.set_ylabel("documents/s")
     axis.set_title("Layouts on one engine")
@@ -89,7 +89,7 @@ def _windows(axis: Any, measured: Mapping[str, Mapping[str, Any]]) -> None:
     """Documents a second over documents in flight, a line for each size of the KV cache."""
     for pool, points in measured.items():
         axis.plot(list(points), [rate(found) for found in points.values()], marker="o", label=pool)
-    axis.set_ylim(bottom=0)
+    axis.set_ylim(0, 1.12 * axis.get_ylim()[1])
     axis.set_xlabel("documents in flight")
     axis.set_ylabel("documents/s")
     axis.set_title("Window and KV cache")

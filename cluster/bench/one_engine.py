@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from headrace.cluster.bench.documents import clear_reviews, read_documents, read_reviews
 from headrace.cluster.bench.environment import engine_settings
-from headrace.cluster.bench.pipelines import CHAIN, has_layouts, layouts, model_steps, pipeline
+from headrace.cluster.bench.pipelines import CHAIN, LAYOUTS, has_layouts, layouts, model_steps, pipeline
 from headrace.cluster.bench.quality import Quality, judge
 from headrace.cluster.bench.tokens import least_prefill
 from headrace.cluster.vllm_engine import VllmEngine, sampling_params
@@ -185,7 +185,7 @@ async def _compare(job: Mapping[str, Any], bench: Bench) -> dict[str, Any]:
     if "quality" in parts:
         reviews = clear_reviews(read_reviews(Path(job["reviews"])), job["quality_reviews"])
         result["quality"] = {
-            str(layout): asdict(await quality_of(bench.engine, layout, reviews)) for layout in layouts()
+            layout or LAYOUTS[0]: asdict(await quality_of(bench.engine, layout, reviews)) for layout in layouts()
         }
     return result
 
@@ -214,7 +214,7 @@ async def by_layout(bench: Bench, steps: int, documents: Sequence[str], rounds: 
     def trial(layout: str | None) -> Trial:
         return lambda: bench.chain(pipeline(steps, layout), documents)
 
-    return await in_turns({str(layout): trial(layout) for layout in layouts()}, rounds)
+    return await in_turns({layout or LAYOUTS[0]: trial(layout) for layout in layouts()}, rounds)
 
 
 async def quality_of(engine: VllmEngine, layout: str | None, reviews: Sequence[tuple[str, str]]) -> Quality:

@@ -126,7 +126,7 @@ def has_layouts() -> bool:
 
 
 def layouts() -> tuple[str | None, ...]:
-    """The layouts that can be compared; None is the only one of a version that has no choice."""
+    """The layouts that can be compared; None, the first of them, is all that a version without a choice has."""
     return LAYOUTS if has_layouts() else (None,)
 
 

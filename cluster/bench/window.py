@@ -19,7 +19,7 @@ MAX_MODEL_LEN = 2048
 
 def sweep(job: Mapping[str, Any]) -> dict[str, Any]:
     """Each of the job's ``windows`` (None: as many as headrace sees fit) with a cache of ``pool`` tokens."""
-    blocks = job["pool"] // BLOCK_SIZE
+    blocks = job["pool"] // BLOCK_SIZE + 1  # vLLM keeps one for itself
     engine = VllmEngine(engine_settings(job, num_gpu_blocks_override=blocks, max_model_len=MAX_MODEL_LEN))
     try:
         documents = read_documents(Path(job["input"]))
