@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from headrace.cluster.preflight import Preflight
-from headrace.cluster.run import check, check_model, step_fields
+from headrace.cluster.locate import Located, locate_models
+from headrace.cluster.preflight import Preflights
+from headrace.cluster.run import check, notes_of, step_fields
 from headrace.pipelines.spec import Pipeline
+from headrace.pipelines.stages import Stage, stages_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +19,8 @@ class CheckReport:
     """What was found: the output's columns (without the kept ones where no input was given), and what to know."""
 
     pipeline: Pipeline
-    model: str
+    stages: tuple[Stage, ...]
+    models: Mapping[str, Located]
     fields: tuple[pa.Field, ...]
     notes: tuple[str, ...]
     shards: int | None = None
@@ -31,11 +35,15 @@ def check_pipeline(pipeline: Pipeline, input: str | None) -> CheckReport:
     """
     if input is None:
         fields = tuple(step_fields(pipeline))
-        notes = tuple(note for step in pipeline.steps for note in step.notes())
-        model, revision, _, _ = check_model(pipeline)
-        Preflight.begin(pipeline, model, revision).finish()
-        return CheckReport(pipeline, model, fields, notes)
+        stages = stages_of(pipeline)
+        models = locate_models(pipeline, stages)
+        with Preflights.begin(pipeline, stages, models) as preflight:
+            preflight.finish()
+        return CheckReport(pipeline, stages, models, fields, notes_of(pipeline, stages))
     checked = check(pipeline, input)
-    Preflight.begin(pipeline, checked.model, checked.revision).finish()
+    stages, models = checked.stages, checked.models
+    with Preflights.begin(pipeline, stages, models) as preflight:
+        preflight.finish()
     corpus = checked.corpus
-    return CheckReport(pipeline, checked.model, tuple(checked.schema), checked.notes, len(corpus.shards), corpus.rows)
+    fields = tuple(checked.schema)
+    return CheckReport(pipeline, stages, models, fields, checked.notes, len(corpus.shards), corpus.rows)

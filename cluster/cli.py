@@ -135,6 +135,40 @@ def sample(
 
 
 @app.command()
+def explain(
+    pipeline: PipelineFile,
+    input: Input,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Start an engine here, and take a sample through every layout.")
+    ] = False,
+    rows: Annotated[int, typer.Option("--rows", "-n", min=8, max=10_000, help="Rows that --measure takes.")] = 64,
+    limit: Annotated[Optional[int], typer.Option(min=1, help="Rows in total, as for run.")] = None,  # noqa: UP045
+    model: ModelName = None,
+    overrides: Overrides = None,
+    gpu_price: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--gpu-price", metavar="PRICE/h", help="What a GPU costs an hour, as in 2.5/h."),
+    ] = None,
+    api_price: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--api-price", metavar="IN,OUT", help="An API's price for a million tokens, to compare with."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
+) -> None:
+    """Show what a run would do: the steps, their prompts, what each layout computes, time, money."""
+    from headrace.cluster.explain import explain_pipeline, prices
+    from headrace.cluster.explain_view import show_explanation
+    from headrace.pipelines.loading import load_pipeline
+
+    with _mistakes_as_messages():
+        asked = prices(gpu_price, api_price)
+        loaded = load_pipeline(pipeline, overrides or [], model)
+        show_explanation(
+            explain_pipeline(loaded, input, measure_rows=rows if measure else None, limit=limit), asked, as_json=as_json
+        )
+
+
+@app.command()
 def status(
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The output folder of a run.")],
 ) -> None:

@@ -10,6 +10,10 @@ FAKE = "fake"
 """The model id of the fake engine: instant made-up answers, for trying a pipeline's plumbing and for tests."""
 
 
+CPU_BLOCK, GPU_BLOCK = 32, 16
+"""Tokens in a block of the prefix cache: on a CPU vLLM's own 128 is longer than most headers."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
     """A model and the room it gets.

@@ -10,14 +10,16 @@ from headrace.pipelines.engine import Engine
 if TYPE_CHECKING:
     from headrace.cluster.resources import Allotment
     from headrace.cluster.run import Checked
+    from headrace.pipelines.stages import Stage
 
 
-def engine_config(checked: Checked, allotment: Allotment) -> EngineConfig:
-    """The engine of a checked pipeline, in the room it gets."""
-    model = checked.pipeline.model_spec
+def engine_config(checked: Checked, allotment: Allotment, stage: Stage | None = None) -> EngineConfig:
+    """The engine of a stage (the first, or only one, if none is named) of a checked pipeline, in the room it gets."""
+    stage = stage or checked.stages[0]
+    model, located = checked.pipeline.spec_of(stage.model), checked.models[stage.model]
     return EngineConfig(
-        model=checked.model,
-        revision=checked.revision,
+        model=located.source,
+        revision=located.revision,
         trust_remote_code=model.trust_remote_code,
         args=dict(model.engine),
         gpus=allotment.gpus,

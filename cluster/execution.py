@@ -1,6 +1,7 @@
-"""Ray: chunk descriptors through a pool of workers, records back.
+"""Ray: chunk descriptors through a pool of workers, or one pool after another where there are several models.
 
-Documents never travel: a block is one descriptor of a few hundred bytes, and the worker reads its own rows.
+Documents never travel, nor do answers: a block is one descriptor of a few hundred bytes, and the worker reads its own
+rows. A chunk enters at the stage that it needs next; while the second stage works on it the first has the next chunk.
 """
 
 from __future__ import annotations
@@ -12,18 +13,25 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from headrace.cluster.engines import engine_config
-from headrace.cluster.resources import Allotment, allot, cores, gpus_here
+from headrace.cluster.measure import SAMPLE_ROWS, measure_and_look, sample_rows
+from headrace.cluster.resources import Allotment, cores, gpus_here
 from headrace.cluster.run import Checked, ChunksFailed, Totals
+from headrace.cluster.sharing import Demand, share
 from headrace.cluster.worker import Assignment, Worker
 from headrace.pipelines.errors import UserError
+from headrace.pipelines.forecast import EngineFacts, Record
+from headrace.pipelines.outlook import Outlook
 from headrace.pipelines.plan import Chunk, Plan
+from headrace.pipelines.stages import commits
 from headrace.pipelines.storage import Store
+from headrace.pipelines.survey import Survey
+from headrace.pipelines.usage import Usage
 
 LOCAL = "local"
 """The address of a Ray that we start on this machine and stop again."""
@@ -38,49 +46,80 @@ STALE_SECONDS = 15.0
 """A worker that has said nothing for so long has no rows under way."""
 
 
-class Execution:
-    """A pool of workers on a Ray cluster."""
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The workers of one stage: what they are told, and what they get."""
 
-    def __init__(self, assignment: Assignment, allotment: Allotment, plan: Plan) -> None:
-        self._assignment = assignment
-        self._allotment = allotment
-        self._plan = plan
+    assignment: Assignment
+    allotment: Allotment
+
+
+class Execution:
+    """The pools of workers of a run on a Ray cluster, one for each stage."""
+
+    def __init__(self, checked: Checked, store: Store, allotments: Sequence[Allotment]) -> None:
+        self._checked = checked
+        self._store = store
+        self._allotments = allotments
 
     @classmethod
-    def begin(cls, checked: Checked, store: Store, plan: Plan, address: str | None) -> Execution:
+    def begin(cls, checked: Checked, store: Store, address: str | None) -> Execution:
         """Connect to Ray, or start it here, and divide the machine.
 
         Raises:
             UserError: the cluster cannot be reached, or has not what the pipeline asks for.
         """
         address = address or os.environ.get("RAY_ADDRESS") or LOCAL
-        pipeline = checked.pipeline
+        demands = [
+            Demand(
+                f"the model {checked.models[stage.model].source}",
+                checked.pipeline.resources_of(stage.model),
+                checked.models[stage.model].weights,
+            )
+            for stage in checked.stages
+        ]
+        cpus = cores()
         if address == LOCAL:
             # Before Ray takes its seconds to start.
-            allotment = allot(
-                pipeline.resources, cluster_gpus=gpus_here(), node_cpus=cores(), local=True, weights=checked.weights
-            )
-        connect(address)
+            allotments = share(demands, cluster_gpus=gpus_here(), node_cpus=cpus, local=True)
+            # Engines that have a core each, on a machine with fewer cores, take turns.
+            cpus = max(cpus, sum(allotment.cpus * allotment.least for allotment in allotments))
+        connect(address, cpus)
         try:
             if address != LOCAL:
-                allotment = _allot_on_cluster(checked)
-            assignment = Assignment(
-                run_id=uuid.uuid4().hex[:12],
-                pipeline=pipeline.to_data(),
-                folder=str(pipeline.folder) if pipeline.folder else None,
-                engine=engine_config(checked, allotment),
-                output=store.uri,
-                commit=plan.info,
-                columns=checked.columns,
-                keep=checked.keep,
-            )
-            return cls(assignment, allotment, plan)
+                allotments = share(demands, cluster_gpus=_cluster_gpus(), node_cpus=_node_cpus(), local=False)
+            return cls(checked, store, allotments)
         except BaseException:
             disconnect()
             raise
 
-    def records(self, todo: list[Chunk], watch: Callable[[Totals], None]) -> Iterator[dict[str, Any]]:
-        """Do the chunks, in any order; a record of each as it is committed (its ``chunk`` is one of ``todo``).
+    def measure(self, seen: Survey) -> tuple[Record, Outlook]:
+        """Take a sample through every layout, on an engine like a worker's; what it says, and what follows from it.
+
+        Raises:
+            ChunksFailed: the engine does not start, or dies.
+        """
+        import ray
+        from ray.exceptions import RayError
+
+        checked, allotment = self._checked, self._allotments[0]
+        task = ray.remote(num_cpus=allotment.cpus, num_gpus=allotment.gpus or None, max_retries=0)(measure_and_look)
+        engine = engine_config(checked, allotment, checked.stages[0])
+        sample = sample_rows(checked, SAMPLE_ROWS)
+        try:
+            found: tuple[Record, Outlook] = ray.get(
+                task.remote(checked.pipeline.to_data(), folder_of(checked), checked.columns, engine, sample, seen)
+            )
+        except RayError as error:
+            raise ChunksFailed(explain(error)) from error
+        return found
+
+    def records(
+        self, plan: Plan, entering: Sequence[Sequence[Chunk]], watch: Callable[[Totals], None]
+    ) -> Iterator[dict[str, Any]]:
+        """Do the chunks, in any order; a record of each as it is committed.
+
+        ``entering`` are the chunks to do, by the stage that they need next; a record's ``chunk`` is one of them.
 
         Raises:
             ChunksFailed: the workers cannot start, or Ray has given up on them.
@@ -88,61 +127,94 @@ class Execution:
         import ray
         from ray.exceptions import RayError
 
-        shards = self._plan.shards
-        items = []
-        for chunk in todo:
-            source = asdict(shards[chunk.shard].source())
-            items.append(json.dumps({"chunk": asdict(chunk), "shard": source}))
         _quiet()
-        allotment = self._allotment
-        dataset = ray.data.from_items([{"chunk": item} for item in items], override_num_blocks=len(items)).map_batches(
-            Worker,
-            fn_constructor_args=(self._assignment,),
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(
-                min_size=min(allotment.least, len(items)),
-                max_size=min(allotment.most, len(items)),
-                max_tasks_in_flight_per_actor=CHUNKS_AT_A_WORKER,
-                max_concurrent_calls_per_actor=CHUNKS_AT_A_WORKER,
-            ),
-            num_cpus=allotment.cpus,
-            num_gpus=allotment.gpus or None,
-        )
+        run_id = uuid.uuid4().hex[:12]
+        dataset = None
+        coming = 0
+        for pool, chunks in zip(self._pools(run_id, plan), entering, strict=True):
+            coming += len(chunks)
+            if chunks:
+                items = [{"chunk": _descriptor(plan, chunk)} for chunk in chunks]
+                entered = ray.data.from_items(items, override_num_blocks=len(items))
+                dataset = dataset.union(entered) if dataset is not None else entered
+            if dataset is not None:
+                dataset = _through(dataset, pool, coming)
+        if dataset is None:
+            return
         try:
-            with _Watcher(self._assignment.run_id, watch):
+            with _Watcher(run_id, watch):
                 for batch in dataset.iter_batches(batch_size=1, prefetch_batches=0):
-                    for text in batch["record"]:
+                    for text in batch["chunk"]:
                         record = json.loads(text)
                         record["chunk"] = Chunk(**record["chunk"])
                         yield record
         except RayError as error:
             raise ChunksFailed(explain(error)) from error
 
+    def _pools(self, run_id: str, plan: Plan) -> list[Pool]:
+        """Who does the stages of ``plan``."""
+        checked, infos = self._checked, commits(plan, self._checked.pipeline, self._checked.stages)
+        return [
+            Pool(
+                Assignment(
+                    run_id=run_id,
+                    pipeline=checked.pipeline.to_data(),
+                    folder=folder_of(checked),
+                    engine=engine_config(checked, allotment, stage),
+                    output=self._store.uri,
+                    commit=infos[i],
+                    layouts=plan.layouts,
+                    columns=checked.columns,
+                    keep=checked.keep if infos[i] is infos[-1] else (),
+                    steps=stage.steps,
+                    before=infos[i - 1] if i else None,
+                ),
+                allotment,
+            )
+            for i, (stage, allotment) in enumerate(zip(checked.stages, self._allotments, strict=True))
+        ]
+
     def end(self) -> None:
         """Stop the workers, and Ray if it is ours."""
         disconnect()
 
 
-def _allot_on_cluster(checked: Checked) -> Allotment:
+def folder_of(checked: Checked) -> str | None:
+    """The folder that Map's functions are imported from."""
+    return str(checked.pipeline.folder) if checked.pipeline.folder else None
+
+
+def _descriptor(plan: Plan, chunk: Chunk) -> str:
+    return json.dumps({"chunk": asdict(chunk), "shard": asdict(plan.shards[chunk.shard].source())})
+
+
+def _through(dataset: Any, pool: Pool, chunks: int) -> Any:
+    """``dataset`` of ``chunks`` descriptors through a pool of workers."""
     import ray
 
-    return allot(
-        checked.pipeline.resources,
-        cluster_gpus=int(ray.cluster_resources().get("GPU", 0)),
-        node_cpus=_node_cpus(),
-        local=False,
-        weights=checked.weights,
+    return dataset.map_batches(
+        Worker,
+        fn_constructor_args=(pool.assignment,),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(
+            min_size=min(pool.allotment.least, chunks),
+            max_size=min(pool.allotment.most, chunks),
+            max_tasks_in_flight_per_actor=CHUNKS_AT_A_WORKER,
+            max_concurrent_calls_per_actor=CHUNKS_AT_A_WORKER,
+        ),
+        num_cpus=pool.allotment.cpus,
+        num_gpus=pool.allotment.gpus or None,
     )
 
 
-def connect(address: str) -> None:
-    """Connect to Ray; :data:`LOCAL` starts one of our own, that runs here and ends with us.
+def connect(address: str, cpus: int) -> None:
+    """Connect to Ray; :data:`LOCAL` starts one of our own with ``cpus`` cores, that runs here and ends with us.
 
     Raises:
         UserError: there is no cluster at ``address``.
     """
     with _own_signals():
-        _connect(address)
+        _connect(address, cpus)
 
 
 @contextmanager
@@ -156,7 +228,7 @@ def _own_signals() -> Iterator[None]:
             signal.signal(signal.SIGTERM, handler)
 
 
-def _connect(address: str) -> None:
+def _connect(address: str, cpus: int) -> None:
     import ray
 
     # Its C++ side writes to this terminal what its log files have, warnings of no use to a user among it.
@@ -169,7 +241,7 @@ def _connect(address: str) -> None:
     }
     if address == LOCAL:
         try:
-            ray.init(address=LOCAL, num_cpus=cores(), include_dashboard=False, **options)
+            ray.init(address=LOCAL, num_cpus=cpus, include_dashboard=False, **options)
         except Exception as error:
             # Ray raises a bare Exception where its processes do not come up in time.
             raise ChunksFailed(f"Ray does not start on this machine: {error}") from error
@@ -197,6 +269,12 @@ def explain(error: Exception) -> str:
         return "The engine does not start. " + text.rpartition("EngineStartFailed:")[2].strip()
     lines = [line for line in text.splitlines() if line.strip()]
     return "The workers have failed: " + "\n".join(lines[-5:])
+
+
+def _cluster_gpus() -> int:
+    import ray
+
+    return int(ray.cluster_resources().get("GPU", 0))
 
 
 def _node_cpus() -> int:
@@ -248,17 +326,14 @@ class _Watcher:
             if value is None:
                 continue
             said = json.loads(value)
-            fresh = time.time() - said["time"] < STALE_SECONDS
-            totals.rows += said["rows"] if fresh else said["committed"]
-            for name in (
-                "dead",
-                "filtered",
-                "requests",
-                "retries",
-                "truncated",
-                "prompt",
-                "cached",
-                "output",
-            ):
+            if said["last"]:  # rows go through every stage, and are done after the last
+                fresh = time.time() - said["time"] < STALE_SECONDS
+                totals.rows += said["rows"] if fresh else said["committed"]
+                totals.dead += said["dead"]
+                totals.filtered += said["filtered"]
+            totals.engines += 1
+            totals.engine = EngineFacts(**said["engine"])
+            totals.usage.merge(Usage(**said["usage"]))
+            for name in ("asked", "least", "busy_seconds", "full_seconds"):
                 setattr(totals, name, getattr(totals, name) + said[name])
         self._watch(totals)

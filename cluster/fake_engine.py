@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from headrace.cluster.engine_config import GPU_BLOCK
 from headrace.operators.base import Choice, Completion, Constraint, Json, Sampling
 from headrace.pipelines.engine import EngineDied, RequestRefused
 
@@ -34,8 +35,14 @@ class BytesTokenizer:
     def encode(self, text: str) -> list[int]:
         return [byte + _OFFSET for byte in text.encode()]
 
+    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self.encode(text) for text in texts]
+
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(i - _OFFSET for i in ids if i >= _OFFSET).decode(errors="replace")
+
+    def show(self, ids: Sequence[int]) -> str:
+        return bytes(i - _OFFSET if i >= _OFFSET else b"|"[0] for i in ids).decode(errors="replace")
 
     def frame(self, shots: int) -> list[list[int]]:
         return [[1], [2]] * (shots + 1)
@@ -48,12 +55,13 @@ class FakeEngine:
         self.tokenizer = BytesTokenizer()
         self.max_model_len = int(args.get("max_model_len", 32_768))
         self.kv_tokens = int(args.get("kv_tokens", 1_000_000))
-        self.block_size = 16
+        self.block_size = GPU_BLOCK
         self.max_num_seqs = int(args.get("max_num_seqs", 256))
         self._seconds = float(args.get("seconds", 0.0))
         self._faults: Mapping[str, str] = args.get("faults", {})
         self._log = args.get("log")
         self._seen: set[str] = set()
+        self._blocks: set[int] = set()
 
     async def complete(self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling) -> Completion:
         text = self.tokenizer.decode(prompt)
@@ -82,6 +90,7 @@ class FakeEngine:
             text=answer,
             finish_reason="length" if fault == "cut" or isinstance(constraint, Choice) else "stop",
             prompt_tokens=len(prompt),
+            cached_tokens=self._cached(prompt),
             output_tokens=1 if isinstance(constraint, Choice) else len(answer),
             logprobs=logprobs,
         )
@@ -94,6 +103,20 @@ class FakeEngine:
         first = text not in self._seen
         self._seen.add(text)
         return first
+
+    def _cached(self, prompt: Sequence[int]) -> int:
+        """Tokens of the prompt that a prefix cache without bounds would have, now that it is asked."""
+        chained, cached, known = 0, 0, True
+        for start in range(0, len(prompt) - self.block_size, self.block_size):
+            chained = hash((chained, tuple(prompt[start : start + self.block_size])))
+            known = known and chained in self._blocks
+            cached += self.block_size * known
+            self._blocks.add(chained)
+        return cached
+
+    async def reset_prefix_cache(self) -> None:
+        """Forget all prefixes."""
+        self._blocks.clear()
 
     def shutdown(self) -> None:
         """There is nothing to stop."""

@@ -282,7 +282,7 @@ def default_model(dtype: str = "bfloat16") -> Path:
         raise UserError(f"the default model is kept in bfloat16 or float32, not {dtype!r}")
     gguf = _default_gguf()
     key = hashlib.sha256(f"{gguf.name} {gguf.stat().st_size} {dtype} {_CONVERSION}".encode()).hexdigest()[:12]
-    models = _cache() / "models"
+    models = cache_folder() / "models"
     target = models / f"{DEFAULT_NAME}-{key}"
     if _is_whole(target):
         return target
@@ -299,7 +299,7 @@ def default_model(dtype: str = "bfloat16") -> Path:
     return target
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
     if own := os.environ.get("HEADRACE_CACHE"):
         return Path(own).expanduser().absolute()
     user = os.environ.get("XDG_CACHE_HOME")

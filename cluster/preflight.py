@@ -6,25 +6,36 @@ The compiling happens in a process of its own: a grammar that takes for ever is 
 from __future__ import annotations
 
 import ast
+import base64
 import difflib
 import json
+import pickle
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
+import pyarrow as pa
+
 from headrace.cluster.engine_config import FAKE
 from headrace.cluster.fake_engine import BytesTokenizer
+from headrace.cluster.locate import Located
 from headrace.cluster.tokenizer import HubTokenizer
-from headrace.operators.base import Json, ModelStep, Text
+from headrace.operators.base import Json, Layout, ModelStep, Text
 from headrace.pipelines.chain import prepare
+from headrace.pipelines.corpus import InputChanged
+from headrace.pipelines.engine import Tokenizer
 from headrace.pipelines.errors import UserError
-from headrace.pipelines.spec import Pipeline, Source
+from headrace.pipelines.forecast import Record
+from headrace.pipelines.outlook import Outlook, look_ahead
+from headrace.pipelines.spec import OWN_MODEL, Pipeline, Source
+from headrace.pipelines.stages import Stage
+from headrace.pipelines.survey import Place, survey
 
 COMPILE_SECONDS = 30.0
 """Time for all grammars of a pipeline; one that takes longer would stall the engine."""
@@ -38,7 +49,8 @@ FAKE_LENGTH = 32_768
 UNKNOWN_LENGTH = 1 << 20
 """Context of a model whose configuration names none."""
 
-DONE = "compiled"
+DONE, OUTLOOK = "compiled", "outlook "
+"""What the process prints besides problems."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +62,28 @@ class Grammar:
     source: str
 
 
-def grammars(pipeline: Pipeline) -> list[Grammar]:
-    """The grammars of a pipeline's steps."""
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What looking ahead takes: the input's places to look at, for ``rows`` rows, and what is known already."""
+
+    places: tuple[Place, ...]
+    rows: int
+    columns: pa.Schema
+    block_size: int
+    record: Record
+    layouts: Mapping[str, Layout] | None
+
+    def look(self, pipeline: Pipeline, tokenizer: Tokenizer, max_model_len: int) -> Outlook:
+        """See :func:`headrace.pipelines.outlook.look_ahead`."""
+        seen = survey(pipeline, self.places, self.columns, tokenizer, self.rows)
+        return look_ahead(pipeline, tokenizer, max_model_len, self.block_size, seen, self.record, layouts=self.layouts)
+
+
+def grammars(pipeline: Pipeline, steps: Collection[str] | None = None) -> list[Grammar]:
+    """The grammars of a pipeline's steps, or of those that are named."""
     found = []
     for i, step in enumerate(pipeline.steps):
-        if isinstance(step, ModelStep):
+        if isinstance(step, ModelStep) and (steps is None or step.name in steps):
             where = pipeline.message(("steps", i, step.kind), repr(step.name))
             for question in step.questions():
                 match question.constraint:
@@ -69,38 +98,61 @@ class Preflight:
     """The check, under way in a process of its own."""
 
     def __init__(
-        self, model: str, wanted: list[Grammar], process: subprocess.Popen[str] | None, seconds: float
+        self,
+        model: str,
+        wanted: list[Grammar],
+        process: subprocess.Popen[str] | None,
+        seconds: float,
+        outlook: Outlook | None = None,
     ) -> None:
         self._model = model
+        self._outlook = outlook
         self._wanted = wanted
         self._process = process
         self._seconds = seconds
 
     @classmethod
     def begin(
-        cls, pipeline: Pipeline, model: str, revision: str | None = None, *, seconds: float = COMPILE_SECONDS
+        cls,
+        pipeline: Pipeline,
+        model: str,
+        revision: str | None = None,
+        *,
+        stage: Stage | None = None,
+        ahead: Ahead | None = None,
+        seconds: float = COMPILE_SECONDS,
     ) -> Preflight:
-        """Start checking ``pipeline`` for ``model`` (a folder, a hub id, or the fake one).
+        """Start checking ``pipeline``, or the steps of a stage, for ``model`` (a folder, a hub id, or the fake one).
+
+        Args:
+            ahead: what to look ahead at, besides.
 
         Raises:
             UserError: an engine argument that there is not; for the fake model, which needs no process, what
                 :meth:`finish` would raise.
         """
-        wanted = grammars(pipeline)
-        length = _wanted_length(pipeline)
+        name, steps = (stage.model, stage.steps) if stage else (OWN_MODEL, None)
+        wanted = grammars(pipeline, steps)
+        length = wanted_length(pipeline, name)
         if model == FAKE:
-            prepare(pipeline, BytesTokenizer(), length or FAKE_LENGTH)
-            return cls(model, wanted, None, seconds)
-        if unknown := unknown_arguments(pipeline):
+            layouts = ahead.layouts if ahead else None
+            prepare(pipeline, BytesTokenizer(), length or FAKE_LENGTH, layouts, steps=steps)
+            outlook = ahead.look(pipeline, BytesTokenizer(), length or FAKE_LENGTH) if ahead else None
+            return cls(model, wanted, None, seconds, outlook)
+        if unknown := unknown_arguments(pipeline, name):
             raise UserError("\n".join(unknown))
-        spec, source = pipeline.model_spec, pipeline.source
+        spec, source = pipeline.spec_of(name), pipeline.source
         request = {
             "model": model,
             "revision": revision,
             "trust_remote_code": spec.trust_remote_code,
+            "length": length,
+            "steps": steps,
             "pipeline": pipeline.to_data(),
             "source": source and [source.path, str(source.folder), list(source.lines.items())],
             "seconds": seconds,
+            # Between two processes of one installation.
+            "ahead": ahead and base64.b64encode(pickle.dumps(ahead)).decode(),
             "grammars": [[g.where, g.kind, g.source] for g in wanted],
         }
         # A file and not a pipe: the process goes on by itself while the caller does something else.
@@ -124,15 +176,15 @@ class Preflight:
             self._process.kill()
             self._process.communicate()
 
-    def finish(self) -> None:
-        """Wait for the result.
+    def finish(self) -> Outlook | None:
+        """Wait for the result: what is to be expected, where that was asked for.
 
         Raises:
             UserError: a prompt leaves no room, a grammar does not compile (or not in time), or the model's tokenizer
                 does not load; the message names the step.
         """
         if self._process is None:
-            return
+            return self._outlook
         try:
             out, err = self._process.communicate(timeout=START_SECONDS + self._seconds)
         except subprocess.TimeoutExpired:
@@ -145,17 +197,58 @@ class Preflight:
         except BaseException:
             self._process.kill()
             raise
-        if self._process.returncode == -signal.SIGALRM:
+        if self._process.returncode == -signal.SIGVTALRM:
             raise UserError(
                 f"{self._wanted[out.splitlines().count(DONE)].where}: its grammar did not compile within "
                 f"{self._seconds:g} s. Nested lists and texts with large bounds make grammars slow: lower maxItems and "
                 f"maxLength, or split the step."
             )
-        problems = [line for line in out.splitlines() if line != DONE]
+        lines = out.splitlines()
+        problems = [line for line in lines if line != DONE and not line.startswith(OUTLOOK)]
         if problems:
             raise UserError("\n".join(problems))
         if self._process.returncode:
             raise UserError("The pipeline could not be checked against the model:\n" + err.strip()[-2000:])
+        found = next((line.removeprefix(OUTLOOK) for line in lines if line.startswith(OUTLOOK)), None)
+        return Outlook.from_data(json.loads(found)) if found else None
+
+
+class Preflights:
+    """The checks of all models of a pipeline, under way at once."""
+
+    def __init__(self, checks: Sequence[Preflight]) -> None:
+        self._checks = checks
+
+    @classmethod
+    def begin(
+        cls,
+        pipeline: Pipeline,
+        stages: Sequence[Stage],
+        models: Mapping[str, Located],
+        ahead: Ahead | None = None,
+    ) -> Preflights:
+        """Start checking each stage for its model; see :meth:`Preflight.begin`. Only a single stage looks ``ahead``."""
+        checks: list[Preflight] = []
+        try:
+            for stage in stages:
+                model = models[stage.model]
+                checks.append(Preflight.begin(pipeline, model.source, model.revision, stage=stage, ahead=ahead))
+        except BaseException:
+            cls(checks).__exit__()
+            raise
+        return cls(checks)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for check in self._checks:
+            check.__exit__()
+
+    def finish(self) -> Outlook | None:
+        """Wait for all results; see :meth:`Preflight.finish`."""
+        first, *_ = [check.finish() for check in self._checks]
+        return first
 
 
 def _main(request: Mapping[str, Any]) -> None:
@@ -167,16 +260,20 @@ def _main(request: Mapping[str, Any]) -> None:
         sys.path.insert(0, folder)
     try:
         tokenizer = _tokenizer(request)
-        prepare(pipeline, tokenizer, _wanted_length(pipeline) or _context_length(request))
-    except UserError as problem:
+        length = request["length"] or context_length(request["model"], request["revision"])
+        ahead: Ahead | None = pickle.loads(base64.b64decode(request["ahead"])) if request["ahead"] else None
+        prepare(pipeline, tokenizer, length, ahead.layouts if ahead else None, steps=request["steps"])
+        if ahead:
+            print(OUTLOOK + json.dumps(ahead.look(pipeline, tokenizer, length).to_data()), flush=True)
+    except (UserError, InputChanged) as problem:
         print(problem, flush=True)
         return
     if not request["grammars"] or find_spec("xgrammar") is None:
         return
     import xgrammar
 
-    # Ends this process, in the middle of compiling too.
-    signal.setitimer(signal.ITIMER_REAL, request["seconds"])
+    # Ends this process, in the middle of compiling too. Processor time: other work on the machine must not count.
+    signal.setitimer(signal.ITIMER_VIRTUAL, request["seconds"])
     compiler = xgrammar.GrammarCompiler(xgrammar.TokenizerInfo.from_huggingface(tokenizer.vocabulary))
     for where, kind, source in request["grammars"]:
         try:
@@ -190,6 +287,7 @@ def _main(request: Mapping[str, Any]) -> None:
                 f"{where}: the engine cannot decode with its grammar: {str(error).splitlines()[-1]}",
                 flush=True,
             )
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
 def _tokenizer(request: Mapping[str, Any]) -> HubTokenizer:
@@ -200,34 +298,36 @@ def _tokenizer(request: Mapping[str, Any]) -> HubTokenizer:
         raise UserError(f"The tokenizer of the model {request['model']!r} does not load: {reason}") from error
 
 
-def _context_length(request: Mapping[str, Any]) -> int:
+def context_length(model: str, revision: str | None) -> int:
     """Tokens that the model's configuration allows."""
     from transformers.utils import cached_file
 
-    config = json.loads(Path(cached_file(request["model"], "config.json", revision=request["revision"])).read_text())
+    config = json.loads(Path(cached_file(model, "config.json", revision=revision)).read_text())
     config |= config.get("text_config", {})
     return int(config.get("max_position_embeddings", UNKNOWN_LENGTH))
 
 
-def _wanted_length(pipeline: Pipeline) -> int | None:
+def wanted_length(pipeline: Pipeline, model: str = OWN_MODEL) -> int | None:
     """Tokens of context that the pipeline asks for itself."""
-    length = pipeline.model_spec.engine.get("max_model_len")
+    length = pipeline.spec_of(model).engine.get("max_model_len")
     if length is not None and (not isinstance(length, int) or isinstance(length, bool) or length < 1):
         problem = f"must be a number of tokens, 1 or more, not {length!r}"
-        raise UserError(pipeline.message(("model", "max_model_len"), problem))
+        raise UserError(pipeline.message((*pipeline.loc_of(model), "max_model_len"), problem))
     return length
 
 
-def unknown_arguments(pipeline: Pipeline) -> list[str]:
+def unknown_arguments(pipeline: Pipeline, model: str = OWN_MODEL) -> list[str]:
     """A line for each engine argument that vLLM does not have; none where vLLM is not installed."""
-    engine = pipeline.model_spec.engine
+    engine = pipeline.spec_of(model).engine
     known = engine_arguments() if engine else []
     lines = []
     for name in engine:
         if known and name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f'; did you mean "{near[0]}"?' if near else ""
-            lines.append(pipeline.message(("model", name), f"there is no such engine argument in vLLM{hint}"))
+            lines.append(
+                pipeline.message((*pipeline.loc_of(model), name), f"there is no such engine argument in vLLM{hint}")
+            )
     return lines
 
 

@@ -6,8 +6,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
+from headrace.cluster import terminal
 from headrace.cluster.run import Listener, RunResult, Totals
+from headrace.pipelines.outlook import Outlook
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 LINE_SECONDS = 10.0
 """How often a line is printed where there is no terminal."""
@@ -15,6 +21,7 @@ LINE_SECONDS = 10.0
 PHASES = {
     "checking": "checking the pipeline and the input",
     "starting": "starting Ray and checking the prompts",
+    "measuring": "measuring the layouts on a sample",
     "running": "starting the engine",
     "publishing": "publishing",
 }
@@ -102,7 +109,7 @@ class Pace:
 
     def see(self, totals: Totals) -> None:
         """Take in the totals of now."""
-        if self._first is None and totals.requests:
+        if self._first is None and totals.usage.requests:
             self._first = (time.monotonic(), totals)
         self._last = (time.monotonic(), totals)
 
@@ -113,8 +120,8 @@ class Pace:
         (began, first), (now, last) = self._first, self._last
         seconds = max(now - began, 1e-9)
         rows = (last.rows - first.rows) / seconds
-        tokens = (last.prompt + last.output - first.prompt - first.output) / seconds
-        cached = last.cached / last.prompt if last.prompt else 0.0
+        tokens = (last.usage.prompt + last.usage.output - first.usage.prompt - first.usage.output) / seconds
+        cached = last.usage.cached / last.usage.prompt if last.usage.prompt else 0.0
         parts = [
             f"{rows:.1f} rows/s",
             f"{tokens:,.0f} tokens/s",
@@ -133,13 +140,30 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def _forecast_rows(table: Table, result: RunResult, outlook: Outlook) -> None:
+    """What was forecast, beside what happened."""
+    chosen = dict.fromkeys(outlook.choice.layouts.values())
+    table.add_row("layout", f"{', '.join(chosen)} ({outlook.choice.reason})")
+    totals, taken = result.totals, outlook.taken
+    computed = totals.figures.computed
+    said = f"{taken.computed:,.0f} prompt tokens to compute ({_off(computed, taken.computed)})"
+    if taken.seconds is not None:
+        said += f", {taken.seconds:,.1f} engine seconds ({_off(totals.busy_seconds, taken.seconds)})"
+    if not outlook.observed:
+        said += "; nothing was observed yet, so as if no condition skipped a step"
+    table.add_row("forecast", said)
+
+
+def _off(happened: float, forecast: float) -> str:
+    return f"it was {happened / forecast - 1:+.1%}" if forecast else "it was 0"
+
+
 def summary(result: RunResult) -> None:
     """Print what a run did."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
+    console = terminal.console()
     counts, totals = result.counts, result.totals
     if result.status == "already complete":
         console.print(Text(f"{result.output} is complete already: nothing to do."))
@@ -157,15 +181,30 @@ def summary(result: RunResult) -> None:
     table.add_column()
     rows = f"{counts.answered:,} answered, {counts.filtered:,} filtered out, {counts.dead:,} dead letters"
     table.add_row("rows", rows + (f" ({result.resumed:,} from earlier runs)" if result.resumed else ""))
-    if totals.requests:
-        share = totals.cached / totals.prompt if totals.prompt else 0.0
+    usage, figures = totals.usage, totals.figures
+    if usage.requests:
+        share = figures.cached / max(1, figures.prompt)
         table.add_row(
             "tokens",
-            f"{totals.prompt:,} in, {totals.cached:,} of them cached ({share:.0%}), {totals.output:,} out",
+            f"{figures.prompt:,} in, {figures.cached:,} of them cached ({share:.0%}), {figures.computed:,} computed, "
+            f"{figures.output:,} out",
         )
-        table.add_row("requests", f"{totals.requests:,}, {totals.retries:,} of them second tries")
-        if totals.truncated:
-            table.add_row("truncated", f"{totals.truncated:,} documents")
+        table.add_row("requests", f"{usage.requests:,}, {usage.retries:,} of them second tries")
+        shares = (
+            ("order efficiency", figures.order_efficiency),
+            ("layout efficiency", figures.layout_efficiency),
+            ("useful prefill", figures.useful_prefill),
+            ("full batch", figures.full_batch),
+        )
+        table.add_row("efficiency", ", ".join(f"{name} {share:.2f}" for name, share in shares if share is not None))
+        steps = ", ".join(f"{step} {tokens:.1f}" for step, tokens in figures.output_per_row.items())
+        table.add_row("out per row", f"{steps} tokens")
+        if usage.truncated:
+            table.add_row("truncated", f"{usage.truncated:,} documents")
+        if usage.duplicates:
+            table.add_row("equal rows", f"{usage.duplicates:,} took the answers of an equal one")
+    if result.outlook and usage.requests:
+        _forecast_rows(table, result, result.outlook)
     if result.seconds:
         phases = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in result.seconds.items())
         table.add_row("seconds", phases)

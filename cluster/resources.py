@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from headrace.cluster.engine_config import CPU_BLOCK, FAKE, GPU_BLOCK
 from headrace.pipelines.errors import UserError
-from headrace.pipelines.spec import Resources
+from headrace.pipelines.spec import Pipeline, Resources
 
 GIB = 1 << 30
 
@@ -42,10 +44,7 @@ def allot(resources: Resources, *, cluster_gpus: int, node_cpus: int, local: boo
         UserError: more is asked for than the machine has.
     """
     least, most = resources.worker_range
-    gpus = resources.gpus
-    if gpus is None:
-        gpus = resources.tensor_parallel if cluster_gpus else 0
-    gpus = max(gpus, resources.tensor_parallel if gpus else 0)
+    gpus = gpus_of(resources, cluster_gpus)
     if not gpus and resources.tensor_parallel > 1:
         raise UserError("resources: tensor_parallel is for GPUs, and this run has none.")
     if local and gpus * least > cluster_gpus:
@@ -65,8 +64,16 @@ def allot(resources: Resources, *, cluster_gpus: int, node_cpus: int, local: boo
     cpus = resources.cpus or max(1, node_cpus // (most if local and most <= node_cpus else least))
     kv_gib = _kv_gib(resources, most if local else 1)
     if local and weights:
-        _check_memory(least, weights, kv_gib)
+        check_memory([Room(least, weights, kv_gib)])
     return Allotment(least, most, 0, cpus, kv_gib)
+
+
+def gpus_of(resources: Resources, cluster_gpus: int) -> int:
+    """GPUs that one engine takes; 0 on a CPU."""
+    gpus = resources.gpus
+    if gpus is None:
+        gpus = resources.tensor_parallel if cluster_gpus else 0
+    return max(gpus, resources.tensor_parallel if gpus else 0)
 
 
 def _kv_gib(resources: Resources, workers: int) -> int:
@@ -75,17 +82,46 @@ def _kv_gib(resources: Resources, workers: int) -> int:
     return max(1, min(MOST_KV_GIB, available_memory() // 8 // workers // GIB))
 
 
-def _check_memory(workers: int, weights: int, kv_gib: int) -> None:
-    # Weights may be in 16 bits on disk and 32 in memory.
-    each = 2 * weights + kv_gib * GIB + PROCESS_OVERHEAD
-    available = available_memory()
-    if each * workers > available:
-        raise UserError(
-            f"{workers} engine(s) on this machine would take about {each * workers / GIB:.1f} GiB (each "
-            f"{2 * weights / GIB:.1f} for weights, {kv_gib} for the KV cache, {PROCESS_OVERHEAD / GIB:.1f} for "
-            f"processes), and {available / GIB:.1f} GiB are available. Set resources.memory lower, use fewer workers "
-            f"or a smaller model."
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What the CPU engines of one model take: ``weights`` in bytes on disk."""
+
+    engines: int
+    weights: int
+    kv_gib: int
+
+    @property
+    def each(self) -> int:
+        """Bytes of one engine: weights may be in 16 bits on disk and 32 in memory."""
+        return 2 * self.weights + self.kv_gib * GIB + PROCESS_OVERHEAD
+
+
+def check_memory(rooms: Sequence[Room]) -> None:
+    """See to it that CPU engines, of all models together, fit this machine.
+
+    Raises:
+        UserError: they do not.
+    """
+    wanted, available = sum(room.engines * room.each for room in rooms), available_memory()
+    if wanted > available:
+        each = "; ".join(
+            f"each {2 * room.weights / GIB:.1f} for weights, {room.kv_gib} for the KV cache, "
+            f"{PROCESS_OVERHEAD / GIB:.1f} for processes"
+            for room in rooms
         )
+        raise UserError(
+            f"{sum(room.engines for room in rooms)} engine(s) on this machine would take about {wanted / GIB:.1f} GiB "
+            f"({each}), and {available / GIB:.1f} GiB are available. Set resources.memory lower, use fewer workers or "
+            f"a smaller model."
+        )
+
+
+def block_size(pipeline: Pipeline) -> int:
+    """Tokens in a block of the prefix cache, before there is an engine to say so."""
+    wanted, gpus = pipeline.model_spec.engine.get("block_size"), pipeline.resources.gpus
+    if isinstance(wanted, int):
+        return wanted
+    return GPU_BLOCK if pipeline.model_spec.id == FAKE or (gpus or (gpus is None and gpus_here())) else CPU_BLOCK
 
 
 def available_memory() -> int:

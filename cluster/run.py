@@ -13,11 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 
 from headrace.cluster.engine_config import FAKE
+from headrace.cluster.locate import Located, locate_models, unused_models
+from headrace.operators.base import Layout
 from headrace.pipelines.checkpoint import Counts, chunk_records, committed, counts_of
 from headrace.pipelines.corpus import Corpus, find_shards
+from headrace.pipelines.efficiency import Figures
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.fingerprint import fingerprints
+from headrace.pipelines.forecast import EngineFacts, Observation, Record
 from headrace.pipelines.graph import Graph
+from headrace.pipelines.layouts import with_default
+from headrace.pipelines.outlook import Outlook, worth_measuring
 from headrace.pipelines.plan import Changes, Chunk, Plan, load_plan, next_plan, part_schema, save_plan
 from headrace.pipelines.publish import (
     REPORT,
@@ -29,10 +35,14 @@ from headrace.pipelines.publish import (
     published,
 )
 from headrace.pipelines.spec import Pipeline
+from headrace.pipelines.stages import Stage, commits, entries, stages_of, sweep
 from headrace.pipelines.storage import Store, open_store
+from headrace.pipelines.survey import places
+from headrace.pipelines.usage import Usage
 
 if TYPE_CHECKING:
     from headrace.cluster.execution import Execution
+    from headrace.cluster.preflight import Ahead
 
 EARLY_STOP_FLOOR = 20
 """Dead letters that a run may have before it asks whether they are too many: a few rows say nothing of a corpus."""
@@ -46,14 +56,20 @@ class Totals:
 
     planned: int = 0
     rows: int = 0
+    asked: int = 0
     dead: int = 0
     filtered: int = 0
-    requests: int = 0
-    retries: int = 0
-    truncated: int = 0
-    prompt: int = 0
-    cached: int = 0
-    output: int = 0
+    least: int = 0
+    busy_seconds: float = 0.0
+    full_seconds: float = 0.0
+    engines: int = 0
+    engine: EngineFacts | None = None
+    usage: Usage = field(default_factory=Usage)
+
+    @property
+    def figures(self) -> Figures:
+        """How much of the engines' work had to be done."""
+        return Figures.of(self.usage, self.least, self.busy_seconds, self.full_seconds)
 
 
 @dataclass(slots=True)
@@ -64,6 +80,8 @@ class RunResult:
         counts: rows by outcome, of the whole output; ``resumed`` of them were committed by earlier runs.
         totals: of this run's own work.
         seconds: by phase.
+        outlook: what was forecast for the rows that this run was to do.
+        stages: the models, as they were loaded, and the steps that ran on each.
     """
 
     status: Status
@@ -75,6 +93,8 @@ class RunResult:
     seconds: dict[str, float] = field(default_factory=dict)
     changes: Changes = field(default_factory=Changes)
     notes: list[str] = field(default_factory=list)
+    outlook: Outlook | None = None
+    stages: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
@@ -89,9 +109,14 @@ class RunResult:
             "counts": asdict(self.counts),
             "resumed": self.resumed,
             "totals": asdict(self.totals),
+            "figures": asdict(self.totals.figures),
+            "layouts": dict(self.outlook.choice.layouts) if self.outlook else {},
+            "layouts_because": self.outlook.choice.reason if self.outlook else "",
+            "forecast": asdict(self.outlook.taken) if self.outlook else None,
             "seconds": {phase: round(seconds, 3) for phase, seconds in self.seconds.items()},
             "changes": asdict(self.changes),
             "notes": self.notes,
+            "stages": self.stages,
         }
 
 
@@ -103,7 +128,7 @@ class Listener:
     """Hears how a run gets on; this one does nothing. The command line shows a bar."""
 
     def phase(self, name: str) -> None:
-        """A phase begins: ``checking``, ``starting``, ``running``, ``publishing``."""
+        """A phase begins: ``checking``, ``starting``, ``measuring``, ``running``, ``publishing``."""
 
     def progress(self, totals: Totals) -> None:
         """The totals have changed."""
@@ -111,18 +136,41 @@ class Listener:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A pipeline and an input that fit each other, and the model that is there for them."""
+    """A pipeline and an input that fit each other, and the models that are there for them, by name."""
 
     pipeline: Pipeline
     corpus: Corpus
     columns: pa.Schema
     keep: tuple[str, ...]
     schema: pa.Schema
-    fingerprints: Mapping[str, str]
-    model: str
-    revision: str | None
-    weights: int
+    stages: tuple[Stage, ...]
+    models: Mapping[str, Located]
     notes: tuple[str, ...]
+
+    @property
+    def only_model(self) -> Located | None:
+        """The model, where there is one for all steps."""
+        return self.models[self.stages[0].model] if len(self.stages) == 1 else None
+
+    @property
+    def observation_key(self) -> str:
+        """What is asked, whatever the layout: what was observed of it is kept under this."""
+        steps = tuple(step.model_copy(update={"layout": None}) for step in self.pipeline.steps)
+        open_ = self.pipeline.model_copy(update={"layout": "auto", "steps": steps})
+        return "-".join(fingerprints(open_, self._identities).values())
+
+    def fingerprints(self, layouts: Mapping[str, Layout] | None = None) -> dict[str, str]:
+        """Of each step, with these layouts where the pipeline leaves them open."""
+        return fingerprints(self.pipeline, self._identities, layouts=layouts)
+
+    @property
+    def _identities(self) -> dict[str, str]:
+        return {name: model.identity for name, model in self.models.items()}
+
+    def stages_as_data(self) -> list[dict[str, Any]]:
+        """Each stage's model, as it is loaded, and its steps."""
+        located = [(stage, self.models[stage.model]) for stage in self.stages]
+        return [{"model": m.source, "revision": m.revision, "steps": list(stage.steps)} for stage, m in located]
 
 
 def check(pipeline: Pipeline, input: str) -> Checked:
@@ -138,31 +186,23 @@ def check(pipeline: Pipeline, input: str) -> Checked:
     columns = corpus.require({**dict.fromkeys(keep, "keep"), **needed})
     _check_document_types(pipeline, columns)
     schema = part_schema([columns.field(name) for name in keep], step_fields(pipeline))
-    model, revision, identity, weights = check_model(pipeline)
+    stages = stages_of(pipeline)
+    models = locate_models(pipeline, stages)
     return Checked(
         pipeline=pipeline,
         corpus=corpus,
         columns=columns,
         keep=keep,
         schema=schema,
-        fingerprints=fingerprints(pipeline, identity),
-        model=model,
-        revision=revision,
-        weights=weights,
-        notes=tuple(note for step in pipeline.steps for note in step.notes()),
+        stages=stages,
+        models=models,
+        notes=notes_of(pipeline, stages),
     )
 
 
-def check_model(pipeline: Pipeline) -> tuple[str, str | None, str, int]:
-    """What to load, its revision, what stands for it in fingerprints, and the bytes of its weights."""
-    wanted = pipeline.model_spec
-    if wanted.id == FAKE:
-        return FAKE, None, FAKE, 0
-    from headrace.cluster.models import model_identity, model_memory, resolve_model
-
-    location = resolve_model(wanted.id, base=pipeline.folder, revision=wanted.revision)
-    weights = model_memory(location.path) if location.path else 0
-    return location.source, location.revision, model_identity(location), weights
+def notes_of(pipeline: Pipeline, stages: tuple[Stage, ...]) -> tuple[str, ...]:
+    """What a user should be told of a pipeline that is in order."""
+    return (*(note for step in pipeline.steps for note in step.notes()), *unused_models(pipeline, stages))
 
 
 def step_fields(pipeline: Pipeline) -> list[pa.Field]:
@@ -213,7 +253,8 @@ def run(
         ChunksFailed: some chunks could not be done; the same call resumes.
     """
     from headrace.cluster.execution import Execution
-    from headrace.cluster.preflight import Preflight
+    from headrace.cluster.preflight import Preflights
+    from headrace.cluster.records import read_record
 
     listener = listener or Listener()
     clock = Clock(listener)
@@ -225,45 +266,60 @@ def run(
         store = open_store(str(output))
         check_output_folder(store, str(input))
         checked = check(pipeline, str(input))
-        plan, changes = next_plan(
-            load_plan(store),
-            checked.corpus,
-            checkpoint_rows=pipeline.checkpoint_rows,
-            limit=limit,
-            fingerprints=checked.fingerprints,
-            schema=checked.schema,
-            keep=checked.keep,
-            pipeline=pipeline.to_data(),
+        previous = load_plan(store)
+        rows = min(checked.corpus.rows, limit or checked.corpus.rows)
+        # Layouts are chosen once for an output, with the first rows that there are.
+        work = (
+            Work.of(checked, store, previous, limit, previous.layouts if previous else {})
+            if previous or not rows
+            else None
         )
-        done = _done(store, plan)
-        todo = [chunk for chunk in plan.chunks() if chunk not in done]
-    result = RunResult("complete", store.uri, plan.number, Counts(), changes=changes, notes=list(checked.notes))
-    if is_complete(store, plan):
+        record = read_record(checked)
+    result = RunResult("complete", store.uri, 0, Counts(), notes=list(checked.notes), stages=checked.stages_as_data())
+    if work and is_complete(store, work.plan):
         result.status = "already complete"
+        result.plan = work.plan.number
         result.counts = _last_counts(store)
         return result
     execution = None
     try:
-        if todo:
+        if work is None or work.todo:
+            ahead = looking_ahead(checked, record, rows, work) if checked.only_model else None
             # The two take seconds each and do not need one another.
-            with clock.phase("starting"), Preflight.begin(pipeline, checked.model, checked.revision) as preflight:
-                execution = Execution.begin(checked, store, plan, address)
-                preflight.finish()
+            with (
+                clock.phase("starting"),
+                Preflights.begin(pipeline, checked.stages, checked.models, ahead) as preflight,
+            ):
+                execution = Execution.begin(checked, store, address)
+                result.outlook = preflight.finish()
+            real = checked.only_model is not None and checked.only_model.source != FAKE
+            if real and result.outlook and not work and worth_measuring(pipeline, result.outlook, record):
+                with clock.phase("measuring"):
+                    record, result.outlook = execution.measure(result.outlook.survey)
+                result.notes += keep_record(checked, record)
+            if work is None:
+                layouts = result.outlook.choice.layouts if result.outlook else {}
+                work = Work.of(checked, store, None, limit, layouts)
+        plan = work.plan
+        result.plan, result.changes = plan.number, work.changes
         save_plan(store, plan)
         store.sweep_temporary()
         begin(store, plan)
         result.counts = _count(store, committed(store, plan))
         result.resumed = result.counts.rows
-        publisher = Publisher(store, plan, done)
+        publisher = Publisher(store, plan, work.done, staged=len(checked.stages) > 1)
         publisher.publish_ready()
         if execution is not None:
             with clock.phase("running"):
-                _work(execution, todo, publisher, pipeline, plan, result, listener)
+                entering = entries(store, commits(plan, pipeline, checked.stages), work.todo)
+                _work(execution, entering, publisher, pipeline, plan, result, listener)
     finally:
         if execution is not None:
             execution.end()
     if result.status == "complete" and result.counts.dead > pipeline.max_error_rate * result.counts.rows:
         result.status = "too many dead letters"
+    if result.totals.asked and checked.only_model and checked.only_model.source != FAKE:
+        result.notes += keep_record(checked, record.with_run(_observation(result, plan), result.totals.engine))
     result.seconds = clock.seconds
     if result.status == "complete":
         with clock.phase("publishing"):
@@ -271,9 +327,80 @@ def run(
     return result
 
 
+def looking_ahead(checked: Checked, record: Record, rows: int, work: Work | None = None) -> Ahead:
+    """What to look ahead at: the first ``rows`` rows, or as many of them as are left to do."""
+    from headrace.cluster.preflight import Ahead
+    from headrace.cluster.resources import block_size
+
+    return Ahead(
+        places=tuple(places(checked.corpus.shards, rows)),
+        rows=sum(chunk.rows for chunk in work.todo) if work else rows,
+        columns=checked.columns,
+        block_size=record.engine.block_size if record.engine else block_size(checked.pipeline),
+        record=record,
+        layouts=work.plan.layouts if work else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The plan of a run, and what of it is done and to do."""
+
+    plan: Plan
+    changes: Changes
+    done: set[Chunk]
+    todo: list[Chunk]
+
+    @classmethod
+    def of(
+        cls, checked: Checked, store: Store, previous: Plan | None, limit: int | None, layouts: Mapping[str, Layout]
+    ) -> Work:
+        """Plan ``checked`` with these layouts, and see what is there already."""
+        pipeline = checked.pipeline
+        taken = with_default(pipeline, layouts)
+        plan, changes = next_plan(
+            previous,
+            checked.corpus,
+            checkpoint_rows=pipeline.checkpoint_rows,
+            limit=limit,
+            fingerprints=checked.fingerprints(taken),
+            layouts=taken,
+            schema=checked.schema,
+            keep=checked.keep,
+            pipeline=pipeline.to_data(),
+        )
+        done = _done(store, plan)
+        return cls(plan, changes, done, [chunk for chunk in plan.chunks() if chunk not in done])
+
+
+def _observation(result: RunResult, plan: Plan) -> Observation:
+    totals = result.totals
+    return Observation(
+        layouts=plan.layouts,
+        rows=totals.rows,
+        asked=totals.asked,
+        seconds=totals.busy_seconds,
+        prompt=totals.usage.prompt,
+        computed=totals.usage.prompt - totals.usage.cached,
+        output=totals.usage.output,
+        steps=totals.usage.steps,
+    )
+
+
+def keep_record(checked: Checked, record: Record) -> list[str]:
+    """Keep what was observed; a note where that cannot be."""
+    from headrace.cluster.records import write_record
+
+    try:
+        write_record(checked, record)
+    except OSError as error:
+        return [f"what was observed could not be kept for the next forecast: {error}"]
+    return []
+
+
 def _work(
     execution: Execution,
-    todo: list[Chunk],
+    entering: list[list[Chunk]],
     publisher: Publisher,
     pipeline: Pipeline,
     plan: Plan,
@@ -289,7 +416,7 @@ def _work(
         result.totals = totals
         listener.progress(totals)
 
-    for record in execution.records(todo, watch):
+    for record in execution.records(plan, entering, watch):
         if "failed" in record:
             if record["users"]:
                 raise UserError(record["failed"])
@@ -302,16 +429,18 @@ def _work(
             return
     if failures:
         raise ChunksFailed(
-            f"{len(failures)} of {len(todo)} chunks could not be done, the last for this reason: {failures[-1]}\n"
+            f"{len(failures)} of {sum(map(len, entering))} chunks could not be done, the last for this reason: "
+            f"{failures[-1]}\n"
             f"What is committed stays. Run the same command again for the rest."
         )
 
 
 class Publisher:
-    """Makes a shard's part as soon as its last chunk is committed."""
+    """Makes a shard's part as soon as its last chunk is committed; ``staged`` where stages leave files of their own."""
 
-    def __init__(self, store: Store, plan: Plan, done: set[Chunk]) -> None:
+    def __init__(self, store: Store, plan: Plan, done: set[Chunk], *, staged: bool = False) -> None:
         self._store = store
+        self._staged = staged
         self._plan = plan
         self._left = {shard.index: {c for c in shard.chunks() if c not in done} for shard in plan.shards}
         self._published = published(store, plan)
@@ -332,6 +461,8 @@ class Publisher:
     def _publish(self, index: int) -> None:
         if index not in self._published:
             publish_shard(self._store, self._plan, self._plan.shards[index])
+        if self._staged:
+            sweep(self._store, self._plan.shards[index])
 
 
 def _done(store: Store, plan: Plan) -> set[Chunk]:

@@ -1,14 +1,17 @@
-"""``headrace sample``: a few rows through the whole chain, on an engine in this process, with nothing written."""
+"""``headrace sample``: a few rows through all steps, on an engine in this process, with nothing written.
+
+The engines of a pipeline with several models are started one after the other: each for all rows.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from headrace.cluster.engines import engine_config, start_engine
-from headrace.cluster.preflight import Preflight
+from headrace.cluster.preflight import Preflights
 from headrace.cluster.resources import Allotment, allot, cores, gpus_here
 from headrace.cluster.run import Checked, check
 from headrace.pipelines.chain import DOCUMENT, Chain, DeadLetter, RowResult
@@ -17,6 +20,7 @@ from headrace.pipelines.errors import UserError
 from headrace.pipelines.graph import Graph
 from headrace.pipelines.rows import as_rows, sound
 from headrace.pipelines.spec import Pipeline
+from headrace.pipelines.stages import Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,35 +41,51 @@ def sample_pipeline(pipeline: Pipeline, input: str, rows: int) -> list[Sampled]:
     places = spread(checked.corpus.shards, rows)
     if not places:
         raise UserError("The input has no rows.")
-    config = engine_config(checked, allot_one(checked))
-    Preflight.begin(pipeline, checked.model, checked.revision).finish()
-    print(f"headrace: starting the engine for {len(places)} rows", file=sys.stderr, flush=True)
-    engine = start_engine(config)
-    try:
-        chain = Chain(pipeline, engine, checked.columns, keep_raw=True)
-        return asyncio.run(_run(chain, checked, places))
-    finally:
-        engine.shutdown()
+    configs = [engine_config(checked, allot_one(checked, stage), stage) for stage in checked.stages]
+    with Preflights.begin(pipeline, checked.stages, checked.models) as preflight:
+        preflight.finish()
+    taken = [Sampled(shard.path, RowResult(row, "answered")) for shard, row in places]
+    for stage, config in zip(checked.stages, configs, strict=True):
+        which = f" {stage.number} of {len(configs)}" if len(configs) > 1 else ""
+        print(f"headrace: starting the engine{which} for {len(places)} rows", file=sys.stderr, flush=True)
+        engine = start_engine(config)
+        try:
+            chain = Chain(pipeline, engine, checked.columns, steps=stage.steps, keep_raw=True)
+            taken = asyncio.run(_run(chain, checked, zip(places, taken, strict=True)))
+        finally:
+            engine.shutdown()
+    return taken
 
 
-async def _run(chain: Chain, checked: Checked, places: Sequence[tuple[Shard, int]]) -> list[Sampled]:
+async def _run(chain: Chain, checked: Checked, taken: Iterable[tuple[tuple[Shard, int], Sampled]]) -> list[Sampled]:
     reader = ChunkReader(checked.columns)
     columns = Graph.of(checked.pipeline).input_columns
     await chain.start()
 
-    async def one(shard: Shard, row: int) -> Sampled:
+    async def one(shard: Shard, before: RowResult) -> Sampled:
+        if before.outcome != "answered":
+            return Sampled(shard.path, before)
+        row = before.row
         table, bad = sound(reader.read(shard, row, row + 1, columns))
         if bad:
             return Sampled(shard.path, RowResult(row, "dead", dead=DeadLetter(DOCUMENT, bad[0])))
-        return Sampled(shard.path, await chain.run(row, as_rows(table)[0]))
+        result = await chain.run(row, as_rows(table)[0], before.answers)
+        result.usage.merge(before.usage)
+        result.raw = {**before.raw, **result.raw}
+        return Sampled(shard.path, result)
 
-    return list(await asyncio.gather(*(one(shard, row) for shard, row in places)))
+    return list(await asyncio.gather(*(one(shard, before.result) for (shard, _), before in taken)))
 
 
-def allot_one(checked: Checked) -> Allotment:
-    """What one engine on this machine gets."""
-    one = checked.pipeline.resources.model_copy(update={"workers": 1})
-    return allot(one, cluster_gpus=gpus_here(), node_cpus=cores(), local=True, weights=checked.weights)
+def allot_one(checked: Checked, stage: Stage | None = None, *, starting: bool = True) -> Allotment:
+    """What one engine gets that has this machine to itself: that of a stage, or of the first.
+
+    It must fit into the memory that there is if it is ``starting``.
+    """
+    stage = stage or checked.stages[0]
+    one = checked.pipeline.resources_of(stage.model).model_copy(update={"workers": 1})
+    weights = checked.models[stage.model].weights * starting
+    return allot(one, cluster_gpus=gpus_here(), node_cpus=cores(), local=True, weights=weights)
 
 
 def spread(shards: Sequence[Shard], rows: int) -> list[tuple[Shard, int]]:

@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from headrace.cluster import terminal
 from headrace.cluster.checking import CheckReport
 from headrace.cluster.sample import Sampled
 from headrace.pipelines.status import OutputStatus
@@ -20,8 +20,12 @@ EXCERPT = 300
 
 def show_checked(report: CheckReport) -> None:
     """Print what a check has found."""
-    console = Console()
-    console.print(Text(f"{report.pipeline.name}: in order. Model: {report.model}"))
+    console = terminal.console()
+    sources = [report.models[stage.model].source for stage in report.stages]
+    only = f"Model: {sources[0]}" if len(sources) == 1 else f"{len(sources)} models, one after the other:"
+    console.print(Text(f"{report.pipeline.name}: in order. {only}"))
+    for stage, source in zip(report.stages, sources, strict=True) if len(sources) > 1 else ():
+        console.print(Text(f"  {stage.number}. {source}: {', '.join(stage.steps)}"))
     if report.rows is not None:
         console.print(Text(f"Input: {report.rows:,} rows in {report.shards:,} files"))
     table = Table(box=None, pad_edge=False)
@@ -40,7 +44,7 @@ def show_sample(rows: Sequence[Sampled], *, documents: bool, raw: bool, as_json:
         for row in rows:
             print(json.dumps(_as_data(row), ensure_ascii=False, default=str))
         return
-    console = Console()
+    console = terminal.console()
     table = Table(show_lines=True, expand=True)
     table.add_column("row", no_wrap=True)
     table.add_column("document", ratio=2)
@@ -65,7 +69,7 @@ def show_sample(rows: Sequence[Sampled], *, documents: bool, raw: bool, as_json:
 
 def show_status(status: OutputStatus) -> None:
     """Print how far an output is."""
-    console = Console()
+    console = terminal.console()
     counts, plan = status.counts, status.plan
     console.print(Text(f"{status.uri}: {'complete' if status.complete else 'not complete'}", style="bold"))
     table = Table(show_header=False, box=None, pad_edge=False)

@@ -41,8 +41,16 @@ class HubTokenizer:
             return list(self._full.encode(text, add_special_tokens=False, split_special_tokens=True))
         return list(self._text.encode(text, add_special_tokens=False).ids)
 
+    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        if self._text is None:
+            return [self.encode(text) for text in texts]
+        return [encoding.ids for encoding in self._text.encode_batch_fast(list(texts), add_special_tokens=False)]
+
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._full.decode(list(ids), skip_special_tokens=True))
+
+    def show(self, ids: Sequence[int]) -> str:
+        return str(self._full.decode(list(ids), skip_special_tokens=False))
 
     def frame(self, shots: int) -> list[list[int]]:
         if shots not in self._frames:

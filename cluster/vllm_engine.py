@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from headrace.cluster.engine_config import EngineConfig
+from headrace.cluster.engine_config import CPU_BLOCK, EngineConfig
 from headrace.cluster.tokenizer import HubTokenizer
 from headrace.operators.base import Choice, Completion, Constraint, Json, Sampling
 from headrace.pipelines.engine import EngineDied, RequestRefused
 
-BLOCK_SIZE = 32
-"""Tokens in a block of the prefix cache on a CPU, where vLLM's own 128 is longer than most headers."""
+GRAMMAR_SECONDS = 300
+"""Time for a grammar to compile; vLLM's own 5 s are soon over where other work has the processor."""
 
 IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 """The model runs in the engine core's process, not in one more that takes 10 to 25 s to import everything again. vLLM
@@ -130,7 +130,7 @@ def engine_args(config: EngineConfig) -> dict[str, Any]:
         # Compiling takes minutes on a few cores and brings little there.
         args |= {
             "enforce_eager": True,
-            "block_size": BLOCK_SIZE,
+            "block_size": CPU_BLOCK,
             "dtype": cpu_dtype(),
             "distributed_executor_backend": IN_PROCESS,
         }
@@ -145,7 +145,11 @@ def cpu_dtype() -> str:
 
 def set_environment(config: EngineConfig) -> None:
     """What vLLM reads from the environment, set before its first import."""
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    # Its warnings are about what is set here on purpose; and standard output is for answers.
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+    # Grammars were compiled once before the engine was started: here a busy machine alone must not fail a request.
+    os.environ.setdefault("VLLM_REGEX_COMPILATION_TIMEOUT_S", str(GRAMMAR_SECONDS))
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if Path(config.model).is_dir():

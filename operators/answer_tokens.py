@@ -14,13 +14,13 @@ CHARACTERS_PER_TOKEN = 3
 MIN_ANSWER_TOKENS, MAX_ANSWER_TOKENS = 32, 1024
 
 
-def max_answer_tokens(schema: Node) -> int:
+def max_answer_tokens(schema: Node, root: Node | None = None) -> int:
     """An upper estimate of the tokens of one answer, from the schema's bounds or the default ones.
 
     Between :data:`MIN_ANSWER_TOKENS` and :data:`MAX_ANSWER_TOKENS`: a schema that may hold more is cut there, and
-    says ``max_tokens`` where that is meant.
+    says ``max_tokens`` where that is meant. ``root`` is what its references point into, where that is another schema.
     """
-    characters = _characters(schema, schema, frozenset())
+    characters = _characters(schema if root is None else root, schema, frozenset())
     return min(max(math.ceil(characters / CHARACTERS_PER_TOKEN), MIN_ANSWER_TOKENS), MAX_ANSWER_TOKENS)
 
 

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=100)]
 """A step's name, which is also its output column. Names that begin with ``_`` are headrace's own."""
+
+
+Layout = Literal["instruction_first", "document_first", "hoisted"]
+"""Where a prompt keeps what is the same for all rows; ``headrace.pipelines.prompts`` says what each one means."""
+
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +77,10 @@ class Question:
     """One request about a document, as text, before a layout and a tokenizer turn it into a prompt.
 
     ``instruction`` is the same for every row, and so can be shared; ``context`` is what this row's earlier answers
-    add (empty for most steps) and goes last; ``reminder`` repeats the task in short after the document; ``prime``
-    opens the assistant's turn, and the answer continues it.
+    add (empty for most steps) and goes last; ``reminder`` is what has to be said after the document in every layout;
+    ``brief`` is the task in one sentence, for a layout that has said it in full long before; ``prime`` opens the
+    assistant's turn, and the answer continues it; ``full_prime`` does so where the instruction does not stand before
+    the document alone.
     """
 
     instruction: str
@@ -80,7 +88,9 @@ class Question:
     sampling: Sampling
     context: str = ""
     reminder: str = ""
+    brief: str = ""
     prime: str = ""
+    full_prime: str = ""
     shots: tuple[Shot, ...] = ()
 
 
@@ -156,7 +166,9 @@ class ModelStep(Step):
 
     ``instruction`` replaces the built-in task description; it may be a template over earlier answers, in which case
     it goes after the document instead of into the shared header. ``max_tokens`` bounds one answer, ``retries`` is how
-    often a bad answer is asked again.
+    often a bad answer is asked again. ``layout`` fixes where the prompt keeps its parts, which the pipeline's
+    ``layout`` decides otherwise. ``model`` is another model than the pipeline's: a name in its ``models``, or what
+    ``model`` takes there.
     """
 
     instruction: str | None = Field(default=None, min_length=1)
@@ -165,6 +177,8 @@ class ModelStep(Step):
     temperature: float = Field(default=0.0, ge=0.0, le=2.0)
     seed: int = Field(default=0, ge=0)
     retries: int = Field(default=1, ge=0, le=10)
+    layout: Layout | None = None
+    model: str | None = Field(default=None, min_length=1)
 
     def templates(self) -> Mapping[str, str]:
         return {"instruction": self.instruction} if self.instruction else {}

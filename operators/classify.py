@@ -48,7 +48,8 @@ class Classify(ModelStep):
     Columns: ``NAME`` (a dictionary string; a list of them with ``many``) and ``NAME_confidence``: the calibrated
     probability of the chosen label, 0 to 1 (with ``many`` one for each chosen label).
 
-    ``labels`` maps each label to a description (which may be empty); a plain list of labels works too.
+    ``labels`` maps each label to a description (which may be empty); a plain list of labels works too. ``gold`` names
+    an input column that holds right labels (null where none is known), by which layouts can be measured.
     """
 
     kind: ClassVar[str] = "classify"
@@ -56,6 +57,7 @@ class Classify(ModelStep):
 
     labels: Mapping[str, str] = Field(min_length=2, max_length=MAX_LABELS)
     many: bool = False
+    gold: str | None = None
     _codes: tuple[str, ...] = PrivateAttr(default=())
 
     def with_codes(self, codes: Sequence[str]) -> Classify:
@@ -134,15 +136,18 @@ class Classify(ModelStep):
         if self.many:
             return tuple(self._about(label, subject, context, sampling) for label in self.labels)
         code_of = self._code_of
-        prime = f"The {subject} is"
+        task, prime = f"Classify the text by its {subject}.", f"The {subject} is"
         form = f"Labels:\n{self._labels_text()}\nAnswer with {'the code of ' if self._codes else ''}one label."
         return (
             Question(
-                instruction=self.header(f"Classify the text by its {subject}.", form),
+                instruction=self.header(task, form),
                 constraint=Choice(tuple(code_of.values())),
                 sampling=sampling,
                 context=context,
+                # Naming the labels here makes a small model take the one that stands last.
+                brief=task,
                 prime=prime,
+                full_prime=f"The {subject} of the text is",
                 shots=tuple(Shot(e.document, f"{prime} {code_of[str(e.answer)]}") for e in self.examples),
             ),
         )

@@ -74,15 +74,16 @@ _BY_TYPE: dict[str, tuple[str, ...]] = {
 _ANY_TYPE = ("not", "if", "then", "else")
 
 
-def decoding_schema(schema: Node) -> tuple[dict[str, Any], list[str]]:
+def decoding_schema(schema: Node, root: Node | None = None) -> tuple[dict[str, Any], list[str]]:
     """What the grammar gets, and a note for each keyword that only the final check enforces.
 
     Whatever is valid under the decoding schema and passes the keywords in the notes is valid under ``schema``.
+    ``root`` is what its references point into, where that is another schema.
 
     Raises:
         SchemaError: nothing can be valid under it.
     """
-    decoder = _Decoder(schema)
+    decoder = _Decoder(schema if root is None else root, schema)
     body = decoder.relax(schema, (), frozenset())
     if body is None:
         raise SchemaError("/: the schema is false, so no answer can be valid")
@@ -104,6 +105,7 @@ _Path = tuple[str | int, ...]
 @dataclass(slots=True)
 class _Decoder:
     root: Node
+    top: Node
     defs: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     bounded: bool = False
@@ -176,7 +178,7 @@ class _Decoder:
             for keyword in beside:
                 if keyword != "$ref":
                     self.note(path, keyword)
-        if target is self.root:
+        if target is self.top:
             return {"$ref": "#"}
         if id(target) not in self._names:
             name = place.rsplit("/", 1)[-1].replace("~", "_")

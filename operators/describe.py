@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from headrace.operators.schema_nodes import Node, compact, fields_of, flatten, is_record
+from headrace.operators.schema_nodes import (
+    MEANS,
+    Node,
+    SchemaError,
+    compact,
+    fields_of,
+    flatten,
+    is_record,
+    is_recursive,
+)
 
 DESCRIPTION_LIMIT = 4000
 """Characters, about 1,000 tokens. A longer header costs every layout more than its last details are worth."""
@@ -13,23 +22,33 @@ DESCRIPTION_LIMIT = 4000
 _DETAIL = ((8, 300), (8, 80), (3, 80), (2, 40), (1, 40), (1, 0))
 """Depth of nesting and length of each description: the first that fits into the limit is taken."""
 
+_WHOLE = ((64, 300), (64, 80), (64, 0))
+"""The same where every line is needed; 64 is as deep as a schema may be."""
+
 _NOISE = ("$schema", "$id", "id", "$comment", "title", "examples", "default")
 
 
-def describe(schema: Node) -> str:
+def describe(schema: Node, root: Node | None = None, *, whole: bool = False) -> str:
     """One line for each property, nested ones indented; compact JSON Schema where the schema is recursive.
 
-    Bounded by :data:`DESCRIPTION_LIMIT`: a big schema loses long descriptions first, then depth, then its last lines.
+    Bounded by :data:`DESCRIPTION_LIMIT`: a big schema loses long descriptions first, then depth, then its last lines;
+    with ``whole`` only descriptions. ``root`` is what its references point into, where that is another schema.
+
+    Raises:
+        SchemaError: it is too big to be described as a ``whole``.
     """
-    if _recursive(schema, schema, frozenset()):
+    root = schema if root is None else root
+    if is_recursive(root):
         text = compact(_quiet(schema))
         if len(text) <= DESCRIPTION_LIMIT:
             return text
     text = ""
-    for depth, words in _DETAIL:
-        text = "\n".join(_lines(schema, schema, "", depth, words, frozenset())) or _form(schema, schema)
+    for depth, words in _WHOLE if whole else _DETAIL:
+        text = "\n".join(_lines(root, schema, "", depth, words, frozenset())) or _form(root, schema)
         if len(text) <= DESCRIPTION_LIMIT:
             return text
+    if whole:
+        raise SchemaError(f"/: a line for each property takes {len(text)} characters, at most {DESCRIPTION_LIMIT}")
     kept = text[: DESCRIPTION_LIMIT - 40].rsplit("\n", 1)[0]
     return f"{kept}\n- and {text.count(chr(10)) - kept.count(chr(10))} more"
 
@@ -38,23 +57,6 @@ def _quiet(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _quiet(item) for key, item in value.items() if key not in _NOISE or not isinstance(item, str)}
     return [_quiet(item) for item in value] if isinstance(value, list) else value
-
-
-def _recursive(root: Node, schema: Any, above: frozenset[int]) -> bool:
-    flat = flatten(root, schema)
-    if flat.ids & above:
-        return True
-    return any(_recursive(root, item, above | flat.ids) for _, item in _children(flat.node))
-
-
-def _children(node: Node) -> Iterator[tuple[str, Any]]:
-    yield from fields_of(node).items()
-    for key in ("items", "additionalProperties"):
-        if isinstance(node.get(key), Mapping):
-            yield key, node[key]
-    for key in ("anyOf", "oneOf", "prefixItems"):
-        for item in node.get(key, ()):
-            yield key, item
 
 
 def _lines(root: Node, schema: Any, indent: str, depth: int, words: int, above: frozenset[int]) -> Iterator[str]:
@@ -68,11 +70,12 @@ def _lines(root: Node, schema: Any, indent: str, depth: int, words: int, above: 
         return
     for name, item in fields_of(node).items():
         field = flatten(root, item)
+        label = f"{name} = {node[MEANS][name]}" if MEANS in node else name
         optional = "" if name in node.get("required", ()) else ", optional"
         about = " ".join(str(field.node.get("description", "")).split())
         if len(about) > words:
             about = about[: words - 3].rstrip() + "..." if words else ""
-        yield f"{indent}- {name} ({_form(root, item)}{optional})" + (f": {about}" if about else "")
+        yield f"{indent}- {label} ({_form(root, item)}{optional})" + (f": {about}" if about else "")
         yield from _lines(root, item, indent + "  ", depth - 1, words, inside)
 
 
@@ -82,9 +85,7 @@ def _form(root: Node, schema: Any, plural: bool = False) -> str:
     node = flat.node
     null = " or null" if flat.nullable else ""
     if "enum" in node or "const" in node:
-        options = node["enum"] if "enum" in node else [node["const"]]
-        shown = " | ".join(compact(option) for option in options[:20])
-        return shown + (" | ..." if len(options) > 20 else "") + null
+        return _options(node) + null
     for key in ("anyOf", "oneOf"):
         if key in node:
             return " or ".join(dict.fromkeys(_kind(root, branch) for branch in node[key])) + null
@@ -95,7 +96,7 @@ def _kind(root: Node, schema: Any) -> str:
     flat = flatten(root, schema)
     node = flat.node
     if "enum" in node or "const" in node:
-        return " | ".join(compact(option) for option in (node["enum"] if "enum" in node else [node["const"]])[:20])
+        return _options(node)
     match flat.types:
         case ("string",):
             form = {"date": "date, YYYY-MM-DD", "date-time": "date and time, ISO 8601"}.get(
@@ -115,6 +116,15 @@ def _kind(root: Node, schema: Any) -> str:
         case ():
             return "any value"
     return " or ".join(flat.types)
+
+
+def _options(node: Node) -> str:
+    """The values of an ``enum`` or ``const``; all of them where they are letters that say nothing by themselves."""
+    if MEANS in node:
+        return " | ".join(f"{compact(code)} = {compact(value)}" for code, value in node[MEANS].items())
+    options = node["enum"] if "enum" in node else [node["const"]]
+    shown = " | ".join(compact(option) for option in options[:20])
+    return shown + (" | ..." if len(options) > 20 else "")
 
 
 def _loops(root: Node, schema: Any) -> bool:

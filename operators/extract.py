@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar
@@ -10,7 +9,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
-from headrace.operators.base import Answer, Completion, ModelStep, Question, Rejection, Sampling, Shot
+from headrace.operators.base import Answer, Completion, ModelStep, Question, Rejection, Sampling
 from headrace.operators.schemas import check_schema, schema_of
 from headrace.operators.structured import Structure
 
@@ -19,12 +18,14 @@ class Extract(ModelStep):
     """Extract what ``schema`` describes: a JSON Schema as a mapping, or a pydantic model.
 
     Column: ``NAME``, a struct with the schema's types; what Arrow cannot type is JSON text. The schema's own
-    ``description`` texts go into the prompt.
+    ``description`` texts go into the prompt. With ``short_keys`` the engine writes letters for the names of properties
+    and for long ``enum`` values, and the prompt says what each stands for.
     """
 
     kind: ClassVar[str] = "extract"
 
     schema_: dict[str, Any] = Field(alias="schema")
+    short_keys: bool = False
 
     @field_validator("schema_", mode="before")
     @classmethod
@@ -32,14 +33,14 @@ class Extract(ModelStep):
         return check_schema(schema_of(value))
 
     @model_validator(mode="after")
-    def _examples_fit(self) -> Extract:
-        if self.examples:
+    def _structure_holds(self) -> Extract:
+        if self.examples or self.short_keys:
             self.structure.check_examples(self.examples)
         return self
 
     @cached_property
     def structure(self) -> Structure:
-        return Structure.of(self.name, self.schema_)
+        return Structure.of(self.name, self.schema_, short_keys=self.short_keys)
 
     def fields(self) -> list[pa.Field]:
         return [self.structure.field()]
@@ -59,15 +60,11 @@ class Extract(ModelStep):
                     seed=self.seed,
                 ),
                 context=context,
-                shots=tuple(Shot(e.document, compact(e.answer)) for e in self.examples),
+                brief=f"Extract {self.structure.names}, as JSON.",
+                shots=tuple(self.structure.shot(example) for example in self.examples),
             ),
         )
 
     def read(self, completions: Sequence[Completion], priors: Sequence[Completion]) -> Answer | Rejection:
         (completion,) = completions
         return self.structure.read(completion)
-
-
-def compact(value: object) -> str:
-    """JSON without whitespace, as the engine writes it."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

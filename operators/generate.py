@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
@@ -10,7 +11,6 @@ import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
 from headrace.operators.base import Answer, Completion, ModelStep, Question, Rejection, Sampling, Shot, Text
-from headrace.operators.extract import compact
 from headrace.operators.schemas import check_schema, schema_of
 from headrace.operators.structured import Structure
 
@@ -22,13 +22,15 @@ class Generate(ModelStep):
     """Answer ``prompt`` about the document, in free text or as JSON of ``schema``.
 
     ``prompt`` may be a template over columns and earlier answers; the document itself is in the prompt already.
-    ``instruction`` adds standing orders before it. Column: ``NAME``, a string, or what ``schema`` makes of it.
+    ``instruction`` adds standing orders before it; ``short_keys`` is as for Extract. Column: ``NAME``, a string, or
+    what ``schema`` makes of it.
     """
 
     kind: ClassVar[str] = "generate"
 
     prompt: str = Field(min_length=1)
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    short_keys: bool = False
 
     @field_validator("schema_", mode="before")
     @classmethod
@@ -36,14 +38,16 @@ class Generate(ModelStep):
         return None if value is None else check_schema(schema_of(value))
 
     @model_validator(mode="after")
-    def _examples_fit(self) -> Generate:
-        if self.examples and self.structure:
+    def _structure_holds(self) -> Generate:
+        if self.short_keys and self.schema_ is None:
+            raise ValueError("short_keys is for answers in JSON: give a schema, or leave short_keys out")
+        if self.structure and (self.examples or self.short_keys):
             self.structure.check_examples(self.examples)
         return self
 
     @cached_property
     def structure(self) -> Structure | None:
-        return None if self.schema_ is None else Structure.of(self.name, self.schema_)
+        return None if self.schema_ is None else Structure.of(self.name, self.schema_, short_keys=self.short_keys)
 
     def fields(self) -> list[pa.Field]:
         return [self.structure.field() if self.structure else pa.field(self.name, pa.string())]
@@ -68,7 +72,8 @@ class Generate(ModelStep):
                     seed=self.seed,
                 ),
                 context=context,
-                shots=tuple(Shot(e.document, compact(e.answer) if structure else str(e.answer)) for e in self.examples),
+                brief=_first_sentence(self.static("prompt")),
+                shots=tuple(structure.shot(e) if structure else Shot(e.document, str(e.answer)) for e in self.examples),
             ),
         )
 
@@ -78,3 +83,8 @@ class Generate(ModelStep):
             return self.structure.read(completion)
         text = completion.text.strip()
         return Answer({self.name: text}) if text else Rejection("the answer is empty", completion.text)
+
+
+def _first_sentence(text: str) -> str:
+    """What a prompt begins with, as a reminder of all of it."""
+    return re.split(r"(?<=[.!?])\s|\n", text.strip(), maxsplit=1)[0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -22,10 +22,14 @@ Node = Mapping[str, Any]
 ANNOTATIONS = frozenset(
     {
         "$anchor", "$comment", "$defs", "$id", "$schema", "default", "definitions", "deprecated", "description",
-        "discriminator", "example", "examples", "id", "readOnly", "title", "writeOnly",
+        "discriminator", "example", "examples", "id", "readOnly", "title", "writeOnly", "x-headrace-means",
     }
 )  # fmt: skip
 """Keywords that say something about a value without restricting it (and those that only hold other schemas)."""
+
+MEANS = "x-headrace-means"
+"""What the letters of a short form stand for, by letter: the keys of an object, or the values of an ``enum``.
+:mod:`headrace.operators.short_form` writes it, for the prompt to say."""
 
 SUBSCHEMA = frozenset(
     {
@@ -129,12 +133,14 @@ class Flat:
 
     ``ids`` are the identities of the nodes that were passed on the way: meeting one again on the way down means that
     the schema is recursive. ``opaque`` is the keyword that keeps the node from being read as one shape, if any.
+    ``restricted`` says that there were branches which only forbid combinations of the fields.
     """
 
     node: Node
     nullable: bool
     ids: frozenset[int]
     opaque: str | None = None
+    restricted: bool = False
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -158,7 +164,7 @@ def flatten(root: Node, schema: Any) -> Flat:
     """Read a node as one shape where it is one: ``Optional[Ref]`` as what Ref is, nullable."""
     node: Node = as_node(schema)
     ids = {id(node)}
-    nullable = False
+    nullable = restricted = False
     while True:
         rest = {key: value for key, value in node.items() if key not in ("$ref", "allOf", "anyOf", "oneOf")}
         if "$ref" in node:
@@ -185,7 +191,7 @@ def flatten(root: Node, schema: Any) -> Flat:
                 return Flat({**_annotations(node)}, nullable, frozenset(ids), "oneOf")
             branches = [as_node(branch) for branch in node[key]]
             if is_record(rest) and all(_only_restricts(branch) for branch in branches):
-                node = rest
+                node, restricted = rest, True
                 continue
             solid = [branch for branch in branches if not is_null(branch)]
             if len(solid) != 1:
@@ -199,10 +205,11 @@ def flatten(root: Node, schema: Any) -> Flat:
                 return Flat({**_annotations(node)}, nullable, frozenset(ids), key)
             node = merged
         else:
-            return _without_null(node, nullable, frozenset(ids))
+            return _without_null(Flat(node, nullable, frozenset(ids), restricted=restricted))
 
 
-def _without_null(node: Node, nullable: bool, ids: frozenset[int]) -> Flat:
+def _without_null(flat: Flat) -> Flat:
+    node, nullable = flat.node, flat.nullable
     declared = node.get("type")
     if isinstance(declared, list) and "null" in declared and len(declared) > 1:
         others = [name for name in declared if name != "null"]
@@ -212,7 +219,7 @@ def _without_null(node: Node, nullable: bool, ids: frozenset[int]) -> Flat:
     if isinstance(values, list) and None in values and len(values) > 1:
         node = {**node, "enum": [value for value in values if value is not None]}
         nullable = True
-    return Flat(node, nullable, ids)
+    return replace(flat, node=node, nullable=nullable)
 
 
 def as_node(schema: Any) -> Node:
@@ -302,6 +309,27 @@ def is_record(node: Node) -> bool:
         and not node.get("patternProperties")
         and node.get("minProperties", 0) <= len(fields)
     )
+
+
+def is_recursive(root: Node) -> bool:
+    """Whether a value can hold values of the same schema, to any depth."""
+
+    def visit(schema: Any, above: frozenset[int]) -> bool:
+        flat = flatten(root, schema)
+        if flat.ids & above:
+            return True
+        return any(visit(item, above | flat.ids) for item in _children(flat.node))
+
+    return visit(root, frozenset())
+
+
+def _children(node: Node) -> Iterator[Any]:
+    yield from fields_of(node).values()
+    for key in ("items", "additionalProperties"):
+        if isinstance(node.get(key), Mapping):
+            yield node[key]
+    for key in ("anyOf", "oneOf", "prefixItems"):
+        yield from node.get(key, ())
 
 
 def compact(value: object) -> str:

@@ -2,7 +2,8 @@
 
 :func:`check_schema` comes first and says what is wrong before anything runs. The rest takes a checked schema:
 :class:`Validator` and :func:`parse_json` read answers, :func:`decoding_schema` is what the engine's grammar gets,
-:func:`describe` what the prompt says, :func:`max_answer_tokens` what an answer may cost.
+:func:`describe` what the prompt says, :func:`max_answer_tokens` what an answer may cost, and :func:`short_form` what
+of an answer need not be spelled.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ from headrace.operators.schema_nodes import (
     resolve,
     walk,
 )
+from headrace.operators.short_form import ShortForm, short_form
 from headrace.operators.validation import Validator, parse_json
 
 __all__ = [
     "SchemaError",
+    "ShortForm",
     "Validator",
     "check_schema",
     "decoding_schema",
@@ -42,6 +45,7 @@ __all__ = [
     "max_answer_tokens",
     "parse_json",
     "schema_of",
+    "short_form",
 ]
 
 MAX_NESTING = 64

@@ -9,36 +9,68 @@ from typing import Any
 
 import pyarrow as pa
 
-from headrace.operators.base import Answer, Completion, Example, Json, Rejection
+from headrace.operators.base import Answer, Completion, Example, Json, Rejection, Shot
 from headrace.operators.columns import Column, column_for
-from headrace.operators.schemas import Validator, decoding_schema, describe, max_answer_tokens, parse_json
+from headrace.operators.schema_nodes import compact, fields_of, flatten, is_recursive
+from headrace.operators.schemas import (
+    SchemaError,
+    ShortForm,
+    Validator,
+    decoding_schema,
+    describe,
+    max_answer_tokens,
+    parse_json,
+    short_form,
+)
+
+NAMED = 8
+"""Fields that a reminder names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """A schema, made ready once for all rows: the grammar's schema, the validator and the column's type."""
+    """A schema, made ready once for all rows: its short form, the grammar, the validator, the column's type."""
 
     name: str
+    short: ShortForm
     constraint: Json
     validator: Validator
     column: Column
     description: str
+    names: str
     max_tokens: int
     notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, name: str, schema: Mapping[str, Any]) -> Structure:
-        decoding, notes = decoding_schema(schema)
+    def of(cls, name: str, schema: Mapping[str, Any], *, short_keys: bool = False) -> Structure:
+        """Prepare a checked schema.
+
+        Raises:
+            SchemaError: it is too big for the prompt to say what every short key stands for.
+        """
+        short = short_form(schema, codes=short_keys)
+        decoding, _ = decoding_schema(short.schema, schema)
+        _, notes = decoding_schema(schema)  # of the schema as its author knows it
         column = column_for(schema, name)
+        said = [*(f"{name}{note}" for note in notes), *column.notes]
+        recursive = is_recursive(schema)
+        if short_keys and recursive:
+            said.append(f"{name}: the schema is recursive, so short_keys changes nothing")
+        try:
+            description = describe(short.schema, schema, whole=short_keys and not recursive)
+        except SchemaError as error:
+            raise SchemaError(f"short_keys: {error}; leave short_keys out, or ask for fewer fields") from None
         return cls(
             name=name,
+            short=short,
             constraint=Json(json.dumps(decoding)),
             validator=Validator.compile(schema),
             column=column,
-            description=describe(schema),
+            description=description,
+            names=_names(list(fields_of(flatten(schema, schema).node)), name),
             # Twice the estimate: a wordy vocabulary must not cut an answer, and room that is not used costs nothing.
-            max_tokens=2 * max_answer_tokens(schema),
-            notes=(*(f"{name}{note}" for note in notes), *column.notes),
+            max_tokens=2 * max_answer_tokens(short.schema, schema),
+            notes=tuple(said),
         )
 
     def field(self) -> pa.Field:
@@ -54,17 +86,32 @@ class Structure:
             problem = self.validator.problem(example.answer)
             if problem is not None:
                 raise ValueError(f"examples[{i}].answer does not fit the schema: {problem}")
+            try:
+                self.short.shorten(example.answer)
+            except ValueError as error:
+                raise ValueError(f"examples[{i}].answer: {error}") from None
+
+    def shot(self, example: Example) -> Shot:
+        """A worked example as the engine would answer it."""
+        return Shot(example.document, compact(self.short.shorten(example.answer)))
 
     def read(self, completion: Completion) -> Answer | Rejection:
-        """Parse, validate and convert; the reason of a rejection is one sentence."""
+        """Parse, restore, validate and convert; the reason of a rejection is one sentence."""
         try:
             value = parse_json(completion.text)
         except ValueError as error:
             return Rejection(f"not JSON: {error}", completion.text)
-        problem = self.validator.problem(value)
-        if problem is not None:
-            return Rejection(problem, completion.text)
         try:
+            value = self.short.restore(value)
+            problem = self.validator.problem(value)
+            if problem is not None:
+                return Rejection(problem, completion.text)
             return Answer({self.name: self.column.convert(value)})
         except ValueError as error:
             return Rejection(str(error), completion.text)
+
+
+def _names(fields: list[str], otherwise: str) -> str:
+    """The fields in a few words, as a reminder of what is asked."""
+    fields = fields or [otherwise]
+    return ", ".join(fields[:NAMED]) + (" and the others" if len(fields) > NAMED else "")

@@ -66,6 +66,7 @@ class Summarize(ModelStep):
                     repetition_penalty=REPETITION_PENALTY,
                 ),
                 context=context,
+                brief=f"Summarize the text in at most {self.max_words} words.",
                 prime="Summary:",
                 shots=tuple(Shot(e.document, f"Summary: {e.answer}") for e in self.examples),
             ),

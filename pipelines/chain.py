@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,6 +20,7 @@ from headrace.operators.base import (
     Answer,
     Choice,
     Completion,
+    Layout,
     ModelStep,
     Question,
     Rejection,
@@ -27,13 +30,18 @@ from headrace.operators.classify import Classify
 from headrace.operators.filter import Filter
 from headrace.operators.map import Map
 from headrace.operators.templates import TemplateProblem, render_document
+from headrace.pipelines.costs import Request, RowCost
+from headrace.pipelines.efficiency import BlockCounter
+from headrace.pipelines.encoder import Encoder
 from headrace.pipelines.engine import Engine, RequestRefused, Tokenizer
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.expressions import Condition, ConditionFailed
 from headrace.pipelines.graph import Graph
-from headrace.pipelines.prompts import Prompt, assemble, with_distinct_options
+from headrace.pipelines.layouts import alternatives, with_default
+from headrace.pipelines.prompts import Composer, Prompt, with_distinct_options
 from headrace.pipelines.spec import Pipeline
-from headrace.pipelines.window import POOL_SHARE, Window
+from headrace.pipelines.usage import Usage
+from headrace.pipelines.window import Window
 
 CONTENT_FREE = ("N/A",)
 """Documents that say nothing: what a label scores on them is its prior (Zhao et al., arXiv:2102.09690)."""
@@ -58,28 +66,6 @@ class DeadLetter:
 
 
 @dataclass(slots=True)
-class Usage:
-    """Tokens and requests; ``cached`` of the ``prompt`` tokens came from the prefix cache."""
-
-    requests: int = 0
-    retries: int = 0
-    prompt: int = 0
-    cached: int = 0
-    output: int = 0
-    truncated: int = 0
-
-    def add(self, completion: Completion) -> None:
-        self.requests += 1
-        self.prompt += completion.prompt_tokens
-        self.cached += completion.cached_tokens
-        self.output += completion.output_tokens
-
-    def merge(self, other: Usage) -> None:
-        for item in dataclasses.fields(self):
-            setattr(self, item.name, getattr(self, item.name) + getattr(other, item.name))
-
-
-@dataclass(slots=True)
 class RowResult:
     """What became of a row: its outcome and its answers by output column (those that there are, if it is dead)."""
 
@@ -90,6 +76,10 @@ class RowResult:
     usage: Usage = field(default_factory=Usage)
     raw: dict[str, list[str]] = field(default_factory=dict)
     document: str | None = None
+
+    def repeated(self, row: int) -> RowResult:
+        """The result of another row that is equal in all that the pipeline reads: it costs nothing more."""
+        return RowResult(row, self.outcome, self.answers, self.dead, Usage(duplicates=1), self.raw, self.document)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,38 +95,84 @@ class Prepared:
         """Tokens besides the document's: the longest prompt with its answer."""
         return max(len(p) + p.sampling.max_tokens for p in self.prompts)
 
+
+@dataclass(frozen=True, slots=True)
+class Chained:
+    """All model steps of a chain made ready, and what lays out what a row adds."""
+
+    steps: Mapping[str, Prepared]
+    layouts: Mapping[str, Layout]
+    composer: Composer
+
+    def room(self, document: int, block_size: int, answers: float) -> int:
+        """KV tokens that are a row's own while it is in flight (heads belong to all rows), with so long answers."""
+        prompts = [prompt for ready in self.steps.values() for prompt in ready.prompts]
+        copies = len({prompt.head for prompt in prompts})
+        tails = sum(len(prompt.tail) + block_size for prompt in prompts)
+        return copies * (document + block_size) + tails + math.ceil(answers)
+
     @property
-    def footprint(self) -> tuple[int, int]:
-        """KV tokens that are a row's own: a document count, and tokens besides (the head is shared by all rows)."""
-        return len(self.prompts), sum(len(p.tail) + p.sampling.max_tokens for p in self.prompts)
+    def most_answer_tokens(self) -> int:
+        """Tokens of a row's answers if each is as long as it may be."""
+        return sum(prompt.sampling.max_tokens for ready in self.steps.values() for prompt in ready.prompts)
+
+    def cost(self, block_size: int, asked: Collection[str] | None = None) -> RowCost:
+        """What a row costs for which the steps in ``asked`` (all, if None) are asked."""
+        prompts = (p for name, ready in self.steps.items() if asked is None or name in asked for p in ready.prompts)
+        return RowCost([Request(prompt) for prompt in prompts], block_size)
 
 
-def prepare(pipeline: Pipeline, tokenizer: Tokenizer, max_model_len: int) -> dict[str, Prepared]:
-    """Lay out every model step, in the pipeline's order.
+def prepare(
+    pipeline: Pipeline,
+    tokenizer: Tokenizer,
+    max_model_len: int,
+    layouts: Mapping[str, Layout] | None = None,
+    *,
+    steps: Collection[str] | None = None,
+) -> Chained:
+    """Lay out every model step (of ``steps``, where others run on another model), in the pipeline's order.
+
+    Args:
+        layouts: of each step; without it what the pipeline fixes, and ``instruction_first`` where it leaves it open.
 
     Raises:
         UserError: a step's own text and answer leave no room for a document, or its labels cannot be told apart.
     """
+    layouts = with_default(pipeline, layouts or {})
+    places = {step.name: f"steps[{i}].{step.kind} {step.name!r}" for i, step in enumerate(pipeline.steps)}
+    asking: dict[str, ModelStep] = {}
+    step: Step
+    for step in pipeline.steps:
+        if isinstance(step, ModelStep) and (steps is None or step.name in steps):
+            try:
+                asking[step.name] = with_distinct_options(step, tokenizer) if isinstance(step, Classify) else step
+            except ValueError as problem:
+                raise UserError(f"{places[step.name]}: {problem}") from problem
+    questions = {name: step.questions() for name, step in asking.items()}
+    composer = Composer(tokenizer, questions, layouts)
     prepared = {}
-    for i, step in enumerate(pipeline.steps):
-        if not isinstance(step, ModelStep):
-            continue
-        where = f"steps[{i}].{step.kind} {step.name!r}"
-        try:
-            asking = with_distinct_options(step, tokenizer) if isinstance(step, Classify) else step
-        except ValueError as problem:
-            raise UserError(f"{where}: {problem}") from problem
-        questions = asking.questions()
-        ready = Prepared(asking, questions, tuple(assemble(question, tokenizer) for question in questions))
+    for name, asked in asking.items():
+        ready = Prepared(asked, questions[name], tuple(composer.prompt(name, q) for q in questions[name]))
         if ready.needs >= max_model_len:
             longest = max(ready.prompts, key=len)
             raise UserError(
-                f"{where}: instruction, examples and schema take {len(longest)} tokens and the answer up to "
+                f"{places[name]}: instruction, examples and schema take {len(longest)} tokens and the answer up to "
                 f"{longest.sampling.max_tokens}, which leaves no room for a document in the model's {max_model_len}. "
                 f"Shorten them, or set max_tokens."
             )
-        prepared[step.name] = ready
-    return prepared
+        prepared[name] = ready
+    return Chained(prepared, layouts, composer)
+
+
+def prepare_all(
+    pipeline: Pipeline, tokenizer: Tokenizer, max_model_len: int, steps: Collection[str] | None = None
+) -> dict[Layout, Chained]:
+    """The chain in each layout that the pipeline leaves open, and in which it fits."""
+    found = {}
+    for layout, layouts in alternatives(pipeline).items():
+        with suppress(UserError):
+            found[layout] = prepare(pipeline, tokenizer, max_model_len, layouts, steps=steps)
+    return found
 
 
 class NoDocument(Exception):
@@ -148,25 +184,53 @@ class Chain:
 
     Args:
         columns: the types of the input's columns.
+        layouts: of the steps, as :func:`prepare` takes them.
+        steps: the names of the steps that run here; None for all. Answers of others come with the row.
         keep_raw: keep every document and raw answer in the results (for looking at a few rows).
     """
 
-    def __init__(self, pipeline: Pipeline, engine: Engine, columns: pa.Schema, *, keep_raw: bool = False) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        engine: Engine,
+        columns: pa.Schema,
+        layouts: Mapping[str, Layout] | None = None,
+        *,
+        steps: Collection[str] | None = None,
+        keep_raw: bool = False,
+    ) -> None:
         self._pipeline = pipeline
         self._engine = engine
         self._keep_raw = keep_raw
         self._graph = Graph.of(pipeline)
         self._document = pipeline.document_template
-        self._prepared = prepare(pipeline, engine.tokenizer, engine.max_model_len)
-        steps = {step.name: step for step in pipeline.steps}
+        self._chained = prepare(pipeline, engine.tokenizer, engine.max_model_len, layouts, steps=steps)
+        self._prepared = self._chained.steps
+        self._here = {step.name: step for step in pipeline.steps if steps is None or step.name in steps}
         self._conditions: dict[tuple[str, str], Condition] = {
-            (name, key): expression.bind(pipeline.row_schema(columns, before=steps[name]))
+            (name, key): expression.bind(pipeline.row_schema(columns, before=self._here[name]))
             for (name, key), expression in pipeline.expressions.items()
+            if name in self._here
         }
+        self._encoder = Encoder(engine.tokenizer)
         self._priors: dict[tuple[str, str], asyncio.Task[list[Completion]]] = {}
         self._room = engine.max_model_len - max((p.needs for p in self._prepared.values()), default=0)
-        heads = sum(len(prompt.head) for p in self._prepared.values() for prompt in p.prompts)
-        self.window = Window(int(engine.kv_tokens * POOL_SHARE) - heads, 2 * engine.max_num_seqs)
+        self.blocks = BlockCounter(engine.block_size)
+        """Counts what had to be computed for all that was asked."""
+        self.usage = Usage()
+        """What was asked besides the rows: the labels' priors."""
+        others = prepare_all(pipeline, engine.tokenizer, engine.max_model_len, steps)
+        self._candidates: dict[str, Chained] = {"taken": self._chained}
+        self._candidates |= {str(layout): chained for layout, chained in others.items()}
+        for name, candidate in self._candidates.items():
+            self.usage.layouts[name] = candidate.cost(engine.block_size).heads
+        self._costs: dict[frozenset[str], dict[str, RowCost]] = {}
+        self._answered = self._answer_tokens = 0
+        self._most_answer_tokens = self._chained.most_answer_tokens
+        self._besides = self._chained.room(0, engine.block_size, 0)
+        self._copies = self._chained.room(1, engine.block_size, 0) - self._besides
+        heads = self._chained.cost(engine.block_size).heads
+        self.window = Window(engine.kv_tokens - heads, 2 * engine.max_num_seqs)
 
     async def start(self) -> None:
         """Ask what has to be known before the first row: the labels' priors."""
@@ -174,12 +238,16 @@ class Chain:
             if ready.step.calibrated and not ready.step.dynamic:
                 await self._prior(ready, "")
 
-    async def run(self, row: int, values: Mapping[str, Any]) -> RowResult:
-        """Take one row through the chain. ``values`` holds the input columns that the pipeline reads, as Python."""
-        result = RowResult(row, "answered")
+    async def run(self, row: int, values: Mapping[str, Any], earlier: Mapping[str, Any] | None = None) -> RowResult:
+        """Take one row through the chain.
+
+        ``values`` holds the input columns that the pipeline reads, ``earlier`` the answers of steps that ran
+        elsewhere, both as Python.
+        """
+        result = RowResult(row, "answered", dict(earlier or {}))
         try:
             document = self._text_of(values)
-            ids = self._ids_of(document, result.usage) if self._prepared else []
+            ids = await self._ids_of(document, result.usage) if self._prepared else []
         except NoDocument as problem:
             _dead(result, DeadLetter(DOCUMENT, str(problem)))
             return result
@@ -190,6 +258,7 @@ class Chain:
             return result
         async with self.window.room(self._footprint(len(ids))):
             await self._steps(values, ids, result)
+        self._account(result, len(ids))
         return result
 
     def _text_of(self, values: Mapping[str, Any]) -> str:
@@ -207,15 +276,14 @@ class Chain:
             raise NoDocument(f"the document is not valid Unicode: {problem.reason}") from problem
         return text
 
-    def _ids_of(self, text: str, usage: Usage) -> list[int]:
+    async def _ids_of(self, text: str, usage: Usage) -> list[int]:
         """Token ids of the document, once for the whole chain; cut to what fits when the pipeline says so."""
-        tokenizer = self._engine.tokenizer
-        most = self._room * tokenizer.longest_token
+        most = self._room * self._engine.tokenizer.longest_token
         truncate = self._pipeline.too_long == "truncate"
         if len(text) > most and not truncate:
             # No need to tokenize what cannot fit even if every token were the longest.
             raise NoDocument(f"the document has {len(text)} characters; at most {self._room} tokens fit{_TOO_LONG}")
-        ids = tokenizer.encode(text[:most])
+        ids = await self._encoder.encode(text[:most])
         if len(ids) <= self._room and len(text) <= most:
             return ids
         if not truncate:
@@ -224,21 +292,36 @@ class Chain:
         return ids[: self._room]
 
     def _footprint(self, document_tokens: int) -> int:
-        total = 0
-        for ready in self._prepared.values():
-            documents, others = ready.footprint
-            total += documents * (document_tokens + self._engine.block_size) + others
-        return total
+        """KV tokens that are a row's own while it is in flight: heads belong to all rows."""
+        answers = self._most_answer_tokens
+        if self._answered >= ROWS_TO_KNOW:
+            answers = min(answers, math.ceil(ANSWER_ROOM * self._answer_tokens / self._answered))
+        return self._copies * document_tokens + self._besides + answers
+
+    def _account(self, result: RowResult, document_tokens: int) -> None:
+        """Note what the row's layout, and each other one, has to compute for the steps that were asked."""
+        usage = result.usage
+        asked = frozenset(usage.steps)
+        costs = self._costs.get(asked)
+        if costs is None:
+            size = self._engine.block_size
+            costs = self._costs[asked] = {name: c.cost(size, asked) for name, c in self._candidates.items()}
+        usage.documents += document_tokens
+        usage.layouts = {name: cost.computed(document_tokens) for name, cost in costs.items()}
+        self._answered += 1
+        self._answer_tokens += usage.output
+        due = costs["taken"].prompt(document_tokens) - usage.layouts["taken"]
+        self.window.observe(int(due), int(due) - usage.cached)
 
     async def _steps(self, values: Mapping[str, Any], ids: Sequence[int], result: RowResult) -> None:
         """Run the steps, each as soon as those that it waits for are done."""
-        known = dict(values)
+        known = {**values, **result.answers}
         rejected: dict[str, DeadLetter] = {}
         tasks: dict[str, asyncio.Task[bool]] = {}
 
         async def when_ready(step: Step) -> bool:
             """Whether later steps that wait for this one may run."""
-            for name in self._graph.waits_for[step.name]:
+            for name in self._graph.waits_for[step.name] & tasks.keys():
                 if not await tasks[name]:
                     return False
             outcome = await self._step(step, known, ids, result)
@@ -253,15 +336,15 @@ class Chain:
             return True
 
         try:
-            for step in self._pipeline.steps:
+            for step in self._here.values():
                 tasks[step.name] = asyncio.ensure_future(when_ready(step))
             await asyncio.gather(*tasks.values())
         finally:
             for task in tasks.values():
                 task.cancel()
-        for step in self._pipeline.steps:
-            if step.name in rejected:
-                _dead(result, rejected[step.name])
+        for name in self._here:
+            if name in rejected:
+                _dead(result, rejected[name])
                 break
 
     async def _step(
@@ -277,7 +360,9 @@ class Chain:
         except ConditionFailed as problem:
             return DeadLetter(step.name, str(problem))
         if isinstance(step, Map):
-            reads = known if step.reads is None else {name: known[name] for name in step.reads}
+            # What it waits for, and not what else may be known by now: that hangs on timing.
+            names = self._graph.reads[step.name] if step.reads is None else step.reads
+            reads = {name: known[name] for name in names}
             outcome = step.apply(reads)
             return DeadLetter(step.name, outcome.reason, outcome.raw, 1) if isinstance(outcome, Rejection) else outcome
         return await self._ask(self._prepared[step.name], known, ids, result)
@@ -297,6 +382,9 @@ class Chain:
             try:
                 document = self._fit(prompts, ids)
                 completions = await self._complete(prompts, document, result.usage)
+                added = sum(len(p.tail) - len(static.tail) for p, static in zip(prompts, ready.prompts, strict=True))
+                output = sum(completion.output_tokens for completion in completions)
+                result.usage.count(step.name, rows=int(not attempt), requests=len(prompts), output=output, added=added)
                 priors = await self._prior(ready, context) if step.calibrated else []
             except RequestRefused as refusal:
                 return DeadLetter(step.name, f"the engine refused the request: {refusal}", "", attempt + 1)
@@ -313,9 +401,8 @@ class Chain:
         if not context and not complaint:
             return ready.prompts
         questions = ready.step.questions(context) if context else ready.questions
-        tokenizer = self._engine.tokenizer
         said = f"Your last answer was not accepted: {complaint}. Answer again." if complaint else ""
-        prompts = (assemble(question, tokenizer, said) for question in questions)
+        prompts = (self._chained.composer.prompt(ready.step.name, question, said) for question in questions)
         return tuple(dataclasses.replace(p, sampling=_another_try(p, attempt)) for p in prompts)
 
     def _fit(self, prompts: Sequence[Prompt], ids: Sequence[int]) -> Sequence[int]:
@@ -328,11 +415,19 @@ class Chain:
         return ids[:room]
 
     async def _complete(self, prompts: Sequence[Prompt], ids: Sequence[int], usage: Usage) -> list[Completion]:
-        requests = (self._engine.complete(p.around(ids), p.constraint, p.sampling) for p in prompts)
-        completions = list(await asyncio.gather(*requests)) if len(prompts) > 1 else [await next(requests)]
+        completions = (
+            await asyncio.gather(*(self._request(prompt, ids) for prompt in prompts))
+            if len(prompts) > 1
+            else [await self._request(prompts[0], ids)]
+        )
         for completion in completions:
             usage.add(completion)
         return completions
+
+    async def _request(self, prompt: Prompt, ids: Sequence[int]) -> Completion:
+        tokens = prompt.around(ids)
+        self.blocks.add(tokens)
+        return await self._engine.complete(tokens, prompt.constraint, prompt.sampling)
 
     async def _prior(self, ready: Prepared, context: str) -> list[Completion]:
         """Completions on content-free documents, their log-probabilities averaged; asked once for each context."""
@@ -346,9 +441,8 @@ class Chain:
 
     async def _ask_prior(self, ready: Prepared, context: str) -> list[Completion]:
         prompts = self._prompts(ready, context, "", 0)
-        usage = Usage()
         encode = self._engine.tokenizer.encode
-        runs = [await self._complete(prompts, encode(text), usage) for text in CONTENT_FREE]
+        runs = [await self._complete(prompts, encode(text), self.usage) for text in CONTENT_FREE]
         return [
             dataclasses.replace(
                 same[0],
@@ -357,6 +451,9 @@ class Chain:
             for same in zip(*runs, strict=True)
         ]
 
+
+ROWS_TO_KNOW, ANSWER_ROOM = 16, 1.5
+"""After so many rows the room for answers is what they took, and half as much again, instead of what they may take."""
 
 MAX_PRIORS = 10_000
 """Contexts whose priors are remembered; a step whose instruction reads earlier answers has one for each text."""

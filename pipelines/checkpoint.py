@@ -108,7 +108,7 @@ def commit_chunk(
             writer.write_table(table)
             writer.add_key_value_metadata({RECORD_KEY: json.dumps(record, ensure_ascii=False).encode()})
 
-    return store.put_if_absent(chunk.name, write)
+    return store.put_if_absent(info.name(chunk), write)
 
 
 def committed(store: Store, plan: Plan) -> set[Chunk]:
@@ -128,20 +128,23 @@ def committed(store: Store, plan: Plan) -> set[Chunk]:
     return done
 
 
-def chunk_record(store: Store, chunk: Chunk) -> dict[str, Any]:
+def chunk_record(store: Store, chunk: Chunk, name: str | None = None) -> dict[str, Any]:
     """What the chunk's footer says: fingerprint, plan, shard, first, last, counts, stats.
+
+    ``name`` is that of a stage's file; without it the chunk's own.
 
     Raises:
         FileNotFoundError: it is not committed.
         Unaccounted: the file is not the chunk that its name says.
     """
-    with store.open(chunk.name) as file:
+    name = name or chunk.name
+    with store.open(name) as file:
         record = read_record(file)
     if record is None:
-        raise Unaccounted(f"{chunk.name} in {store.uri} is no chunk file of headrace. Delete it and run again.")
+        raise Unaccounted(f"{name} in {store.uri} is no chunk file of headrace. Delete it and run again.")
     said = (record["plan"], record["shard"], record["first"], record["last"])
     if said != (chunk.plan, chunk.path, chunk.first, chunk.last):
-        raise Unaccounted(f"{chunk.name} in {store.uri} holds another chunk: {said}. Delete it and run again.")
+        raise Unaccounted(f"{name} in {store.uri} holds another chunk: {said}. Delete it and run again.")
     return record
 
 

@@ -23,8 +23,16 @@ class Tokenizer(Protocol):
         """Ids of ``text`` as plain text: whatever it contains, no special token comes of it."""
         ...
 
+    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        """:meth:`encode` of each; may be called in a thread."""
+        ...
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids``, special tokens left out."""
+        ...
+
+    def show(self, ids: Sequence[int]) -> str:
+        """Text of ``ids`` for people: control tokens as they are written."""
         ...
 
     def frame(self, shots: int) -> Sequence[Sequence[int]]:
@@ -61,6 +69,10 @@ class Engine(Protocol):
             RequestRefused: the engine will not take this request; others are not affected.
             EngineDied: the engine is gone, and with it every request in flight.
         """
+        ...
+
+    async def reset_prefix_cache(self) -> None:
+        """Forget all prefixes, so that a measurement starts cold."""
         ...
 
     def shutdown(self) -> None:

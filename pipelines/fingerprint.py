@@ -20,14 +20,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from headrace.operators.base import ModelStep, Step
+from headrace.operators.base import Layout, ModelStep, Step
 from headrace.pipelines.graph import Graph
+from headrace.pipelines.layouts import with_default
+from headrace.pipelines.prompts import header_text
 from headrace.pipelines.spec import Pipeline
 
 FINGERPRINT_VERSION = 1
 """Raised when this file counts something in or out that it did not before."""
 
-PROMPT_VERSION = 1
+PROMPT_VERSION = 2
 """Raised when the words or the form of the prompts change that headrace itself writes."""
 
 EXCLUDED: Mapping[str, str] = {
@@ -35,12 +37,17 @@ EXCLUDED: Mapping[str, str] = {
     "keep": "which columns are carried along: the answers beside them stay the same",
     "checkpoint_rows": "how rows are grouped for committing; a row's answer does not know its chunk",
     "max_error_rate": "when a run gives up, not what it answers",
+    "layout": "what is taken counts, step by step, not how it was chosen",
+    "layout_tolerance": "how the layout is chosen",
     "resources": "where and how often the engine runs; what differs is rounding, as between two machines",
 }
 """Keys of a pipeline that no fingerprint covers, with the reason. The test holds it against the keys there
 are."""
 
 EXCLUDED_FROM_STEPS: Mapping[str, str] = {
+    "layout": "what is taken counts, whoever chose it",
+    "gold": "right answers to measure layouts by; no prompt holds them",
+    "model": "a name; which weights they are, and their engine arguments, count where the model does",
     "retries": "how often a bad answer is asked again: a good one is good whatever the bound",
 }
 """Keys of a step that its fingerprint does not cover, with the reason."""
@@ -72,7 +79,7 @@ EXCLUDED_ENGINE_ARGUMENTS: Mapping[str, str] = {
 
 
 def fingerprints(
-    pipeline: Pipeline, model_identity: str, *, layouts: Mapping[str, str] | None = None
+    pipeline: Pipeline, model_identity: str | Mapping[str, str], *, layouts: Mapping[str, Layout] | None = None
 ) -> dict[str, str]:
     """The fingerprint of each step, 16 hexadecimal digits, by step name in the order of the pipeline.
 
@@ -80,12 +87,12 @@ def fingerprints(
         pipeline: the pipeline.
         model_identity: what the weights are, beyond the name that the pipeline gives them: a commit, or a
         hash of a
-            folder's files.
-        layouts: the layout of each step's prompt, where a plan has chosen one; it moves the prompt's parts
-        about.
+            folder's files. Of a pipeline with several models, by their names (:meth:`Pipeline.model_of`).
+        layouts: those that were chosen for steps whose layout the pipeline leaves open.
     """
     graph = Graph.of(pipeline)
     steps = {step.name: step for step in pipeline.steps}
+    taken = with_default(pipeline, layouts or {})
     found: dict[str, str] = {}
     for name in graph.order:
         found[name] = _digest(
@@ -93,11 +100,23 @@ def fingerprints(
                 "version": FINGERPRINT_VERSION,
                 "step": _step(steps[name]),
                 "reads": {other: found[other] for other in sorted(graph.waits_for[name])},
-                **(_asking(pipeline, model_identity) if isinstance(steps[name], ModelStep) else {}),
-                "layout": (layouts or {}).get(name) if isinstance(steps[name], ModelStep) else None,
+                **_asking(pipeline, steps[name], model_identity),
+                "layout": _layout(pipeline, steps[name], taken),
             }
         )
     return {step.name: found[step.name] for step in pipeline.steps}
+
+
+def _layout(pipeline: Pipeline, step: Step, taken: Mapping[str, Layout]) -> list[str] | None:
+    """A step's layout; with it the header of a hoisted one, which holds the instructions of all on the same model."""
+    if not isinstance(step, ModelStep):
+        return None
+    if taken[step.name] != "hoisted":
+        return [taken[step.name], ""]
+    model = pipeline.model_of(step)
+    beside = [other for other in pipeline.steps if isinstance(other, ModelStep) and pipeline.model_of(other) == model]
+    hoisted = {other.name: other.questions()[0] for other in beside if taken[other.name] == "hoisted"}
+    return ["hoisted", header_text(hoisted)]
 
 
 def changed(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[str, ...]:
@@ -105,9 +124,12 @@ def changed(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(name for name, value in new.items() if old.get(name) != value)
 
 
-def _asking(pipeline: Pipeline, model_identity: str) -> dict[str, Any]:
-    """What decides the answers of every step that asks the model."""
-    model = pipeline.model_spec
+def _asking(pipeline: Pipeline, step: Step, model_identity: str | Mapping[str, str]) -> dict[str, Any]:
+    """What decides the answers of every step that asks the same model; nothing for a step that asks none."""
+    if not isinstance(step, ModelStep):
+        return {}
+    name = pipeline.model_of(step)
+    model = pipeline.spec_of(name)
     engine = {key: value for key, value in model.engine.items() if key not in EXCLUDED_ENGINE_ARGUMENTS}
     return {
         "prompt": PROMPT_VERSION,
@@ -116,7 +138,7 @@ def _asking(pipeline: Pipeline, model_identity: str) -> dict[str, Any]:
         "model": {
             # Not its name or branch: the identity says which weights these are, whatever the folder is called.
             "trust_remote_code": model.trust_remote_code,
-            "identity": model_identity,
+            "identity": model_identity if isinstance(model_identity, str) else model_identity[name],
             "engine": json.dumps(engine, sort_keys=True, ensure_ascii=False),
         },
     }

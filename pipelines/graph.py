@@ -60,7 +60,7 @@ class Graph:
         return tuple(name for name, needs in self.waits_for.items() if name not in done and needs <= set(done))
 
     @property
-    def stages(self) -> tuple[tuple[str, ...], ...]:
+    def rounds(self) -> tuple[tuple[str, ...], ...]:
         """The steps in rounds: each round needs only the rounds before it."""
         rounds: list[tuple[str, ...]] = []
         done: set[str] = set()
@@ -72,7 +72,7 @@ class Graph:
     @property
     def order(self) -> tuple[str, ...]:
         """All steps, each after those that it waits for."""
-        return tuple(name for stage in self.stages for name in stage)
+        return tuple(name for together in self.rounds for name in together)
 
     def upstream(self, name: str) -> frozenset[str]:
         """All steps that the answer of ``name`` hangs on, directly or not."""

@@ -26,6 +26,7 @@ from headrace.pipelines.spec import (
     OPERATORS,
     Loc,
     Model,
+    NamedModel,
     Pipeline,
     Resources,
     Source,
@@ -385,7 +386,12 @@ def _value(text: str, label: str) -> Any:
 def _open_up(target: dict[str, Any], part: str, loc: Loc, label: str) -> None:
     """See to it that ``target[part]`` is something that a path can go on into."""
     if loc == () and part == "model" and isinstance(target.get(part, "default"), str):
-        target[part] = {"id": target.get(part, "default")}  # the long form, to take an engine argument
+        named = target.get(part, "default")
+        if named in (target.get("models") or {}):
+            raise UserError(f"{label}: model is {named}, an entry of models: write --set models.{named}. instead")
+        target[part] = {"id": named}  # the long form, to take an engine argument
+    elif loc == ("models",) and isinstance(target.get(part), str):
+        target[part] = {"id": target[part]}
     elif target.get(part) is None:
         _must_be_a_key(part, loc, label)
         target[part] = {}
@@ -468,6 +474,7 @@ def _must_be_a_key(part: str, loc: Loc, label: str) -> None:
 _DESCRIPTIONS: Mapping[str, str] = {
     "name": "The step's name, which is also its output column.",
     "when": "A Polars SQL expression over columns and earlier answers; other rows skip the step.",
+    "model": "Another model than the pipeline's: a name in `models`, `default`, a hub id, or a folder.",
     "instruction": "Replaces the built-in task description; may be a template over earlier answers.",
     "examples": "Worked examples: a document and the answer that is right for it.",
     "max_tokens": "The most tokens that one answer may have.",
@@ -521,7 +528,10 @@ def pipeline_json_schema() -> dict[str, Any]:
                 "description": _DESCRIPTIONS["schema"],
                 "anyOf": [{"type": "object"}, {"type": "string", "minLength": 1}],
             }
-    definitions[Model.__name__]["additionalProperties"] = True
+    for kind_of_model in (Model, NamedModel):
+        definitions[kind_of_model.__name__]["additionalProperties"] = True
+    named = schema["properties"]["models"]
+    named["additionalProperties"] = {"anyOf": [{"type": "string", "minLength": 1}, named["additionalProperties"]]}
     for key, value in definitions["Example"]["properties"].items():
         value.setdefault("description", _DESCRIPTIONS[key])
     workers = definitions[Resources.__name__]["properties"]["workers"]

@@ -21,11 +21,12 @@ from urllib.parse import quote
 import pyarrow as pa
 
 from headrace import __version__
+from headrace.operators.base import Layout
 from headrace.pipelines.corpus import Corpus, Shard
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.storage import Store
 
-FORMAT = 1
+FORMAT = 2
 """Version of the plan file's format."""
 
 FOLDER = "_headrace"
@@ -134,10 +135,18 @@ class PlannedShard:
 
 @dataclass(frozen=True, slots=True)
 class CommitInfo:
-    """What a worker must know of a plan to commit chunks: small, and the same for all of them."""
+    """What a worker must know of a plan to commit chunks: small, and the same for all of them.
+
+    ``suffix`` tells the answers of a stage that is not the last (see ``stages``) from the chunk itself.
+    """
 
     fingerprint: str
     schema: pa.Schema
+    suffix: str = ""
+
+    def name(self, chunk: Chunk) -> str:
+        """The path of what is committed of ``chunk``, in the output folder."""
+        return f"{chunk.name.removesuffix('.parquet')}{self.suffix}.parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +165,7 @@ class Plan:
         checkpoint_rows: rows in a chunk of the spans that this plan cut.
         limit: rows wanted in total, None for all.
         shards: by index: ``shards[i].index == i``.
+        layouts: by name of each model step, the layout of its prompt.
     """
 
     number: int
@@ -169,6 +179,7 @@ class Plan:
     checkpoint_rows: int
     limit: int | None
     shards: tuple[PlannedShard, ...]
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -209,6 +220,7 @@ class Plan:
             "checkpoint_rows": self.checkpoint_rows,
             "keep": list(self.keep),
             "fingerprints": dict(self.fingerprints),
+            "layouts": dict(self.layouts),
             "columns": columns,
             "schema": base64.b64encode(self.schema.serialize().to_pybytes()).decode(),
             "pipeline": dict(self.pipeline),
@@ -269,6 +281,7 @@ class Plan:
                 base=base,
                 pipeline=read["pipeline"],
                 fingerprints=read["fingerprints"],
+                layouts=read["layouts"],
                 schema=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(read["schema"]))),
                 keep=tuple(read["keep"]),
                 checkpoint_rows=read["checkpoint_rows"],
@@ -344,6 +357,7 @@ def next_plan(
     schema: pa.Schema,
     keep: Sequence[str],
     pipeline: Mapping[str, Any],
+    layouts: Mapping[str, Layout] | None = None,
 ) -> tuple[Plan, Changes]:
     """The plan for ``corpus``, given what is planned already.
 
@@ -411,6 +425,7 @@ def next_plan(
         base=corpus.base,
         pipeline=dict(pipeline),
         fingerprints=dict(fingerprints),
+        layouts=dict(layouts or {}),
         schema=schema if previous is None else previous.schema,
         keep=tuple(keep) if previous is None else previous.keep,
         checkpoint_rows=checkpoint_rows,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from headrace.pipelines.chain import RowResult
+from headrace.pipelines.chain import DeadLetter, RowResult
 from headrace.pipelines.checkpoint import Counts, chunk_schema
 from headrace.pipelines.plan import Chunk
 
@@ -42,6 +42,15 @@ def sound(table: pa.Table) -> tuple[pa.Table, dict[int, str]]:
 def as_rows(table: pa.Table) -> list[dict[str, Any]]:
     """The rows of a sound ``table`` as mappings."""
     return table.to_pylist() if table.num_columns else [{} for _ in range(table.num_rows)]
+
+
+def earlier_results(table: pa.Table, chunk: Chunk) -> list[RowResult]:
+    """Each row of a chunk as an earlier stage left it: those that are not in its ``table`` were filtered out."""
+    results = [RowResult(row, "filtered") for row in range(chunk.first, chunk.last)]
+    for values in table.drop_columns(["_shard"]).to_pylist():
+        row, outcome, error = (values.pop(name) for name in ("_row", "_outcome", "_error"))
+        results[row - chunk.first] = RowResult(row, outcome, values, DeadLetter(**error) if error else None)
+    return results
 
 
 def count(results: Sequence[RowResult]) -> Counts:

@@ -35,7 +35,7 @@ from pydantic.functional_validators import BeforeValidator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from headrace.operators import Classify, Extract, Filter, Generate, Map, Summarize
-from headrace.operators.base import Example, Step
+from headrace.operators.base import Example, Layout, ModelStep, Step
 from headrace.operators.templates import Template, TemplateProblem
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.expressions import Expression, plain, unknown
@@ -47,6 +47,12 @@ OPERATORS: Mapping[str, type[Step]] = {
 
 OWN_COLUMNS = ("_shard", "_row")
 """Columns that headrace adds to every output."""
+
+OWN_MODEL = ""
+"""What stands for the pipeline's own model where models go by name."""
+
+HEADRACES_MODELS = ("default", "fake")
+"""Words for a model that mean the same in every pipeline."""
 
 Loc = tuple[str | int, ...]
 """Where in a pipeline: ``("steps", 1, "extract", "schema")``."""
@@ -165,6 +171,19 @@ def parse_size(value: object) -> int:
     return size
 
 
+class NamedModel(Model):
+    """A model that steps name, beside the pipeline's own."""
+
+    resources: Resources | None = None
+    """What its engines get. Without it: the same as the pipeline's own."""
+
+
+def _long_form(value: object) -> object:
+    if isinstance(value, Model) and not isinstance(value, NamedModel):
+        return value.model_dump()
+    return {"id": value} if isinstance(value, str) else value
+
+
 def _kind_of(value: object) -> str | None:
     if isinstance(value, Step):
         return value.kind
@@ -234,6 +253,8 @@ class Pipeline(_Plain):
         Discriminator(lambda value: _MODEL_TAGS[0] if isinstance(value, str) else _MODEL_TAGS[1]),
     ] = "default"
     """`default` (SmolLM2-135M-Instruct), a hub id, a folder, or a mapping with `id` and engine arguments."""
+    models: Mapping[str, Annotated[NamedModel, BeforeValidator(_long_form)]] = Field(default_factory=dict)
+    """More models, by a name that steps give as their `model`; each runs on engines of its own."""
     document: str
     """What the model reads: a Jinja template over the input's columns."""
     steps: tuple[AnyStep, ...] = Field(min_length=1)
@@ -246,6 +267,11 @@ class Pipeline(_Plain):
     """What becomes of a document that does not fit the model."""
     max_error_rate: float = Field(default=0.01, ge=0.0, le=1.0)
     """Share of dead letters beyond which the run stops."""
+    layout: Literal["auto"] | Layout = "auto"
+    """Where prompts keep their static and their changing parts: `instruction_first`, `document_first`, `hoisted`, or
+    `auto`: the cheapest whose answers were measured to be good enough."""
+    layout_tolerance: float = Field(default=0.02, ge=0.0, le=1.0)
+    """How much worse answers may be in the layout that `auto` takes: 0.02 is two in a hundred."""
     resources: Resources = Resources()
     """What the engines get; can be set on the command line as well."""
 
@@ -282,7 +308,35 @@ class Pipeline(_Plain):
     @property
     def model_spec(self) -> Model:
         """The model in its long form."""
-        return Model(id=self.model) if isinstance(self.model, str) else self.model
+        return self.model if isinstance(self.model, Model) else self._named(self.model)
+
+    def _named(self, name: str) -> Model:
+        return self.models[name] if name in self.models else Model(id=name)
+
+    def model_of(self, step: ModelStep) -> str:
+        """The name of the model that a step asks; :data:`OWN_MODEL` for the pipeline's own, by whatever name."""
+        name = step.model
+        if name is None or name == self.model:
+            return OWN_MODEL
+        return OWN_MODEL if name not in self.models and Model(id=name) == self.model_spec else name
+
+    def spec_of(self, model: str) -> Model:
+        """A model by the name that :meth:`model_of` gives, in its long form."""
+        return self._named(model) if model else self.model_spec
+
+    def resources_of(self, model: str) -> Resources:
+        """What the engines of that model get: its own, or else the pipeline's."""
+        spec = self.spec_of(model)
+        return (spec.resources if isinstance(spec, NamedModel) else None) or self.resources
+
+    def loc_of(self, model: str) -> Loc:
+        """Where that model stands: in ``model``, in ``models``, or at the first step that names it."""
+        if not model:
+            return ("models", self.model) if isinstance(self.model, str) and self.model in self.models else ("model",)
+        if model in self.models:
+            return ("models", model)
+        asking = ((i, s) for i, s in enumerate(self.steps) if isinstance(s, ModelStep) and s.model == model)
+        return next((("steps", i, step.kind, "model") for i, step in asking), ("models",))
 
     @property
     def source(self) -> Source | None:
@@ -393,6 +447,11 @@ class Pipeline(_Plain):
         for name in self.keep or ():
             if name in OWN_COLUMNS:
                 yield ("keep",), f'"{name}" is in every output already: leave it out'
+        for name in self.models:
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
+                yield ("models", name), "a model's name must be letters, digits, - and _, beginning with a letter"
+            elif name in HEADRACES_MODELS:
+                yield ("models", name), f'"{name}" is a model that headrace brings along: choose another name'
         yield from self._name_problems()
         if parsed:
             if not self.document_template.variables:
@@ -548,6 +607,8 @@ class Pipeline(_Plain):
         for i, step in enumerate(self.steps):
             row = self.row_schema(schema, before=step)
             at: Loc = ("steps", i, step.kind)
+            if isinstance(step, Classify) and step.gold is not None and step.gold not in schema.names:
+                yield (*at, "gold"), unknown(step.gold, schema.names, "column")
             for name in _conditions(step):
                 try:
                     self.expressions[step.name, name].check(row)
@@ -724,6 +785,10 @@ def keys_at(loc: Loc) -> list[str]:
     match loc:
         case ("resources", *_):
             model = Resources
+        case ("models", str(), "resources", *_):
+            model = Resources
+        case ("models", str(), *_):
+            model = NamedModel
         case ("model", *_):
             model = Model
         case ("steps", int(), str(kind), "examples", int()):
@@ -738,9 +803,11 @@ def keys_at(loc: Loc) -> list[str]:
 __all__ = [
     "OPERATORS",
     "OWN_COLUMNS",
+    "OWN_MODEL",
     "AnyStep",
     "Loc",
     "Model",
+    "NamedModel",
     "Pipeline",
     "Reference",
     "Resources",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,6 +22,8 @@ def _private_ray(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["RAY_AUTH_MODE"] = "disabled"
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(tmp_path_factory.mktemp("ray") / "token")
     os.environ.pop("RAY_ADDRESS", None)
+    # What a test starts inherits it, and so can be told from what others run on this machine.
+    os.environ["HEADRACE_TESTS"] = str(tmp_path_factory.getbasetemp())
 
 
 REVIEWS: dict[str, Any] = {
@@ -90,3 +94,32 @@ def engine() -> Iterator[Any]:
     started = VllmEngine(EngineConfig(str(default_model()), threads=cores(), kv_gib=1))
     yield started
     started.shutdown()
+
+
+@pytest.fixture
+def no_orphans() -> Iterator[None]:
+    """No process of ours is left when the test is over: an orphaned engine would hold memory and cores for ever."""
+    before = {process.pid for process in psutil.process_iter()}
+    yield
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        left = [
+            process
+            for process in psutil.process_iter(["cmdline", "name"])
+            if process.pid not in before
+            and any(
+                word in " ".join(process.info["cmdline"] or []) for word in ("ray::", "raylet", "gcs_server", "VLLM")
+            )
+            and _ours(process)
+        ]
+        if not left:
+            return
+        time.sleep(1)
+    raise AssertionError(f"left behind: {[process.info for process in left]}")
+
+
+def _ours(process: psutil.Process) -> bool:
+    try:
+        return process.environ().get("HEADRACE_TESTS") == os.environ["HEADRACE_TESTS"]
+    except psutil.Error:
+        return False

@@ -40,6 +40,7 @@ def leaves() -> st.SearchStrategy[Schema]:
         st.just({"type": ["string", "integer"]}),
         st.just({}),
         st.lists(st.text(max_size=4), min_size=1, max_size=4, unique=True).map(lambda v: {"enum": v}),
+        st.lists(st.text(max_size=12), min_size=1, max_size=3, unique=True).map(lambda v: {"enum": v}),
         st.lists(st.integers(-5, 5), min_size=1, max_size=3, unique=True).map(lambda v: {"enum": v}),
         st.lists(scalars, min_size=1, max_size=3).map(lambda v: {"enum": v}),
         st.sampled_from([0.5, 2.0, 1, "x", True]).map(lambda v: {"const": v}),
@@ -76,11 +77,15 @@ def _arrays(inner: st.SearchStrategy[Schema]) -> st.SearchStrategy[Schema]:
     )
 
 
+def _nullable(inner: st.SearchStrategy[Schema]) -> st.SearchStrategy[Schema]:
+    return st.builds(lambda one: {"anyOf": [one, {"type": "null"}]}, inner)
+
+
 def _nested(inner: st.SearchStrategy[Schema]) -> st.SearchStrategy[Schema]:
     return st.one_of(
         _objects(inner),
         _arrays(inner),
-        st.builds(lambda one: {"anyOf": [one, {"type": "null"}]}, inner),
+        _nullable(inner),
         st.builds(lambda one, two: {"anyOf": [one, two]}, inner, inner),
         st.builds(lambda one, two: {"oneOf": [one, two]}, inner, inner),
         st.builds(lambda one: {"allOf": [one], "description": "one"}, inner),
@@ -89,6 +94,15 @@ def _nested(inner: st.SearchStrategy[Schema]) -> st.SearchStrategy[Schema]:
         st.just({"$ref": "#/$defs/tree"}),
         st.just({"$ref": "#/$defs/day", "description": "a day"}),
     )
+
+
+def records() -> st.SearchStrategy[Schema]:
+    """An object that is mostly constants, closed lists and optional parts, some of them shared by reference."""
+    constant = st.sampled_from([{"const": "c"}, {"enum": [3]}, {"type": "string", "enum": ["only this", 4]}])
+    leaf = constant | st.sampled_from([{"$ref": "#/$defs/size"}, {"$ref": "#/$defs/box"}]) | leaves()
+    inner = st.recursive(leaf, lambda one: _objects(one, fewest=1) | _arrays(one) | _nullable(one), max_leaves=6)
+    defs = st.fixed_dictionaries({"size": leaves() | constant, "box": _objects(leaves() | constant, fewest=1)})
+    return st.builds(lambda body, named: {**body, "$defs": named}, _objects(inner, fewest=2), defs)
 
 
 @st.composite

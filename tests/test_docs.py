@@ -69,7 +69,8 @@ def test_a_pipeline_in_the_docs_is_in_order(
         [code] = [code for code in blocks(page, "python") if f"def {function}(" in code]
         (tmp_path / f"{module}.py").write_text(code)
         monkeypatch.delitem(sys.modules, module, raising=False)
-    assert check_pipeline(load_pipeline(file, model="fake"), None).fields
+    fakes = [f"models.{name}=fake" for name in yaml.safe_load(text).get("models", {})]
+    assert check_pipeline(load_pipeline(file, fakes, model="fake"), None).fields
 
 
 @pytest.mark.parametrize(("page", "text"), list(yaml_blocks(whole=False)))

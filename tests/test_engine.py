@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 
 from headrace.cluster.vllm_engine import VllmEngine
-from headrace.operators.base import Choice, Sampling, Text
+from headrace.operators.base import LAYOUTS, Choice, Layout, Sampling, Text
 from headrace.operators.schemas import Validator
 from headrace.pipelines.chain import Chain, RowResult
 from headrace.pipelines.engine import RequestRefused
-from headrace.pipelines.prompts import assemble, with_distinct_options
+from headrace.pipelines.prompts import Composer, with_distinct_options
 from headrace.pipelines.spec import Pipeline
 
 pytestmark = pytest.mark.engine
@@ -97,6 +97,40 @@ def test_rows_share_the_header_through_the_prefix_cache(engine: VllmEngine, loop
     assert second.usage.cached >= whole_blocks
 
 
+REVIEWS = [
+    *(f"{GOOD} {'Every word of it is true. ' * i}It is camera number {i}." for i in range(4)),
+    *(f"{BAD} {'I will tell everybody. ' * i}It was camera number {i}." for i in range(4)),
+]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_answers_and_computes_what_was_forecast(
+    engine: VllmEngine, loop: asyncio.Runner, layout: Layout
+) -> None:
+    steps = [OPINION, {"classify": {"name": "mood", "labels": {"calm": "calm words", "angry": "angry words"}}}]
+    run(loop, engine.reset_prefix_cache())
+    made = chain(engine, *steps, layout=layout)
+    results = run(loop, through(made, *REVIEWS))
+    assert [result.outcome for result in results] == ["answered"] * len(REVIEWS)
+    total = made.usage
+    for result in results:
+        total.merge(result.usage)
+    computed = total.prompt - total.cached
+    assert made.blocks.least / computed >= 0.98
+    priors = 2 * (len("N/A") + 20)
+    assert computed == pytest.approx(total.layouts["taken"] + priors, rel=0.03, abs=100)
+
+
+def test_hoisting_computes_a_long_document_once(engine: VllmEngine, loop: asyncio.Runner) -> None:
+    steps = [{"classify": {"name": name, "labels": ["yes", "no"]}} for name in ("useful", "polite", "long")]
+    computed = {}
+    for layout in ("instruction_first", "hoisted"):
+        run(loop, engine.reset_prefix_cache())
+        (result,) = run(loop, through(chain(engine, *steps, layout=layout), f"{GOOD} {BAD} " * 8))
+        computed[layout] = result.usage.prompt - result.usage.cached
+    assert computed["hoisted"] < computed["instruction_first"] / 2
+
+
 def test_a_classification_is_one_token_and_its_confidence_is_a_probability(
     engine: VllmEngine, loop: asyncio.Runner
 ) -> None:
@@ -117,7 +151,8 @@ def test_77_labels_that_begin_alike_work(engine: VllmEngine, loop: asyncio.Runne
 def test_log_probabilities_are_those_of_the_options(engine: VllmEngine, loop: asyncio.Runner) -> None:
     step = Pipeline.model_validate({"name": "t", "document": "{{ text }}", "steps": [OPINION]}).steps[0]
     (question,) = with_distinct_options(step, engine.tokenizer).questions()  # type: ignore[arg-type]
-    prompt = assemble(question, engine.tokenizer)
+    composer = Composer(engine.tokenizer, {"opinion": [question]}, {"opinion": "instruction_first"})
+    prompt = composer.prompt("opinion", question)
     done = run(loop, engine.complete(prompt.around(engine.tokenizer.encode(GOOD)), prompt.constraint, prompt.sampling))
     assert isinstance(prompt.constraint, Choice)
     assert set(done.logprobs) == {"positive", "negative"}

@@ -22,7 +22,7 @@ def graph(*steps: Any, document: str = "{{ title }} {{ body }}") -> Graph:
 def test_independent_steps_wait_for_nothing() -> None:
     found = graph(OPINION, SUMMARY)
     assert found.waits_for == {"opinion": frozenset(), "summary": frozenset()}
-    assert found.stages == (("opinion", "summary"),)
+    assert found.rounds == (("opinion", "summary"),)
 
 
 def test_a_step_waits_for_what_its_condition_and_templates_read() -> None:
@@ -32,7 +32,7 @@ def test_a_step_waits_for_what_its_condition_and_templates_read() -> None:
         Generate(name="reply", prompt="Reply to {{ summary }}", when="opinion_confidence > 0.5"),
     )
     assert found.waits_for["reply"] == {"opinion", "summary"}
-    assert found.stages == (("opinion", "summary"), ("reply",))
+    assert found.rounds == (("opinion", "summary"), ("reply",))
 
 
 def test_every_step_after_a_filter_waits_for_it() -> None:

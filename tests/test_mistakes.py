@@ -101,7 +101,7 @@ def test_the_pipeline_without_a_mistake_is_in_order() -> None:
     assert headrace("check", write(), "--input", "input").exit_code == 0
 
 
-KEYS = "(keys: name, model, document, steps, keep, checkpoint_rows, too_long, max_error_rate, resources)"
+KEYS = "(keys: name, model, models, document, steps, keep, checkpoint_rows, too_long, max_error_rate, resources)"
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import psutil
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
@@ -89,27 +88,6 @@ def case(tmp_path: Path, corpus: Write) -> Callable[..., Case]:
 
 def texts(shard: int, rows: int) -> list[str | None]:
     return [f"document {shard} {row}." for row in range(rows)]
-
-
-@pytest.fixture
-def no_orphans() -> Iterator[None]:
-    """No process of ours is left when the test is over: an orphaned engine would hold memory and cores for ever."""
-    before = {process.pid for process in psutil.process_iter()}
-    yield
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        left = [
-            process
-            for process in psutil.process_iter(["cmdline", "name"])
-            if process.pid not in before
-            and any(
-                word in " ".join(process.info["cmdline"] or []) for word in ("ray::", "raylet", "gcs_server", "VLLM")
-            )
-        ]
-        if not left:
-            return
-        time.sleep(1)
-    raise AssertionError(f"left behind: {[process.info for process in left]}")
 
 
 def test_a_run_answers_every_row_and_readers_see_whole_parts_only(case: Callable[..., Case]) -> None:

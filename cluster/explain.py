@@ -1,0 +1,201 @@
+"""``headrace explain``: what a run would do and take, as ``EXPLAIN`` says it of a database's query."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from headrace.cluster.engine_config import FAKE, EngineConfig
+from headrace.cluster.engines import engine_config, start_engine
+from headrace.cluster.fake_engine import BytesTokenizer
+from headrace.cluster.measure import measure_on, sample_rows
+from headrace.cluster.preflight import FAKE_LENGTH, Ahead, Preflight, context_length, wanted_length
+from headrace.cluster.records import read_record, write_record
+from headrace.cluster.resources import block_size
+from headrace.cluster.run import Checked, check
+from headrace.cluster.sample import allot_one
+from headrace.cluster.tokenizer import HubTokenizer
+from headrace.operators.base import Choice, Constraint, Json
+from headrace.pipelines.chain import Chained, prepare
+from headrace.pipelines.engine import Tokenizer
+from headrace.pipelines.errors import UserError
+from headrace.pipelines.forecast import Record
+from headrace.pipelines.graph import Graph
+from headrace.pipelines.outlook import Outlook
+from headrace.pipelines.spec import Pipeline
+from headrace.pipelines.survey import places
+
+
+@dataclass(frozen=True, slots=True)
+class PromptView:
+    """One prompt of a step, in parts, as text and in tokens; an answer takes ``most`` tokens at most."""
+
+    head: str
+    tail: str
+    head_tokens: int
+    tail_tokens: int
+    answer: str
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepView:
+    """A model step: its prompts (several ask about one label each), and what was observed of it, if anything was."""
+
+    name: str
+    kind: str
+    layout: str
+    prompts: tuple[PromptView, ...]
+    share: float | None
+    added: float | None
+    output: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """All that is shown."""
+
+    checked: Checked
+    waits_for: Mapping[str, tuple[str, ...]]
+    outlook: Outlook
+    record: Record
+    config: EngineConfig
+    block_size: int
+    steps: tuple[StepView, ...]
+    room: tuple[int, int]
+    """KV tokens that a document of median length, and one of the 95th percentile, needs while it is in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """``gpu`` an hour; ``api_in`` and ``api_out`` for a million tokens. None where it was not given."""
+
+    gpu: float | None = None
+    api_in: float | None = None
+    api_out: float | None = None
+
+
+def prices(gpu: str | None, api: str | None) -> Prices:
+    """Prices as they stand on the command line: ``2.5/h``, ``0.15,0.60``.
+
+    Raises:
+        UserError: they do not look like that.
+    """
+    each: list[float | None] = [None, None]
+    hour = None
+    if gpu is not None:
+        found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(?:/\s*h)?\s*", gpu)
+        if found is None:
+            raise UserError(f"--gpu-price is the price of a GPU for an hour, as in 2.5/h, not {gpu!r}.")
+        hour = float(found[1])
+    if api is not None:
+        pair = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*,\s*([0-9]*\.?[0-9]+)\s*", api)
+        if pair is None:
+            raise UserError(
+                f"--api-price is two prices for a million tokens, in and out, as in 0.15,0.60, not {api!r}."
+            )
+        each = [float(pair[1]), float(pair[2])]
+    return Prices(hour, *each)
+
+
+def explain_pipeline(
+    pipeline: Pipeline, input: str, *, measure_rows: int | None = None, limit: int | None = None
+) -> Explanation:
+    """Look ahead; with ``measure_rows``, take so many rows through every layout on an engine in this process first.
+
+    Raises:
+        UserError: whatever :func:`~headrace.cluster.run.check` finds.
+    """
+    checked = check(pipeline, input)
+    model = checked.only_model
+    if model is None:
+        raise UserError("explain is for pipelines with one model; this one has several.")
+    config = engine_config(checked, allot_one(checked, starting=measure_rows is not None))
+    Preflight.begin(pipeline, model.source, model.revision).finish()
+    record = read_record(checked)
+    tokenizer: Tokenizer
+    if model.source == FAKE:
+        tokenizer, length = BytesTokenizer(), wanted_length(pipeline) or FAKE_LENGTH
+    else:
+        trust = pipeline.model_spec.trust_remote_code
+        tokenizer = HubTokenizer(model.source, model.revision, trust_remote_code=trust)
+        length = wanted_length(pipeline) or context_length(model.source, model.revision)
+    if measure_rows is not None:
+        record = _measure(checked, config, record, measure_rows)
+    size = record.engine.block_size if record.engine else block_size(pipeline)
+    rows = min(checked.corpus.rows, limit or checked.corpus.rows)
+    around = tuple(places(checked.corpus.shards, rows))
+    with pipeline.importable():
+        outlook = Ahead(around, rows, checked.columns, size, record, None).look(pipeline, tokenizer, length)
+        chained = prepare(pipeline, tokenizer, length, outlook.choice.layouts)
+    seen = outlook.survey
+    observed = record.observed(chained.layouts)
+    answers = observed.output / max(1, observed.asked) if observed else chained.most_answer_tokens
+    p50, p95 = (round(seen.percentile(share) * seen.scale) for share in (0.5, 0.95))
+    return Explanation(
+        checked=checked,
+        waits_for={name: tuple(sorted(others)) for name, others in Graph.of(pipeline).waits_for.items()},
+        outlook=outlook,
+        record=record,
+        config=config,
+        block_size=size,
+        steps=_steps(pipeline, chained, tokenizer, record),
+        room=(chained.room(p50, size, answers), chained.room(p95, size, answers)),
+    )
+
+
+def _measure(checked: Checked, config: EngineConfig, record: Record, rows: int) -> Record:
+    """Measure on an engine in this process, and keep what was found beside what runs have shown."""
+    sample = sample_rows(checked, rows)
+    if not sample.values:
+        raise UserError("The input has no rows to measure.")
+    print(f"headrace: starting the engine to measure {len(sample.values)} rows", file=sys.stderr, flush=True)
+    engine = start_engine(config)
+    try:
+        found = asyncio.run(measure_on(engine, checked.pipeline, checked.columns, sample))
+    finally:
+        engine.shutdown()
+    found = Record(found.engine, found.measured, record.runs, found.quality, found.gold, found.sample)
+    if checked.pipeline.model_spec.id != FAKE:
+        write_record(checked, found)
+    return found
+
+
+def _steps(pipeline: Pipeline, chained: Chained, tokenizer: Tokenizer, record: Record) -> tuple[StepView, ...]:
+    observed = record.observed(chained.layouts)
+    return tuple(
+        StepView(
+            name=name,
+            kind=ready.step.kind,
+            layout=chained.layouts[name],
+            prompts=tuple(
+                PromptView(
+                    head=tokenizer.show(prompt.head),
+                    tail=tokenizer.show(prompt.tail),
+                    head_tokens=len(prompt.head),
+                    tail_tokens=len(prompt.tail),
+                    answer=answer_form(prompt.constraint),
+                    most=prompt.sampling.max_tokens,
+                )
+                for prompt in ready.prompts
+            ),
+            share=observed.share(name) if observed else None,
+            added=observed.per_request(name, "added") if observed else None,
+            output=observed.per_request(name, "output") if observed else None,
+        )
+        for name, ready in chained.steps.items()
+    )
+
+
+def answer_form(constraint: Constraint) -> str:
+    """What an answer looks like, in a few words."""
+    match constraint:
+        case Choice(options=options):
+            shown = ", ".join(options[:6])
+            return f"one of {shown}" + (f" and {len(options) - 6} more" if len(options) > 6 else "")
+        case Json():
+            return "JSON of the step's schema"
+    return "text" if constraint.pattern is None else "text of a fixed form"

@@ -1,0 +1,130 @@
+"""A sample of rows through the chain in every layout: what each computes, how long it takes, how well it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from headrace.cluster.engine_config import EngineConfig
+from headrace.cluster.engines import start_engine
+from headrace.cluster.run import Checked
+from headrace.cluster.sample import spread
+from headrace.operators import Classify
+from headrace.operators.base import Layout, ModelStep
+from headrace.pipelines.chain import Chain, RowResult, prepare_all
+from headrace.pipelines.corpus import ChunkReader
+from headrace.pipelines.engine import Engine
+from headrace.pipelines.forecast import EngineFacts, Observation, Record
+from headrace.pipelines.graph import Graph
+from headrace.pipelines.layouts import REFERENCE, with_default
+from headrace.pipelines.outlook import Outlook, look_ahead
+from headrace.pipelines.quality import score
+from headrace.pipelines.rows import as_rows, sound
+from headrace.pipelines.spec import Pipeline
+from headrace.pipelines.survey import Survey
+from headrace.pipelines.usage import Usage
+
+SAMPLE_ROWS = 64
+"""Rows of a measurement: two points of quality are about one of them."""
+
+WARM_UP_ROWS = 2
+"""Rows that are asked first and not counted: the first requests of an engine compile and allocate."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRows:
+    """Rows as the chain takes them, and the right answers of the steps that have some."""
+
+    values: Sequence[Mapping[str, Any]]
+    gold: Mapping[str, Sequence[Any]]
+
+
+def sample_rows(checked: Checked, rows: int) -> SampleRows:
+    """``rows`` sound rows, spread evenly over the input."""
+    pipeline = checked.pipeline
+    gold = {step.name: step.gold for step in pipeline.steps if isinstance(step, Classify) and step.gold}
+    columns = list(dict.fromkeys((*Graph.of(pipeline).input_columns, *gold.values())))
+    reader = ChunkReader(checked.columns)
+    values = []
+    for shard, row in spread(checked.corpus.shards, rows):
+        table, bad = sound(reader.read(shard, row, row + 1, columns))
+        if not bad:
+            values += as_rows(table)
+    return SampleRows(values, {step: [row[column] for row in values] for step, column in gold.items()})
+
+
+def measure_and_look(
+    pipeline: Mapping[str, Any],
+    folder: str | None,
+    columns: pa.Schema,
+    config: EngineConfig,
+    sample: SampleRows,
+    seen: Survey,
+) -> tuple[Record, Outlook]:
+    """Start an engine, measure, stop it, and say what follows. Plain data, so that it can run on another machine."""
+    if folder and folder not in sys.path:
+        sys.path.insert(0, folder)
+    made = Pipeline.model_validate(pipeline)
+    engine = start_engine(config)
+    try:
+        record = asyncio.run(measure_on(engine, made, columns, sample))
+        return record, look_ahead(made, engine.tokenizer, engine.max_model_len, engine.block_size, seen, record)
+    finally:
+        engine.shutdown()
+
+
+async def measure_on(engine: Engine, pipeline: Pipeline, columns: pa.Schema, sample: SampleRows) -> Record:
+    """Measure every layout that the pipeline leaves open and that fits; the one it fixes, where it fixes all."""
+    chains = prepare_all(pipeline, engine.tokenizer, engine.max_model_len)
+    wanted: dict[Layout, Mapping[str, Layout]] = {layout: chained.layouts for layout, chained in chains.items()}
+    if not wanted:
+        fixed = with_default(pipeline, {})
+        wanted = {next(iter(fixed.values()), REFERENCE): fixed}
+    results: dict[Layout, list[RowResult]] = {}
+    observations: dict[Layout, Observation] = {}
+    await _through(Chain(pipeline, engine, columns), sample.values[:WARM_UP_ROWS])
+    for layout, layouts in wanted.items():
+        chain = Chain(pipeline, engine, columns, layouts)
+        await engine.reset_prefix_cache()
+        began = time.monotonic()
+        results[layout] = await _through(chain, sample.values)
+        observations[layout] = observation(layouts, results[layout], chain.usage, time.monotonic() - began)
+    steps = [step for step in pipeline.steps if isinstance(step, ModelStep)]
+    reference = results.get(REFERENCE) or next(iter(results.values()))
+    quality: dict[Layout, dict[str, float]] = {layout: {} for layout in results}
+    for layout, ours in results.items():
+        for step in steps:
+            value = score(step, ours, reference, sample.gold.get(step.name))
+            if value is not None:
+                quality[layout][step.name] = value
+    return Record(EngineFacts.of(engine), observations, (), quality, tuple(sample.gold), len(sample.values))
+
+
+async def _through(chain: Chain, rows: Sequence[Mapping[str, Any]]) -> list[RowResult]:
+    await chain.start()
+    return list(await asyncio.gather(*(chain.run(i, values) for i, values in enumerate(rows))))
+
+
+def observation(
+    layouts: Mapping[str, Layout], results: Sequence[RowResult], besides: Usage, seconds: float
+) -> Observation:
+    """What rows did; ``besides`` is what was asked for all of them together."""
+    total = Usage()
+    for result in results:
+        total.merge(result.usage)
+    return Observation(
+        layouts=dict(layouts),
+        rows=len(results),
+        asked=sum(result.usage.requests > 0 for result in results),
+        seconds=seconds,
+        prompt=total.prompt + besides.prompt,
+        computed=total.prompt - total.cached + besides.prompt - besides.cached,
+        output=total.output + besides.output,
+        steps=total.steps,
+    )

@@ -1,0 +1,202 @@
+"""What a run will take: prompt tokens exactly as the block arithmetic has them, time from what was observed.
+
+An :class:`Observation` says what rows did in one layout, on one engine: in a measurement on a sample or in a whole
+run. From it come the shares of rows that conditions let through, the length of answers and of what they add to later
+prompts, and the engine's rates. Nothing is guessed: what was not observed is not forecast.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from headrace.operators.base import Layout
+from headrace.pipelines.chain import Chained
+from headrace.pipelines.costs import Request, RowCost
+from headrace.pipelines.engine import Engine
+from headrace.pipelines.survey import Survey
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What rows did.
+
+    Attributes:
+        layouts: of each step.
+        rows: how many were taken through the chain; ``asked`` of them had a document.
+        seconds: of engine time, summed over the engines.
+        computed: prompt tokens that were not in the prefix cache.
+        output: tokens of all answers.
+        steps: as :attr:`headrace.pipelines.chain.Usage.steps` has them.
+    """
+
+    layouts: Mapping[str, Layout]
+    rows: int
+    asked: int
+    seconds: float
+    prompt: int
+    computed: int
+    output: int
+    steps: Mapping[str, Mapping[str, int]]
+
+    def share(self, step: str) -> float:
+        """Share of the rows with a document that the step was asked about."""
+        return self.steps.get(step, {}).get("rows", 0) / self.asked if self.asked else 0.0
+
+    def per_request(self, step: str, what: str) -> float:
+        """Mean ``output`` or ``added`` tokens of a request of the step."""
+        counts = self.steps.get(step, {})
+        return counts.get(what, 0) / counts["requests"] if counts.get("requests") else 0.0
+
+    def second_tries(self, step: str, questions: int) -> float:
+        """Share of the rows with a document that the step was asked about again, for an answer that was none."""
+        asked = self.steps.get(step, {}).get("requests", 0) / questions
+        return (asked - self.steps.get(step, {}).get("rows", 0)) / self.asked if self.asked else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Seconds of an engine for each prompt token that it computes, and for each token that it generates."""
+
+    prefill: float
+    decode: float
+
+    @classmethod
+    def fit(cls, observations: Sequence[Observation]) -> Rates | None:
+        """The rates that explain the observations best (least squares, neither below zero); None without two."""
+        points = [(o.computed, o.output, o.seconds) for o in observations if o.seconds > 0]
+        if len(points) < 2:
+            return None
+        pp = sum(p * p for p, _, _ in points)
+        oo = sum(o * o for _, o, _ in points)
+        po = sum(p * o for p, o, _ in points)
+        pt = sum(p * t for p, _, t in points)
+        ot = sum(o * t for _, o, t in points)
+        determinant = pp * oo - po * po
+        if determinant > 1e-9 * pp * oo:
+            prefill, decode = (pt * oo - ot * po) / determinant, (ot * pp - pt * po) / determinant
+            if prefill >= 0 and decode >= 0:
+                return cls(prefill, decode)
+            if prefill < 0 and oo:
+                return cls(0.0, ot / oo)
+        return cls(pt / pp, 0.0) if pp else None
+
+    def seconds(self, computed: float, output: float) -> float:
+        """Of one engine."""
+        return self.prefill * computed + self.decode * output
+
+
+MOST_RUNS = 20
+"""Observations of runs that are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What only a started engine knows."""
+
+    kv_tokens: int
+    block_size: int
+    max_model_len: int
+    max_num_seqs: int
+
+    @classmethod
+    def of(cls, engine: Engine) -> EngineFacts:
+        """The facts of a started engine."""
+        return cls(engine.kv_tokens, engine.block_size, engine.max_model_len, engine.max_num_seqs)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is known.
+
+    Attributes:
+        measured: a sample's rows in each layout.
+        runs: finished runs, the latest last.
+        quality: for each measured layout, each step's score (see :mod:`headrace.pipelines.quality`).
+        gold: the steps whose score is against right answers.
+        sample: rows of the measured sample.
+    """
+
+    engine: EngineFacts | None = None
+    measured: Mapping[Layout, Observation] = field(default_factory=dict)
+    runs: tuple[Observation, ...] = ()
+    quality: Mapping[Layout, Mapping[str, float]] = field(default_factory=dict)
+    gold: tuple[str, ...] = ()
+    sample: int = 0
+
+    @property
+    def rates(self) -> Rates | None:
+        """Of the engine, from the sample: whole runs have other things in their time."""
+        return Rates.fit(list(self.measured.values()))
+
+    def observed(self, layouts: Mapping[str, Layout]) -> Observation | None:
+        """The best witness for these layouts: the latest run that had them, a sample, or else any."""
+        runs = list(reversed(self.runs))
+        same = [o for o in (*runs, *self.measured.values()) if o.layouts == layouts]
+        return next(iter([*same, *runs, *self.measured.values()]), None)
+
+    def with_run(self, run: Observation, engine: EngineFacts | None) -> Record:
+        """The record after one more run."""
+        return dataclasses.replace(self, runs=(*self.runs, run)[-MOST_RUNS:], engine=engine or self.engine)
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Of all rows together. ``output`` and ``seconds`` (of one engine) are None where nothing was observed."""
+
+    rows: int
+    prompt: float
+    computed: float
+    documents: float
+    output: float | None = None
+    seconds: float | None = None
+
+    @property
+    def cached_share(self) -> float:
+        """Share of the prompt tokens that will come from the prefix cache."""
+        return 1 - self.computed / self.prompt if self.prompt else 0.0
+
+
+def row_cost(chained: Chained, block_size: int, observed: Observation | None) -> RowCost:
+    """What a row costs: with the shares and lengths that were observed, else as if every step were always asked."""
+    requests = []
+    for name, ready in chained.steps.items():
+        added = observed.per_request(name, "added") if observed else 0.0
+        share = observed.share(name) if observed else 1.0
+        requests += [Request(prompt, added, share) for prompt in ready.prompts]
+        if observed and (again := observed.second_tries(name, len(ready.prompts))):
+            requests += [Request(prompt, added, again) for prompt in ready.prompts]
+    return RowCost(requests, block_size)
+
+
+def forecast(
+    chained: Chained,
+    block_size: int,
+    survey: Survey,
+    observed: Observation | None = None,
+    rates: Rates | None = None,
+    *,
+    engines: int = 1,
+) -> Forecast:
+    """What the rows of ``survey`` take in the layouts of ``chained``."""
+    cost = row_cost(chained, block_size, observed)
+    lengths = [round(length * survey.scale) for length in survey.lengths]
+    asked = survey.rows * survey.asked
+    each = asked / max(1, len(lengths))
+    computed = sum(cost.computed(length) for length in lengths) * each + cost.heads * engines
+    prompt = sum(cost.prompt(length) for length in lengths) * each
+    result = Forecast(survey.rows, prompt, computed, sum(lengths) * each)
+    if observed is None or not observed.asked:
+        return result
+    output = observed.output / observed.asked * asked
+    seconds = None
+    if rates is not None:
+        seconds = rates.seconds(computed, output)
+        if observed.layouts == chained.layouts:
+            # What this very layout took, beyond what the rates explain, it will take again.
+            explained = rates.seconds(observed.computed, observed.output)
+            seconds *= observed.seconds / explained if explained else 1.0
+    elif observed.layouts == chained.layouts:
+        seconds = observed.seconds / observed.asked * asked
+    return dataclasses.replace(result, output=output, seconds=seconds)

@@ -1,0 +1,112 @@
+"""Looking ahead: which layouts to take, and what the run will compute, in plain data.
+
+Everything that needs the tokenizer and a sample of the input comes together here, so that it can be done where the
+tokenizer is (loading it takes seconds): by ``explain``, by the check before a run, by a measurement on a worker.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.operators.base import Layout
+from headrace.pipelines.chain import Chained, prepare, prepare_all
+from headrace.pipelines.engine import Tokenizer
+from headrace.pipelines.forecast import Forecast, Record, forecast
+from headrace.pipelines.layouts import Choice, choose, fixed_layouts
+from headrace.pipelines.spec import Pipeline
+from headrace.pipelines.survey import Survey
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What is to be expected.
+
+    Attributes:
+        choice: the layout of each step, and why.
+        taken: the forecast in these layouts.
+        layouts: the forecasts with one layout wherever the pipeline leaves it open, of those that fit the model.
+        survey: what the forecasts stand on.
+        observed: whether conditions, answers and times were observed, or every step is taken as always asked.
+    """
+
+    choice: Choice
+    taken: Forecast
+    layouts: Mapping[Layout, Forecast]
+    survey: Survey
+    observed: bool
+
+    def to_data(self) -> dict[str, Any]:
+        """As JSON has it; :meth:`from_data` takes it back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Outlook:
+        return cls(
+            Choice(**data["choice"]),
+            Forecast(**data["taken"]),
+            {layout: Forecast(**forecast) for layout, forecast in data["layouts"].items()},
+            Survey(**data["survey"]),
+            data["observed"],
+        )
+
+
+MEASURE_ROWS = 3000
+"""Rows from which on a measurement pays: it takes some 200 rows through the chain, and an engine's start."""
+
+WORTH = 0.9
+"""A layout is worth measuring if it would compute at most so much of what the reference does."""
+
+
+def worth_measuring(pipeline: Pipeline, outlook: Outlook, record: Record) -> bool:
+    """Whether another layout, if its answers are good enough, would save more than measuring that costs."""
+    if record.quality or outlook.taken.rows < MEASURE_ROWS or all(fixed_layouts(pipeline).values()):
+        return False
+    cheapest = min((forecast.computed for forecast in outlook.layouts.values()), default=0.0)
+    return cheapest < WORTH * outlook.taken.computed
+
+
+def look_ahead(
+    pipeline: Pipeline,
+    tokenizer: Tokenizer,
+    max_model_len: int,
+    block_size: int,
+    seen: Survey,
+    record: Record,
+    *,
+    layouts: Mapping[str, Layout] | None = None,
+    engines: int = 1,
+) -> Outlook:
+    """What a run over the surveyed rows would do.
+
+    Args:
+        layouts: those of an output that is there already; without it they are chosen.
+
+    Raises:
+        UserError: as :func:`~headrace.pipelines.chain.prepare`.
+    """
+
+    def cast(chained: Chained) -> Forecast:
+        observed = record.observed(chained.layouts)
+        return forecast(chained, block_size, seen, observed, record.rates, engines=engines)
+
+    def cost(wanted: Mapping[str, Layout]) -> float:
+        return cast(prepare(pipeline, tokenizer, max_model_len, wanted)).computed
+
+    candidates = prepare_all(pipeline, tokenizer, max_model_len)
+    if layouts is not None:
+        choice = Choice(layouts, "the output has them already")
+    else:
+        quality = {layout: scores for layout, scores in record.quality.items() if layout in candidates}
+        choice = choose(pipeline, cost, quality)
+    taken = prepare(pipeline, tokenizer, max_model_len, choice.layouts)
+    known = record.observed(taken.layouts)
+    return Outlook(
+        Choice(taken.layouts, choice.reason),
+        cast(taken),
+        {layout: cast(chained) for layout, chained in candidates.items()},
+        seen,
+        known is not None,
+    )

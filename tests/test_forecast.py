@@ -1,0 +1,168 @@
+"""Looking ahead: what is forecast is what happens, and what was not observed is not forecast."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.cluster.engine_config import GPU_BLOCK
+from headrace.cluster.fake_engine import BytesTokenizer, FakeEngine
+from headrace.cluster.measure import SampleRows, measure_on, observation
+from headrace.cluster.run import Checked, check
+from headrace.operators.base import LAYOUTS, Layout
+from headrace.pipelines.chain import Chain, RowResult, prepare
+from headrace.pipelines.corpus import ChunkReader
+from headrace.pipelines.forecast import Observation, Rates, Record, forecast
+from headrace.pipelines.layouts import with_default
+from headrace.pipelines.outlook import Outlook, look_ahead
+from headrace.pipelines.rows import as_rows
+from headrace.pipelines.spec import Pipeline
+from headrace.pipelines.survey import PLACES, ROWS_AT_A_PLACE, places, survey
+
+Make = Callable[..., Pipeline]
+Write = Callable[..., Path]
+
+WORDS = "the mill by the river turns its wheel of stone and grinds the grain to flour".split()  # noqa: SIM905
+
+
+def texts(rows: int, longest: int = 200) -> list[str]:
+    dice = random.Random(7)
+    return [" ".join(dice.choices(WORDS, k=dice.randrange(5, longest))) for _ in range(rows)]
+
+
+def rows_of(checked: Checked) -> list[dict[str, Any]]:
+    reader = ChunkReader(checked.columns)
+    return [row for shard in checked.corpus.shards for row in as_rows(reader.read(shard, 0, shard.rows, ["text"]))]
+
+
+def through(pipeline: Pipeline, checked: Checked, layout: Layout) -> tuple[list[RowResult], Chain, Observation]:
+    layouts = dict.fromkeys(with_default(pipeline, {}), layout)
+
+    async def go() -> tuple[list[RowResult], Chain]:
+        chain = Chain(pipeline, FakeEngine({}), checked.columns, layouts)
+        await chain.start()
+        return list(await asyncio.gather(*(chain.run(i, row) for i, row in enumerate(rows_of(checked))))), chain
+
+    results, chain = asyncio.run(go())
+    return results, chain, observation(chain._chained.layouts, results, chain.usage, 10.0)
+
+
+def looked(pipeline: Pipeline, checked: Checked, record: Record | None = None) -> Outlook:
+    rows = checked.corpus.rows
+    seen = survey(pipeline, tuple(places(checked.corpus.shards, rows)), checked.columns, BytesTokenizer(), rows)
+    return look_ahead(pipeline, BytesTokenizer(), 32_768, GPU_BLOCK, seen, record or Record())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_prefill_is_forecast_within_three_hundredths(reviews: Make, corpus: Write, layout: Layout) -> None:
+    pipeline = reviews(steps=reviews().to_data()["steps"][:2])
+    checked = check(pipeline, str(corpus(texts(90)[:60], texts(90)[60:])))
+    _, _, happened = through(pipeline, checked, layout)
+    assert looked(pipeline, checked).layouts[layout].computed == pytest.approx(happened.computed, rel=0.03)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_conditions_and_earlier_answers_are_forecast_once_they_were_observed(
+    reviews: Make, corpus: Write, layout: Layout
+) -> None:
+    steps = [*reviews().to_data()["steps"], {"generate": {"name": "reply", "prompt": "Answer {{ facts.product }}"}}]
+    pipeline = reviews(steps=steps)
+    checked = check(pipeline, str(corpus(texts(60))))
+    _, _, happened = through(pipeline, checked, layout)
+    blind, knowing = looked(pipeline, checked), looked(pipeline, checked, Record(runs=(happened,)))
+    assert not blind.observed
+    assert blind.layouts[layout].seconds is None
+    assert blind.layouts[layout].output is None
+    assert knowing.layouts[layout].computed == pytest.approx(happened.computed, rel=0.03)
+    assert knowing.layouts[layout].output == pytest.approx(happened.output)
+    assert knowing.layouts[layout].seconds == pytest.approx(10.0)
+
+
+def test_the_order_of_a_chain_is_as_good_as_any(reviews: Make, corpus: Write) -> None:
+    pipeline = reviews()
+    checked = check(pipeline, str(corpus(texts(50))))
+    for layout in LAYOUTS:
+        results, chain, happened = through(pipeline, checked, layout)
+        assert chain.blocks.least / happened.computed > 0.98
+        assert sum(result.usage.documents for result in results) == sum(len(t.encode()) for t in texts(50))
+
+
+def test_a_sample_stands_for_a_larger_input(reviews: Make, corpus: Write) -> None:
+    pipeline = reviews()
+    checked = check(pipeline, str(corpus(texts(6 * ROWS_AT_A_PLACE, 30))))
+    shards, rows = checked.corpus.shards, checked.corpus.rows
+    some = tuple((shard, first, last) for shard, first, last in places(shards, rows))[:2]
+    seen = survey(pipeline, some, checked.columns, BytesTokenizer(), rows)
+    chained = prepare(pipeline, BytesTokenizer(), 32_768)
+    whole = looked(pipeline, checked)
+    assert seen.seen < rows
+    assert forecast(chained, GPU_BLOCK, seen).computed == pytest.approx(whole.taken.computed, rel=0.05)
+
+
+def test_places_cover_a_small_input_once_and_a_large_one_evenly(reviews: Make, corpus: Write) -> None:
+    checked = check(reviews(), str(corpus(texts(300), texts(10), [], texts(300))))
+    small = list(places(checked.corpus.shards, checked.corpus.rows))
+    assert sum(last - first for _, first, last in small) == 610
+    assert sum(last - first for _, first, last in places(checked.corpus.shards, 305)) == 305
+    assert len(list(places(checked.corpus.shards, 610))) <= PLACES + 3
+
+
+def test_rows_without_a_document_cost_nothing_in_the_forecast(reviews: Make, corpus: Write) -> None:
+    pipeline = reviews(steps=reviews().to_data()["steps"][:1])
+    with_gaps = check(pipeline, str(corpus([t for text in texts(40) for t in (text, None, " ")], folder="gaps")))
+    without = check(pipeline, str(corpus(texts(40), folder="whole")))
+    assert looked(pipeline, with_gaps).taken.computed == pytest.approx(looked(pipeline, without).taken.computed)
+
+
+# -- rates ---------------------------------------------------------------------------------------------------
+
+
+def observed(computed: int, output: int, seconds: float) -> Observation:
+    return Observation({}, 10, 10, seconds, computed, computed, output, {})
+
+
+def test_rates_are_those_that_explain_what_was_observed() -> None:
+    points = [observed(p, o, 0.002 * p + 0.01 * o) for p, o in ((1000, 50), (400, 55), (300, 52))]
+    rates = Rates.fit(points)
+    assert rates is not None
+    assert (rates.prefill, rates.decode) == (pytest.approx(0.002), pytest.approx(0.01))
+
+
+def test_rates_take_two_observations_and_are_never_below_zero() -> None:
+    assert Rates.fit([observed(100, 10, 1.0)]) is None
+    for points in ([observed(100, 50, 1.0), observed(200, 50, 0.9)], [observed(100, 1, 1.0), observed(200, 90, 2.0)]):
+        rates = Rates.fit(points)
+        assert rates is not None
+        assert rates.prefill >= 0
+        assert rates.decode >= 0
+
+
+# -- a measurement -------------------------------------------------------------------------------------------
+
+
+def test_a_measurement_compares_every_layout_with_the_reference_or_with_gold(reviews: Make, corpus: Write) -> None:
+    pipeline = reviews()
+    checked = check(pipeline, str(corpus(texts(20))))
+    rows = rows_of(checked)
+    gold = ["positive" if i % 2 else "negative" for i in range(20)]
+    record = asyncio.run(measure_on(FakeEngine({}), pipeline, checked.columns, SampleRows(rows, {"opinion": gold})))
+    assert set(record.measured) == set(record.quality) == set(LAYOUTS)
+    assert record.quality["instruction_first"]["facts"] == 1.0
+    assert record.quality["instruction_first"]["summary"] == 1.0
+    assert 0 < record.quality["instruction_first"]["opinion"] < 1, "that one is held against gold"
+    assert record.gold == ("opinion",)
+    assert record.engine is not None
+    assert record.rates is not None
+
+
+def test_an_outlook_is_plain_data(reviews: Make, corpus: Write) -> None:
+    pipeline = reviews()
+    outlook = looked(pipeline, check(pipeline, str(corpus(texts(5)))))
+    import json
+
+    assert Outlook.from_data(json.loads(json.dumps(outlook.to_data()))).taken == outlook.taken
