@@ -15,13 +15,14 @@ ARGS := --limit 40 --set max_error_rate=0.1
 # make test TESTS="tests/test_models.py -k folder"
 TESTS :=
 
-.PHONY: help setup demo test check clean distclean
+.PHONY: help setup demo test check bench clean distclean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       run the example over real reviews and print its answers"
 	@echo "make test       run all tests"
 	@echo "make check      ruff, mypy, import direction"
+	@echo "make bench      measure against Ray Data LLM, bare vLLM and Transformers, about an hour (ARGS=--quick: minutes)"
 	@echo "make setup      only set up $(VENV)"
 	@echo "make clean      remove what was built (distclean: $(VENV) as well)"
 
@@ -46,6 +47,12 @@ check: $(STAMP)
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(PY) -m pytest -q tests/test_imports.py
+
+# The knob ARGS has a default for the demo; the benchmark takes it only from the command line.
+bench: $(STAMP)
+	@$(PY) examples/corpus.py $(DEMO)
+	@$(VENV)/bin/headrace model default >/dev/null
+	$(PY) -m headrace.cluster.bench $(if $(filter command line,$(origin ARGS)),$(ARGS))
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,69 @@
+"""How much is measured: the sizes of a full run (about an hour on two cores) and of a quick one (some minutes)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BENCHES = ("three-steps", "transformers", "six-steps", "overhead", "lengths", "steps", "quality", "window")
+"""What ``--only`` can name."""
+
+ONE_ENGINE = ("overhead", "lengths", "steps", "quality")
+"""Those that share one process with one engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Numbers of documents, rounds, and what is swept.
+
+    Attributes:
+        systems: measured side by side over three steps, in this order in every round.
+        documents: of three steps; ``few`` for what is slow by the document (Transformers row by row), ``batch`` for
+            Transformers in one batch, ``six_documents`` of :attr:`six_tokens` tokens for six steps.
+        window_documents: for each number of documents in flight; more than the largest that is fixed would show more.
+        pools: sizes of the KV cache, in tokens.
+        layout: of headrace's prompts where it runs beside others; None is its own choice, and the only one of a version
+            that has no layouts.
+        windows: documents in flight; None is headrace's own choice.
+    """
+
+    rounds: int = 3
+    layout: str | None = None
+    tokens: int = 500
+    documents: int = 16
+    systems: tuple[str, ...] = ("headrace", "ray-piped", "ray-sequential")
+    few: int = 2
+    batch: int = 8
+    six_tokens: int = 1000
+    six_documents: int = 6
+    lengths: tuple[int, ...] = (250, 500, 1000, 2000)
+    length_documents: int = 4
+    step_counts: tuple[int, ...] = (1, 3, 6)
+    step_documents: int = 4
+    quality_reviews: int = 200
+    pools: tuple[int, ...] = (2048, 4096, 16384)
+    windows: tuple[int | None, ...] = (1, 4, 16, 64, None)
+    window_documents: int = 16
+    window_rounds: int = 1
+
+
+FULL = Settings()
+
+QUICK = Settings(
+    rounds=1,
+    documents=4,
+    systems=("headrace", "ray-sequential"),
+    few=1,
+    batch=4,
+    six_documents=2,
+    lengths=(500,),
+    length_documents=2,
+    step_counts=(1, 3),
+    step_documents=2,
+    quality_reviews=20,
+    pools=(4096,),
+    windows=(1, 4, None),
+    window_documents=4,
+)
+
+QUICK_BENCHES = ("three-steps", "transformers", "overhead", "quality")
+"""What a quick run does unless ``--only`` says otherwise: each further bench starts engines of its own."""

@@ -1,0 +1,39 @@
+"""Throughput over the number of documents in flight and the size of the KV cache; one engine for each size."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from headrace.cluster.bench.documents import read_documents
+from headrace.cluster.bench.environment import engine_settings
+from headrace.cluster.bench.one_engine import Bench, Trial, in_turns
+from headrace.cluster.bench.pipelines import CHAIN, has_layouts, pipeline
+from headrace.cluster.vllm_engine import BLOCK_SIZE, VllmEngine
+
+MAX_MODEL_LEN = 2048
+"""vLLM refuses a KV cache that one request of this length would not fit into."""
+
+
+def sweep(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Each of the job's ``windows`` (None: as many as headrace sees fit) with a cache of ``pool`` tokens."""
+    blocks = job["pool"] // BLOCK_SIZE + 1  # vLLM keeps one for itself
+    engine = VllmEngine(engine_settings(job, num_gpu_blocks_override=blocks, max_model_len=MAX_MODEL_LEN))
+    try:
+        documents = read_documents(Path(job["input"]))
+        return asyncio.run(_sweep(Bench(engine), documents, job["windows"], job["rounds"]))
+    finally:
+        engine.shutdown()
+
+
+async def _sweep(bench: Bench, documents: Sequence[str], windows: Sequence[int | None], rounds: int) -> dict[str, Any]:
+    chain = pipeline(3, CHAIN if has_layouts() else None)
+    await bench.chain(chain, documents[:1])
+
+    def trial(window: int | None) -> Trial:
+        return lambda: bench.chain(chain, documents, window)
+
+    points = await in_turns({str(window or "headrace"): trial(window) for window in windows}, rounds)
+    return {"kv_tokens": bench.engine.kv_tokens, "points": points}
