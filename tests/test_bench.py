@@ -19,7 +19,7 @@ from headrace.cluster.bench.child import SYSTEMS
 from headrace.cluster.bench.documents import make_documents, read_documents, write_documents
 from headrace.cluster.bench.marks import FOLDER, mark, marks
 from headrace.cluster.bench.measure import ChildFailed, in_child, no_descendants_left
-from headrace.cluster.bench.pipelines import STEPS, layouts, model_steps, pipeline
+from headrace.cluster.bench.pipelines import STEPS, model_steps, pipeline
 from headrace.cluster.bench.quality import area_under_curve
 from headrace.cluster.bench.ratios import Ratio, ratios
 from headrace.cluster.bench.report import print_report
@@ -90,7 +90,7 @@ def test_documents_come_back_as_they_were_written(tmp_path: Path) -> None:
 def test_each_chain_is_a_pipeline_and_its_labels_are_few_words() -> None:
     assert [len(model_steps(pipeline(count))) for count in (1, 3, 6)] == [1, 3, 6]
     assert len(STEPS) == 6
-    assert layouts()
+    assert pipeline(3, "hoisted").layout == "hoisted"
 
 
 def test_what_is_valid_is_what_headrace_would_take() -> None:

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from headrace.cluster.bench.chart import draw
-from headrace.cluster.bench.pipelines import CHAIN, has_layouts
+from headrace.cluster.bench.pipelines import CHAIN
 from headrace.cluster.bench.ratios import ratios
 from headrace.cluster.bench.report import print_report
 from headrace.cluster.bench.settings import BENCHES, FULL, QUICK, QUICK_BENCHES
@@ -50,7 +50,7 @@ def main(
             settings,
             rounds=rounds or settings.rounds,
             documents=documents or settings.documents,
-            layout=layout if has_layouts() else None,
+            layout=layout,
         )
         results = _measure(settings, only or (QUICK_BENCHES if quick else BENCHES), out, console)
     found = ratios(results)

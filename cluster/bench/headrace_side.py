@@ -24,7 +24,8 @@ from headrace.cluster.bench.pipelines import model_steps, pipeline
 from headrace.cluster.run import Listener, run
 from headrace.operators.base import ModelStep
 from headrace.operators.classify import Classify
-from headrace.operators.extract import Extract, compact
+from headrace.operators.extract import Extract
+from headrace.operators.schema_nodes import compact
 from headrace.pipelines.checkpoint import read_record
 
 WATCH_SECONDS = 0.5
@@ -32,9 +33,9 @@ WATCH_SECONDS = 0.5
 
 
 def full_run(job: Mapping[str, Any]) -> dict[str, Any]:
-    """``run()`` with headrace's own choice of layout, unless the job names one."""
+    """``run()`` in the layout that the job names; ``auto`` measures first, the first time on a machine."""
     rows = pq.read_metadata(Path(job["input"]) / "documents.parquet").num_rows
-    chain = pipeline(job["steps"], job.get("layout"), documents=rows)
+    chain = pipeline(job["steps"], job["layout"], documents=rows)
     phases = Phases()
     with Ready() as ready:
         result = run(chain, input=job["input"], output=job["output"], listener=phases)
@@ -51,7 +52,7 @@ def full_run(job: Mapping[str, Any]) -> dict[str, Any]:
         "documents": rows,
         "tokens": _tokens(output),
         "counts": asdict(result.counts),
-        "layout": job.get("layout"),
+        "layout": job["layout"],
         **_judged(model_steps(chain), output),
     }
 

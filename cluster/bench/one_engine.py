@@ -18,11 +18,11 @@ import pyarrow as pa
 
 from headrace.cluster.bench.documents import clear_reviews, read_documents, read_reviews
 from headrace.cluster.bench.environment import engine_settings
-from headrace.cluster.bench.pipelines import CHAIN, LAYOUTS, has_layouts, layouts, model_steps, pipeline
+from headrace.cluster.bench.pipelines import CHAIN, model_steps, pipeline
 from headrace.cluster.bench.quality import Quality, judge
 from headrace.cluster.bench.tokens import least_prefill
 from headrace.cluster.vllm_engine import VllmEngine, sampling_params
-from headrace.operators.base import Completion, Constraint, Sampling
+from headrace.operators.base import LAYOUTS, Completion, Constraint, Layout, Sampling
 from headrace.pipelines.chain import Chain
 from headrace.pipelines.spec import Pipeline
 
@@ -169,7 +169,7 @@ async def _compare(job: Mapping[str, Any], bench: Bench) -> dict[str, Any]:
     parts = job["parts"]
     result: dict[str, Any] = {"block_size": bench.engine.block_size, "kv_tokens": bench.engine.kv_tokens}
     # The first requests of an engine compile and allocate.
-    await bench.chain(pipeline(6, _default()), ["A good camera, and it works."] * 2)
+    await bench.chain(pipeline(6, CHAIN), ["A good camera, and it works."] * 2)
     if "overhead" in parts:
         result["overhead"] = await overhead(bench, read_documents(Path(job["input"])), job["rounds"])
     if "lengths" in parts:
@@ -184,16 +184,14 @@ async def _compare(job: Mapping[str, Any], bench: Bench) -> dict[str, Any]:
         }
     if "quality" in parts:
         reviews = clear_reviews(read_reviews(Path(job["reviews"])), job["quality_reviews"])
-        result["quality"] = {
-            layout or LAYOUTS[0]: asdict(await quality_of(bench.engine, layout, reviews)) for layout in layouts()
-        }
+        result["quality"] = {layout: asdict(await quality_of(bench.engine, layout, reviews)) for layout in LAYOUTS}
     return result
 
 
 async def overhead(bench: Bench, documents: Sequence[str], rounds: int) -> dict[str, Any]:
     """The chain, the bare loop with the chain's own prompts, and the bare loop with the instruction first."""
-    ours = pipeline(3, _default())
-    first = pipeline(3, "instruction_first" if has_layouts() else None)
+    ours = pipeline(3, CHAIN)
+    first = pipeline(3, "instruction_first")
     recorded: dict[str, list[Asked]] = {}
     for name, wanted in (("instruction first", first), ("chain", ours)):
         # Not measured: it shows the prompts, and what a first time takes is over.
@@ -211,17 +209,13 @@ async def overhead(bench: Bench, documents: Sequence[str], rounds: int) -> dict[
 async def by_layout(bench: Bench, steps: int, documents: Sequence[str], rounds: int) -> dict[str, Any]:
     """The chain in each layout."""
 
-    def trial(layout: str | None) -> Trial:
+    def trial(layout: Layout) -> Trial:
         return lambda: bench.chain(pipeline(steps, layout), documents)
 
-    return await in_turns({layout or LAYOUTS[0]: trial(layout) for layout in layouts()}, rounds)
+    return await in_turns({layout: trial(layout) for layout in LAYOUTS}, rounds)
 
 
-async def quality_of(engine: VllmEngine, layout: str | None, reviews: Sequence[tuple[str, str]]) -> Quality:
+async def quality_of(engine: VllmEngine, layout: Layout, reviews: Sequence[tuple[str, str]]) -> Quality:
     """How well the demo's pipeline tells opinions in ``layout``."""
     await engine.reset_prefix_cache()
     return await judge(engine, layout, reviews)
-
-
-def _default() -> str | None:
-    return CHAIN if has_layouts() else None

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace.operators.base import ModelStep
+from headrace.operators.base import Layout, ModelStep
 from headrace.pipelines.spec import Pipeline
 
-LAYOUTS = ("instruction_first", "document_first", "hoisted")
-
-CHAIN = "hoisted"
+CHAIN: Layout = "hoisted"
 """headrace's layout where nothing else is said: the one that computes least for several steps."""
 
 KV_GIB = 1
@@ -99,35 +97,23 @@ STEPS: tuple[dict[str, Any], ...] = (
 )
 
 
-def pipeline(steps: int, layout: str | None = None, *, documents: int = 1000, **resources: Any) -> Pipeline:
-    """The first ``steps`` steps over a column ``text``; ``layout`` None is headrace's own choice.
+def pipeline(steps: int, layout: str = "auto", *, documents: int = 1000) -> Pipeline:
+    """The first ``steps`` steps over a column ``text``.
 
     A quarter of the documents make a chunk, as in a run over a corpus, where several chunks are in flight.
     """
-    data: dict[str, Any] = {
-        "name": f"bench-{steps}",
-        "document": "{{ text }}",
-        "steps": [{kind: {**step, "retries": 0} for kind, step in entry.items()} for entry in STEPS[:steps]],
-        "keep": ["id"],
-        "checkpoint_rows": max(1, -(-documents // 4)),
-        "max_error_rate": 1.0,
-        "resources": {"memory": f"{KV_GIB}GiB", **resources},
-    }
-    if layout is not None:
-        if not has_layouts():
-            raise ValueError("this version of headrace has no layouts to choose from")
-        data["layout"] = layout
-    return Pipeline.model_validate(data)
-
-
-def has_layouts() -> bool:
-    """Whether a pipeline can name its layout."""
-    return "layout" in Pipeline.model_fields
-
-
-def layouts() -> tuple[str | None, ...]:
-    """The layouts that can be compared; None, the first of them, is all that a version without a choice has."""
-    return LAYOUTS if has_layouts() else (None,)
+    return Pipeline.model_validate(
+        {
+            "name": f"bench-{steps}",
+            "document": "{{ text }}",
+            "layout": layout,
+            "steps": [{kind: {**step, "retries": 0} for kind, step in entry.items()} for entry in STEPS[:steps]],
+            "keep": ["id"],
+            "checkpoint_rows": max(1, -(-documents // 4)),
+            "max_error_rate": 1.0,
+            "resources": {"memory": f"{KV_GIB}GiB"},
+        }
+    )
 
 
 def model_steps(chain: Pipeline) -> list[ModelStep]:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from headrace.cluster.vllm_engine import VllmEngine
-from headrace.operators.base import Choice, Completion, Constraint, Sampling
+from headrace.operators.base import Choice, Completion, Constraint, Layout, Sampling
 from headrace.pipelines.chain import Chain
 from headrace.pipelines.loading import load_pipeline
 
@@ -48,11 +48,9 @@ class OnlyChoices:
         return Completion("", "stop")
 
 
-async def judge(engine: VllmEngine, layout: str | None, reviews: Sequence[tuple[str, str]]) -> Quality:
+async def judge(engine: VllmEngine, layout: Layout, reviews: Sequence[tuple[str, str]]) -> Quality:
     """Ask the demo's pipeline, in ``layout``, for the opinion of each review, and compare with what is right."""
-    wanted = load_pipeline(DEMO)
-    if layout is not None:
-        wanted = wanted.model_copy(update={"layout": layout})
+    wanted = load_pipeline(DEMO).model_copy(update={"layout": layout})
     chain = Chain(wanted, OnlyChoices(engine), COLUMNS)
     await chain.start()
     results = await asyncio.gather(*(chain.run(i, {"review": text}) for i, (text, _) in enumerate(reviews)))

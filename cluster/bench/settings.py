@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from headrace.cluster.bench.pipelines import CHAIN
+
 BENCHES = ("three-steps", "transformers", "six-steps", "overhead", "lengths", "steps", "quality", "window")
 """What ``--only`` can name."""
 
@@ -21,13 +23,12 @@ class Settings:
             Transformers in one batch, ``six_documents`` of :attr:`six_tokens` tokens for six steps.
         window_documents: for each number of documents in flight; more than the largest that is fixed would show more.
         pools: sizes of the KV cache, in tokens.
-        layout: of headrace's prompts where it runs beside others; None is its own choice, and the only one of a version
-            that has no layouts.
+        layout: of headrace's prompts where it runs beside others.
         windows: documents in flight; None is headrace's own choice.
     """
 
     rounds: int = 3
-    layout: str | None = None
+    layout: str = CHAIN
     tokens: int = 500
     documents: int = 16
     systems: tuple[str, ...] = ("headrace", "ray-piped", "ray-sequential")

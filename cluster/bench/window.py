@@ -10,8 +10,9 @@ from typing import Any
 from headrace.cluster.bench.documents import read_documents
 from headrace.cluster.bench.environment import engine_settings
 from headrace.cluster.bench.one_engine import Bench, Trial, in_turns
-from headrace.cluster.bench.pipelines import CHAIN, has_layouts, pipeline
-from headrace.cluster.vllm_engine import BLOCK_SIZE, VllmEngine
+from headrace.cluster.bench.pipelines import CHAIN, pipeline
+from headrace.cluster.engine_config import CPU_BLOCK
+from headrace.cluster.vllm_engine import VllmEngine
 
 MAX_MODEL_LEN = 2048
 """vLLM refuses a KV cache that one request of this length would not fit into."""
@@ -19,7 +20,7 @@ MAX_MODEL_LEN = 2048
 
 def sweep(job: Mapping[str, Any]) -> dict[str, Any]:
     """Each of the job's ``windows`` (None: as many as headrace sees fit) with a cache of ``pool`` tokens."""
-    blocks = job["pool"] // BLOCK_SIZE + 1  # vLLM keeps one for itself
+    blocks = job["pool"] // CPU_BLOCK + 1  # vLLM keeps one for itself
     engine = VllmEngine(engine_settings(job, num_gpu_blocks_override=blocks, max_model_len=MAX_MODEL_LEN))
     try:
         documents = read_documents(Path(job["input"]))
@@ -29,7 +30,7 @@ def sweep(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def _sweep(bench: Bench, documents: Sequence[str], windows: Sequence[int | None], rounds: int) -> dict[str, Any]:
-    chain = pipeline(3, CHAIN if has_layouts() else None)
+    chain = pipeline(3, CHAIN)
     await bench.chain(chain, documents[:1])
 
     def trial(window: int | None) -> Trial:
