@@ -35,7 +35,7 @@ class Settings:
     few: int = 2
     batch: int = 8
     six_tokens: int = 1000
-    six_documents: int = 6
+    six_documents: int = 4
     lengths: tuple[int, ...] = (250, 500, 1000, 2000)
     length_documents: int = 4
     step_counts: tuple[int, ...] = (1, 3, 6)
