@@ -164,6 +164,7 @@ class Execution:
                     output=self._store.uri,
                     commit=infos[i],
                     layouts=plan.layouts,
+                    priors=plan.priors,
                     columns=checked.columns,
                     keep=checked.keep if infos[i] is infos[-1] else (),
                     steps=stage.steps,

@@ -158,7 +158,7 @@ def _measure(checked: Checked, config: EngineConfig, record: Record, rows: int) 
         found = asyncio.run(measure_on(engine, checked.pipeline, checked.columns, sample))
     finally:
         engine.shutdown()
-    found = Record(found.engine, found.measured, record.runs, found.quality, found.gold, found.sample)
+    found = Record(found.engine, found.measured, record.runs, found.quality, found.priors, found.gold, found.sample)
     if checked.pipeline.model_spec.id != FAKE:
         write_record(checked, found)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,13 +17,14 @@ from headrace.cluster.engines import start_engine
 from headrace.cluster.run import Checked
 from headrace.cluster.sample import spread
 from headrace.operators import Classify
-from headrace.operators.base import Layout, ModelStep
+from headrace.operators.base import Choice, Completion, Constraint, Layout, ModelStep, Sampling
+from headrace.operators.calibration import cross_fitted, fit_prior
 from headrace.pipelines.chain import Chain, RowResult, prepare_all
 from headrace.pipelines.corpus import ChunkReader
 from headrace.pipelines.engine import Engine
 from headrace.pipelines.forecast import EngineFacts, Observation, Record
 from headrace.pipelines.graph import Graph
-from headrace.pipelines.layouts import REFERENCE, with_default
+from headrace.pipelines.layouts import REFERENCE, opened, with_default
 from headrace.pipelines.outlook import Outlook, look_ahead
 from headrace.pipelines.quality import score
 from headrace.pipelines.rows import as_rows, sound
@@ -80,30 +82,84 @@ def measure_and_look(
 
 
 async def measure_on(engine: Engine, pipeline: Pipeline, columns: pa.Schema, sample: SampleRows) -> Record:
-    """Measure every layout that the pipeline leaves open and that fits; the one it fixes, where it fixes all."""
+    """Measure every layout that the pipeline leaves open and that fits; where it fixes all, those and the reference."""
     chains = prepare_all(pipeline, engine.tokenizer, engine.max_model_len)
     wanted: dict[Layout, Mapping[str, Layout]] = {layout: chained.layouts for layout, chained in chains.items()}
     if not wanted:
         fixed = with_default(pipeline, {})
-        wanted = {next(iter(fixed.values()), REFERENCE): fixed}
+        other = next((layout for layout in fixed.values() if layout != REFERENCE), REFERENCE)
+        wanted = {REFERENCE: dict.fromkeys(fixed, REFERENCE), other: fixed}
+    pipeline = opened(pipeline)
     results: dict[Layout, list[RowResult]] = {}
     observations: dict[Layout, Observation] = {}
     await _through(Chain(pipeline, engine, columns), sample.values[:WARM_UP_ROWS])
+    quality: dict[Layout, dict[str, float]] = {layout: {} for layout in wanted}
+    priors: dict[Layout, dict[str, Mapping[str, float]]] = {layout: {} for layout in wanted}
     for layout, layouts in wanted.items():
-        chain = Chain(pipeline, engine, columns, layouts)
+        if REFERENCE in results:
+            trial = Chain(pipeline, OnlyChoices(engine), columns, layouts, keep_raw=True)
+            fits = _fit(trial, await _through(trial, sample.values), results[REFERENCE], sample.gold)
+            for name, (prior, right) in fits.items():
+                priors[layout][name], quality[layout][name] = prior, right
+        chain = Chain(pipeline, engine, columns, layouts, priors[layout])
         await engine.reset_prefix_cache()
         began = time.monotonic()
         results[layout] = await _through(chain, sample.values)
         observations[layout] = observation(layouts, results[layout], chain.usage, time.monotonic() - began)
     steps = [step for step in pipeline.steps if isinstance(step, ModelStep)]
     reference = results.get(REFERENCE) or next(iter(results.values()))
-    quality: dict[Layout, dict[str, float]] = {layout: {} for layout in results}
     for layout, ours in results.items():
         for step in steps:
             value = score(step, ours, reference, sample.gold.get(step.name))
             if value is not None:
-                quality[layout][step.name] = value
-    return Record(EngineFacts.of(engine), observations, (), quality, tuple(sample.gold), len(sample.values))
+                # What a prior was fitted on says too much for it: that score is of the halves it was not fitted on.
+                quality[layout].setdefault(step.name, value)
+    return Record(EngineFacts.of(engine), observations, (), quality, priors, tuple(sample.gold), len(sample.values))
+
+
+def _fit(
+    chain: Chain, results: Sequence[RowResult], reference: Sequence[RowResult], gold: Mapping[str, Sequence[Any]]
+) -> dict[str, tuple[Mapping[str, float], float]]:
+    """For each classification its labels' prior, fitted to gold or to the reference, and its score with such priors."""
+    found: dict[str, tuple[Mapping[str, float], float]] = {}
+    for name in {name for result in results for name in result.scores}:
+        right = gold.get(name) or [result.answers.get(name) for result in reference]
+        both = [
+            (result.scores[name], chain.option_of(name, label))
+            for result, label in zip(results, right, strict=True)
+            if label is not None and name in result.scores
+        ]
+        scores, options = [scores for scores, _ in both], [option for _, option in both]
+        prior, given = fit_prior(scores, options), cross_fitted(scores, options)
+        if prior is not None and given is not None:
+            found[name] = prior, sum(map(operator.eq, given, options)) / len(options)
+    return found
+
+
+class OnlyChoices:
+    """An engine for the questions with labels alone; others get an answer that costs nothing and is none."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.tokenizer = engine.tokenizer
+        self.max_model_len = engine.max_model_len
+        self.kv_tokens = engine.kv_tokens
+        self.block_size = engine.block_size
+        self.max_num_seqs = engine.max_num_seqs
+
+    async def complete(self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling) -> Completion:
+        """A choice, or nothing."""
+        if isinstance(constraint, Choice):
+            return await self._engine.complete(prompt, constraint, sampling)
+        return Completion("", "stop")
+
+    async def reset_prefix_cache(self) -> None:
+        """See the engine."""
+        await self._engine.reset_prefix_cache()
+
+    def shutdown(self) -> None:
+        """See the engine."""
+        self._engine.shutdown()
 
 
 async def _through(chain: Chain, rows: Sequence[Mapping[str, Any]]) -> list[RowResult]:

@@ -26,12 +26,13 @@ from headrace.cluster.engine_config import FAKE
 from headrace.cluster.fake_engine import BytesTokenizer
 from headrace.cluster.locate import Located
 from headrace.cluster.tokenizer import HubTokenizer
-from headrace.operators.base import Json, Layout, ModelStep, Text
+from headrace.operators.base import Json, ModelStep, Text
 from headrace.pipelines.chain import prepare
 from headrace.pipelines.corpus import InputChanged
 from headrace.pipelines.engine import Tokenizer
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.forecast import Record
+from headrace.pipelines.layouts import Choice
 from headrace.pipelines.outlook import Outlook, look_ahead
 from headrace.pipelines.spec import OWN_MODEL, Pipeline, Source
 from headrace.pipelines.stages import Stage
@@ -71,12 +72,12 @@ class Ahead:
     columns: pa.Schema
     block_size: int
     record: Record
-    layouts: Mapping[str, Layout] | None
+    there: Choice | None
 
     def look(self, pipeline: Pipeline, tokenizer: Tokenizer, max_model_len: int) -> Outlook:
         """See :func:`headrace.pipelines.outlook.look_ahead`."""
         seen = survey(pipeline, self.places, self.columns, tokenizer, self.rows)
-        return look_ahead(pipeline, tokenizer, max_model_len, self.block_size, seen, self.record, layouts=self.layouts)
+        return look_ahead(pipeline, tokenizer, max_model_len, self.block_size, seen, self.record, there=self.there)
 
 
 def grammars(pipeline: Pipeline, steps: Collection[str] | None = None) -> list[Grammar]:
@@ -135,7 +136,7 @@ class Preflight:
         wanted = grammars(pipeline, steps)
         length = wanted_length(pipeline, name)
         if model == FAKE:
-            layouts = ahead.layouts if ahead else None
+            layouts = ahead.there.layouts if ahead and ahead.there else None
             prepare(pipeline, BytesTokenizer(), length or FAKE_LENGTH, layouts, steps=steps)
             outlook = ahead.look(pipeline, BytesTokenizer(), length or FAKE_LENGTH) if ahead else None
             return cls(model, wanted, None, seconds, outlook)
@@ -262,7 +263,8 @@ def _main(request: Mapping[str, Any]) -> None:
         tokenizer = _tokenizer(request)
         length = request["length"] or context_length(request["model"], request["revision"])
         ahead: Ahead | None = pickle.loads(base64.b64decode(request["ahead"])) if request["ahead"] else None
-        prepare(pipeline, tokenizer, length, ahead.layouts if ahead else None, steps=request["steps"])
+        there = ahead.there if ahead else None
+        prepare(pipeline, tokenizer, length, there.layouts if there else None, steps=request["steps"])
         if ahead:
             print(OUTLOOK + json.dumps(ahead.look(pipeline, tokenizer, length).to_data()), flush=True)
     except (UserError, InputChanged) as problem:

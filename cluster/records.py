@@ -17,7 +17,7 @@ from headrace.cluster.models import cache_folder
 from headrace.cluster.run import Checked
 from headrace.pipelines.forecast import EngineFacts, Observation, Record
 
-FORMAT = 1
+FORMAT = 2
 
 
 def read_record(checked: Checked) -> Record:
@@ -32,6 +32,7 @@ def read_record(checked: Checked) -> Record:
             measured={layout: Observation(**o) for layout, o in data["measured"].items()},
             runs=tuple(Observation(**o) for o in data["runs"]),
             quality=data["quality"],
+            priors=data["priors"],
             gold=tuple(data["gold"]),
             sample=data["sample"],
         )

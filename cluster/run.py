@@ -22,7 +22,7 @@ from headrace.pipelines.errors import UserError
 from headrace.pipelines.fingerprint import fingerprints
 from headrace.pipelines.forecast import EngineFacts, Observation, Record
 from headrace.pipelines.graph import Graph
-from headrace.pipelines.layouts import with_default
+from headrace.pipelines.layouts import Choice, Priors, opened, with_default
 from headrace.pipelines.outlook import Outlook, worth_measuring
 from headrace.pipelines.plan import Changes, Chunk, Plan, load_plan, next_plan, part_schema, save_plan
 from headrace.pipelines.publish import (
@@ -155,13 +155,11 @@ class Checked:
     @property
     def observation_key(self) -> str:
         """What is asked, whatever the layout: what was observed of it is kept under this."""
-        steps = tuple(step.model_copy(update={"layout": None}) for step in self.pipeline.steps)
-        open_ = self.pipeline.model_copy(update={"layout": "auto", "steps": steps})
-        return "-".join(fingerprints(open_, self._identities).values())
+        return "-".join(fingerprints(opened(self.pipeline), self._identities).values())
 
-    def fingerprints(self, layouts: Mapping[str, Layout] | None = None) -> dict[str, str]:
-        """Of each step, with these layouts where the pipeline leaves them open."""
-        return fingerprints(self.pipeline, self._identities, layouts=layouts)
+    def fingerprints(self, layouts: Mapping[str, Layout], priors: Priors) -> dict[str, str]:
+        """Of each step, with these layouts where the pipeline leaves them open, and priors that were fitted."""
+        return fingerprints(self.pipeline, self._identities, layouts=layouts, priors=priors)
 
     @property
     def _identities(self) -> dict[str, str]:
@@ -269,11 +267,8 @@ def run(
         previous = load_plan(store)
         rows = min(checked.corpus.rows, limit or checked.corpus.rows)
         # Layouts are chosen once for an output, with the first rows that there are.
-        work = (
-            Work.of(checked, store, previous, limit, previous.layouts if previous else {})
-            if previous or not rows
-            else None
-        )
+        there = Choice(previous.layouts, "the output has it", previous.priors) if previous else Choice({}, "")
+        work = Work.of(checked, store, previous, limit, there) if previous or not rows else None
         record = read_record(checked)
     result = RunResult("complete", store.uri, 0, Counts(), notes=list(checked.notes), stages=checked.stages_as_data())
     if work and is_complete(store, work.plan):
@@ -298,8 +293,7 @@ def run(
                     record, result.outlook = execution.measure(result.outlook.survey)
                 result.notes += keep_record(checked, record)
             if work is None:
-                layouts = result.outlook.choice.layouts if result.outlook else {}
-                work = Work.of(checked, store, None, limit, layouts)
+                work = Work.of(checked, store, None, limit, result.outlook.choice if result.outlook else there)
         plan = work.plan
         result.plan, result.changes = plan.number, work.changes
         save_plan(store, plan)
@@ -338,7 +332,7 @@ def looking_ahead(checked: Checked, record: Record, rows: int, work: Work | None
         columns=checked.columns,
         block_size=record.engine.block_size if record.engine else block_size(checked.pipeline),
         record=record,
-        layouts=work.plan.layouts if work else None,
+        there=Choice(work.plan.layouts, "the output has it", work.plan.priors) if work else None,
     )
 
 
@@ -352,19 +346,19 @@ class Work:
     todo: list[Chunk]
 
     @classmethod
-    def of(
-        cls, checked: Checked, store: Store, previous: Plan | None, limit: int | None, layouts: Mapping[str, Layout]
-    ) -> Work:
-        """Plan ``checked`` with these layouts, and see what is there already."""
+    def of(cls, checked: Checked, store: Store, previous: Plan | None, limit: int | None, choice: Choice) -> Work:
+        """Plan ``checked`` with the layouts chosen, and see what is there already."""
         pipeline = checked.pipeline
-        taken = with_default(pipeline, layouts)
+        taken = with_default(pipeline, choice.layouts)
+        priors = {step: prior for step, prior in choice.priors.items() if taken.get(step) == choice.layouts.get(step)}
         plan, changes = next_plan(
             previous,
             checked.corpus,
             checkpoint_rows=pipeline.checkpoint_rows,
             limit=limit,
-            fingerprints=checked.fingerprints(taken),
+            fingerprints=checked.fingerprints(taken, priors),
             layouts=taken,
+            priors=priors,
             schema=checked.schema,
             keep=checked.keep,
             pipeline=pipeline.to_data(),

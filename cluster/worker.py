@@ -34,6 +34,7 @@ from headrace.pipelines.engine import Engine, EngineDied
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.forecast import EngineFacts
 from headrace.pipelines.graph import Graph
+from headrace.pipelines.layouts import Priors
 from headrace.pipelines.plan import Chunk, CommitInfo
 from headrace.pipelines.rows import as_rows, chunk_table, count, earlier_results, sound
 from headrace.pipelines.spec import Pipeline
@@ -66,6 +67,7 @@ class Assignment:
     output: str
     commit: CommitInfo
     layouts: Mapping[str, Layout]
+    priors: Priors
     columns: pa.Schema
     keep: tuple[str, ...]
     steps: tuple[str, ...] | None = None
@@ -86,7 +88,12 @@ class Worker:
         started = time.monotonic()
         self._engine = start_or_explain(assignment.engine)
         self._chain = Chain(
-            self._pipeline, self._engine, assignment.columns, assignment.layouts, steps=assignment.steps
+            self._pipeline,
+            self._engine,
+            assignment.columns,
+            assignment.layouts,
+            assignment.priors,
+            steps=assignment.steps,
         )
         self._started: asyncio.Task[None] | None = None
         self._progress = Progress(

@@ -118,6 +118,10 @@ class Classify(ModelStep):
             pa.field(f"{self.name}_confidence", pa.list_(confidence) if self.many else confidence),
         ]
 
+    def option_of(self, label: str) -> str:
+        """What the model is asked to answer for ``label``: the label, or its code."""
+        return self._code_of[label]
+
     @property
     def _code_of(self) -> dict[str, str]:
         return dict(zip(self.labels, self._codes or self.labels, strict=True))

@@ -37,7 +37,7 @@ from headrace.pipelines.engine import Engine, RequestRefused, Tokenizer
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.expressions import Condition, ConditionFailed
 from headrace.pipelines.graph import Graph
-from headrace.pipelines.layouts import alternatives, with_default
+from headrace.pipelines.layouts import Priors, alternatives, with_default
 from headrace.pipelines.prompts import Composer, Prompt, with_distinct_options
 from headrace.pipelines.spec import Pipeline
 from headrace.pipelines.usage import Usage
@@ -76,6 +76,8 @@ class RowResult:
     usage: Usage = field(default_factory=Usage)
     raw: dict[str, list[str]] = field(default_factory=dict)
     document: str | None = None
+    scores: dict[str, Mapping[str, float]] = field(default_factory=dict)
+    """With ``keep_raw``, the log-probabilities of a step's options as the model gave them."""
 
     def repeated(self, row: int) -> RowResult:
         """The result of another row that is equal in all that the pipeline reads: it costs nothing more."""
@@ -185,6 +187,7 @@ class Chain:
     Args:
         columns: the types of the input's columns.
         layouts: of the steps, as :func:`prepare` takes them.
+        priors: of labels, where they were fitted; those of other steps are asked for.
         steps: the names of the steps that run here; None for all. Answers of others come with the row.
         keep_raw: keep every document and raw answer in the results (for looking at a few rows).
     """
@@ -195,6 +198,7 @@ class Chain:
         engine: Engine,
         columns: pa.Schema,
         layouts: Mapping[str, Layout] | None = None,
+        priors: Priors | None = None,
         *,
         steps: Collection[str] | None = None,
         keep_raw: bool = False,
@@ -211,6 +215,11 @@ class Chain:
             (name, key): expression.bind(pipeline.row_schema(columns, before=self._here[name]))
             for (name, key), expression in pipeline.expressions.items()
             if name in self._here
+        }
+        self._fitted = {
+            name: [Completion("", "stop", logprobs=prior)]
+            for name, prior in (priors or {}).items()
+            if name in self._prepared and not self._prepared[name].step.dynamic
         }
         self._encoder = Encoder(engine.tokenizer)
         self._priors: dict[tuple[str, str], asyncio.Task[list[Completion]]] = {}
@@ -231,6 +240,12 @@ class Chain:
         self._copies = self._chained.room(1, engine.block_size, 0) - self._besides
         heads = self._chained.cost(engine.block_size).heads
         self.window = Window(engine.kv_tokens - heads, 2 * engine.max_num_seqs)
+
+    def option_of(self, step: str, label: str) -> str:
+        """What the model answers for a label of a classification: the label, or a code."""
+        asking = self._prepared[step].step
+        assert isinstance(asking, Classify)
+        return asking.option_of(label)
 
     async def start(self) -> None:
         """Ask what has to be known before the first row: the labels' priors."""
@@ -388,6 +403,8 @@ class Chain:
                 priors = await self._prior(ready, context) if step.calibrated else []
             except RequestRefused as refusal:
                 return DeadLetter(step.name, f"the engine refused the request: {refusal}", "", attempt + 1)
+            if self._keep_raw and ready.step.calibrated and len(completions) == 1:
+                result.scores[step.name] = completions[0].logprobs
             if self._keep_raw:
                 result.raw.setdefault(step.name, []).extend(completion.text for completion in completions)
             result.usage.retries += attempt > 0
@@ -431,6 +448,8 @@ class Chain:
 
     async def _prior(self, ready: Prepared, context: str) -> list[Completion]:
         """Completions on content-free documents, their log-probabilities averaged; asked once for each context."""
+        if ready.step.name in self._fitted:
+            return self._fitted[ready.step.name]
         key = (ready.step.name, context)
         task = self._priors.get(key)
         if task is None:

@@ -22,7 +22,7 @@ from typing import Any
 
 from headrace.operators.base import Layout, ModelStep, Step
 from headrace.pipelines.graph import Graph
-from headrace.pipelines.layouts import with_default
+from headrace.pipelines.layouts import Priors, with_default
 from headrace.pipelines.prompts import header_text
 from headrace.pipelines.spec import Pipeline
 
@@ -79,7 +79,11 @@ EXCLUDED_ENGINE_ARGUMENTS: Mapping[str, str] = {
 
 
 def fingerprints(
-    pipeline: Pipeline, model_identity: str | Mapping[str, str], *, layouts: Mapping[str, Layout] | None = None
+    pipeline: Pipeline,
+    model_identity: str | Mapping[str, str],
+    *,
+    layouts: Mapping[str, Layout] | None = None,
+    priors: Priors | None = None,
 ) -> dict[str, str]:
     """The fingerprint of each step, 16 hexadecimal digits, by step name in the order of the pipeline.
 
@@ -89,6 +93,7 @@ def fingerprints(
         hash of a
             folder's files. Of a pipeline with several models, by their names (:meth:`Pipeline.model_of`).
         layouts: those that were chosen for steps whose layout the pipeline leaves open.
+        priors: those of labels that were fitted on a sample.
     """
     graph = Graph.of(pipeline)
     steps = {step.name: step for step in pipeline.steps}
@@ -102,6 +107,7 @@ def fingerprints(
                 "reads": {other: found[other] for other in sorted(graph.waits_for[name])},
                 **_asking(pipeline, steps[name], model_identity),
                 "layout": _layout(pipeline, steps[name], taken),
+                **({"prior": dict(priors[name])} if priors and name in priors else {}),
             }
         )
     return {step.name: found[step.name] for step in pipeline.steps}

@@ -15,6 +15,7 @@ from headrace.operators.base import Layout
 from headrace.pipelines.chain import Chained
 from headrace.pipelines.costs import Request, RowCost
 from headrace.pipelines.engine import Engine
+from headrace.pipelines.layouts import Priors
 from headrace.pipelines.survey import Survey
 
 
@@ -114,6 +115,7 @@ class Record:
         measured: a sample's rows in each layout.
         runs: finished runs, the latest last.
         quality: for each measured layout, each step's score (see :mod:`headrace.pipelines.quality`).
+        priors: for each measured layout the labels' priors that were fitted, by step and option.
         gold: the steps whose score is against right answers.
         sample: rows of the measured sample.
     """
@@ -122,6 +124,7 @@ class Record:
     measured: Mapping[Layout, Observation] = field(default_factory=dict)
     runs: tuple[Observation, ...] = ()
     quality: Mapping[Layout, Mapping[str, float]] = field(default_factory=dict)
+    priors: Mapping[Layout, Priors] = field(default_factory=dict)
     gold: tuple[str, ...] = ()
     sample: int = 0
 
@@ -135,6 +138,11 @@ class Record:
         runs = list(reversed(self.runs))
         same = [o for o in (*runs, *self.measured.values()) if o.layouts == layouts]
         return next(iter([*same, *runs, *self.measured.values()]), None)
+
+    def fitted(self, layouts: Mapping[str, Layout]) -> Priors:
+        """The priors that were fitted for steps in these layouts."""
+        known = {step: self.priors.get(layout, {}).get(step) for step, layout in layouts.items()}
+        return {step: prior for step, prior in known.items() if prior}
 
     def with_run(self, run: Observation, engine: EngineFacts | None) -> Record:
         """The record after one more run."""

@@ -8,7 +8,7 @@ the others are measured.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 
 from headrace.operators.base import LAYOUTS, Layout, ModelStep
@@ -32,6 +32,14 @@ def with_default(pipeline: Pipeline, chosen: Mapping[str, Layout]) -> dict[str, 
     return {name: fixed or chosen.get(name, REFERENCE) for name, fixed in fixed_layouts(pipeline).items()}
 
 
+def opened(pipeline: Pipeline) -> Pipeline:
+    """The same pipeline, with the layout of every step left open."""
+    steps = tuple(
+        step.model_copy(update={"layout": None} if isinstance(step, ModelStep) else {}) for step in pipeline.steps
+    )
+    return pipeline.model_copy(update={"layout": "auto", "steps": steps})
+
+
 def alternatives(pipeline: Pipeline) -> dict[Layout, dict[str, Layout]]:
     """For each layout, the chain that has it wherever the pipeline leaves the choice open."""
     fixed = fixed_layouts(pipeline)
@@ -40,12 +48,20 @@ def alternatives(pipeline: Pipeline) -> dict[Layout, dict[str, Layout]]:
     return {layout: {name: held or layout for name, held in fixed.items()} for layout in LAYOUTS}
 
 
+Priors = Mapping[str, Mapping[str, float]]
+"""For each step whose labels' priors were fitted, a log-probability of each option."""
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The layout of each step, and in one sentence why."""
+    """The layout of each step, and in one sentence why.
+
+    ``priors`` are those of labels that were fitted on a sample for these layouts, by step and option.
+    """
 
     layouts: Mapping[str, Layout]
     reason: str
+    priors: Priors = field(default_factory=dict)
 
 
 def choose(

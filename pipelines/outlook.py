@@ -76,13 +76,13 @@ def look_ahead(
     seen: Survey,
     record: Record,
     *,
-    layouts: Mapping[str, Layout] | None = None,
+    there: Choice | None = None,
     engines: int = 1,
 ) -> Outlook:
     """What a run over the surveyed rows would do.
 
     Args:
-        layouts: those of an output that is there already; without it they are chosen.
+        there: what an output that is there already was begun with; without it layouts are chosen.
 
     Raises:
         UserError: as :func:`~headrace.pipelines.chain.prepare`.
@@ -96,15 +96,16 @@ def look_ahead(
         return cast(prepare(pipeline, tokenizer, max_model_len, wanted)).computed
 
     candidates = prepare_all(pipeline, tokenizer, max_model_len)
-    if layouts is not None:
-        choice = Choice(layouts, "the output has them already")
+    if there is not None:
+        choice = there
     else:
         quality = {layout: scores for layout, scores in record.quality.items() if layout in candidates}
         choice = choose(pipeline, cost, quality)
+        choice = dataclasses.replace(choice, priors=record.fitted(choice.layouts))
     taken = prepare(pipeline, tokenizer, max_model_len, choice.layouts)
     known = record.observed(taken.layouts)
     return Outlook(
-        Choice(taken.layouts, choice.reason),
+        dataclasses.replace(choice, layouts=taken.layouts),
         cast(taken),
         {layout: cast(chained) for layout, chained in candidates.items()},
         seen,

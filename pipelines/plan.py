@@ -166,6 +166,7 @@ class Plan:
         limit: rows wanted in total, None for all.
         shards: by index: ``shards[i].index == i``.
         layouts: by name of each model step, the layout of its prompt.
+        priors: by step and option, those that were fitted on a sample.
     """
 
     number: int
@@ -180,6 +181,7 @@ class Plan:
     limit: int | None
     shards: tuple[PlannedShard, ...]
     layouts: Mapping[str, Layout] = field(default_factory=dict)
+    priors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -221,6 +223,7 @@ class Plan:
             "keep": list(self.keep),
             "fingerprints": dict(self.fingerprints),
             "layouts": dict(self.layouts),
+            "priors": dict(self.priors),
             "columns": columns,
             "schema": base64.b64encode(self.schema.serialize().to_pybytes()).decode(),
             "pipeline": dict(self.pipeline),
@@ -282,6 +285,7 @@ class Plan:
                 pipeline=read["pipeline"],
                 fingerprints=read["fingerprints"],
                 layouts=read["layouts"],
+                priors=read["priors"],
                 schema=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(read["schema"]))),
                 keep=tuple(read["keep"]),
                 checkpoint_rows=read["checkpoint_rows"],
@@ -358,6 +362,7 @@ def next_plan(
     keep: Sequence[str],
     pipeline: Mapping[str, Any],
     layouts: Mapping[str, Layout] | None = None,
+    priors: Mapping[str, Mapping[str, float]] | None = None,
 ) -> tuple[Plan, Changes]:
     """The plan for ``corpus``, given what is planned already.
 
@@ -426,6 +431,7 @@ def next_plan(
         pipeline=dict(pipeline),
         fingerprints=dict(fingerprints),
         layouts=dict(layouts or {}),
+        priors=dict(priors or {}),
         schema=schema if previous is None else previous.schema,
         keep=tuple(keep) if previous is None else previous.keep,
         checkpoint_rows=checkpoint_rows,

@@ -19,7 +19,7 @@ import pyarrow as pa
 from headrace.cluster.bench.documents import clear_reviews, read_documents, read_reviews
 from headrace.cluster.bench.environment import engine_settings
 from headrace.cluster.bench.pipelines import CHAIN, model_steps, pipeline
-from headrace.cluster.bench.quality import Quality, judge
+from headrace.cluster.bench.quality import judge
 from headrace.cluster.bench.tokens import least_prefill
 from headrace.cluster.vllm_engine import VllmEngine, sampling_params
 from headrace.operators.base import LAYOUTS, Completion, Constraint, Layout, Sampling
@@ -184,7 +184,7 @@ async def _compare(job: Mapping[str, Any], bench: Bench) -> dict[str, Any]:
         }
     if "quality" in parts:
         reviews = clear_reviews(read_reviews(Path(job["reviews"])), job["quality_reviews"])
-        result["quality"] = {layout: asdict(await quality_of(bench.engine, layout, reviews)) for layout in LAYOUTS}
+        result["quality"] = await quality_by_layout(bench.engine, reviews)
     return result
 
 
@@ -215,7 +215,13 @@ async def by_layout(bench: Bench, steps: int, documents: Sequence[str], rounds: 
     return await in_turns({layout: trial(layout) for layout in LAYOUTS}, rounds)
 
 
-async def quality_of(engine: VllmEngine, layout: Layout, reviews: Sequence[tuple[str, str]]) -> Quality:
-    """How well the demo's pipeline tells opinions in ``layout``."""
-    await engine.reset_prefix_cache()
-    return await judge(engine, layout, reviews)
+async def quality_by_layout(engine: VllmEngine, reviews: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """How well the demo's pipeline tells opinions in each layout."""
+    found: dict[str, Any] = {}
+    reference: list[str] | None = None
+    for layout in LAYOUTS:
+        await engine.reset_prefix_cache()
+        quality, answers = await judge(engine, layout, reviews, reference)
+        found[layout] = asdict(quality)
+        reference = reference or answers
+    return found

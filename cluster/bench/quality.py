@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
+from headrace.cluster.measure import OnlyChoices
 from headrace.cluster.vllm_engine import VllmEngine
-from headrace.operators.base import Choice, Completion, Constraint, Layout, Sampling
+from headrace.operators.base import Layout
+from headrace.operators.calibration import cross_fitted
 from headrace.pipelines.chain import Chain
 from headrace.pipelines.loading import load_pipeline
 
@@ -24,34 +25,26 @@ COLUMNS = pa.schema([("id", pa.int64()), ("review", pa.string()), ("rating", pa.
 class Quality:
     """``accuracy`` of the labels and ``auc`` of their confidences over ``reviews`` reviews with a clear rating.
 
-    ``majority`` is what always giving the commoner answer would get.
+    ``fitted`` is the accuracy with priors fitted to what the reference layout answers, each half of the reviews with
+    those of the other half. ``majority`` is what always giving the commoner answer would get.
     """
 
     reviews: int
     accuracy: float
+    fitted: float | None
     auc: float
     majority: float
 
 
-class OnlyChoices:
-    """The engine, for the questions with labels; others get an answer that costs nothing and is not looked at."""
+async def judge(
+    engine: VllmEngine, layout: Layout, reviews: Sequence[tuple[str, str]], reference: Sequence[str] | None
+) -> tuple[Quality, list[str]]:
+    """Ask the demo's pipeline, in ``layout``, for the opinion of each review, and compare with what is right.
 
-    def __init__(self, engine: VllmEngine) -> None:
-        self._engine = engine
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
-
-    async def complete(self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling) -> Completion:
-        if isinstance(constraint, Choice):
-            return await self._engine.complete(prompt, constraint, sampling)
-        return Completion("", "stop")
-
-
-async def judge(engine: VllmEngine, layout: Layout, reviews: Sequence[tuple[str, str]]) -> Quality:
-    """Ask the demo's pipeline, in ``layout``, for the opinion of each review, and compare with what is right."""
+    ``reference`` are the answers to fit priors to. The answers come back with the quality.
+    """
     wanted = load_pipeline(DEMO).model_copy(update={"layout": layout})
-    chain = Chain(wanted, OnlyChoices(engine), COLUMNS)
+    chain = Chain(wanted, OnlyChoices(engine), COLUMNS, keep_raw=True)
     await chain.start()
     results = await asyncio.gather(*(chain.run(i, {"review": text}) for i, (text, _) in enumerate(reviews)))
     scores, right = [], 0
@@ -59,13 +52,19 @@ async def judge(engine: VllmEngine, layout: Layout, reviews: Sequence[tuple[str,
         said, sure = result.answers.get(STEP), result.answers.get(f"{STEP}_confidence", 0.5)
         right += said == gold
         scores.append((sure if said == "positive" else 1 - sure, gold == "positive"))
+    answers = [str(result.answers.get(STEP)) for result in results]
+    fitted = None
+    if reference is not None and (given := cross_fitted([result.scores[STEP] for result in results], reference)):
+        fitted = sum(said == gold for said, (_, gold) in zip(given, reviews, strict=True)) / len(reviews)
     positive = sum(is_positive for _, is_positive in scores)
-    return Quality(
+    quality = Quality(
         reviews=len(reviews),
         accuracy=right / len(reviews),
+        fitted=fitted,
         auc=area_under_curve(scores),
         majority=max(positive, len(reviews) - positive) / len(reviews),
     )
+    return quality, answers
 
 
 def area_under_curve(scores: Sequence[tuple[float, bool]]) -> float:

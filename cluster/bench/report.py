@@ -115,12 +115,21 @@ def window_table(results: Mapping[str, Any]) -> Table:
 
 def quality_table(results: Mapping[str, Any]) -> Table:
     """How right the demo's opinions are in each layout."""
-    table = Table("layout", "reviews", "accuracy", "AUC", "always the commoner", title="Quality: opinions of reviews")
+    table = Table(
+        "layout",
+        "reviews",
+        "accuracy",
+        "priors fitted",
+        "AUC",
+        "always the commoner",
+        title="Quality: opinions of reviews",
+    )
     for layout, found in ((results.get("engine") or {}).get("quality") or {}).items():
         table.add_row(
             layout,
             str(found["reviews"]),
             f"{found['accuracy']:.3f}",
+            "" if found.get("fitted") is None else f"{found['fitted']:.3f}",
             f"{found['auc']:.3f}",
             f"{found['majority']:.3f}",
         )

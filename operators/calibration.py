@@ -1,0 +1,70 @@
+"""Priors of labels that are fitted to answers which are taken for right.
+
+A prompt that puts its instruction far from the document ranks documents as well as one that does not, but leans to one
+label, and what it says of a content-free text does not show by how much. Another layout's answers, or gold, on a
+sample show it: the prior is what has to be taken off each label's log-probability so that each label is chosen as
+often as it is there. Only offsets are fitted, so the ranking stays the model's own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean, pstdev
+
+ROUNDS = 200
+"""Of proportional fitting; it has long settled by then."""
+
+SHARPNESS = 0.25
+"""Softness of a choice while fitting, in standard deviations of the scores: nearly a choice, but with a slope."""
+
+LEAST = 8
+"""Answers below which nothing is fitted."""
+
+
+def fit_prior(scores: Sequence[Mapping[str, float]], right: Sequence[str]) -> dict[str, float] | None:
+    """The prior with which the options are chosen as often as they are right.
+
+    Args:
+        scores: log-probabilities of all options, for each document.
+        right: the option that is right for each.
+
+    Returns:
+        A log-probability for each option, up to a constant; None where there is too little to go by.
+    """
+    if len(scores) < LEAST or len(set(right)) < 2:
+        return None
+    options = list(scores[0])
+    rows = [[row[option] - fmean(row.values()) for option in options] for row in scores]
+    softness = SHARPNESS * fmean(pstdev(column) for column in zip(*rows, strict=True)) or 1.0
+    # An option that is never right in a sample is rare, and not impossible.
+    wanted = [(right.count(option) + 1 / len(options)) / (len(right) + 1) for option in options]
+    prior = [fmean(column) for column in zip(*rows, strict=True)]
+    for _ in range(ROUNDS):
+        chosen = [0.0] * len(options)
+        for row in rows:
+            for i, p in enumerate(_softmax([(s - b) / softness for s, b in zip(row, prior, strict=True)])):
+                chosen[i] += p / len(rows)
+        for i, share in enumerate(wanted):
+            prior[i] += softness * math.log(max(chosen[i], 1e-9) / share) / 2
+    return dict(zip(options, prior, strict=True))
+
+
+def chosen(scores: Mapping[str, float], prior: Mapping[str, float]) -> str:
+    """The option that is left highest when the prior is taken off."""
+    return max(scores, key=lambda option: scores[option] - prior.get(option, 0.0))
+
+
+def cross_fitted(scores: Sequence[Mapping[str, float]], right: Sequence[str]) -> list[str] | None:
+    """What would be chosen for each document with a prior fitted to the others: to every second one."""
+    halves = [fit_prior(scores[i::2], right[i::2]) for i in (0, 1)]
+    if halves[0] is None or halves[1] is None:
+        return None
+    return [chosen(row, halves[1 - i % 2] or {}) for i, row in enumerate(scores)]
+
+
+def _softmax(values: Sequence[float]) -> list[float]:
+    top = max(values)
+    weights = [math.exp(value - top) for value in values]
+    total = sum(weights)
+    return [weight / total for weight in weights]
