@@ -57,7 +57,10 @@ def test_the_example_runs_over_real_documents_with_a_real_model(tmp_path: Path) 
     right = [row["opinion"] == ("positive" if row["rating"] > 0 else "negative") for row in answers.to_dicts()]
     assert sum(right) >= len(right) - 1
     report = json.loads((output / "_headrace" / "report.json").read_text())
-    assert report["totals"]["cached"] > 0
+    assert report["figures"]["cached"] > 0
+    assert report["figures"]["order_efficiency"] > 0.9
+    assert report["layouts"] == dict.fromkeys(("opinion", "facts", "summary"), "instruction_first")
+    assert "forecast" in done.stdout
     assert report["counts"]["answered"] == answers.height
 
     again = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
