@@ -267,7 +267,7 @@ class Pipeline(_Plain):
     """What becomes of a document that does not fit the model."""
     max_error_rate: float = Field(default=0.01, ge=0.0, le=1.0)
     """Share of dead letters beyond which the run stops."""
-    layout: Literal["auto"] | Layout = "auto"
+    layout: Literal["auto", Layout] = "auto"
     """Where prompts keep their static and their changing parts: `instruction_first`, `document_first`, `hoisted`, or
     `auto`: the cheapest whose answers were measured to be good enough."""
     layout_tolerance: float = Field(default=0.02, ge=0.0, le=1.0)

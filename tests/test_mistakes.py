@@ -101,7 +101,10 @@ def test_the_pipeline_without_a_mistake_is_in_order() -> None:
     assert headrace("check", write(), "--input", "input").exit_code == 0
 
 
-KEYS = "(keys: name, model, models, document, steps, keep, checkpoint_rows, too_long, max_error_rate, resources)"
+KEYS = (
+    "(keys: name, model, models, document, steps, keep, checkpoint_rows, too_long, max_error_rate, layout, "
+    "layout_tolerance, resources)"
+)
 
 
 @pytest.mark.parametrize(
@@ -115,6 +118,11 @@ KEYS = "(keys: name, model, models, document, steps, keep, checkpoint_rows, too_
         ("classify", "clasify", 'r.yaml:5: steps[0]: unknown operator "clasify"; did you mean "classify"? (operators:'),
         ("keep: [id]", "keep: id", "r.yaml:10: keep: must be a list, not 'id'"),
         ("keep: [id]", "too_long: cut", 'r.yaml:10: too_long: must be "dead_letter" or "truncate", not \'cut\''),
+        (
+            "keep: [id]",
+            "layout: hoist",
+            'r.yaml:10: layout: must be "auto", "instruction_first", "document_first" or "hoisted", not \'hoist\'',
+        ),
         ("keep: [id]", "max_error_rate: 5", "r.yaml:10: max_error_rate: must be 1.0 or less, not 5"),
         ("keep: [id]", "checkpoint_rows: 0", "r.yaml:10: checkpoint_rows: must be 1 or more, not 0"),
         ("max_words: 40", "max_tokens: 0", "r.yaml:9: steps[2].summarize.max_tokens: must be 1 or more, not 0"),
