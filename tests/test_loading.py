@@ -167,10 +167,11 @@ class TestMistakes:
         text = REVIEWS.replace("schema:", "shema:").replace("max_words: 40", "max_words: many") + "keeep: [id]\n"
         assert refused(text).splitlines() == [
             'r.yaml:8: steps[1].extract: unknown key "shema"; did you mean "schema"? (keys: name, when,'
-            " instruction, examples, max_tokens, temperature, seed, retries, model, schema)",
+            " instruction, examples, max_tokens, temperature, seed, retries, layout, model, schema,"
+            " short_keys)",
             "r.yaml:9: steps[2].summarize.max_words: must be a whole number, not 'many'",
             'r.yaml:11: unknown key "keeep"; did you mean "keep"? (keys: name, model, models, document, steps, keep,'
-            " checkpoint_rows, too_long, max_error_rate, resources)",
+            " checkpoint_rows, too_long, max_error_rate, layout, layout_tolerance, resources)",
         ]
 
     def test_an_unknown_operator(self) -> None:
