@@ -481,7 +481,7 @@ _DESCRIPTIONS: Mapping[str, str] = {
     "temperature": "0 always takes the likeliest token; more is more random.",
     "seed": "Decides the random choices where `temperature` is above 0.",
     "retries": "How often a bad answer is asked again before the row is a dead letter.",
-    "layout": "Where this step's prompt keeps what is the same for all rows; the pipeline's `layout` decides otherwise.",
+    "layout": "Where this step's prompt keeps what is the same for all rows; by default as the pipeline's.",
     "gold": "An input column with right labels, by which layouts are measured; it decides nothing else.",
     "short_keys": "Decode letters for names and long enum values: fewer tokens, the same answer.",
     "labels": "Each label with a description, which may be empty; or a plain list of labels.",
