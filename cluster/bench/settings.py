@@ -30,12 +30,12 @@ class Settings:
     rounds: int = 3
     layout: str = CHAIN
     tokens: int = 500
-    documents: int = 16
+    documents: int = 24
     systems: tuple[str, ...] = ("headrace", "ray-piped", "ray-sequential")
     few: int = 2
     batch: int = 8
     six_tokens: int = 1000
-    six_documents: int = 4
+    six_documents: int = 8
     lengths: tuple[int, ...] = (250, 500, 1000, 2000)
     length_documents: int = 4
     step_counts: tuple[int, ...] = (1, 3, 6)
