@@ -69,6 +69,7 @@ def results() -> dict[str, Any]:
             "quality": {"hoisted": {"reviews": 9, "accuracy": 0.9, "auc": 0.95, "majority": 0.6}},
         },
         "window": {"4096": {"points": {"1": [point(4.0)], "headrace": [point(2.0)]}}, "8192": None},
+        "cpu": {"tokens": 503, "milliseconds": {"the whole chain": 1.25, "lay out prompts": 0.033}},
         "failures": [{"what": "ray-piped", "why": "because"}],
     }
 

@@ -19,6 +19,7 @@ SYSTEMS = {
     "transformers": "transformers_side:generate",
     "engine": "one_engine:compare",
     "window": "window:sweep",
+    "cpu": "cpu:profile",
 }
 """What can be measured, and the function that does it: job in, result out."""
 

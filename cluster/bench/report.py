@@ -18,7 +18,7 @@ def print_report(results: Mapping[str, Any], found: Sequence[Ratio], console: Co
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     console.print(f"{machine['cpu']}, {machine['cores']} cores; {machine['model']}, {machine['dtype']}; {versions}")
     tables = [ratio_table(found), system_table(results), *layout_tables(results), window_table(results)]
-    for table in (*tables, quality_table(results)):
+    for table in (*tables, quality_table(results), cpu_table(results)):
         if table.row_count:
             console.print(table)
     for failure in results["failures"]:
@@ -133,4 +133,15 @@ def quality_table(results: Mapping[str, Any]) -> Table:
             f"{found['auc']:.3f}",
             f"{found['majority']:.3f}",
         )
+    return table
+
+
+def cpu_table(results: Mapping[str, Any]) -> Table:
+    """Where the processor time of a row goes; the parts of the chain are indented."""
+    found = results.get("cpu") or {}
+    title = f"Processor time of a row of {found.get('tokens', 0)} tokens and three steps, engine aside"
+    table = Table("part", "ms", title=title)
+    for part, milliseconds in sorted(found.get("milliseconds", {}).items(), key=lambda item: -item[1]):
+        outside = part in ("the whole chain", "read the input", "commit")
+        table.add_row(part if outside else f"  {part}", f"{milliseconds:.3f}")
     return table

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from headrace.cluster.bench.pipelines import CHAIN
 
-BENCHES = ("three-steps", "transformers", "six-steps", "overhead", "lengths", "steps", "quality", "window")
+BENCHES = ("three-steps", "transformers", "six-steps", "overhead", "lengths", "steps", "quality", "window", "cpu")
 """What ``--only`` can name."""
 
 ONE_ENGINE = ("overhead", "lengths", "steps", "quality")
@@ -25,6 +25,7 @@ class Settings:
         pools: sizes of the KV cache, in tokens.
         layout: of headrace's prompts where it runs beside others.
         windows: documents in flight; None is headrace's own choice.
+        cpu_rows: rows whose processor time is taken apart.
     """
 
     rounds: int = 3
@@ -45,6 +46,7 @@ class Settings:
     windows: tuple[int | None, ...] = (1, 4, 16, 64, None)
     window_documents: int = 16
     window_rounds: int = 1
+    cpu_rows: int = 2000
 
 
 FULL = Settings()
@@ -64,7 +66,8 @@ QUICK = Settings(
     pools=(4096,),
     windows=(1, 4, None),
     window_documents=4,
+    cpu_rows=500,
 )
 
-QUICK_BENCHES = ("three-steps", "transformers", "overhead", "quality")
+QUICK_BENCHES = ("three-steps", "transformers", "overhead", "quality", "cpu")
 """What a quick run does unless ``--only`` says otherwise: each further bench starts engines of its own."""

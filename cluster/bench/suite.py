@@ -56,6 +56,8 @@ class Suite:
                 self._one_engine([name for name in wanted if name in ONE_ENGINE])
             if "window" in wanted:
                 self._window()
+            if "cpu" in wanted:
+                self._cpu()
         finally:
             self.results["seconds"] = round(time.monotonic() - began, 1)
             self._save()
@@ -126,6 +128,17 @@ class Suite:
             job = {"input": source, "windows": sizes.windows, "rounds": sizes.window_rounds, "pool": pool}
             found[str(pool)] = self._child("window", f"documents in flight, a KV cache of {pool} tokens", job)
             self._save()
+
+    def _cpu(self) -> None:
+        """Where the processor time of a row goes, without an engine."""
+        sizes = self._settings
+        job = {
+            "input": self._documents(sizes.tokens, sizes.documents),
+            "rows": sizes.cpu_rows,
+            "rounds": sizes.rounds,
+        }
+        self.results["cpu"] = self._child("cpu", "processor time of a row", job)
+        self._save()
 
     def _child(self, system: str, what: str, job: Mapping[str, Any]) -> dict[str, Any] | None:
         """Measure; a system that fails is noted, and the others go on."""
