@@ -217,9 +217,10 @@ def _mistakes_as_messages() -> Iterator[None]:
         _say("Interrupted. What is committed stays; the same command resumes.")
         raise typer.Exit(INTERRUPTED) from None
     except Exception as error:
+        from headrace.cluster.engines import EngineStartFailed
         from headrace.cluster.run import ChunksFailed
 
-        if not isinstance(error, ChunksFailed):
+        if not isinstance(error, (ChunksFailed, EngineStartFailed)):
             raise
         _say(f"Failed: {error}")
         raise typer.Exit(1) from error

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headrace.cluster.engine_config import FAKE, EngineConfig
@@ -37,3 +42,45 @@ def start_engine(config: EngineConfig) -> Engine:
     from headrace.cluster.vllm_engine import VllmEngine
 
     return VllmEngine(config)
+
+
+class EngineStartFailed(RuntimeError):
+    """The engine does not start on this machine, with this model and these arguments."""
+
+
+def start_or_explain(config: EngineConfig) -> Engine:
+    """Start the engine; where that fails, say what its processes have written, for the cause is there.
+
+    Raises:
+        EngineStartFailed: it does not start; the message has the lines that name errors, and where the others are.
+    """
+    try:
+        return start_engine(config)
+    except Exception as error:
+        log = Path("/proc/self/fd/2").resolve()
+        lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+        causes = [line for line in lines if re.search(r"(Error|Exception)\b.*:", line)]
+        said = "\n".join(dict.fromkeys(line[-500:] for line in causes[-5:]))
+        raise EngineStartFailed(f"{type(error).__name__}: {error}\n{said}\nThe whole log: {log}") from error
+
+
+def start_beside_a_user(config: EngineConfig) -> Engine:
+    """:func:`start_or_explain` for an engine below a command: what it writes goes into a log, not onto the terminal.
+
+    The log is kept where the engine does not start.
+    """
+    if config.model == FAKE:
+        return start_engine(config)
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    handle, log = tempfile.mkstemp(prefix="headrace-engine-", suffix=".log")
+    os.dup2(handle, 2)
+    os.close(handle)
+    try:
+        engine = start_or_explain(config)
+    finally:
+        sys.stderr.flush()
+        os.dup2(terminal, 2)
+        os.close(terminal)
+    os.unlink(log)
+    return engine

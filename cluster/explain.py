@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from headrace.cluster.engine_config import FAKE, EngineConfig
-from headrace.cluster.engines import engine_config, start_engine
+from headrace.cluster.engines import engine_config, start_beside_a_user
 from headrace.cluster.fake_engine import BytesTokenizer
 from headrace.cluster.measure import measure_on, sample_rows
 from headrace.cluster.preflight import FAKE_LENGTH, Ahead, Preflight, context_length, wanted_length
@@ -153,7 +153,7 @@ def _measure(checked: Checked, config: EngineConfig, record: Record, rows: int) 
     if not sample.values:
         raise UserError("The input has no rows to measure.")
     print(f"headrace: starting the engine to measure {len(sample.values)} rows", file=sys.stderr, flush=True)
-    engine = start_engine(config)
+    engine = start_beside_a_user(config)
     try:
         found = asyncio.run(measure_on(engine, checked.pipeline, checked.columns, sample))
     finally:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from headrace.cluster.engines import engine_config, start_engine
+from headrace.cluster.engines import engine_config, start_beside_a_user
 from headrace.cluster.preflight import Preflights
 from headrace.cluster.resources import Allotment, allot, cores, gpus_here
 from headrace.cluster.run import Checked, check
@@ -48,7 +48,7 @@ def sample_pipeline(pipeline: Pipeline, input: str, rows: int) -> list[Sampled]:
     for stage, config in zip(checked.stages, configs, strict=True):
         which = f" {stage.number} of {len(configs)}" if len(configs) > 1 else ""
         print(f"headrace: starting the engine{which} for {len(places)} rows", file=sys.stderr, flush=True)
-        engine = start_engine(config)
+        engine = start_beside_a_user(config)
         try:
             chain = Chain(pipeline, engine, checked.columns, steps=stage.steps, keep_raw=True)
             taken = asyncio.run(_run(chain, checked, zip(places, taken, strict=True)))

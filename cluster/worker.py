@@ -14,18 +14,16 @@ import asyncio
 import hashlib
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from headrace.cluster.engine_config import EngineConfig
-from headrace.cluster.engines import start_engine
+from headrace.cluster.engines import start_or_explain
 from headrace.operators.base import Layout
 from headrace.pipelines.chain import DOCUMENT, Chain, DeadLetter, RowResult
 from headrace.pipelines.checkpoint import chunk_record, commit_chunk
@@ -300,22 +298,6 @@ def _digest(*values: Mapping[str, Any]) -> bytes:
 def _unless_settled(result: RowResult, letter: DeadLetter) -> RowResult:
     """A row that can be asked no more is dead, unless an earlier stage has settled it."""
     return RowResult(result.row, "dead", result.answers, letter) if result.outcome == "answered" else result
-
-
-def start_or_explain(config: EngineConfig) -> Engine:
-    """Start the engine; where that fails, say what its processes have written, for the cause is there."""
-    try:
-        return start_engine(config)
-    except Exception as error:
-        log = Path("/proc/self/fd/2").resolve()
-        lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
-        causes = [line for line in lines if re.search(r"(Error|Exception)\b.*:", line)]
-        said = "\n".join(dict.fromkeys(line[-500:] for line in causes[-5:]))
-        raise EngineStartFailed(f"{type(error).__name__}: {error}\n{said}\nThe whole log: {log}") from error
-
-
-class EngineStartFailed(RuntimeError):
-    """The engine does not start on this machine, with this model and these arguments."""
 
 
 def leave(reason: str) -> None:

@@ -249,9 +249,8 @@ class Chain:
 
     async def start(self) -> None:
         """Ask what has to be known before the first row: the labels' priors."""
-        for ready in self._prepared.values():
-            if ready.step.calibrated and not ready.step.dynamic:
-                await self._prior(ready, "")
+        ready = [each for each in self._prepared.values() if each.step.calibrated and not each.step.dynamic]
+        await asyncio.gather(*(self._prior(each, "") for each in ready))
 
     async def run(self, row: int, values: Mapping[str, Any], earlier: Mapping[str, Any] | None = None) -> RowResult:
         """Take one row through the chain.

@@ -97,7 +97,7 @@ def _round(texts: Sequence[str], tokenizer: HubTokenizer) -> dict[str, float]:
         timed("render the document", lambda: [render_document(template, row) for row in rows])
         ids = timed("tokenize (in a thread)", lambda: tokenizer.encode_many(texts))
         laid = timed("lay out prompts", lambda: [prompt.around(each) for each in ids for _, prompt in prompts])
-        timed("count blocks", lambda: [blocks.add(tokens) for tokens in laid])
+        timed("count blocks", lambda: _count_blocks(blocks, laid))
         answers = [(step, [answer(prompt.constraint, 600)]) for step, prompt in prompts]
         timed("read and check answers", lambda: [step.read(said, said) for _ in texts for step, said in answers])
         results: list[RowResult] = timed("the whole chain", lambda: asyncio.run(_chain(wanted, tokenizer, rows)))
@@ -115,6 +115,11 @@ def _round(texts: Sequence[str], tokenizer: HubTokenizer) -> dict[str, float]:
 
         timed("commit", commit)
     return found
+
+
+def _count_blocks(blocks: BlockCounter, prompts: Sequence[Sequence[int]]) -> None:
+    for tokens in prompts:
+        blocks.add(tokens)
 
 
 async def _chain(wanted: Any, tokenizer: HubTokenizer, rows: Sequence[Mapping[str, Any]]) -> list[RowResult]:
