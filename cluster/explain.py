@@ -152,16 +152,20 @@ def _measure(checked: Checked, config: EngineConfig, record: Record, rows: int) 
     sample = sample_rows(checked, rows)
     if not sample.values:
         raise UserError("The input has no rows to measure.")
-    print(f"headrace: starting the engine to measure {len(sample.values)} rows", file=sys.stderr, flush=True)
+    _say(f"starting the engine to measure {len(sample.values)} rows")
     engine = start_beside_a_user(config)
     try:
-        found = asyncio.run(measure_on(engine, checked.pipeline, checked.columns, sample))
+        found = asyncio.run(measure_on(engine, checked.pipeline, checked.columns, sample, _say))
     finally:
         engine.shutdown()
     found = Record(found.engine, found.measured, record.runs, found.quality, found.priors, found.gold, found.sample)
     if checked.pipeline.model_spec.id != FAKE:
         write_record(checked, found)
     return found
+
+
+def _say(message: str) -> None:
+    print(f"headrace: {message}", file=sys.stderr, flush=True)
 
 
 def _steps(pipeline: Pipeline, chained: Chained, tokenizer: Tokenizer, record: Record) -> tuple[StepView, ...]:

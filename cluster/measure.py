@@ -6,7 +6,7 @@ import asyncio
 import operator
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,8 +81,17 @@ def measure_and_look(
         engine.shutdown()
 
 
-async def measure_on(engine: Engine, pipeline: Pipeline, columns: pa.Schema, sample: SampleRows) -> Record:
-    """Measure every layout that the pipeline leaves open and that fits; where it fixes all, those and the reference."""
+async def measure_on(
+    engine: Engine,
+    pipeline: Pipeline,
+    columns: pa.Schema,
+    sample: SampleRows,
+    say: Callable[[str], None] = lambda message: None,
+) -> Record:
+    """Measure every layout that the pipeline leaves open and that fits; where it fixes all, those and the reference.
+
+    ``say`` hears which one is next.
+    """
     chains = prepare_all(pipeline, engine.tokenizer, engine.max_model_len)
     wanted: dict[Layout, Mapping[str, Layout]] = {layout: chained.layouts for layout, chained in chains.items()}
     if not wanted:
@@ -95,7 +104,8 @@ async def measure_on(engine: Engine, pipeline: Pipeline, columns: pa.Schema, sam
     await _through(Chain(pipeline, engine, columns), sample.values[:WARM_UP_ROWS])
     quality: dict[Layout, dict[str, float]] = {layout: {} for layout in wanted}
     priors: dict[Layout, dict[str, Mapping[str, float]]] = {layout: {} for layout in wanted}
-    for layout, layouts in wanted.items():
+    for number, (layout, layouts) in enumerate(wanted.items(), 1):
+        say(f"measuring {layout} ({number} of {len(wanted)})")
         if REFERENCE in results:
             trial = Chain(pipeline, OnlyChoices(engine), columns, layouts, keep_raw=True)
             fits = _fit(trial, await _through(trial, sample.values), results[REFERENCE], sample.gold)
