@@ -13,7 +13,7 @@ from headrace.pipelines.errors import UserError
 from headrace.pipelines.globs import BELOW, escaped, is_pattern, matches, with_contents
 from headrace.pipelines.locations import ObjectUri, object_uri
 from headrace.pipelines.object_file import ObjectFile
-from headrace.pipelines.objects import Object, Objects, objects_at
+from headrace.pipelines.objects import Denied, Object, Objects, objects_at
 
 LISTING_THREADS = 16
 """Folders that are listed at once."""
@@ -41,10 +41,10 @@ def find_objects(given: ObjectUri) -> FoundObjects:
         UserError: nothing there, or nothing that may be read.
     """
     objects = objects_at(given)
-    denied: UserError | None = None
+    denied: Denied | None = None
     try:
         objects.reach(given.at(_literal(given.key)))
-    except UserError as error:
+    except Denied as error:
         denied = error  # an object may be read whose bucket may not be listed
     if given.key and (one := _object(objects, given.key, denied)) is not None:
         return FoundObjects(_parent(given), (one,))
@@ -107,12 +107,12 @@ def _parent(given: ObjectUri) -> ObjectUri:
     return given.at(given.key.rpartition("/")[0])
 
 
-def _object(objects: Objects, key: str, denied: UserError | None) -> Object | None:
+def _object(objects: Objects, key: str, denied: Denied | None) -> Object | None:
     try:
         return objects.head(key)
     except FileNotFoundError:
         return None
-    except UserError as error:
+    except Denied as error:
         raise denied or error from error
 
 

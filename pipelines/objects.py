@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
+from headrace.pipelines.errors import UserError
 from headrace.pipelines.locations import ObjectUri
 
 T = TypeVar("T")
@@ -34,6 +35,10 @@ LEAST_RATE = 256 << 10
 
 GRACE_S = 60.0
 """Seconds that any call may take."""
+
+
+class Denied(UserError):
+    """The credentials are good, and not for this."""
 
 
 class ObjectChanged(OSError):

@@ -21,6 +21,7 @@ from headrace.pipelines.locations import ObjectUri, without_userinfo
 from headrace.pipelines.objects import (
     FIRST_PATIENCE_S,
     PATIENCE_S,
+    Denied,
     Object,
     ObjectChanged,
     Page,
@@ -332,7 +333,7 @@ class S3Objects:
             return FileNotFoundError(f"there is no {self._named(key)}")
         if status in (401, 403):
             what = {"read": "read", "write": "write", "list": "list what is in", "delete": "delete"}[doing]
-            return UserError(
+            return Denied(
                 f"These credentials may not {what} {self._named(key)} at {_endpoint()} ({code or status}). Give them "
                 "the right, or use others."
             )
