@@ -76,9 +76,7 @@ def object_uri(uri: str) -> ObjectUri | None:
     if not bucket:
         raise UserError(f"{uri!r} names no bucket. Write {named.group(1)}://BUCKET/FOLDER.")
     if scheme in ("s3", "gs") and not re.fullmatch(r"[A-Za-z0-9._-]+", bucket):
-        raise UserError(
-            f"{uri!r}: {bucket!r} is no name of a bucket: those have letters, digits, '.', '-' and '_'."
-        )
+        raise UserError(f"{uri!r}: {bucket!r} is no name of a bucket: those have letters, digits, '.', '-' and '_'.")
     if "\0" in key:
         raise UserError(f"The URI {uri!r} has a NUL character in it, which no key may have.")
     return ObjectUri(scheme, bucket, key.removesuffix("/"))

@@ -21,6 +21,9 @@ from headrace.pipelines.storage import PROBE, Entry, Write
 UPLOAD_AGE_S = 86_400.0
 """Seconds after which an upload that was not completed counts as left behind: no part takes that long."""
 
+EXCLUSIVE = frozenset({"s3", "gs", "abfs"})
+"""Stores, with the libraries for them, that can refuse a put where there is an object, in one step."""
+
 TRIES = 4
 """How often a write or a read begins anew because the object or the upload under it was gone."""
 
@@ -42,6 +45,11 @@ class ObjectStore:
         """
         if {"", ".", ".."} & set(root.key.split("/")) and root.key:
             raise UserError(f"The output {str(root)!r} has '.', '..' or nothing for a folder, which readers trip over.")
+        if root.scheme not in EXCLUSIVE:
+            raise UserError(
+                f"{root.scheme}:// can be read, and not written to: it has no way to make a file only where there is "
+                "none, and commits stand on that. Use an output in s3://, gs://, abfs:// or a local folder."
+            )
         return cls(root, objects_at(root))
 
     @property

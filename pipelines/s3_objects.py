@@ -308,9 +308,7 @@ class S3Objects:
                 "they are for."
             )
         if code in EXPIRED:
-            return UserError(
-                f"The credentials for {where} have expired ({code}). Renew them, and run again."
-            )
+            return UserError(f"The credentials for {where} have expired ({code}). Renew them, and run again.")
         if code == "RequestTimeTooSkewed":
             return UserError(f"The clock of this machine is wrong, says {where} ({code}). Set it, and run again.")
         if code == "NoSuchBucket":

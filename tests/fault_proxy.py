@@ -24,7 +24,9 @@ Kind = Literal["slow_down", "reset", "cut", "lost", "slow", "overwritten"]
 ``cut``: half of the answer's body, then the connection ends. ``lost``: the server does it, and the answer never comes.
 ``slow``: the answer takes its time. ``overwritten``: "done" where the server says that there is an object already."""
 
-SLOW_DOWN = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+SLOW_DOWN = (
+    b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+)
 
 COMPLETED = b"<?xml version='1.0'?><CompleteMultipartUploadResult><ETag>x</ETag></CompleteMultipartUploadResult>"
 
@@ -142,11 +144,13 @@ class FaultProxy:
         if kind == "reset":
             return _reset(writer)
         kept = [each for each in lines[1:-2] if each.partition(":")[0].lower() not in ("connection", "expect")]
-        answer = await self._forward("\r\n".join([lines[0], *kept, "Connection: close", "", ""]).encode("latin-1"), body)
+        answer = await self._forward(
+            "\r\n".join([lines[0], *kept, "Connection: close", "", ""]).encode("latin-1"), body
+        )
         if kind == "lost":
             return _reset(writer)
         if kind == "overwritten" and answer.startswith(b"HTTP/1.1 412"):
-            answer = b"HTTP/1.1 200 OK\r\nETag: \"x\"\r\nContent-Length: %d\r\n\r\n%s" % (len(COMPLETED), COMPLETED)
+            answer = b'HTTP/1.1 200 OK\r\nETag: "x"\r\nContent-Length: %d\r\n\r\n%s' % (len(COMPLETED), COMPLETED)
         if kind == "slow":
             await asyncio.sleep(fault.delay if fault else 0.5)
         if kind == "cut":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ import pytest
 
 from headrace.pipelines.corpus import ChunkReader, InputChanged, find_shards, would_read
 from headrace.pipelines.errors import StorageUnavailable, UserError
+from headrace.pipelines.fsspec_objects import FsspecObjects
 from headrace.pipelines.locations import ObjectUri, joined, object_uri
 from headrace.pipelines.object_store import ObjectStore
 from headrace.pipelines.publish import check_output_folder
@@ -34,10 +37,13 @@ from tests.s3_server import KEY, SECRET, S3Server
 MIB = 1 << 20
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", "s3", "fsspec"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "local":
         return LocalStore(tmp_path / "out")
+    if request.param == "fsspec":  # what holds for all of fsspec, on the store that it has in memory
+        root = ObjectUri("memory", uuid.uuid4().hex, "out")
+        return ObjectStore(root, FsspecObjects("memory", root.bucket), 1 << 10)
     return open_store(request.getfixturevalue("prefix"))
 
 
@@ -330,7 +336,10 @@ def test_what_cannot_pass_is_said_at_once(
 
 
 def test_a_bucket_that_is_not_there_is_named(s3: S3Server) -> None:
-    for call in (lambda: find_shards("s3://no-such/x"), lambda: check_output_folder(open_store("s3://no-such/x"), "/in")):
+    for call in (
+        lambda: find_shards("s3://no-such/x"),
+        lambda: check_output_folder(open_store("s3://no-such/x"), "/in"),
+    ):
         with pytest.raises(UserError, match=r"There is no bucket 'no-such' at http://127"):
             call()
 
@@ -393,7 +402,9 @@ def test_dots_in_a_key_are_sent_as_they_are(through: Callable[..., Any], prefix:
         ("/d?/_hidden/*.parquet", ["d1/_hidden/h.parquet"]),
     ],
 )
-def test_inputs_are_found_as_in_a_folder(s3: S3Server, prefix: str, tmp_path: Path, glob: str, taken: list[str]) -> None:
+def test_inputs_are_found_as_in_a_folder(
+    s3: S3Server, prefix: str, tmp_path: Path, glob: str, taken: list[str]
+) -> None:
     for store in (LocalStore(tmp_path / "in"), open_store(prefix)):
         for path in ("a", "d1/b", "d1/deep/c", "d2/b", "d2/x", "d1/_hidden/h", "_headrace/x", ".h"):
             store.replace(f"{path}.parquet", parquet())
@@ -446,7 +457,9 @@ def test_an_object_that_changes_after_it_was_found_is_noticed(s3: S3Server, pref
         ChunkReader(corpus.schema).read(shard, 4, 8, ["id"])
 
 
-def test_a_storage_that_fails_is_no_unreadable_input(through: Callable[..., Any], prefix: str, monkeypatch: Any) -> None:
+def test_a_storage_that_fails_is_no_unreadable_input(
+    through: Callable[..., Any], prefix: str, monkeypatch: Any
+) -> None:
     fill(prefix, "x.parquet")
     corpus = find_shards(prefix)
     monkeypatch.setattr("headrace.pipelines.s3_objects.S3Objects.__init__.__defaults__", (1.0,))
@@ -499,6 +512,20 @@ def test_whether_an_output_would_be_input(s3: S3Server, given: str, output: str,
 
 
 # Names and secrets
+
+
+@pytest.mark.parametrize(("uri", "package"), [("gs://b/x", "gcsfs"), ("abfs://b/x", "adlfs")])
+def test_a_package_that_is_not_installed_is_named(uri: str, package: str) -> None:
+    if importlib.util.find_spec(package):
+        pytest.skip("it is installed")
+    for call in (open_store, find_shards):
+        with pytest.raises(UserError, match=rf"needs the package {package}, .* pip install {package}"):
+            call(uri)
+
+
+def test_a_store_without_exclusive_puts_takes_no_output() -> None:
+    with pytest.raises(UserError, match="hf:// can be read, and not written to"):
+        open_store("hf://datasets/me/data")
 
 
 @pytest.mark.parametrize(
