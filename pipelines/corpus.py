@@ -1,16 +1,15 @@
 """The input: which Parquet files there are, what columns they have, and their rows, a range at a time.
 
 Finding reads footers only. Reading streams: memory is that of the rows asked for, however large the row
-groups are, and consecutive ranges of one file are read in one pass. Only local files are supported for now.
+groups are, and consecutive ranges of one file are read in one pass. Files are local, or lie in an object store
+(``object_input``).
 """
 
 from __future__ import annotations
 
 import difflib
-import fnmatch
 import math
 import os
-import re
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -19,12 +18,15 @@ from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from threading import Lock
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headrace.pipelines.errors import UserError
-from headrace.pipelines.storage import local_path
+from headrace.pipelines.errors import StorageUnavailable, UserError
+from headrace.pipelines.globs import BELOW, escaped, is_pattern, matches, with_contents
+from headrace.pipelines.locations import joined, object_uri
+from headrace.pipelines.storage import local_path, shown
 
 FOOTER_THREADS = 16
 """Footers are small and far apart: reading them is waiting, on network file systems above all."""
@@ -35,11 +37,14 @@ BATCH_BYTES = 16 << 20
 BATCH_ROWS = 1024
 """Rows in a batch at most, for columns whose dictionary encoding hides how large they decode."""
 
+OBJECT_FOOTER_THREADS = 48
+"""The same in an object store, where each takes a call of some tens of milliseconds."""
+
 BUFFER_BYTES = 1 << 20
 """Read-ahead for each column: with it a column chunk is streamed, not loaded whole."""
 
-BELOW = ("**", "*.parquet")
-"""The pattern of a folder: Parquet files at any depth."""
+OBJECT_BUFFER_BYTES = 4 << 20
+"""The same in an object store, where it is a call of its own."""
 
 
 class InputChanged(Exception):
@@ -152,8 +157,7 @@ def find_shards(input_uri: str) -> Corpus:
     """Find the Parquet files of an input, and read their footers.
 
     Args:
-        input_uri: a file, a folder (searched at any depth for ``*.parquet``) or a glob (``*``, ``?``,
-        ``[...]``,
+        input_uri: a file, a folder (searched at any depth for ``*.parquet``) or a glob (``*``, ``?``, ``[...]``,
             and ``**`` for any number of folders). Names that begin with ``_`` or ``.`` are left out, as other
             readers do, unless the glob spells them out.
 
@@ -161,8 +165,8 @@ def find_shards(input_uri: str) -> Corpus:
         UserError: nothing there, no Parquet there, or a file that is not Parquet or cannot be read.
     """
     found = _find(input_uri)
-    with ThreadPoolExecutor(FOOTER_THREADS, thread_name_prefix="footers") as pool:
-        footers = list(pool.map(_read_footer, [found.base / path for path in found.paths], found.paths))
+    with ThreadPoolExecutor(found.threads, thread_name_prefix="footers") as pool:
+        footers = list(pool.map(_read_footer, found.files))
     shards = []
     variants: list[tuple[Variant, pa.lib.Schema, bytes | None]] = []
     for shard, parquet_schema, arrow_schema in footers:
@@ -171,7 +175,7 @@ def find_shards(input_uri: str) -> Corpus:
         if not known:
             schema = _plain_schema(parquet_schema, shard)
             variants.append((Variant(schema, shard.path), parquet_schema, arrow_schema))
-    return Corpus(found.base.as_uri(), tuple(shards), tuple(variant for variant, _, _ in variants))
+    return Corpus(found.base, tuple(shards), tuple(variant for variant, _, _ in variants))
 
 
 def fit(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -187,16 +191,28 @@ def fit(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return table.cast(schema)
 
 
-def would_read(input_uri: str, folder: Path) -> bool:
-    """Whether ``input_uri`` takes in Parquet files that are written into ``folder``, now or next time."""
-    base, pattern = _pattern(input_uri)
-    folder = Path(os.path.realpath(folder))
-    base = Path(os.path.realpath(base))
-    if not folder.is_relative_to(base):
+def would_read(input_uri: str, folder_uri: str) -> bool:
+    """Whether ``input_uri`` takes in Parquet files that are written into a folder, now or next time."""
+    given, output = object_uri(input_uri), object_uri(folder_uri)
+    if given is not None and output is not None:
+        from headrace.pipelines.object_input import pattern_of
+
+        there, pattern = pattern_of(given)
+        if there.at("") != output.at("") or not output.prefix.startswith(there.prefix):
+            return False
+        below = tuple(output.prefix[len(there.prefix) :].split("/")[:-1])
+    elif given is None and output is None:
+        base, pattern = _pattern(input_uri)
+        folder = Path(os.path.realpath(local_path(folder_uri)))
+        base = Path(os.path.realpath(base))
+        if not folder.is_relative_to(base):
+            return False
+        below = folder.relative_to(base).parts
+    else:
         return False
     if pattern == BELOW:
         return True
-    return _matches((*folder.relative_to(base).parts, "part.parquet"), pattern)
+    return matches((*below, "part.parquet"), pattern)
 
 
 class ChunkReader:
@@ -224,7 +240,9 @@ class ChunkReader:
         """
         if not 0 <= first <= last <= shard.rows:
             raise ValueError(f"rows {first} to {last} are not inside {shard.path!r}, which has {shard.rows}")
-        _check_unchanged(shard)
+        watched = object_uri(shard.uri) is None  # a read from an object store fails by itself when it has changed
+        if watched or first == last or not columns:
+            _check_unchanged(shard)
         schema = pa.schema([self._schema.field(name) for name in columns])
         if first == last:
             return schema.empty_table()
@@ -237,13 +255,16 @@ class ChunkReader:
             except BaseException:
                 cursor.close()
                 raise
+        except StorageUnavailable:  # which says nothing of the file
+            raise
         except (OSError, pa.ArrowException) as error:
             _check_unchanged(shard)
             raise InputUnreadable(
                 f"Rows {first} to {last - 1} of the input file {shard.path!r} ({shard.uri}) cannot be read: {error}"
             ) from error
         self._give(cursor)
-        _check_unchanged(shard)  # it may have been written to while it was read
+        if watched:
+            _check_unchanged(shard)  # it may have been written to while it was read
         return table
 
     def close(self) -> None:
@@ -282,9 +303,9 @@ class _Cursor:
         self.source = (shard.uri, shard.etag, columns)
         self._columns = columns
         # Checksums are verified where the file has them: a flipped bit is an error then, and not an odd text.
-        self._file = pq.ParquetFile(
-            local_path(shard.uri), buffer_size=BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
-        )
+        source = _source(shard.uri, shard.size, shard.etag)
+        buffer = BUFFER_BYTES if isinstance(source, Path) else OBJECT_BUFFER_BYTES
+        self._file = pq.ParquetFile(source, buffer_size=buffer, pre_buffer=False, page_checksum_verification=True)
         try:
             footer = self._file.metadata
             self.rows = footer.num_rows
@@ -336,15 +357,52 @@ class _Cursor:
 
 
 @dataclass(frozen=True, slots=True)
+class _File:
+    """An input file; with size and etag where finding it has told them."""
+
+    path: str
+    uri: str
+    size: int = 0
+    etag: str = ""
+
+    def source(self) -> Path | BinaryIO:
+        return _source(self.uri, self.size, self.etag)
+
+
+@dataclass(frozen=True, slots=True)
 class _Found:
-    base: Path
-    paths: list[str]
+    base: str
+    files: list[_File]
+    threads: int = FOOTER_THREADS
+
+
+def _source(uri: str, size: int, etag: str) -> Path | BinaryIO:
+    """What pyarrow reads a file from: a path, or an object that it reads by ranges."""
+    if object_uri(uri) is None:
+        return local_path(uri)
+    from headrace.pipelines.object_input import open_shard
+
+    return open_shard(uri, size, etag)
 
 
 def _find(input_uri: str) -> _Found:
+    if (there := object_uri(input_uri)) is not None:
+        from headrace.pipelines.object_input import find_objects
+
+        found = find_objects(there)
+        base = str(found.base)
+        files = [
+            _File(found.path(each), joined(base, found.path(each)), each.size, each.etag) for each in found.objects
+        ]
+        return _Found(base, files, OBJECT_FOOTER_THREADS)
+    folder, paths = _find_local(input_uri)
+    return _Found(folder.as_uri(), [_File(path, (folder / path).as_uri()) for path in paths])
+
+
+def _find_local(input_uri: str) -> tuple[Path, list[str]]:
     path = local_path(input_uri)
     if path.is_file():
-        return _Found(path.parent, [_utf8(path.name, path)])
+        return path.parent, [_utf8(path.name, path)]
     base, pattern = _pattern(input_uri)
     if not base.is_dir():
         parent = next(parent for parent in base.parents if parent.exists())
@@ -358,15 +416,15 @@ def _find(input_uri: str) -> _Found:
             f"The input {input_uri!r} has {wanted} (names that begin with '_' or '.' do not count). "
             f"The folder {str(base)!r} holds {_contents(base)}."
         )
-    return _Found(base, paths)
+    return base, paths
 
 
 def _pattern(input_uri: str) -> tuple[Path, tuple[str, ...]]:
     """An input as a base folder and a pattern for what is below it; a path that exists is never a glob."""
     path = local_path(input_uri)
     if path.is_file():
-        return path.parent, (re.sub(r"([*?\[])", r"[\1]", path.name),)
-    magic = next((at for at, part in enumerate(path.parts) if re.search(r"[*?\[]", part)), None)
+        return path.parent, (escaped(path.name),)
+    magic = next((at for at, part in enumerate(path.parts) if is_pattern(part)), None)
     if magic is None or path.is_dir():
         return path, BELOW
     pattern = path.parts[magic:]
@@ -375,7 +433,7 @@ def _pattern(input_uri: str) -> tuple[Path, tuple[str, ...]]:
 
 def _descend(base: Path, pattern: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """Files below ``base`` that match or lie in a folder that does. Follows links, never in a circle."""
-    inside = (*pattern, *BELOW) if pattern != BELOW else BELOW
+    inside = with_contents(pattern)
     folders: list[tuple[tuple[str, ...], frozenset[tuple[int, int]]]] = [((), frozenset())]
     while folders:
         here, above = folders.pop()
@@ -392,58 +450,54 @@ def _descend(base: Path, pattern: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
             for each in found:
                 parts = (*here, each.name)
                 if each.is_dir():
-                    if _matches(parts, inside, partial=True):
+                    if matches(parts, inside, partial=True):
                         folders.append((parts, above))
-                elif _matches(parts, pattern) or _matches(parts, inside):
+                elif matches(parts, pattern) or matches(parts, inside):
                     yield parts
 
 
-def _matches(parts: tuple[str, ...], pattern: tuple[str, ...], *, partial: bool = False) -> bool:
-    """Whether a path matches; ``partial``: whether something below it may."""
-    if not pattern:
-        return not parts
-    if pattern[0] == "**":
-        if _matches(parts, pattern[1:], partial=partial):
-            return True
-        return partial if not parts else parts[0][0] not in "_." and _matches(parts[1:], pattern, partial=partial)
-    if not parts:
-        return partial
-    if parts[0][0] in "_." and pattern[0][0] != parts[0][0]:
-        return False
-    return fnmatch.fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:], partial=partial)
-
-
-def _read_footer(file: Path, path: str) -> tuple[Shard, pa.lib.Schema, bytes | None]:
+def _read_footer(file: _File) -> tuple[Shard, pa.lib.Schema, bytes | None]:
     try:
-        status = file.stat()
-        footer = pq.read_metadata(file)
+        source = file.source()
+        size, etag = file.size, file.etag
+        if isinstance(source, Path):
+            status = source.stat()
+            size, etag = status.st_size, _etag(status)
+        footer = pq.read_metadata(source)
+    except StorageUnavailable:
+        raise
     except (OSError, pa.ArrowException) as error:
-        raise UserError(_what_is_wrong(file, path, error)) from error
+        raise UserError(_what_is_wrong(file, error)) from error
     groups = tuple(footer.row_group(group).num_rows for group in range(footer.num_row_groups))
-    shard = Shard(path, file.as_uri(), status.st_size, _etag(status), footer.num_rows, groups)
+    shard = Shard(file.path, file.uri, size, etag, footer.num_rows, groups)
     return shard, footer.schema, (footer.metadata or {}).get(b"ARROW:schema")
 
 
-def _what_is_wrong(file: Path, path: str, error: Exception) -> str:
+def _what_is_wrong(file: _File, error: Exception) -> str:
     advice = "Leave it out of the input (a glob such as 'folder/**/*.parquet' chooses files), or write it anew."
+    named = f"The input file {file.path!r} ({shown(file.uri)})"
     try:
-        with open(file, "rb") as opened:
+        source = file.source()
+        with open(source, "rb") if isinstance(source, Path) else source as opened:
             head = opened.read(4)
-            opened.seek(-min(4, file.stat().st_size), os.SEEK_END)
+            size = opened.seek(0, os.SEEK_END)
+            opened.seek(-min(4, size), os.SEEK_END)
             tail = opened.read(4)
     except FileNotFoundError:
-        return f"The input file {path!r} ({file}) was deleted, or is a link to nothing. {advice}"
+        return f"{named} was deleted, or is a link to nothing. {advice}"
+    except StorageUnavailable:
+        raise
     except OSError as refused:
-        return f"The input file {path!r} ({file}) cannot be read: {refused.strerror}. {advice}"
+        return f"{named} cannot be read: {refused.strerror or refused}. {advice}"
     if not head:
-        return f"The input file {path!r} ({file}) is empty: 0 bytes, not even a Parquet footer. {advice}"
+        return f"{named} is empty: 0 bytes, not even a Parquet footer. {advice}"
     if head == b"PARE":
-        return f"The input file {path!r} ({file}) is encrypted Parquet, which is not supported. {advice}"
+        return f"{named} is encrypted Parquet, which is not supported. {advice}"
     if head != b"PAR1":
-        return f"The input file {path!r} ({file}) is not a Parquet file: it begins with {head!r}. {advice}"
+        return f"{named} is not a Parquet file: it begins with {head!r}. {advice}"
     if tail != b"PAR1":
-        return f"The input file {path!r} ({file}) is cut off: it begins as Parquet and has no footer. {advice}"
-    return f"The input file {path!r} ({file}) has a damaged Parquet footer: {error}. {advice}"
+        return f"{named} is cut off: it begins as Parquet and has no footer. {advice}"
+    return f"{named} has a damaged Parquet footer: {error}. {advice}"
 
 
 def _plain_schema(parquet_schema: pa.lib.Schema, shard: Shard) -> pa.Schema:
@@ -467,18 +521,28 @@ def _etag(status: os.stat_result) -> str:
 
 def _check_unchanged(shard: Shard) -> None:
     try:
-        status = local_path(shard.uri).stat()
+        size, etag = _as_it_is(shard.uri)
     except FileNotFoundError as error:
         raise InputChanged(
             f"The input file {shard.path!r} ({shard.uri}) was deleted after it was planned. Run the same "
             "command again: what is done stays, and the new plan leaves the file out."
         ) from error
-    if _etag(status) != shard.etag or status.st_size != shard.size:
+    if (size, etag) != (shard.size, shard.etag):
         raise InputChanged(
             f"The input file {shard.path!r} ({shard.uri}) has changed since it was planned ({shard.size} "
-            f"bytes then, {status.st_size} now). Run the same command again when it no longer changes: its "
+            f"bytes then, {size} now). Run the same command again when it no longer changes: its "
             "rows are planned anew."
         )
+
+
+def _as_it_is(uri: str) -> tuple[int, str]:
+    """Size and etag of a file now."""
+    if object_uri(uri) is not None:
+        from headrace.pipelines.object_input import etag_of
+
+        return etag_of(uri)
+    status = local_path(uri).stat()
+    return status.st_size, _etag(status)
 
 
 def _batch_rows(group: pq.RowGroupMetaData, wanted: int) -> int:

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import pyarrow as pa
 
@@ -24,6 +23,7 @@ from headrace import __version__
 from headrace.operators.base import Layout
 from headrace.pipelines.corpus import Corpus, Shard
 from headrace.pipelines.errors import UserError
+from headrace.pipelines.locations import joined
 from headrace.pipelines.storage import Store
 
 FORMAT = 2
@@ -268,7 +268,7 @@ class Plan:
                 PlannedShard(
                     index,
                     path,
-                    f"{base.rstrip('/')}/{quote(path)}",
+                    joined(base, path),
                     size,
                     etag,
                     rows,

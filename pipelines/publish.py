@@ -8,7 +8,6 @@ a part of this generation is told from an older one.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
@@ -31,7 +30,7 @@ from headrace.pipelines.checkpoint import (
 from headrace.pipelines.corpus import fit, would_read
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.plan import FOLDER, Chunk, Plan, PlannedShard
-from headrace.pipelines.storage import Store, local_path, nearest_folder
+from headrace.pipelines.storage import Store, shown
 
 ERRORS = "_errors"
 SUCCESS = "_SUCCESS"
@@ -49,26 +48,21 @@ def check_output_folder(store: Store, input_uri: str) -> None:
     Raises:
         UserError: it holds something else, or the next run would read it as input.
     """
-    root = local_path(store.uri)
-    if would_read(input_uri, root):
+    root = shown(store.uri)
+    if would_read(input_uri, store.uri):
         raise UserError(
-            f"The output folder {str(root)!r} is the input {input_uri!r} or lies inside it: the next run "
+            f"The output folder {root!r} is the input {input_uri!r} or lies inside it: the next run "
             "would read this run's answers as its input. Use an output folder beside the input."
-        )
-    above = nearest_folder(root)
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise UserError(
-            f"The output folder {str(root)!r} cannot be written: {str(above)!r} takes no files from this user. Use "
-            "another folder, or change its permissions."
         )
     names = [name for name in store.names() if not name.startswith(".")]
     if names and f"{FOLDER}/" not in names:
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         raise UserError(
-            f"The output folder {str(root)!r} holds something that headrace has not made: "
+            f"The output folder {root!r} holds something that headrace has not made: "
             f"{', '.join(repr(name) for name in names[:5])}{more}. Use an empty folder, or one that does "
             "not exist yet."
         )
+    store.check_writable()
 
 
 def publish_shard(store: Store, plan: Plan, shard: PlannedShard) -> None:

@@ -3,7 +3,7 @@
 The whole checkpoint protocol stands on two of them: :meth:`Store.put_if_absent` (a commit: the first one
 wins, and nobody ever sees half a file) and :meth:`Store.replace` (a publication: readers see the old file or
 the new one). A local disk gives both with a temporary file, ``fsync`` and ``link`` or ``rename``. An object
-store gives them with ``If-None-Match: *`` and a plain put; only local disks are supported for now.
+store gives them with ``If-None-Match: *`` and a plain put (``object_store``).
 """
 
 from __future__ import annotations
@@ -25,11 +25,15 @@ from urllib.parse import unquote, urlsplit
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from headrace.pipelines.errors import UserError
+from headrace.pipelines.locations import object_uri, without_userinfo
 
 T = TypeVar("T")
 
 TEMPORARY = "_headrace/tmp"
 """Folder of files being written: on the output's own file system, where ``link`` and ``rename`` work."""
+
+PROBE = "_headrace/probe"
+"""Folder of scratch files that show what a storage does."""
 
 TEMPORARY_AGE_S = 3600.0
 """Seconds without a write after which a temporary file counts as left behind, whoever wrote it."""
@@ -106,6 +110,13 @@ class Store(Protocol):
         """Remove what writers that died have left behind, and say how many files that was."""
         ...
 
+    def check_writable(self) -> None:
+        """See that we may write here, and that :meth:`put_if_absent` can hold what it promises.
+
+        Nothing is left behind. Raises :class:`UserError` with what to do where it is not so.
+        """
+        ...
+
 
 def open_store(uri: str) -> Store:
     """The store at ``uri``. Nothing is written, and the folder need not exist yet.
@@ -113,6 +124,10 @@ def open_store(uri: str) -> Store:
     Raises:
         UserError: a scheme that is not supported, or a path that is no folder.
     """
+    if (place := object_uri(uri)) is not None:
+        from headrace.pipelines.object_store import ObjectStore
+
+        return ObjectStore.at(place)
     root = local_path(uri)
     if root.exists() and not root.is_dir():
         raise UserError(f"The output {str(root)!r} is a file. Name a folder, which may not exist yet.")
@@ -120,6 +135,11 @@ def open_store(uri: str) -> Store:
     if not above.is_dir():
         raise UserError(f"The output {str(root)!r} cannot be: {str(above)!r} is a file. Name a folder elsewhere.")
     return LocalStore(root)
+
+
+def shown(uri: str) -> str:
+    """How a message names the place ``uri``: a local one as a path."""
+    return uri if object_uri(uri) is not None else str(local_path(uri))
 
 
 def nearest_folder(path: Path) -> Path:
@@ -133,6 +153,7 @@ def local_path(uri: str) -> Path:
     Raises:
         UserError: empty, another scheme, or another host.
     """
+    object_uri(uri)  # a mistake in the URI of an object store is said as that
     if not uri:
         raise UserError("A path is empty. Give the path of a folder or a file.")
     if "\0" in uri:
@@ -142,8 +163,8 @@ def local_path(uri: str) -> Path:
         return Path(os.path.abspath(os.path.expanduser(uri) if uri.startswith("~/") else uri))
     if scheme.group(1).lower() != "file":
         raise UserError(
-            f"{uri!r}: {scheme.group(1)}:// is not supported yet, only local paths and file:// URIs are. "
-            "Copy the data to a local or mounted folder and name that."
+            f"{without_userinfo(uri)!r}: {scheme.group(1)}:// is not supported here. Local paths, file://, s3://, "
+            "gs://, abfs:// and hf:// are (docs/storage.md). Copy the data to one of those and name that."
         )
     host = urlsplit(uri).netloc
     if host not in ("", "localhost"):
@@ -229,6 +250,15 @@ class LocalStore:
                     file.unlink()
                     swept += 1
         return swept
+
+    def check_writable(self) -> None:
+        # That there are hard links shows at the first commit: the folder is not made before that.
+        above = nearest_folder(self.root)
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise UserError(
+                f"The output folder {str(self.root)!r} cannot be written: {str(above)!r} takes no files from this "
+                "user. Use another folder, or change its permissions."
+            )
 
     def _path(self, path: str) -> Path:
         parts = path.split("/")

@@ -15,6 +15,8 @@ import pytest
 
 from headrace.pipelines.spec import Pipeline
 
+pytest_plugins = ("tests.s3_server",)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _private_ray(tmp_path_factory: pytest.TempPathFactory) -> None:

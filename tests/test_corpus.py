@@ -450,4 +450,4 @@ print(pa.default_memory_pool().max_memory(), bytes_read() - before)
 )
 def test_whether_an_output_would_be_input(tmp_path: Path, given: str, folder: str, reads: bool) -> None:
     put(tmp_path / "in/x.parquet")
-    assert would_read(str(tmp_path / given), tmp_path / folder) is reads
+    assert would_read(str(tmp_path / given), str(tmp_path / folder)) is reads

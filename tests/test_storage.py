@@ -290,8 +290,9 @@ def test_relative_paths_start_at_the_working_folder(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("uri", "says"),
     [
-        ("s3://bucket/prefix", r"'s3://bucket/prefix': s3:// is not supported yet, only local paths"),
-        ("gs://bucket", "gs:// is not supported yet"),
+        ("ftp://u:secret@host/x", "'ftp://host/x': ftp:// is not supported here. Local paths, file://, s3://"),
+        ("s3://", "names no bucket"),
+        ("s3:/bucket/x", "one slash only"),
         ("file://server/share", "names the host 'server'"),
         ("", "empty"),
         ("a\0b", "NUL"),
