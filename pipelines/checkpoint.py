@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any, BinaryIO
+from itertools import islice
+from typing import Any, BinaryIO, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from headrace.pipelines.corpus import fit
-from headrace.pipelines.plan import CHUNKS, Chunk, CommitInfo, Plan
+from headrace.pipelines.ledger import Ledger
+from headrace.pipelines.plan import CHUNKS, Chunk, CommitInfo, Plan, PlannedShard, chunk_folder
 from headrace.pipelines.storage import Store
 
 RECORD_KEY = b"headrace"
@@ -41,7 +43,13 @@ ERROR = pa.struct(
 FOOTER_THREADS = 16
 """Footers are small and far apart: reading them is waiting, on network file systems above all."""
 
-_NAME = re.compile(re.escape(CHUNKS) + r"/(\d{6,})/(\d{5,})-([0-9a-f]{8})/(\d{12,})-(\d{12,})\.parquet")
+FOOTER_BATCH = 4096
+"""Files that are waited for at a time: a pool remembers all that it is given, and there may be a million."""
+
+_FOLDER = re.compile(r"(\d{5,})-[0-9a-f]{8}/")
+_NAME = re.compile(r"(\d{12,})-(\d{12,})\.parquet")
+
+T = TypeVar("T")
 
 
 class Unaccounted(AssertionError):
@@ -111,20 +119,35 @@ def commit_chunk(
     return store.put_if_absent(info.name(chunk), write)
 
 
-def committed(store: Store, plan: Plan) -> set[Chunk]:
-    """The plan's chunks whose files are there, whichever plan cut them. Other files are ignored."""
-    done: set[Chunk] = set()
-    for number in sorted({span.plan for shard in plan.shards for span in shard.spans}):
-        for entry in store.list(f"{CHUNKS}/{number:06d}"):
-            named = _NAME.fullmatch(entry.path)
-            if named is None or int(named.group(2)) >= len(plan.shards):
-                continue
-            shard = plan.shards[int(named.group(2))]
-            first, last = int(named.group(4)), int(named.group(5))
-            if any(span.plan == number and span.cuts(first, last) for span in shard.spans):
-                chunk = Chunk(number, shard.index, shard.path, first, last)
-                if chunk.name == entry.path:
-                    done.add(chunk)
+def committed(store: Store, plan: Plan, known: Collection[int] = ()) -> Ledger:
+    """The plan's chunks whose files are there, whichever plan cut them. Other files are ignored.
+
+    ``known`` are the indexes of shards that are known to be done (see :func:`~headrace.pipelines.publish.published`):
+    all their chunks are in what is returned, and their folders are not looked into.
+    """
+    done = Ledger(plan)
+    for index in known:
+        done.add_shard(plan.shards[index])
+    cut = {span.plan for shard in plan.shards for span in shard.spans}
+
+    def folders() -> Iterator[tuple[int, PlannedShard, str]]:
+        for number in sorted(cut):
+            for name in store.names(f"{CHUNKS}/{number:06d}"):
+                named = _FOLDER.fullmatch(name)
+                shard = plan.shards[int(named.group(1))] if named and int(named.group(1)) < len(plan.shards) else None
+                if shard is not None and shard.index not in known:
+                    folder = chunk_folder(number, shard.index, shard.path)
+                    if folder.endswith(f"/{name[:-1]}"):
+                        yield number, shard, folder
+
+    with ThreadPoolExecutor(FOOTER_THREADS, thread_name_prefix="ledger") as pool:
+        for some in batches(folders(), FOOTER_BATCH):
+            for (number, shard, _), names in zip(
+                some, pool.map(store.names, (folder for _, _, folder in some)), strict=True
+            ):
+                for name in names:
+                    if named := _NAME.fullmatch(name):
+                        done.mark(shard, number, int(named.group(1)), int(named.group(2)))
     return done
 
 
@@ -148,10 +171,11 @@ def chunk_record(store: Store, chunk: Chunk, name: str | None = None) -> dict[st
     return record
 
 
-def chunk_records(store: Store, chunks: Iterable[Chunk]) -> list[dict[str, Any]]:
+def chunk_records(store: Store, chunks: Iterable[Chunk]) -> Iterator[dict[str, Any]]:
     """:func:`chunk_record` of each, in their order, several at a time."""
     with ThreadPoolExecutor(FOOTER_THREADS, thread_name_prefix="records") as pool:
-        return list(pool.map(lambda chunk: chunk_record(store, chunk), chunks))
+        for some in batches(chunks, FOOTER_BATCH):
+            yield from pool.map(lambda chunk: chunk_record(store, chunk), some)
 
 
 def counts_of(record: Mapping[str, Any]) -> Counts:
@@ -174,6 +198,13 @@ def read_record(file: BinaryIO) -> dict[str, Any] | None:
 def parquet_writer(file: BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
     """How headrace writes Parquet: zstd, and checksums on pages, so that a flipped bit is noticed."""
     return pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True)
+
+
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """``items`` as lists of ``size``, the last may be shorter."""
+    rest = iter(items)
+    while some := list(islice(rest, size)):
+        yield some
 
 
 def _check_account(chunk: Chunk, table: pa.Table, counts: Counts) -> None:

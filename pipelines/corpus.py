@@ -161,16 +161,18 @@ def find_shards(input_uri: str) -> Corpus:
         UserError: nothing there, no Parquet there, or a file that is not Parquet or cannot be read.
     """
     found = _find(input_uri)
-    with ThreadPoolExecutor(FOOTER_THREADS, thread_name_prefix="footers") as pool:
-        footers = list(pool.map(_read_footer, [found.base / path for path in found.paths], found.paths))
     shards = []
     variants: list[tuple[Variant, pa.lib.Schema, bytes | None]] = []
-    for shard, parquet_schema, arrow_schema in footers:
-        shards.append(shard)
-        known = any(arrow_schema == seen and parquet_schema.equals(like) for _, like, seen in reversed(variants))
-        if not known:
-            schema = _plain_schema(parquet_schema, shard)
-            variants.append((Variant(schema, shard.path), parquet_schema, arrow_schema))
+    with ThreadPoolExecutor(FOOTER_THREADS, thread_name_prefix="footers") as pool:
+        # One after another: a schema weighs several kB, and files may be many.
+        for shard, parquet_schema, arrow_schema in pool.map(
+            _read_footer, (found.base / path for path in found.paths), found.paths
+        ):
+            shards.append(shard)
+            known = any(arrow_schema == seen and parquet_schema.equals(like) for _, like, seen in reversed(variants))
+            if not known:
+                schema = _plain_schema(parquet_schema, shard)
+                variants.append((Variant(schema, shard.path), parquet_schema, arrow_schema))
     return Corpus(found.base.as_uri(), tuple(shards), tuple(variant for variant, _, _ in variants))
 
 

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -20,9 +21,12 @@ import pyarrow.parquet as pq
 from headrace.pipelines.checkpoint import (
     ANSWERED,
     DEAD,
+    FOOTER_BATCH,
     FOOTER_THREADS,
     RECORD_KEY,
+    Counts,
     Unaccounted,
+    batches,
     chunk_records,
     counts_of,
     parquet_writer,
@@ -79,14 +83,15 @@ def publish_shard(store: Store, plan: Plan, shard: PlannedShard) -> None:
         Unaccounted: a chunk file is not what its name says, or was made by another pipeline.
     """
     chunks = list(shard.chunks())
-    records = chunk_records(store, chunks)
+    records = list(chunk_records(store, chunks))
     for chunk, record in zip(chunks, records, strict=True):
         if record["fingerprint"] != plan.fingerprint or counts_of(record).rows != chunk.rows:
             raise Unaccounted(
                 f"{chunk.name} in {store.uri} was not made by this pipeline: its footer says {record}. "
                 "Delete it and run again."
             )
-    identity = {RECORD_KEY: json.dumps(_identity(plan, shard), ensure_ascii=False).encode()}
+    counts = asdict(sum(map(counts_of, records), Counts()))
+    identity = {RECORD_KEY: json.dumps({**_identity(plan, shard), "counts": counts}, ensure_ascii=False).encode()}
     errors_path = f"{ERRORS}/{shard.part_name}"
     dead = [chunk for chunk, record in zip(chunks, records, strict=True) if counts_of(record).dead]
     if dead:
@@ -100,20 +105,37 @@ def publish_shard(store: Store, plan: Plan, shard: PlannedShard) -> None:
 
 def is_published(store: Store, plan: Plan, shard: PlannedShard) -> bool:
     """Whether the part that is there holds these spans of this file, answered by this pipeline."""
+    return _published_counts(store, plan, shard) is not None
+
+
+def published(store: Store, plan: Plan) -> dict[int, Counts]:
+    """The shards that are published, by index: their chunks need no work, nor be there any more.
+
+    The counts are those of the shard's rows; with them no chunk of it has to be looked at.
+    """
+    there = set(store.names())
+    shards = (shard for shard in plan.shards if shard.part_name in there)
+    found: dict[int, Counts] = {}
+    with ThreadPoolExecutor(FOOTER_THREADS, thread_name_prefix="parts") as pool:
+        for some in batches(shards, FOOTER_BATCH):
+            answers = pool.map(lambda shard: _published_counts(store, plan, shard), some)
+            for shard, counts in zip(some, answers, strict=True):
+                if counts is not None:
+                    found[shard.index] = counts
+    return found
+
+
+def _published_counts(store: Store, plan: Plan, shard: PlannedShard) -> Counts | None:
+    """The counts of the shard's rows; None where its part is not there, or not as planned."""
     try:
         with store.open(shard.part_name) as file:
-            return read_record(file) == _identity(plan, shard)
+            said = read_record(file)
     except FileNotFoundError:
-        return False
-
-
-def published(store: Store, plan: Plan) -> frozenset[int]:
-    """The indexes of the shards that are published: their chunks need no work, nor be there any more."""
-    there = set(store.names())
-    shards = [shard for shard in plan.shards if shard.part_name in there]
-    with ThreadPoolExecutor(FOOTER_THREADS, thread_name_prefix="parts") as pool:
-        answers = pool.map(lambda shard: is_published(store, plan, shard), shards)
-        return frozenset(shard.index for shard, answer in zip(shards, answers, strict=True) if answer)
+        return None
+    if said is None or "counts" not in said:
+        return None
+    counts = Counts(**said.pop("counts"))
+    return counts if said == _identity(plan, shard) else None
 
 
 def begin(store: Store, plan: Plan) -> None:
