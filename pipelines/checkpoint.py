@@ -10,10 +10,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import islice
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +21,7 @@ from headrace.pipelines.corpus import fit
 from headrace.pipelines.ledger import Ledger
 from headrace.pipelines.plan import CHUNKS, Chunk, CommitInfo, Plan, PlannedShard, chunk_folder
 from headrace.pipelines.storage import Store
+from headrace.pipelines.threads import each
 
 RECORD_KEY = b"headrace"
 """The key of our JSON in a Parquet footer."""
@@ -40,16 +39,8 @@ ERROR = pa.struct(
 )
 """Type of ``_error``: the step that failed, why, what the model said, and how often it was asked."""
 
-FOOTER_THREADS = 16
-"""Footers are small and far apart: reading them is waiting, on network file systems above all."""
-
-FOOTER_BATCH = 4096
-"""Files that are waited for at a time: a pool remembers all that it is given, and there may be a million."""
-
 _FOLDER = re.compile(r"(\d{5,})-[0-9a-f]{8}/")
 _NAME = re.compile(r"(\d{12,})-(\d{12,})\.parquet")
-
-T = TypeVar("T")
 
 
 class Unaccounted(AssertionError):
@@ -140,14 +131,11 @@ def committed(store: Store, plan: Plan, known: Collection[int] = ()) -> Ledger:
                     if folder.endswith(f"/{name[:-1]}"):
                         yield number, shard, folder
 
-    with ThreadPoolExecutor(FOOTER_THREADS, thread_name_prefix="ledger") as pool:
-        for some in batches(folders(), FOOTER_BATCH):
-            for (number, shard, _), names in zip(
-                some, pool.map(store.names, (folder for _, _, folder in some)), strict=True
-            ):
-                for name in names:
-                    if named := _NAME.fullmatch(name):
-                        done.mark(shard, number, int(named.group(1)), int(named.group(2)))
+    looked = each(lambda found: (found, store.names(found[2])), folders(), "ledger")
+    for (number, shard, _), names in looked:
+        for name in names:
+            if named := _NAME.fullmatch(name):
+                done.mark(shard, number, int(named.group(1)), int(named.group(2)))
     return done
 
 
@@ -173,9 +161,7 @@ def chunk_record(store: Store, chunk: Chunk, name: str | None = None) -> dict[st
 
 def chunk_records(store: Store, chunks: Iterable[Chunk]) -> Iterator[dict[str, Any]]:
     """:func:`chunk_record` of each, in their order, several at a time."""
-    with ThreadPoolExecutor(FOOTER_THREADS, thread_name_prefix="records") as pool:
-        for some in batches(chunks, FOOTER_BATCH):
-            yield from pool.map(lambda chunk: chunk_record(store, chunk), some)
+    return each(lambda chunk: chunk_record(store, chunk), chunks, "records")
 
 
 def counts_of(record: Mapping[str, Any]) -> Counts:
@@ -198,13 +184,6 @@ def read_record(file: BinaryIO) -> dict[str, Any] | None:
 def parquet_writer(file: BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
     """How headrace writes Parquet: zstd, and checksums on pages, so that a flipped bit is noticed."""
     return pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True)
-
-
-def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """``items`` as lists of ``size``, the last may be shorter."""
-    rest = iter(items)
-    while some := list(islice(rest, size)):
-        yield some
 
 
 def _check_account(chunk: Chunk, table: pa.Table, counts: Counts) -> None:

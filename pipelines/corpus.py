@@ -14,7 +14,6 @@ import re
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -25,9 +24,7 @@ import pyarrow.parquet as pq
 
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.storage import local_path
-
-FOOTER_THREADS = 16
-"""Footers are small and far apart: reading them is waiting, on network file systems above all."""
+from headrace.pipelines.threads import each
 
 BATCH_BYTES = 16 << 20
 """Decoded bytes of one batch that a reader aims at, on top of the rows asked for."""
@@ -163,16 +160,14 @@ def find_shards(input_uri: str) -> Corpus:
     found = _find(input_uri)
     shards = []
     variants: list[tuple[Variant, pa.lib.Schema, bytes | None]] = []
-    with ThreadPoolExecutor(FOOTER_THREADS, thread_name_prefix="footers") as pool:
-        # One after another: a schema weighs several kB, and files may be many.
-        for shard, parquet_schema, arrow_schema in pool.map(
-            _read_footer, (found.base / path for path in found.paths), found.paths
-        ):
-            shards.append(shard)
-            known = any(arrow_schema == seen and parquet_schema.equals(like) for _, like, seen in reversed(variants))
-            if not known:
-                schema = _plain_schema(parquet_schema, shard)
-                variants.append((Variant(schema, shard.path), parquet_schema, arrow_schema))
+    # One after another: a schema weighs several kB, and files may be many.
+    footers = each(lambda path: _read_footer(found.base / path, path), found.paths, "footers")
+    for shard, parquet_schema, arrow_schema in footers:
+        shards.append(shard)
+        known = any(arrow_schema == seen and parquet_schema.equals(like) for _, like, seen in reversed(variants))
+        if not known:
+            schema = _plain_schema(parquet_schema, shard)
+            variants.append((Variant(schema, shard.path), parquet_schema, arrow_schema))
     return Corpus(found.base.as_uri(), tuple(shards), tuple(variant for variant, _, _ in variants))
 
 
@@ -273,8 +268,8 @@ class ChunkReader:
                     closing.append(self._cursors.popitem(last=False)[1])
         else:
             closing.append(cursor)
-        for each in closing:
-            each.close()
+        for done in closing:
+            done.close()
 
 
 class _Cursor:

@@ -128,6 +128,4 @@ class Left(Collection[Chunk]):
         return sum(shard.chunk_count for shard in self._plan.shards if not shard.gone) - (len(self._done) - gone)
 
     def __contains__(self, chunk: object) -> bool:
-        return (
-            isinstance(chunk, Chunk) and not self._plan.shards[chunk.shard].gone and chunk not in self._done
-        )
+        return isinstance(chunk, Chunk) and not self._plan.shards[chunk.shard].gone and chunk not in self._done

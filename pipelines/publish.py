@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
@@ -21,12 +20,9 @@ import pyarrow.parquet as pq
 from headrace.pipelines.checkpoint import (
     ANSWERED,
     DEAD,
-    FOOTER_BATCH,
-    FOOTER_THREADS,
     RECORD_KEY,
     Counts,
     Unaccounted,
-    batches,
     chunk_records,
     counts_of,
     parquet_writer,
@@ -36,6 +32,7 @@ from headrace.pipelines.corpus import fit, would_read
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.plan import FOLDER, Chunk, Plan, PlannedShard
 from headrace.pipelines.storage import Store, local_path, nearest_folder
+from headrace.pipelines.threads import each
 
 ERRORS = "_errors"
 SUCCESS = "_SUCCESS"
@@ -91,7 +88,9 @@ def publish_shard(store: Store, plan: Plan, shard: PlannedShard) -> None:
                 "Delete it and run again."
             )
     counts = asdict(sum(map(counts_of, records), Counts()))
-    identity = {RECORD_KEY: json.dumps({**_identity(plan, shard), "counts": counts}, ensure_ascii=False).encode()}
+    identity = {
+        RECORD_KEY: json.dumps({**_identity(plan.fingerprint, shard), "counts": counts}, ensure_ascii=False).encode()
+    }
     errors_path = f"{ERRORS}/{shard.part_name}"
     dead = [chunk for chunk, record in zip(chunks, records, strict=True) if counts_of(record).dead]
     if dead:
@@ -105,7 +104,7 @@ def publish_shard(store: Store, plan: Plan, shard: PlannedShard) -> None:
 
 def is_published(store: Store, plan: Plan, shard: PlannedShard) -> bool:
     """Whether the part that is there holds these spans of this file, answered by this pipeline."""
-    return _published_counts(store, plan, shard) is not None
+    return _published_counts(store, shard, _identity(plan.fingerprint, shard)) is not None
 
 
 def published(store: Store, plan: Plan) -> dict[int, Counts]:
@@ -114,19 +113,14 @@ def published(store: Store, plan: Plan) -> dict[int, Counts]:
     The counts are those of the shard's rows; with them no chunk of it has to be looked at.
     """
     there = set(store.names())
-    shards = (shard for shard in plan.shards if shard.part_name in there)
-    found: dict[int, Counts] = {}
-    with ThreadPoolExecutor(FOOTER_THREADS, thread_name_prefix="parts") as pool:
-        for some in batches(shards, FOOTER_BATCH):
-            answers = pool.map(lambda shard: _published_counts(store, plan, shard), some)
-            for shard, counts in zip(some, answers, strict=True):
-                if counts is not None:
-                    found[shard.index] = counts
-    return found
+    shards = [shard for shard in plan.shards if shard.part_name in there]
+    fingerprint = plan.fingerprint
+    answers = each(lambda shard: _published_counts(store, shard, _identity(fingerprint, shard)), shards, "parts")
+    return {shard.index: counts for shard, counts in zip(shards, answers, strict=True) if counts is not None}
 
 
-def _published_counts(store: Store, plan: Plan, shard: PlannedShard) -> Counts | None:
-    """The counts of the shard's rows; None where its part is not there, or not as planned."""
+def _published_counts(store: Store, shard: PlannedShard, identity: Mapping[str, Any]) -> Counts | None:
+    """The counts of the shard's rows; None where its part is not there, or not the one of that identity."""
     try:
         with store.open(shard.part_name) as file:
             said = read_record(file)
@@ -135,7 +129,7 @@ def _published_counts(store: Store, plan: Plan, shard: PlannedShard) -> Counts |
     if said is None or "counts" not in said:
         return None
     counts = Counts(**said.pop("counts"))
-    return counts if said == _identity(plan, shard) else None
+    return counts if said == identity else None
 
 
 def begin(store: Store, plan: Plan) -> None:
@@ -188,12 +182,12 @@ def errors_schema(plan: Plan) -> pa.Schema:
     )
 
 
-def _identity(plan: Plan, shard: PlannedShard) -> dict[str, Any]:
+def _identity(fingerprint: str, shard: PlannedShard) -> dict[str, Any]:
     return {
         "shard": shard.path,
         "index": shard.index,
         "etag": shard.etag,
-        "fingerprint": plan.fingerprint,
+        "fingerprint": fingerprint,
         "spans": [list(span) for span in shard.spans],
     }
 

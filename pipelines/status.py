@@ -72,7 +72,8 @@ def read_status(output: str) -> OutputStatus:
 
 def _reasons(store: Store, errors: str) -> list[tuple[str, str]]:
     with store.open(errors) as file:
-        return [(each["_step"], each["_reason"]) for each in pq.read_table(file, columns=["_step", "_reason"]).to_pylist()]
+        letters = pq.read_table(file, columns=["_step", "_reason"]).to_pylist()
+    return [(letter["_step"], letter["_reason"]) for letter in letters]
 
 
 def _chunk_reasons(store: Store, chunk: Chunk) -> list[tuple[str, str]]:

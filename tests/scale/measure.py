@@ -156,7 +156,8 @@ def driver_side(sheet: Sheet, shards: int, chunks: int) -> None:
         store = LocalStore(folder)
         sheet.measure("write the plan", lambda: save_plan(store, plan), shards)
         loaded = sheet.measure("read the plan", lambda: load_plan(store), shards)
-        assert loaded is not None and loaded.shards == plan.shards
+        assert loaded is not None
+        assert loaded.shards == plan.shards
         sheet.measure("plan again, nothing new", lambda: plan_of(corpus, loaded), shards)
         listed = Listed(folder, plan)
         done = sheet.measure("take in the listing", lambda: committed(listed, plan), total)
@@ -225,7 +226,7 @@ def _write_output(store: LocalStore, plan: Plan, unpublished: int) -> None:
     empty = plan.schema.empty_table()
     published_shards, rest = plan.shards[:-unpublished], plan.shards[-unpublished:]
     for shard in published_shards:
-        said = {**publish._identity(plan, shard), "counts": asdict(Counts(answered=shard.rows))}
+        said = {**publish._identity(plan.fingerprint, shard), "counts": asdict(Counts(answered=shard.rows))}
         with publish.parquet_writer(root / shard.part_name, plan.schema) as writer:
             writer.write_table(empty)
             writer.add_key_value_metadata({publish.RECORD_KEY: json.dumps(said).encode()})
@@ -348,7 +349,7 @@ def traced_bytes(call: Callable[[], T]) -> tuple[int, int]:
     return left, most
 
 
-class _folder:  # noqa: N801
+class _folder:
     """A folder that is gone afterwards; under ``SCALE_DIR`` where that is set."""
 
     def __enter__(self) -> Path:
