@@ -13,17 +13,20 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
+
+import pyarrow as pa
 
 from headrace.cluster.engines import engine_config
 from headrace.cluster.measure import SAMPLE_ROWS, measure_and_look, sample_rows
 from headrace.cluster.resources import Allotment, cores, gpus_here
 from headrace.cluster.run import Checked, ChunksFailed, Totals
 from headrace.cluster.sharing import Demand, share
-from headrace.cluster.worker import Assignment, Worker
+from headrace.cluster.worker import CHUNKS_AT_A_WORKER, Assignment, Worker
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.forecast import EngineFacts, Record
 from headrace.pipelines.outlook import Outlook
@@ -36,8 +39,14 @@ from headrace.pipelines.usage import Usage
 LOCAL = "local"
 """The address of a Ray that we start on this machine and stop again."""
 
-CHUNKS_AT_A_WORKER = 4
-"""Chunks in flight at one worker, so that the tail of one is filled by the next."""
+MOST_IN_A_BLOCK = 500
+"""Chunks in a block of descriptors: some 200 kB."""
+
+MOST_AT_ONCE = 500
+"""So many blocks are enough to keep any number of workers busy; it bounds the blocks of a run to some thousands."""
+
+RECORDS_BYTES = 8 << 10
+"""Records travel together, up to so many bytes (some ten of them): one alone costs the driver milliseconds."""
 
 START_SECONDS = 120
 """Time for Ray's processes to come up, on a busy machine."""
@@ -115,7 +124,7 @@ class Execution:
         return found
 
     def records(
-        self, plan: Plan, entering: Sequence[Sequence[Chunk]], watch: Callable[[Totals], None]
+        self, plan: Plan, entering: Sequence[Collection[Chunk]], watch: Callable[[Totals], None]
     ) -> Iterator[dict[str, Any]]:
         """Do the chunks, in any order; a record of each as it is committed.
 
@@ -134,8 +143,10 @@ class Execution:
         for pool, chunks in zip(self._pools(run_id, plan), entering, strict=True):
             coming += len(chunks)
             if chunks:
-                items = [{"chunk": _descriptor(plan, chunk)} for chunk in chunks]
-                entered = ray.data.from_items(items, override_num_blocks=len(items))
+                groups = _groups(len(chunks), CHUNKS_AT_A_WORKER * pool.allotment.most)
+                rest = (_descriptor(plan, chunk) for chunk in chunks)
+                blocks = [pa.table({"chunk": pa.array(islice(rest, size), pa.string())}) for size in groups]
+                entered = ray.data.from_arrow(blocks)
                 dataset = dataset.union(entered) if dataset is not None else entered
             if dataset is not None:
                 dataset = _through(dataset, pool, coming)
@@ -143,7 +154,7 @@ class Execution:
             return
         try:
             with _Watcher(run_id, watch):
-                for batch in dataset.iter_batches(batch_size=1, prefetch_batches=0):
+                for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
                     for text in batch["chunk"]:
                         record = json.loads(text)
                         record["chunk"] = Chunk(**record["chunk"])
@@ -187,6 +198,18 @@ def folder_of(checked: Checked) -> str | None:
 
 def _descriptor(plan: Plan, chunk: Chunk) -> str:
     return json.dumps({"chunk": asdict(chunk), "shard": asdict(plan.shards[chunk.shard].source())})
+
+
+def _groups(chunks: int, at_once: int) -> Iterator[int]:
+    """How many chunks go into each block: many at first, one at the end, so that the workers finish together.
+
+    A block costs the driver milliseconds and tens of kilobytes, so there cannot be one for each of a million chunks.
+    ``at_once`` are the blocks that the workers hold together.
+    """
+    while chunks > 0:
+        size = max(1, min(MOST_IN_A_BLOCK, chunks // (2 * min(at_once, MOST_AT_ONCE))))
+        yield size
+        chunks -= size
 
 
 def _through(dataset: Any, pool: Pool, chunks: int) -> Any:
@@ -291,6 +314,7 @@ def _quiet() -> None:
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    context.target_max_block_size = RECORDS_BYTES
     context.print_on_execution_start = False
     context.max_consecutive_actor_init_deaths = 1
     logging.getLogger("ray.data").setLevel(logging.ERROR)

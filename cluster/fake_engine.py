@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import random
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ class FakeEngine:
         self._faults: Mapping[str, str] = args.get("faults", {})
         self._log = args.get("log")
         self._seen: set[str] = set()
-        self._blocks: set[int] = set()
+        self._blocks: OrderedDict[int, None] = OrderedDict()
 
     async def complete(self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling) -> Completion:
         text = self.tokenizer.decode(prompt)
@@ -105,13 +106,16 @@ class FakeEngine:
         return first
 
     def _cached(self, prompt: Sequence[int]) -> int:
-        """Tokens of the prompt that a prefix cache without bounds would have, now that it is asked."""
+        """Tokens of the prompt that a prefix cache of ``kv_tokens`` would have, now that it is asked."""
         chained, cached, known = 0, 0, True
         for start in range(0, len(prompt) - self.block_size, self.block_size):
             chained = hash((chained, tuple(prompt[start : start + self.block_size])))
             known = known and chained in self._blocks
             cached += self.block_size * known
-            self._blocks.add(chained)
+            self._blocks[chained] = None
+            self._blocks.move_to_end(chained)
+        while len(self._blocks) > self.kv_tokens // self.block_size:
+            self._blocks.popitem(last=False)
         return cached
 
     async def reset_prefix_cache(self) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
@@ -23,8 +25,9 @@ from headrace.pipelines.fingerprint import fingerprints
 from headrace.pipelines.forecast import EngineFacts, Observation, Record
 from headrace.pipelines.graph import Graph
 from headrace.pipelines.layouts import Choice, Priors, opened, with_default
+from headrace.pipelines.ledger import Ledger
 from headrace.pipelines.outlook import Outlook, worth_measuring
-from headrace.pipelines.plan import Changes, Chunk, Plan, load_plan, next_plan, part_schema, save_plan
+from headrace.pipelines.plan import Changes, Chunk, Plan, PlannedShard, load_plan, next_plan, part_schema, save_plan
 from headrace.pipelines.publish import (
     REPORT,
     begin,
@@ -46,6 +49,9 @@ if TYPE_CHECKING:
 
 EARLY_STOP_FLOOR = 20
 """Dead letters that a run may have before it asks whether they are too many: a few rows say nothing of a corpus."""
+
+PUBLISHERS = 4
+"""Parts that are made at a time: mostly waiting for the disk, or for an object store."""
 
 Status = Literal["complete", "already complete", "too many dead letters"]
 
@@ -278,7 +284,7 @@ def run(
         return result
     execution = None
     try:
-        if work is None or work.todo:
+        if work is None or len(work.done.left):
             ahead = looking_ahead(checked, record, rows, work) if checked.only_model else None
             # The two take seconds each and do not need one another.
             with (
@@ -299,14 +305,14 @@ def run(
         save_plan(store, plan)
         store.sweep_temporary()
         begin(store, plan)
-        result.counts = _count(store, committed(store, plan))
+        result.counts = _count(store, work)
         result.resumed = result.counts.rows
-        publisher = Publisher(store, plan, work.done, staged=len(checked.stages) > 1)
-        publisher.publish_ready()
-        if execution is not None:
-            with clock.phase("running"):
-                entering = entries(store, commits(plan, pipeline, checked.stages), work.todo)
-                _work(execution, entering, publisher, pipeline, plan, result, listener)
+        with Publisher(store, plan, work.done, work.published, staged=len(checked.stages) > 1) as publisher:
+            publisher.publish_ready()
+            if execution is not None:
+                with clock.phase("running"):
+                    entering = entries(store, commits(plan, pipeline, checked.stages), work.done.left)
+                    _work(execution, entering, publisher, pipeline, plan, result, listener)
     finally:
         if execution is not None:
             execution.end()
@@ -328,7 +334,7 @@ def looking_ahead(checked: Checked, record: Record, rows: int, work: Work | None
 
     return Ahead(
         places=tuple(places(checked.corpus.shards, rows)),
-        rows=sum(chunk.rows for chunk in work.todo) if work else rows,
+        rows=work.rows_left if work else rows,
         columns=checked.columns,
         block_size=record.engine.block_size if record.engine else block_size(checked.pipeline),
         record=record,
@@ -338,12 +344,12 @@ def looking_ahead(checked: Checked, record: Record, rows: int, work: Work | None
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The plan of a run, and what of it is done and to do."""
+    """The plan of a run, and what of it is done; ``published`` are the counts of the shards that have their part."""
 
     plan: Plan
     changes: Changes
-    done: set[Chunk]
-    todo: list[Chunk]
+    done: Ledger
+    published: Mapping[int, Counts]
 
     @classmethod
     def of(cls, checked: Checked, store: Store, previous: Plan | None, limit: int | None, choice: Choice) -> Work:
@@ -363,8 +369,13 @@ class Work:
             keep=checked.keep,
             pipeline=pipeline.to_data(),
         )
-        done = _done(store, plan)
-        return cls(plan, changes, done, [chunk for chunk in plan.chunks() if chunk not in done])
+        there = published(store, plan)
+        return cls(plan, changes, committed(store, plan, there.keys()), there)
+
+    @property
+    def rows_left(self) -> int:
+        """Rows that are to do."""
+        return sum(chunk.rows for chunk in self.done.left)
 
 
 def _observation(result: RunResult, plan: Plan) -> Observation:
@@ -394,7 +405,7 @@ def keep_record(checked: Checked, record: Record) -> list[str]:
 
 def _work(
     execution: Execution,
-    entering: list[list[Chunk]],
+    entering: Sequence[Collection[Chunk]],
     publisher: Publisher,
     pipeline: Pipeline,
     plan: Plan,
@@ -402,8 +413,9 @@ def _work(
     listener: Listener,
 ) -> None:
     """Let the workers do the chunks, publish each shard when its last one is there, stop when it is hopeless."""
+    chunks = sum(map(len, entering))
     most_dead = max(EARLY_STOP_FLOOR, pipeline.max_error_rate * plan.rows)
-    failures: list[str] = []
+    failed, last_failure = 0, ""
 
     def watch(totals: Totals) -> None:
         totals.planned = plan.rows - result.resumed
@@ -414,62 +426,89 @@ def _work(
         if "failed" in record:
             if record["users"]:
                 raise UserError(record["failed"])
-            failures.append(record["failed"])
+            failed, last_failure = failed + 1, record["failed"]
             continue
-        result.counts += counts_of(record)
-        publisher.add(record["chunk"])
+        if publisher.add(record["chunk"]):
+            result.counts += counts_of(record)
         if result.counts.dead > most_dead:
             result.status = "too many dead letters"
             return
-    if failures:
+    if failed:
         raise ChunksFailed(
-            f"{len(failures)} of {sum(map(len, entering))} chunks could not be done, the last for this reason: "
-            f"{failures[-1]}\n"
+            f"{failed} of {chunks} chunks could not be done, the last for this reason: {last_failure}\n"
             f"What is committed stays. Run the same command again for the rest."
         )
 
 
 class Publisher:
-    """Makes a shard's part as soon as its last chunk is committed; ``staged`` where stages leave files of their own."""
+    """Makes a shard's part as soon as its last chunk is committed, a few at a time, beside the run.
 
-    def __init__(self, store: Store, plan: Plan, done: set[Chunk], *, staged: bool = False) -> None:
+    Leaving it waits for the parts that are under way. ``staged``: stages have left files of their own.
+
+    Raises (from any method, and on leaving):
+        Unaccounted, OSError: a part could not be made.
+    """
+
+    def __init__(
+        self, store: Store, plan: Plan, done: Ledger, published: Collection[int], *, staged: bool = False
+    ) -> None:
         self._store = store
         self._staged = staged
         self._plan = plan
-        self._left = {shard.index: {c for c in shard.chunks() if c not in done} for shard in plan.shards}
-        self._published = published(store, plan)
+        self._done = done
+        self._published = published
+        self._pool = ThreadPoolExecutor(PUBLISHERS, thread_name_prefix="publish")
+        self._room = BoundedSemaphore(2 * PUBLISHERS)
+        self._failure: BaseException | None = None
+
+    def __enter__(self) -> Publisher:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        ended = kind is not None and not issubclass(kind, Exception)
+        self._pool.shutdown(cancel_futures=ended)
+        if kind is None and self._failure is not None:
+            raise self._failure
 
     def publish_ready(self) -> None:
         """Publish what earlier runs have finished and not published."""
         for shard in self._plan.shards:
-            if shard.has_part and not shard.gone and not self._left[shard.index]:
-                self._publish(shard.index)
+            if shard.has_part and not shard.gone and self._done.has_all_of(shard):
+                self._publish(shard)
 
-    def add(self, chunk: Chunk) -> None:
-        """A chunk is committed."""
-        left = self._left[chunk.shard]
-        left.discard(chunk)
-        if not left:
-            self._publish(chunk.shard)
+    def add(self, chunk: Chunk) -> bool:
+        """A chunk is committed; whether that was not known yet."""
+        new = self._done.add(chunk)
+        shard = self._plan.shards[chunk.shard]
+        if new and self._done.has_all_of(shard):
+            self._publish(shard)
+        return new
 
-    def _publish(self, index: int) -> None:
-        if index not in self._published:
-            publish_shard(self._store, self._plan, self._plan.shards[index])
+    def _publish(self, shard: PlannedShard) -> None:
+        if shard.index in self._published and not self._staged:
+            return
+        self._room.acquire()
+        if self._failure is not None:
+            raise self._failure
+        self._pool.submit(self._make, shard).add_done_callback(self._made)
+
+    def _make(self, shard: PlannedShard) -> None:
+        if shard.index not in self._published:
+            publish_shard(self._store, self._plan, shard)
         if self._staged:
-            sweep(self._store, self._plan.shards[index])
+            sweep(self._store, shard)
+
+    def _made(self, made: Future[None]) -> None:
+        if not made.cancelled() and (failure := made.exception()) is not None:
+            self._failure = failure
+        self._room.release()
 
 
-def _done(store: Store, plan: Plan) -> set[Chunk]:
-    """Chunks that need no work: committed, or part of a shard whose part is there as planned."""
-    done = committed(store, plan)
-    for index in published(store, plan):
-        done.update(plan.shards[index].chunks())
-    return done
-
-
-def _count(store: Store, chunks: set[Chunk]) -> Counts:
-    total = Counts()
-    for record in chunk_records(store, sorted(chunks, key=lambda chunk: chunk.name)):
+def _count(store: Store, work: Work) -> Counts:
+    """Rows by outcome of all that is done: as the parts say, and the chunks of shards that have none yet."""
+    total = sum(work.published.values(), Counts())
+    rest = (shard for shard in work.plan.shards if shard.index not in work.published)
+    for record in chunk_records(store, work.done.chunks_of(rest)):
         total += counts_of(record)
     return total
 

@@ -43,6 +43,9 @@ from headrace.pipelines.usage import Usage
 REPORT_SECONDS = 1.0
 """How often a worker says how far it is."""
 
+CHUNKS_AT_A_WORKER = 4
+"""Chunks in flight at one worker, so that the tail of one is filled by the next."""
+
 ROWS_PER_SLICE = 256
 """Rows turned into Python objects at a time."""
 
@@ -94,6 +97,8 @@ class Worker:
             steps=assignment.steps,
         )
         self._started: asyncio.Task[None] | None = None
+        # Ray keeps so many calls here at a time, and each takes the chunks of its block some at a time.
+        self._turn = asyncio.Semaphore(CHUNKS_AT_A_WORKER)
         self._progress = Progress(
             assignment.run_id,
             self._chain,
@@ -115,7 +120,8 @@ class Worker:
             record: dict[str, Any] = {**wanted}
             try:
                 await asyncio.shield(self._started)
-                record |= await self._chunk(chunk, Shard(**wanted["shard"]))
+                async with self._turn:
+                    record |= await self._chunk(chunk, Shard(**wanted["shard"]))
             except EngineDied as error:
                 leave(f"the engine died: {error}")
             except (UserError, InputChanged) as error:

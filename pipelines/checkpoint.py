@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
 
@@ -19,8 +18,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from headrace.pipelines.corpus import fit
-from headrace.pipelines.plan import CHUNKS, Chunk, CommitInfo, Plan
+from headrace.pipelines.ledger import Ledger
+from headrace.pipelines.plan import CHUNKS, Chunk, CommitInfo, Plan, PlannedShard, chunk_folder
 from headrace.pipelines.storage import Store
+from headrace.pipelines.threads import each
 
 RECORD_KEY = b"headrace"
 """The key of our JSON in a Parquet footer."""
@@ -38,10 +39,8 @@ ERROR = pa.struct(
 )
 """Type of ``_error``: the step that failed, why, what the model said, and how often it was asked."""
 
-FOOTER_THREADS = 16
-"""Footers are small and far apart: reading them is waiting, on network file systems above all."""
-
-_NAME = re.compile(re.escape(CHUNKS) + r"/(\d{6,})/(\d{5,})-([0-9a-f]{8})/(\d{12,})-(\d{12,})\.parquet")
+_FOLDER = re.compile(r"(\d{5,})-[0-9a-f]{8}/")
+_NAME = re.compile(r"(\d{12,})-(\d{12,})\.parquet")
 
 
 class Unaccounted(AssertionError):
@@ -111,20 +110,32 @@ def commit_chunk(
     return store.put_if_absent(info.name(chunk), write)
 
 
-def committed(store: Store, plan: Plan) -> set[Chunk]:
-    """The plan's chunks whose files are there, whichever plan cut them. Other files are ignored."""
-    done: set[Chunk] = set()
-    for number in sorted({span.plan for shard in plan.shards for span in shard.spans}):
-        for entry in store.list(f"{CHUNKS}/{number:06d}"):
-            named = _NAME.fullmatch(entry.path)
-            if named is None or int(named.group(2)) >= len(plan.shards):
-                continue
-            shard = plan.shards[int(named.group(2))]
-            first, last = int(named.group(4)), int(named.group(5))
-            if any(span.plan == number and span.cuts(first, last) for span in shard.spans):
-                chunk = Chunk(number, shard.index, shard.path, first, last)
-                if chunk.name == entry.path:
-                    done.add(chunk)
+def committed(store: Store, plan: Plan, known: Collection[int] = ()) -> Ledger:
+    """The plan's chunks whose files are there, whichever plan cut them. Other files are ignored.
+
+    ``known`` are the indexes of shards that are known to be done (see :func:`~headrace.pipelines.publish.published`):
+    all their chunks are in what is returned, and their folders are not looked into.
+    """
+    done = Ledger(plan)
+    for index in known:
+        done.add_shard(plan.shards[index])
+    cut = {span.plan for shard in plan.shards for span in shard.spans}
+
+    def folders() -> Iterator[tuple[int, PlannedShard, str]]:
+        for number in sorted(cut):
+            for name in store.names(f"{CHUNKS}/{number:06d}"):
+                named = _FOLDER.fullmatch(name)
+                shard = plan.shards[int(named.group(1))] if named and int(named.group(1)) < len(plan.shards) else None
+                if shard is not None and shard.index not in known:
+                    folder = chunk_folder(number, shard.index, shard.path)
+                    if folder.endswith(f"/{name[:-1]}"):
+                        yield number, shard, folder
+
+    looked = each(lambda found: (found, store.names(found[2])), folders(), "ledger")
+    for (number, shard, _), names in looked:
+        for name in names:
+            if named := _NAME.fullmatch(name):
+                done.mark(shard, number, int(named.group(1)), int(named.group(2)))
     return done
 
 
@@ -148,10 +159,9 @@ def chunk_record(store: Store, chunk: Chunk, name: str | None = None) -> dict[st
     return record
 
 
-def chunk_records(store: Store, chunks: Iterable[Chunk]) -> list[dict[str, Any]]:
+def chunk_records(store: Store, chunks: Iterable[Chunk]) -> Iterator[dict[str, Any]]:
     """:func:`chunk_record` of each, in their order, several at a time."""
-    with ThreadPoolExecutor(FOOTER_THREADS, thread_name_prefix="records") as pool:
-        return list(pool.map(lambda chunk: chunk_record(store, chunk), chunks))
+    return each(lambda chunk: chunk_record(store, chunk), chunks, "records")
 
 
 def counts_of(record: Mapping[str, Any]) -> Counts:

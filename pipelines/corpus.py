@@ -13,7 +13,6 @@ import os
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -27,9 +26,7 @@ from headrace.pipelines.errors import StorageUnavailable, UserError
 from headrace.pipelines.globs import BELOW, escaped, is_pattern, matches, with_contents
 from headrace.pipelines.locations import joined, object_uri
 from headrace.pipelines.storage import local_path, shown
-
-FOOTER_THREADS = 16
-"""Footers are small and far apart: reading them is waiting, on network file systems above all."""
+from headrace.pipelines.threads import THREADS, each
 
 BATCH_BYTES = 16 << 20
 """Decoded bytes of one batch that a reader aims at, on top of the rows asked for."""
@@ -165,10 +162,10 @@ def find_shards(input_uri: str) -> Corpus:
         UserError: nothing there, no Parquet there, or a file that is not Parquet or cannot be read.
     """
     found = _find(input_uri)
-    with ThreadPoolExecutor(found.threads, thread_name_prefix="footers") as pool:
-        footers = list(pool.map(_read_footer, found.files))
     shards = []
     variants: list[tuple[Variant, pa.lib.Schema, bytes | None]] = []
+    # One after another: a schema weighs several kB, and files may be many.
+    footers = each(_read_footer, found.files, "footers", found.threads)
     for shard, parquet_schema, arrow_schema in footers:
         shards.append(shard)
         known = any(arrow_schema == seen and parquet_schema.equals(like) for _, like, seen in reversed(variants))
@@ -292,8 +289,8 @@ class ChunkReader:
                     closing.append(self._cursors.popitem(last=False)[1])
         else:
             closing.append(cursor)
-        for each in closing:
-            each.close()
+        for done in closing:
+            done.close()
 
 
 class _Cursor:
@@ -373,7 +370,7 @@ class _File:
 class _Found:
     base: str
     files: list[_File]
-    threads: int = FOOTER_THREADS
+    threads: int = THREADS
 
 
 def _source(uri: str, size: int, etag: str) -> Path | BinaryIO:

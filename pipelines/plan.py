@@ -75,6 +75,11 @@ class Span(NamedTuple):
         for first in range(self.first, self.last, self.chunk_rows):
             yield first, min(first + self.chunk_rows, self.last)
 
+    @property
+    def chunk_count(self) -> int:
+        """How many chunks they are."""
+        return -(-(self.last - self.first) // self.chunk_rows)
+
     def cuts(self, first: int, last: int) -> bool:
         """Whether a chunk of this span has exactly these rows."""
         return (
@@ -127,6 +132,20 @@ class PlannedShard:
         for span in self.spans:
             for first, last in span.ranges():
                 yield Chunk(span.plan, self.index, self.path, first, last)
+
+    @property
+    def chunk_count(self) -> int:
+        """How many chunks :meth:`chunks` gives."""
+        return sum(span.chunk_count for span in self.spans)
+
+    def place(self, plan: int, first: int, last: int) -> int | None:
+        """Which of :meth:`chunks`, from 0, has these rows and was cut by plan number ``plan``; None where none is."""
+        before = 0
+        for span in self.spans:
+            if span.plan == plan and span.cuts(first, last):
+                return before + (first - span.first) // span.chunk_rows
+            before += span.chunk_count
+        return None
 
     def source(self) -> Shard:
         """The file to read, for :class:`~headrace.pipelines.corpus.ChunkReader`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from headrace.pipelines.checkpoint import (
     ANSWERED,
     DEAD,
-    FOOTER_THREADS,
     RECORD_KEY,
+    Counts,
     Unaccounted,
     chunk_records,
     counts_of,
@@ -31,6 +31,7 @@ from headrace.pipelines.corpus import fit, would_read
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.plan import FOLDER, Chunk, Plan, PlannedShard
 from headrace.pipelines.storage import Store, shown
+from headrace.pipelines.threads import each
 
 ERRORS = "_errors"
 SUCCESS = "_SUCCESS"
@@ -73,14 +74,17 @@ def publish_shard(store: Store, plan: Plan, shard: PlannedShard) -> None:
         Unaccounted: a chunk file is not what its name says, or was made by another pipeline.
     """
     chunks = list(shard.chunks())
-    records = chunk_records(store, chunks)
+    records = list(chunk_records(store, chunks))
     for chunk, record in zip(chunks, records, strict=True):
         if record["fingerprint"] != plan.fingerprint or counts_of(record).rows != chunk.rows:
             raise Unaccounted(
                 f"{chunk.name} in {store.uri} was not made by this pipeline: its footer says {record}. "
                 "Delete it and run again."
             )
-    identity = {RECORD_KEY: json.dumps(_identity(plan, shard), ensure_ascii=False).encode()}
+    counts = asdict(sum(map(counts_of, records), Counts()))
+    identity = {
+        RECORD_KEY: json.dumps({**_identity(plan.fingerprint, shard), "counts": counts}, ensure_ascii=False).encode()
+    }
     errors_path = f"{ERRORS}/{shard.part_name}"
     dead = [chunk for chunk, record in zip(chunks, records, strict=True) if counts_of(record).dead]
     if dead:
@@ -94,20 +98,32 @@ def publish_shard(store: Store, plan: Plan, shard: PlannedShard) -> None:
 
 def is_published(store: Store, plan: Plan, shard: PlannedShard) -> bool:
     """Whether the part that is there holds these spans of this file, answered by this pipeline."""
-    try:
-        with store.open(shard.part_name) as file:
-            return read_record(file) == _identity(plan, shard)
-    except FileNotFoundError:
-        return False
+    return _published_counts(store, shard, _identity(plan.fingerprint, shard)) is not None
 
 
-def published(store: Store, plan: Plan) -> frozenset[int]:
-    """The indexes of the shards that are published: their chunks need no work, nor be there any more."""
+def published(store: Store, plan: Plan) -> dict[int, Counts]:
+    """The shards that are published, by index: their chunks need no work, nor be there any more.
+
+    The counts are those of the shard's rows; with them no chunk of it has to be looked at.
+    """
     there = set(store.names())
     shards = [shard for shard in plan.shards if shard.part_name in there]
-    with ThreadPoolExecutor(FOOTER_THREADS, thread_name_prefix="parts") as pool:
-        answers = pool.map(lambda shard: is_published(store, plan, shard), shards)
-        return frozenset(shard.index for shard, answer in zip(shards, answers, strict=True) if answer)
+    fingerprint = plan.fingerprint
+    answers = each(lambda shard: _published_counts(store, shard, _identity(fingerprint, shard)), shards, "parts")
+    return {shard.index: counts for shard, counts in zip(shards, answers, strict=True) if counts is not None}
+
+
+def _published_counts(store: Store, shard: PlannedShard, identity: Mapping[str, Any]) -> Counts | None:
+    """The counts of the shard's rows; None where its part is not there, or not the one of that identity."""
+    try:
+        with store.open(shard.part_name) as file:
+            said = read_record(file)
+    except FileNotFoundError:
+        return None
+    if said is None or "counts" not in said:
+        return None
+    counts = Counts(**said.pop("counts"))
+    return counts if said == identity else None
 
 
 def begin(store: Store, plan: Plan) -> None:
@@ -160,12 +176,12 @@ def errors_schema(plan: Plan) -> pa.Schema:
     )
 
 
-def _identity(plan: Plan, shard: PlannedShard) -> dict[str, Any]:
+def _identity(fingerprint: str, shard: PlannedShard) -> dict[str, Any]:
     return {
         "shard": shard.path,
         "index": shard.index,
         "etag": shard.etag,
-        "fingerprint": plan.fingerprint,
+        "fingerprint": fingerprint,
         "spans": [list(span) for span in shard.spans],
     }
 

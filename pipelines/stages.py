@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -26,7 +26,7 @@ from headrace.operators.base import ModelStep
 from headrace.pipelines.checkpoint import Unaccounted, chunk_record
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.graph import Graph
-from headrace.pipelines.plan import CHUNKS, Chunk, CommitInfo, Plan, PlannedShard, chunk_folder
+from headrace.pipelines.plan import Chunk, CommitInfo, Plan, PlannedShard, chunk_folder
 from headrace.pipelines.spec import OWN_MODEL, Pipeline
 from headrace.pipelines.storage import Store
 
@@ -127,18 +127,19 @@ def commits(plan: Plan, pipeline: Pipeline, stages: Sequence[Stage]) -> tuple[Co
     return (*infos, plan.info)
 
 
-def entries(store: Store, infos: Sequence[CommitInfo], chunks: Iterable[Chunk]) -> list[list[Chunk]]:
+def entries(store: Store, infos: Sequence[CommitInfo], chunks: Collection[Chunk]) -> list[Collection[Chunk]]:
     """The chunks by the stage (from 0) that they need next: the first whose answers nobody has committed."""
-    chunks = list(chunks)
+    if len(infos) == 1:
+        return [chunks]
     entering: list[list[Chunk]] = [[] for _ in infos]
-    there: set[str] = set()
-    if len(infos) > 1:
-        for number in {chunk.plan for chunk in chunks}:
-            there.update(entry.path for entry in store.list(f"{CHUNKS}/{number:06d}"))
-    for chunk in chunks:
-        done = [i for i, info in enumerate(infos) if info.name(chunk) in there]
+    folder, there = "", frozenset[str]()
+    for chunk in chunks:  # in the order of their shards: a folder is looked into once
+        own, _, _ = chunk.name.rpartition("/")
+        if own != folder:
+            folder, there = own, frozenset(store.names(own))
+        done = [i for i, info in enumerate(infos) if info.name(chunk).rpartition("/")[2] in there]
         entering[done[-1] + 1 if done else 0].append(chunk)
-    return entering
+    return [*entering]
 
 
 def read_stage(store: Store, info: CommitInfo, chunk: Chunk) -> tuple[pa.Table, dict[str, Any]]:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from headrace.pipelines.checkpoint import Counts, chunk_records, committed, counts_of
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.plan import Chunk, Plan, load_plan
-from headrace.pipelines.publish import is_complete, published
+from headrace.pipelines.publish import ERRORS, is_complete, published
 from headrace.pipelines.storage import Store, open_store
 
 MOST_REASONS = 10
@@ -45,31 +45,38 @@ def read_status(output: str) -> OutputStatus:
     plan = load_plan(store)
     if plan is None:
         raise UserError(f"{output!r} is no output of headrace: there is no plan in it.")
-    done = committed(store, plan)
     out = published(store, plan)
-    counts = Counts()
+    done = committed(store, plan, out.keys())
+    counts = sum(out.values(), Counts())
     reasons: Counter[tuple[str, str]] = Counter()
-    ordered = sorted(done, key=lambda chunk: chunk.name)
-    for chunk, record in zip(ordered, chunk_records(store, ordered), strict=True):
+    for index, there in out.items():
+        if there.dead:
+            reasons.update(_reasons(store, f"{ERRORS}/{plan.shards[index].part_name}"))
+    rest = [shard for shard in plan.shards if shard.index not in out]
+    for chunk, record in zip(done.chunks_of(rest), chunk_records(store, done.chunks_of(rest)), strict=True):
         counts += counts_of(record)
         if counts_of(record).dead:
-            reasons.update(_reasons(store, chunk))
-    wanted = set(plan.chunks())
-    for index in out:
-        wanted -= set(plan.shards[index].chunks()) - done
+            reasons.update(_chunk_reasons(store, chunk))
+    chunks = sum(shard.chunk_count for shard in plan.shards if not shard.gone)
     return OutputStatus(
         uri=store.uri,
         plan=plan,
         complete=is_complete(store, plan),
         counts=counts,
-        chunks_done=len(done & wanted),
-        chunks=len(wanted),
+        chunks_done=chunks - len(done.left),
+        chunks=chunks,
         shards_published=len(out),
         reasons=tuple((step, reason, n) for (step, reason), n in reasons.most_common(MOST_REASONS)),
     )
 
 
-def _reasons(store: Store, chunk: Chunk) -> list[tuple[str, str]]:
+def _reasons(store: Store, errors: str) -> list[tuple[str, str]]:
+    with store.open(errors) as file:
+        letters = pq.read_table(file, columns=["_step", "_reason"]).to_pylist()
+    return [(letter["_step"], letter["_reason"]) for letter in letters]
+
+
+def _chunk_reasons(store: Store, chunk: Chunk) -> list[tuple[str, str]]:
     with store.open(chunk.name) as file:
         errors = pq.read_table(file, columns=["_error"])["_error"].to_pylist()
     return [(error["step"], error["reason"]) for error in errors if error is not None]

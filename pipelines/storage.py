@@ -45,7 +45,7 @@ NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS
 """What ``link`` answers on file systems that have no hard links (FAT, some FUSE and SMB mounts)."""
 
 ATTEMPTS = 6
-"""Tries of one call: five waits of up to 0.1, 0.2, 0.4 ... s, so that a call gives up after three seconds."""
+"""Tries of one call: the second at once, then waits of up to 0.1, 0.2, 0.4 ... s; a call gives up after two seconds."""
 
 Write = bytes | Callable[[BinaryIO], None]
 """What to write: bytes, or a function that writes them, which may be called again after a failure."""
@@ -308,9 +308,14 @@ class LocalStore:
 
 
 def _retried(call: Callable[[], T]) -> T:
+    try:
+        return call()  # what nearly always does; a resumed run makes a hundred thousand of these calls
+    except OSError as error:
+        if not _transient(error):
+            raise
     retrying = Retrying(
         retry=retry_if_exception(_transient),
-        stop=stop_after_attempt(ATTEMPTS),
+        stop=stop_after_attempt(ATTEMPTS - 1),
         wait=wait_random_exponential(multiplier=0.1, max=2.0),
         reraise=True,
     )

@@ -88,7 +88,7 @@ def test_a_commit_is_one_parquet_file_whose_footer_accounts_for_it(tmp_path: Pat
         "stats": stats,
     }
     assert counts_of(record) == counts
-    assert chunk_records(store, [chunk, chunk]) == [record, record]
+    assert list(chunk_records(store, [chunk, chunk])) == [record, record]
 
 
 def test_a_chunk_whose_rows_are_all_filtered_out_is_a_file_without_rows(tmp_path: Path) -> None:
