@@ -38,6 +38,7 @@ from headrace.pipelines.spec import Pipeline
 from headrace.pipelines.stages import Stage, commits, entries, stages_of, sweep
 from headrace.pipelines.storage import Store, open_store
 from headrace.pipelines.survey import places
+from headrace.pipelines.trials import settle, sweep_notes
 from headrace.pipelines.usage import Usage
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
 EARLY_STOP_FLOOR = 20
 """Dead letters that a run may have before it asks whether they are too many: a few rows say nothing of a corpus."""
+
+STAYS = "What is committed stays. Run the same command again for the rest."
 
 Status = Literal["complete", "already complete", "too many dead letters"]
 
@@ -310,6 +313,7 @@ def run(
     finally:
         if execution is not None:
             execution.end()
+            settle(store, execution.run_id)
     if result.status == "complete" and result.counts.dead > pipeline.max_error_rate * result.counts.rows:
         result.status = "too many dead letters"
     if result.totals.asked and checked.only_model and checked.only_model.source != FAKE:
@@ -317,6 +321,7 @@ def run(
     result.seconds = clock.seconds
     if result.status == "complete":
         with clock.phase("publishing"):
+            sweep_notes(store)
             finish(store, plan, result.as_report())
     return result
 
@@ -414,6 +419,8 @@ def _work(
         if "failed" in record:
             if record["users"]:
                 raise UserError(record["failed"])
+            if record.get("stop"):
+                raise ChunksFailed(f"{record['failed']} {STAYS}")
             failures.append(record["failed"])
             continue
         result.counts += counts_of(record)
@@ -425,7 +432,7 @@ def _work(
         raise ChunksFailed(
             f"{len(failures)} of {sum(map(len, entering))} chunks could not be done, the last for this reason: "
             f"{failures[-1]}\n"
-            f"What is committed stays. Run the same command again for the rest."
+            f"{STAYS}"
         )
 
 
