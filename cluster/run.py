@@ -18,6 +18,7 @@ from headrace.operators.base import Layout
 from headrace.pipelines.checkpoint import Counts, chunk_records, committed, counts_of
 from headrace.pipelines.corpus import Corpus, find_shards
 from headrace.pipelines.efficiency import Figures
+from headrace.pipelines.error_rate import EarlyStop, too_many
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.fingerprint import fingerprints
 from headrace.pipelines.forecast import EngineFacts, Observation, Record
@@ -44,9 +45,6 @@ from headrace.pipelines.usage import Usage
 if TYPE_CHECKING:
     from headrace.cluster.execution import Execution
     from headrace.cluster.preflight import Ahead
-
-EARLY_STOP_FLOOR = 20
-"""Dead letters that a run may have before it asks whether they are too many: a few rows say nothing of a corpus."""
 
 STAYS = "What is committed stays. Run the same command again for the rest."
 
@@ -314,7 +312,7 @@ def run(
         if execution is not None:
             execution.end()
             settle(store, execution.run_id)
-    if result.status == "complete" and result.counts.dead > pipeline.max_error_rate * result.counts.rows:
+    if result.status == "complete" and too_many(result.counts, pipeline.max_error_rate):
         result.status = "too many dead letters"
     if result.totals.asked and checked.only_model and checked.only_model.source != FAKE:
         result.notes += keep_record(checked, record.with_run(_observation(result, plan), result.totals.engine))
@@ -407,7 +405,10 @@ def _work(
     listener: Listener,
 ) -> None:
     """Let the workers do the chunks, publish each shard when its last one is there, stop when it is hopeless."""
-    most_dead = max(EARLY_STOP_FLOOR, pipeline.max_error_rate * plan.rows)
+    stop = EarlyStop(pipeline.max_error_rate, plan.rows, result.counts)
+    if stop.due:
+        result.status = "too many dead letters"
+        return
     failures: list[str] = []
 
     def watch(totals: Totals) -> None:
@@ -425,7 +426,8 @@ def _work(
             continue
         result.counts += counts_of(record)
         publisher.add(record["chunk"])
-        if result.counts.dead > most_dead:
+        stop.add(counts_of(record), record.get("lost", 0))
+        if stop.due:
             result.status = "too many dead letters"
             return
     if failures:
