@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 
 import pyarrow as pa
 
-from headrace.cluster.asking import Asking, unless_settled
+from headrace.cluster.asking import Asking
 from headrace.cluster.engine_config import EngineConfig
 from headrace.cluster.engines import start_engine
 from headrace.cluster.turns import Turns
@@ -188,24 +188,15 @@ class Worker:
         await asyncio.to_thread(trial.begin, "reading" if troubled else "chunk", range(chunk.first, chunk.last))
         earlier, before = await asyncio.to_thread(self._earlier, chunk)
         columns = list(dict.fromkeys((*self._graph.input_columns, *self._assignment.keep)))
-        try:
-            table = await asyncio.to_thread(self._read, trial, shard, chunk, columns)
-        except InputUnreadable as problem:
-            letter = DeadLetter(DOCUMENT, str(problem))
-            results = [unless_settled(result, letter) for result in earlier]
-            schema = pa.schema([self._assignment.columns.field(name) for name in columns])
-            table = pa.Table.from_pydict({name: pa.nulls(chunk.rows, schema.field(name).type) for name in columns})
+        table, bad = await asyncio.to_thread(self._read, trial, shard, chunk, columns)
+        self._progress.read_seconds += time.monotonic() - started
+        watched.sign()
+        asking = self._asking(chunk, table, bad, earlier, watched)
+        if troubled:
+            await self._apart(asking, trial)
         else:
-            read = time.monotonic()
-            watched.sign()
-            table, bad = sound(table)
-            asking = self._asking(chunk, table, bad, earlier, watched)
-            if troubled:
-                await self._apart(asking, trial)
-            else:
-                await asking.ask()
-            results = asking.results
-            self._progress.read_seconds += read - started
+            await asking.ask()
+        results = asking.results
         keep = table.select(list(self._assignment.keep))
         counts = count(results)
         usage = Usage()
@@ -229,13 +220,24 @@ class Worker:
         lost = sum(result.dead is not None and result.dead.step != DOCUMENT for result in results)
         return {"counts": asdict(counts), "stats": stats, "ours": ours, "lost": lost}
 
-    def _read(self, trial: Trial, shard: Shard, chunk: Chunk, columns: Sequence[str]) -> pa.Table:
+    def _read(
+        self, trial: Trial, shard: Shard, chunk: Chunk, columns: Sequence[str]
+    ) -> tuple[pa.Table, dict[int, str]]:
+        """A chunk's rows, and why some of them (counted from its first) cannot be asked. Called in a thread."""
         if trial.notes.unreadable:
-            raise InputUnreadable(
-                f"Rows {chunk.first} to {chunk.last - 1} of the input file {chunk.path!r} cannot be read: the "
-                f"process died of it each time"
+            said = (
+                f"rows {chunk.first} to {chunk.last - 1} of the input file {chunk.path!r} cannot be read: the process "
+                f"died of it each time"
             )
-        return self._reader.read(shard, chunk.first, chunk.last, columns)
+            schema = pa.schema([self._assignment.columns.field(name) for name in columns])
+            nulls = {field.name: pa.nulls(chunk.rows, field.type) for field in schema}
+            return pa.table(nulls, schema=schema), dict.fromkeys(range(chunk.rows), said)
+        try:
+            table, lost = self._reader.read(shard, chunk.first, chunk.last, columns), {}
+        except InputUnreadable:
+            table, lost = self._reader.salvage(shard, chunk.first, chunk.last, columns)
+        table, bad = sound(table)
+        return table, bad | lost
 
     def _asking(
         self, chunk: Chunk, table: pa.Table, bad: Mapping[int, str], earlier: Sequence[RowResult], watched: Watched
