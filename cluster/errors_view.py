@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rich.padding import Padding
 from rich.text import Text
 
 from headrace.cluster import terminal
@@ -30,49 +30,53 @@ def show_errors(found: DeadLetters, *, as_json: bool) -> None:
         return
     console = terminal.console()
     counts = found.counts
-    share = f"{counts.dead / counts.rows:.1%}" if counts.rows else "0%"
-    console.print(
-        Text(f"{counts.dead:,} dead letters in {counts.rows:,} rows ({share}), {found.uri}", style="bold"),
-        soft_wrap=True,
-    )
+    share = _share(counts.dead, counts.rows)
+    _say(console, f"{counts.dead:,} dead letters in {counts.rows:,} rows ({share}), {found.uri}", "bold")
     if not found.groups:
         if counts.dead:
-            console.print(Text("None of them is what was asked for."))
+            _say(console, "None of them is what was asked for.")
         return
     for group in found.groups:
-        _show_group(console, group, found)
-    console.print()
-    again = "headrace run PIPELINE --input INPUT --output OUTPUT --retry errors"
-    console.print(Text(f"Ask them again, when the cause is mended: {again}"), soft_wrap=True)
-    where = "_errors/" if found.published else "_errors/ for files that are finished, else in the chunk files"
-    console.print(Text(f"All of them, with all columns: {where}. Others' examples: -n, --step, --reason, --json."))
+        print()
+        head = f"{group.count:,} ({_share(group.count, counts.rows)})  {group.step}: {_short(group.reason, REASON)}"
+        _say(console, head, "bold")
+        if said := advice(group.reason):
+            _say(console, f"→ {said}", "cyan", indent=2)
+        for letter in group.examples:
+            _show_example(console, letter, group)
+    print()
+    where = "in _errors/" if found.published else "in _errors/ for finished files, in the chunk files for others"
+    _say(console, f"They are {where}, with all columns. More of them here: -n, --step, --reason, --json.")
+    _say(
+        console,
+        "To ask them again, when the cause is mended: "
+        "headrace run PIPELINE --input INPUT --output OUTPUT --retry errors",
+    )
 
 
-def _show_group(console: Console, group: Group, found: DeadLetters) -> None:
-    console.print()
-    head = Text(f"{group.count:,} ({group.count / max(1, found.counts.rows):.1%})  ", style="bold")
-    head.append(f"{group.step}: ", style="cyan")
-    head.append(_short(group.reason, REASON), style="red")
-    console.print(head)
-    if said := advice(group.reason):
-        console.print(Padding(Text(f"→ {said}", style="dim"), (0, 0, 0, 2)))
-    for letter in group.examples:
-        console.print(Padding(_example(letter, group), (0, 0, 0, 2)))
-
-
-def _example(letter: Letter, group: Group) -> Text:
-    text = Text()
-    text.append(f"{letter.shard} row {letter.row}", style="bold")
-    if letter.tries:
-        text.append(f", asked {letter.tries} times" if letter.tries > 1 else ", asked once")
+def _show_example(console: Console, letter: Letter, group: Group) -> None:
+    asked = {0: "", 1: ", 1 try"}.get(letter.tries, f", {letter.tries} tries")
+    _say(console, f"{letter.shard} row {letter.row}{asked}", indent=2)
     if letter.reason != group.reason:
-        text.append(f"\n  {_short(letter.reason, REASON)}", style="red")
+        _say(console, _short(letter.reason, REASON), "red", indent=4)
     if letter.kept:
-        kept = ", ".join(f"{name}={_short(_value(value))}" for name, value in letter.kept.items())
-        text.append(f"\n  {kept}")
+        _say(console, ", ".join(f"{name}={_short(_value(v))}" for name, v in letter.kept.items()), indent=4)
     if letter.raw:
-        text.append(f"\n  said: {_short(repr(letter.raw))}", style="dim")
-    return text
+        _say(console, f"said: {_short(repr(letter.raw))}", "dim", indent=4)
+
+
+def _say(console: Console, text: str, style: str = "", *, indent: int = 0) -> None:
+    """Print text broken at the console's width, all its lines indented, without blanks at their ends."""
+    space = " " * indent
+    for line in textwrap.wrap(
+        text, max(20, console.width), initial_indent=space, subsequent_indent=space, break_on_hyphens=False
+    ):
+        console.print(Text(line, style), soft_wrap=True)
+
+
+def _share(part: int, rows: int) -> str:
+    share = part / max(1, rows)
+    return "<0.1%" if 0 < share < 0.001 else f"{share:.1%}"
 
 
 def _value(value: Any) -> str:

@@ -46,7 +46,7 @@ from headrace.pipelines.rows import chunk_table, count, earlier_results, sound
 from headrace.pipelines.spec import Pipeline
 from headrace.pipelines.stages import read_stage
 from headrace.pipelines.storage import open_store
-from headrace.pipelines.trials import Owner, Trial, most_killers
+from headrace.pipelines.trials import Owner, Trial, most_killers, trial_name
 from headrace.pipelines.usage import Usage
 
 REPORT_SECONDS = 1.0
@@ -164,6 +164,8 @@ class Worker:
     async def _chunk(self, chunk: Chunk, shard: Shard) -> dict[str, Any]:
         """Do a chunk, with nothing else on the engine if earlier tries have died."""
         if done := await asyncio.to_thread(self._committed, chunk):
+            # Whoever did it may have died before its notes were gone.
+            await asyncio.to_thread(self._store.delete, trial_name(self._assignment.commit, chunk))
             return {"counts": done["counts"], "stats": done["stats"], "ours": False}
         trial = await asyncio.to_thread(Trial.of, self._store, self._assignment.commit, chunk, self._owner)
         if why := trial.notes.hopeless(most_killers(chunk, self._pipeline.max_error_rate)):
@@ -174,7 +176,7 @@ class Worker:
             with self._watchdog.over(trial) as watched:
                 try:
                     record = await self._try(chunk, shard, watched)
-                except BaseException:
+                except (Exception, asyncio.CancelledError):
                     await asyncio.to_thread(trial.end)
                     raise
         await asyncio.to_thread(trial.forget)
