@@ -181,6 +181,30 @@ def status(
 
 
 @app.command()
+def errors(
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The output folder of a run.")],
+    examples: Annotated[
+        int, typer.Option("--examples", "-n", min=0, max=1000, help="Dead letters to show of each reason.")
+    ] = 3,
+    step: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="NAME", help="Only those of this step (or of the document)."),
+    ] = None,
+    reason: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="TEXT", help="Only those whose reason contains this."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
+) -> None:
+    """Show the dead letters of an output, finished or not: by reason, with examples and what to do."""
+    from headrace.cluster.errors_view import show_errors
+    from headrace.pipelines.dead_letters import read_dead_letters
+
+    with _mistakes_as_messages():
+        show_errors(read_dead_letters(output, examples=examples, step=step, reason=reason), as_json=as_json)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of pipeline files, for editors."""
     import json

@@ -70,6 +70,7 @@ class Execution:
         self._checked = checked
         self._store = store
         self._allotments = allotments
+        self.run_id = uuid.uuid4().hex[:12]
 
     @classmethod
     def begin(cls, checked: Checked, store: Store, address: str | None) -> Execution:
@@ -137,7 +138,7 @@ class Execution:
         from ray.exceptions import RayError
 
         _quiet()
-        run_id = uuid.uuid4().hex[:12]
+        run_id = self.run_id
         dataset = None
         coming = 0
         for pool, chunks in zip(self._pools(run_id, plan), entering, strict=True):
@@ -180,6 +181,7 @@ class Execution:
                     keep=checked.keep if infos[i] is infos[-1] else (),
                     steps=stage.steps,
                     before=infos[i - 1] if i else None,
+                    chunk_seconds=checked.pipeline.resources_of(stage.model).chunk_seconds,
                 ),
                 allotment,
             )

@@ -2,8 +2,10 @@
 
 Its answers follow from the prompt alone, so two runs agree. ``faults`` maps a text to what happens to a request whose
 prompt contains it: ``cut``, ``invalid`` (an answer outside the constraint), ``invalid_once`` (only until it is asked
-again), ``refuse``, ``die`` (the process exits, as when an engine crashes) or ``die_once``. ``seconds`` is the time of
-one request; ``log`` names a file that gets a line for every request.
+again), ``refuse``, ``die`` (as when an engine's own process crashes), ``kill`` (the worker's process is gone, as when
+the system kills it), ``hang`` (the request never ends) or ``block`` (the whole process stands still); ``die``,
+``kill``, ``hang`` and ``block`` with ``_once`` do so the first time only, which needs a ``log``. A fault for the empty
+text is every request's. ``seconds`` is the time of one request; ``log`` names a file that gets a line for every one.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import hashlib
 import json
 import os
 import random
+import signal
+import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +30,28 @@ _OFFSET = 3
 """Ids below it are control tokens; a byte ``b`` is the token ``b + 3``."""
 
 _WORDS = "water wheel mill stone grain river channel weir sluice flour".split()  # noqa: SIM905
+
+
+async def _die() -> None:
+    raise EngineDied("the fake engine was told to")
+
+
+async def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def _hang() -> None:
+    await asyncio.Event().wait()
+
+
+async def _block() -> None:
+    time.sleep(FOREVER_S)
+
+
+FOREVER_S = 1e6
+
+_ENDS = {"die": _die, "kill": _kill, "hang": _hang, "block": _block}
+"""Faults that no answer comes after."""
 
 
 class BytesTokenizer:
@@ -74,8 +100,8 @@ class FakeEngine:
         await asyncio.sleep(self._seconds)
         if fault == "refuse":
             raise RequestRefused("the fake engine was told to")
-        if fault == "die" or (fault == "die_once" and self._first_time(text)):
-            raise EngineDied("the fake engine was told to")
+        if fault.removesuffix("_once") in _ENDS and (not fault.endswith("_once") or self._first_time(text)):
+            await _ENDS[fault.removesuffix("_once")]()
         dice = random.Random(digest + str(sampling.seed))
         bad = fault == "invalid" or (fault == "invalid_once" and "not accepted" not in text)
         answer, logprobs = "", {}

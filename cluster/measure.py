@@ -20,7 +20,7 @@ from headrace.operators import Classify
 from headrace.operators.base import Choice, Completion, Constraint, Layout, ModelStep, Sampling
 from headrace.operators.calibration import cross_fitted, fit_prior
 from headrace.pipelines.chain import Chain, RowResult, prepare_all
-from headrace.pipelines.corpus import ChunkReader
+from headrace.pipelines.corpus import ChunkReader, InputUnreadable
 from headrace.pipelines.engine import Engine
 from headrace.pipelines.forecast import EngineFacts, Observation, Record
 from headrace.pipelines.graph import Graph
@@ -55,7 +55,10 @@ def sample_rows(checked: Checked, rows: int) -> SampleRows:
     reader = ChunkReader(checked.columns)
     values = []
     for shard, row in spread(checked.corpus.shards, rows):
-        table, bad = sound(reader.read(shard, row, row + 1, columns))
+        try:
+            table, bad = sound(reader.read(shard, row, row + 1, columns))
+        except InputUnreadable:
+            continue  # a run will make a dead letter of it
         if not bad:
             values += as_rows(table)
     return SampleRows(values, {step: [row[column] for row in values] for step, column in gold.items()})

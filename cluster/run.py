@@ -20,6 +20,7 @@ from headrace.operators.base import Layout
 from headrace.pipelines.checkpoint import Counts, chunk_records, committed, counts_of
 from headrace.pipelines.corpus import Corpus, find_shards
 from headrace.pipelines.efficiency import Figures
+from headrace.pipelines.error_rate import EarlyStop, too_many
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.fingerprint import fingerprints
 from headrace.pipelines.forecast import EngineFacts, Observation, Record
@@ -41,14 +42,14 @@ from headrace.pipelines.spec import Pipeline
 from headrace.pipelines.stages import Stage, commits, entries, stages_of, sweep
 from headrace.pipelines.storage import Store, open_store
 from headrace.pipelines.survey import places
+from headrace.pipelines.trials import settle, sweep_notes
 from headrace.pipelines.usage import Usage
 
 if TYPE_CHECKING:
     from headrace.cluster.execution import Execution
     from headrace.cluster.preflight import Ahead
 
-EARLY_STOP_FLOOR = 20
-"""Dead letters that a run may have before it asks whether they are too many: a few rows say nothing of a corpus."""
+STAYS = "What is committed stays. Run the same command again for the rest."
 
 PUBLISHERS = 4
 """Parts that are made at a time: mostly waiting for the disk, or for an object store."""
@@ -316,13 +317,15 @@ def run(
     finally:
         if execution is not None:
             execution.end()
-    if result.status == "complete" and result.counts.dead > pipeline.max_error_rate * result.counts.rows:
+            settle(store, execution.run_id)
+    if result.status == "complete" and too_many(result.counts, pipeline.max_error_rate):
         result.status = "too many dead letters"
     if result.totals.asked and checked.only_model and checked.only_model.source != FAKE:
         result.notes += keep_record(checked, record.with_run(_observation(result, plan), result.totals.engine))
     result.seconds = clock.seconds
     if result.status == "complete":
         with clock.phase("publishing"):
+            sweep_notes(store)
             finish(store, plan, result.as_report())
     return result
 
@@ -413,8 +416,11 @@ def _work(
     listener: Listener,
 ) -> None:
     """Let the workers do the chunks, publish each shard when its last one is there, stop when it is hopeless."""
+    stop = EarlyStop(pipeline.max_error_rate, plan.rows, result.counts)
+    if stop.due:
+        result.status = "too many dead letters"
+        return
     chunks = sum(map(len, entering))
-    most_dead = max(EARLY_STOP_FLOOR, pipeline.max_error_rate * plan.rows)
     failed, last_failure = 0, ""
 
     def watch(totals: Totals) -> None:
@@ -426,17 +432,19 @@ def _work(
         if "failed" in record:
             if record["users"]:
                 raise UserError(record["failed"])
+            if record.get("stop"):
+                raise ChunksFailed(f"{record['failed']} {STAYS}")
             failed, last_failure = failed + 1, record["failed"]
             continue
         if publisher.add(record["chunk"]):
             result.counts += counts_of(record)
-        if result.counts.dead > most_dead:
+            stop.add(counts_of(record), record.get("lost", 0))
+        if stop.due:
             result.status = "too many dead letters"
             return
     if failed:
         raise ChunksFailed(
-            f"{failed} of {chunks} chunks could not be done, the last for this reason: {last_failure}\n"
-            f"What is committed stays. Run the same command again for the rest."
+            f"{failed} of {chunks} chunks could not be done, the last for this reason: {last_failure}\n{STAYS}"
         )
 
 

@@ -15,7 +15,7 @@ from headrace.cluster.preflight import Preflights
 from headrace.cluster.resources import Allotment, allot, cores, gpus_here
 from headrace.cluster.run import Checked, check
 from headrace.pipelines.chain import DOCUMENT, Chain, DeadLetter, RowResult
-from headrace.pipelines.corpus import ChunkReader, Shard
+from headrace.pipelines.corpus import ChunkReader, InputUnreadable, Shard
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.graph import Graph
 from headrace.pipelines.rows import as_rows, sound
@@ -66,7 +66,10 @@ async def _run(chain: Chain, checked: Checked, taken: Iterable[tuple[tuple[Shard
         if before.outcome != "answered":
             return Sampled(shard.path, before)
         row = before.row
-        table, bad = sound(reader.read(shard, row, row + 1, columns))
+        try:
+            table, bad = sound(reader.read(shard, row, row + 1, columns))
+        except InputUnreadable as problem:
+            return Sampled(shard.path, RowResult(row, "dead", dead=DeadLetter(DOCUMENT, str(problem))))
         if bad:
             return Sampled(shard.path, RowResult(row, "dead", dead=DeadLetter(DOCUMENT, bad[0])))
         result = await chain.run(row, as_rows(table)[0], before.answers)

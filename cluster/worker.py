@@ -5,26 +5,32 @@ a chunk, and commits the chunk's answers so far, or in the last stage the chunk.
 
 Rows of several chunks are in flight at once (Ray Data keeps a few tasks at each actor), so the engine is not idle
 while the tail of a chunk drains. A failure that is not a row's own is returned in the chunk's record, for the driver
-to say; only a dead engine ends the process, so that Ray starts another and runs the chunk again.
+to say; only an engine that is dead, or hangs, ends the process, so that Ray starts another and runs the chunk again.
+What was with the engine then is noted first (``pipelines.trials``), so that a row which kills engines is found.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
+import multiprocessing
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
 import pyarrow as pa
 
+from headrace.cluster.asking import Asking
 from headrace.cluster.engine_config import EngineConfig
 from headrace.cluster.engines import start_or_explain
-from headrace.operators.base import Layout
+from headrace.cluster.turns import Turns
+from headrace.cluster.watchdog import Watchdog, Watched
+from headrace.operators.base import Layout, Sampling, Text
 from headrace.pipelines.chain import DOCUMENT, Chain, DeadLetter, RowResult
 from headrace.pipelines.checkpoint import chunk_record, commit_chunk
 from headrace.pipelines.corpus import ChunkReader, InputChanged, InputUnreadable, Shard
@@ -34,10 +40,11 @@ from headrace.pipelines.forecast import EngineFacts
 from headrace.pipelines.graph import Graph
 from headrace.pipelines.layouts import Priors
 from headrace.pipelines.plan import Chunk, CommitInfo
-from headrace.pipelines.rows import as_rows, chunk_table, count, earlier_results, sound
+from headrace.pipelines.rows import chunk_table, count, earlier_results, sound
 from headrace.pipelines.spec import Pipeline
 from headrace.pipelines.stages import read_stage
 from headrace.pipelines.storage import open_store
+from headrace.pipelines.trials import Owner, Trial, most_killers, trial_name
 from headrace.pipelines.usage import Usage
 
 REPORT_SECONDS = 1.0
@@ -46,8 +53,14 @@ REPORT_SECONDS = 1.0
 CHUNKS_AT_A_WORKER = 4
 """Chunks in flight at one worker, so that the tail of one is filled by the next."""
 
-ROWS_PER_SLICE = 256
-"""Rows turned into Python objects at a time."""
+CONTROL_TRIES = 4
+"""Rows that are looked at for one that the engine is asked about, each time a row above suspicion is needed."""
+
+NOTE_SECONDS = 60.0
+"""Time that a worker which leaves has to say why."""
+
+MOST_STARTS = 3
+"""Starts of an engine in a row that may come to nothing before the run is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +72,7 @@ class Assignment:
         keep: the columns that this stage's file carries along.
         steps: the names of the steps that run here; None for all of them.
         before: what the stage before has committed; None in the first stage.
+        chunk_seconds: time in which a row must come to its end.
     """
 
     run_id: str
@@ -73,6 +87,7 @@ class Assignment:
     keep: tuple[str, ...]
     steps: tuple[str, ...] | None = None
     before: CommitInfo | None = None
+    chunk_seconds: float = 1800.0
 
 
 class Worker:
@@ -86,7 +101,13 @@ class Worker:
         self._graph = Graph.of(self._pipeline)
         self._store = open_store(assignment.output)
         self._reader = ChunkReader(assignment.columns)
+        self._owner = Owner.me(assignment.run_id)
+        self._turns = Turns()
+        self._watchdog = Watchdog(assignment.chunk_seconds, self._hung)
+        self._starts = Starts(assignment.run_id)
         started = time.monotonic()
+        if not self._starts.begin():
+            return  # the first call will say so
         self._engine = start_or_explain(assignment.engine)
         self._chain = Chain(
             self._pipeline,
@@ -115,6 +136,9 @@ class Worker:
             if "failed" in wanted:  # in the stage before: the driver is to hear of it
                 yield {"chunk": [descriptor]}
                 continue
+            if self._starts.hopeless:
+                yield {"chunk": [json.dumps({**wanted, "failed": self._starts.message, "users": False, "stop": True})]}
+                continue
             if self._started is None:
                 self._started = asyncio.ensure_future(self._start())
             record: dict[str, Any] = {**wanted}
@@ -123,7 +147,7 @@ class Worker:
                 async with self._turn:
                     record |= await self._chunk(chunk, Shard(**wanted["shard"]))
             except EngineDied as error:
-                leave(f"the engine died: {error}")
+                self._engine_died(error)
             except (UserError, InputChanged) as error:
                 record |= {"failed": str(error), "users": True}
             except OSError as error:
@@ -133,6 +157,7 @@ class Worker:
     async def _start(self) -> None:
         self._progress.publish()
         await self._chain.start()
+        self._starts.succeeded()
         self._reporting = asyncio.ensure_future(self._report())
 
     async def _report(self) -> None:
@@ -141,30 +166,50 @@ class Worker:
             await asyncio.sleep(REPORT_SECONDS)
 
     async def _chunk(self, chunk: Chunk, shard: Shard) -> dict[str, Any]:
+        """Do a chunk, with nothing else on the engine if earlier tries have died."""
+        if done := await asyncio.to_thread(self._committed, chunk):
+            # Whoever did it may have died before its notes were gone.
+            await asyncio.to_thread(self._store.delete, trial_name(self._assignment.commit, chunk))
+            return {"counts": done["counts"], "stats": done["stats"], "ours": False}
+        trial = await asyncio.to_thread(Trial.of, self._store, self._assignment.commit, chunk, self._owner)
+        if why := trial.notes.hopeless(most_killers(chunk, self._pipeline.max_error_rate)):
+            await asyncio.to_thread(trial.forget)
+            where = f"rows {chunk.first} to {chunk.last - 1} of {chunk.path!r}"
+            return {"failed": f"At {where} {why}.", "users": False, "stop": True}
+        async with self._turns.alone() if trial.notes.deaths else self._turns.together():
+            with self._watchdog.over(trial) as watched:
+                try:
+                    record = await self._try(chunk, shard, watched)
+                except (Exception, asyncio.CancelledError):
+                    await asyncio.to_thread(trial.end)
+                    raise
+        await asyncio.to_thread(trial.forget)
+        return record
+
+    async def _try(self, chunk: Chunk, shard: Shard, watched: Watched) -> dict[str, Any]:
         """Read, ask, commit."""
         started = time.monotonic()
-        if done := await asyncio.to_thread(self._committed, chunk):
-            return {"counts": done["counts"], "stats": done["stats"], "ours": False}
+        trial = watched.trial
+        troubled = trial.notes.deaths > 0
+        await asyncio.to_thread(trial.begin, "reading" if troubled else "chunk", range(chunk.first, chunk.last))
         earlier, before = await asyncio.to_thread(self._earlier, chunk)
         columns = list(dict.fromkeys((*self._graph.input_columns, *self._assignment.keep)))
-        try:
-            table = await asyncio.to_thread(self._reader.read, shard, chunk.first, chunk.last, columns)
-        except InputUnreadable as problem:
-            letter = DeadLetter(DOCUMENT, str(problem))
-            results = [_unless_settled(result, letter) for result in earlier]
-            schema = pa.schema([self._assignment.columns.field(name) for name in columns])
-            table = pa.Table.from_pydict({name: pa.nulls(chunk.rows, schema.field(name).type) for name in columns})
+        table, bad = await asyncio.to_thread(self._read, trial, shard, chunk, columns)
+        self._progress.read_seconds += time.monotonic() - started
+        watched.sign()
+        asking = self._asking(chunk, table, bad, earlier, watched)
+        if troubled:
+            await self._apart(asking, trial)
         else:
-            read = time.monotonic()
-            table, bad = sound(table)
-            results = await self._rows(chunk, table, bad, earlier)
-            self._progress.read_seconds += read - started
+            await asking.ask()
+        results = asking.results
         keep = table.select(list(self._assignment.keep))
         counts = count(results)
         usage = Usage()
         for result in results:
             usage.merge(result.usage)
         answered = time.monotonic()
+        watched.sign()
         seconds = round(answered - started, 3)
         if before:
             usage.merge(Usage(**{name: value for name, value in before.items() if name != "seconds"}))
@@ -178,7 +223,94 @@ class Worker:
         self._progress.committed += chunk.rows
         # The driver reads the totals once more when it has the last record.
         self._progress.publish()
-        return {"counts": asdict(counts), "stats": stats, "ours": ours}
+        lost = sum(result.dead is not None and result.dead.step != DOCUMENT for result in results)
+        return {"counts": asdict(counts), "stats": stats, "ours": ours, "lost": lost}
+
+    def _read(
+        self, trial: Trial, shard: Shard, chunk: Chunk, columns: Sequence[str]
+    ) -> tuple[pa.Table, dict[int, str]]:
+        """A chunk's rows, and why some of them (counted from its first) cannot be asked. Called in a thread."""
+        if trial.notes.unreadable:
+            said = (
+                f"rows {chunk.first} to {chunk.last - 1} of the input file {chunk.path!r} cannot be read: the process "
+                f"died of it each time"
+            )
+            schema = pa.schema([self._assignment.columns.field(name) for name in columns])
+            nulls = {field.name: pa.nulls(chunk.rows, field.type) for field in schema}
+            return pa.table(nulls, schema=schema), dict.fromkeys(range(chunk.rows), said)
+        try:
+            table, lost = self._reader.read(shard, chunk.first, chunk.last, columns), {}
+        except InputUnreadable:
+            table, lost = self._reader.salvage(shard, chunk.first, chunk.last, columns)
+        table, bad = sound(table)
+        return table, bad | lost
+
+    def _asking(
+        self, chunk: Chunk, table: pa.Table, bad: Mapping[int, str], earlier: Sequence[RowResult], watched: Watched
+    ) -> Asking:
+        def done(result: RowResult) -> None:
+            watched.sign()
+            self._progress.add(result)
+
+        return Asking(
+            self._chain,
+            chunk,
+            table.select(list(self._graph.input_columns)),
+            bad,
+            earlier,
+            in_flight=watched.trial.in_flight,
+            first=watched.sign,
+            done=done,
+            died=self._engine_died,
+        )
+
+    async def _apart(self, asking: Asking, trial: Trial) -> None:
+        """Ask a chunk's rows so that it is known which of them were with the engine if it dies: suspects first."""
+        for killer in trial.notes.killers:
+            asking.give_up(killer.row, DeadLetter(DOCUMENT, killer.reason, "", killer.deaths))
+        if groups := trial.notes.groups():
+            await self._control(asking, trial, {row for group in groups for row in group})
+            for group in groups:
+                await asyncio.to_thread(trial.begin, "group", group)
+                await asking.ask(group)
+            trial.cleared()
+        if left := asking.left():
+            await asyncio.to_thread(trial.begin, "rest", left)
+            await asking.ask(left)
+
+    async def _control(self, asking: Asking, trial: Trial, suspects: set[int]) -> None:
+        """See that the engine answers at all: about a row above suspicion, another one at each try if it dies."""
+        given_up = {killer.row for killer in trial.notes.killers}
+        candidates = [row for row in asking.left() if row not in suspects and row not in given_up]
+        for row in trial.notes.controls_among(candidates, CONTROL_TRIES):
+            await asyncio.to_thread(trial.begin, "control", [row])
+            await asking.ask([row])
+            if asking.was_asked(row):
+                return
+        await asyncio.to_thread(trial.begin, "control", [])
+        try:
+            await self._engine.complete(self._engine.tokenizer.encode("N/A"), Text(), Sampling(max_tokens=1))
+        except EngineDied as error:
+            self._engine_died(error)
+
+    def _engine_died(self, error: EngineDied) -> NoReturn:
+        self._leave(f"the engine died: {error}", self._watchdog.trials)
+
+    def _hung(self, trials: list[Trial]) -> None:
+        """Nothing goes on (in the watchdog's thread)."""
+        self._leave(f"nothing has come to its end for {self._assignment.chunk_seconds:g} s", trials, hung=True)
+
+    def _leave(self, reason: str, blamed: Sequence[Trial], *, hung: bool = False) -> NoReturn:
+        """End this process, for nothing in it can be trusted any more; Ray starts another. What is known is noted."""
+        print(f"headrace worker: {reason}", file=sys.stderr, flush=True)
+        pool = ThreadPoolExecutor(thread_name_prefix="notes")
+        trials = self._watchdog.trials
+        # What cannot be noted costs a try more.
+        wait(
+            [pool.submit(partial(trial.died, hung=hung) if trial in blamed else trial.end) for trial in trials],
+            timeout=NOTE_SECONDS,
+        )
+        end()
 
     def _committed(self, chunk: Chunk) -> dict[str, Any] | None:
         """The record of what somebody has committed already: a worker that died with its report unsaid."""
@@ -192,56 +324,39 @@ class Worker:
         table, record = read_stage(self._store, self._assignment.before, chunk)
         return earlier_results(table, chunk), record["stats"]
 
-    async def _rows(
-        self, chunk: Chunk, table: pa.Table, bad: Mapping[int, str], earlier: Sequence[RowResult]
-    ) -> list[RowResult]:
-        """All rows of a chunk through the chain, equal ones once.
 
-        Only so many are started ahead as the window can soon take.
-        """
-        gate = asyncio.Semaphore(2 * self._chain.window.documents)
-        results: list[RowResult] = []
-        first: dict[bytes, asyncio.Task[RowResult]] = {}
+class Starts:
+    """How often this actor's engine was started, and nothing came of it: kept where its next process reads it.
 
-        def done(result: RowResult) -> RowResult:
-            results.append(result)
-            self._progress.add(result)
-            return result
+    A start is through when the labels' priors are there: an engine that dies of the first thing it is asked has not
+    started.
+    """
 
-        async def ask(row: int, values: Mapping[str, Any], known: Mapping[str, Any]) -> RowResult:
-            try:
-                return done(await self._chain.run(row, values, known))
-            finally:
-                gate.release()
+    def __init__(self, run_id: str) -> None:
+        import ray
 
-        async def repeat(row: int, same: asyncio.Task[RowResult]) -> None:
-            done((await same).repeated(row))
+        self._key = f"headrace-starts/{run_id}/{ray.get_runtime_context().get_actor_id()}".encode()
+        self.hopeless = False
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for row, values in self._read(chunk, table):
-                    before = earlier[row - chunk.first]
-                    if (reason := bad.get(row - chunk.first)) is not None:
-                        before = _unless_settled(before, DeadLetter(DOCUMENT, reason))
-                    if before.outcome != "answered":
-                        done(before)
-                        continue
-                    key = _digest(values, before.answers)
-                    if (same := first.get(key)) is not None:
-                        group.create_task(repeat(row, same))
-                        continue
-                    await gate.acquire()
-                    first[key] = group.create_task(ask(row, values, before.answers))
-        except ExceptionGroup as errors:
-            # One is enough to say: a dead engine fails all rows in flight at once.
-            raise errors.exceptions[0] from errors
-        return results
+    def begin(self) -> bool:
+        """The engine is about to be started; False where that makes no sense any more."""
+        from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
-    def _read(self, chunk: Chunk, table: pa.Table) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        needed = table.select(list(self._graph.input_columns))
-        for offset in range(0, chunk.rows, ROWS_PER_SLICE):
-            for i, values in enumerate(as_rows(needed.slice(offset, ROWS_PER_SLICE))):
-                yield chunk.first + offset + i, values
+        vain = int(_internal_kv_get(self._key) or 0)
+        self.hopeless = vain >= MOST_STARTS
+        _internal_kv_put(self._key, str(vain + 1).encode(), overwrite=True)
+        return not self.hopeless
+
+    def succeeded(self) -> None:
+        """The engine answers."""
+        from ray.experimental.internal_kv import _internal_kv_del
+
+        _internal_kv_del(self._key)
+
+    @property
+    def message(self) -> str:
+        """What to say when there is no hope."""
+        return f"The engine has died {MOST_STARTS} times in a row before it answered anything."
 
 
 class Progress:
@@ -296,19 +411,10 @@ class Progress:
         _internal_kv_put(self._key, json.dumps(totals).encode(), overwrite=True)
 
 
-def _digest(*values: Mapping[str, Any]) -> bytes:
-    """What stands for all that the chain is told of a row."""
-    return hashlib.blake2b(repr(values).encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-def _unless_settled(result: RowResult, letter: DeadLetter) -> RowResult:
-    """A row that can be asked no more is dead, unless an earlier stage has settled it."""
-    return RowResult(result.row, "dead", result.answers, letter) if result.outcome == "answered" else result
-
-
-def leave(reason: str) -> None:
-    """End this process, for nothing in it can be trusted any more; Ray starts another."""
-    print(f"headrace worker: {reason}", file=sys.stderr, flush=True)
+def end() -> NoReturn:
+    """End this process at once, and those that it has started: an engine that hangs would outlive it."""
+    for child in multiprocessing.active_children():
+        child.kill()
     os._exit(1)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -252,11 +252,17 @@ class Chain:
         ready = [each for each in self._prepared.values() if each.step.calibrated and not each.step.dynamic]
         await asyncio.gather(*(self._prior(each, "") for each in ready))
 
-    async def run(self, row: int, values: Mapping[str, Any], earlier: Mapping[str, Any] | None = None) -> RowResult:
+    async def run(
+        self,
+        row: int,
+        values: Mapping[str, Any],
+        earlier: Mapping[str, Any] | None = None,
+        begun: Callable[[], None] = lambda: None,
+    ) -> RowResult:
         """Take one row through the chain.
 
         ``values`` holds the input columns that the pipeline reads, ``earlier`` the answers of steps that ran
-        elsewhere, both as Python.
+        elsewhere, both as Python. ``begun`` is called when there is room for the row and its steps begin.
         """
         result = RowResult(row, "answered", dict(earlier or {}))
         try:
@@ -268,9 +274,11 @@ class Chain:
         if self._keep_raw:
             result.document = document
         if not self._prepared:
+            begun()
             await self._steps(values, ids, result)
             return result
         async with self.window.room(self._footprint(len(ids))):
+            begun()
             await self._steps(values, ids, result)
         self._account(result, len(ids))
         return result

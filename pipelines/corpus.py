@@ -10,9 +10,12 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import shutil
+import tempfile
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -25,6 +28,7 @@ import pyarrow.parquet as pq
 from headrace.pipelines.errors import StorageUnavailable, UserError
 from headrace.pipelines.globs import BELOW, escaped, is_pattern, matches, with_contents
 from headrace.pipelines.locations import joined, object_uri
+from headrace.pipelines.salvage import DAMAGE, rescue
 from headrace.pipelines.storage import local_path, shown
 from headrace.pipelines.threads import THREADS, each
 
@@ -43,13 +47,20 @@ BUFFER_BYTES = 1 << 20
 OBJECT_BUFFER_BYTES = 4 << 20
 """The same in an object store, where it is a call of its own."""
 
+SALVAGED_ROWS = 100_000
+"""Rows behind a damaged page that are read page by page before the file is believed again."""
+
 
 class InputChanged(Exception):
     """An input file is no longer the one that was planned. The message names it and says what to do."""
 
 
 class InputUnreadable(Exception):
-    """Rows of an input file cannot be decoded. The message names the file, the rows and the reason."""
+    """Rows of an input file cannot be decoded. The message names the file, the rows and the reason (``why``)."""
+
+    def __init__(self, message: str, why: str = "") -> None:
+        super().__init__(message)
+        self.why = why or message
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +235,7 @@ class ChunkReader:
         self._schema = schema
         self._open_files = open_files
         self._cursors: OrderedDict[int, _Cursor] = OrderedDict()
+        self._damaged: dict[tuple[str, str, str], tuple[int, str]] = {}
         self._lock = Lock()
 
     def read(self, shard: Shard, first: int, last: int, columns: Sequence[str]) -> pa.Table:
@@ -245,6 +257,9 @@ class ChunkReader:
             return schema.empty_table()
         if not columns:
             return _rows_without_columns(last - first)
+        for name in columns:
+            if (why := self._damage(shard, first, name)) is not None:
+                raise _unreadable(shard, first, last, why)
         try:
             cursor = self._take(shard, first, last, tuple(columns))
             try:
@@ -254,15 +269,60 @@ class ChunkReader:
                 raise
         except StorageUnavailable:  # which says nothing of the file
             raise
-        except (OSError, pa.ArrowException) as error:
+        except DAMAGE as error:
             _check_unchanged(shard)
-            raise InputUnreadable(
-                f"Rows {first} to {last - 1} of the input file {shard.path!r} ({shard.uri}) cannot be read: {error}"
-            ) from error
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the disk's trouble, or the network's, which may pass
+            raise _unreadable(shard, first, last, str(error)) from error
         self._give(cursor)
         if watched:
             _check_unchanged(shard)  # it may have been written to while it was read
         return table
+
+    def salvage(self, shard: Shard, first: int, last: int, columns: Sequence[str]) -> tuple[pa.Table, dict[int, str]]:
+        """What can be read of rows that :meth:`read` cannot, column by column: slower, and page by page.
+
+        Returns:
+            The table, with null for what is lost, and for each row that has lost a value (counted from ``first``) a
+            sentence that says which.
+
+        Raises:
+            InputChanged: the file is not the one that ``shard`` describes.
+        """
+        values: dict[str, pa.ChunkedArray] = {}
+        lost: dict[int, str] = {}
+        whole = [name for name in columns if self._damage(shard, first, name) is None]
+        try:
+            table = self.read(shard, first, last, whole)
+            values = {name: table[name] for name in whole}
+        except InputUnreadable:
+            pass  # one of them; which, is seen below
+        for name in columns:
+            if name in values:
+                continue
+            try:
+                values[name] = self.read(shard, first, last, [name])[name]
+            except InputUnreadable as problem:
+                with _as_file(shard) as file:
+                    found = rescue(file, name, self._schema.field(name).type, first, last)
+                values[name] = found.values
+                for begin, end in found.lost:
+                    said = (
+                        f"rows {begin} to {end - 1} of the column {name!r} of the input file {shard.path!r} "
+                        f"({shard.uri}) cannot be read: {problem.why}"
+                    )
+                    for row in range(begin, end):
+                        lost.setdefault(row - first, said)
+                if problem.__cause__ and sum(end - begin for begin, end in found.lost) < last - first:
+                    self._damaged[shard.uri, shard.etag, name] = (first, problem.why)
+        _check_unchanged(shard)
+        return pa.table(values).select(list(columns)), lost
+
+    def _damage(self, shard: Shard, first: int, name: str) -> str | None:
+        """What is wrong with a column not far before row ``first``: a reader would begin at its row group, and end
+        there once more."""
+        at, why = self._damaged.get((shard.uri, shard.etag, name), (first, ""))
+        return why if 0 < first - at < SALVAGED_ROWS else None
 
     def close(self) -> None:
         """Close the files that are held open. The reader can still be used."""
@@ -540,6 +600,25 @@ def _as_it_is(uri: str) -> tuple[int, str]:
         return etag_of(uri)
     status = local_path(uri).stat()
     return status.st_size, _etag(status)
+
+
+@contextmanager
+def _as_file(shard: Shard) -> Iterator[Path]:
+    """The shard as a local file; of an object a copy, as long as it is needed."""
+    source = _source(shard.uri, shard.size, shard.etag)
+    if isinstance(source, Path):
+        yield source
+        return
+    with source, tempfile.NamedTemporaryFile(prefix="headrace-", suffix=".parquet") as copy:
+        shutil.copyfileobj(source, copy, 8 << 20)
+        copy.flush()
+        yield Path(copy.name)
+
+
+def _unreadable(shard: Shard, first: int, last: int, why: str) -> InputUnreadable:
+    return InputUnreadable(
+        f"Rows {first} to {last - 1} of the input file {shard.path!r} ({shard.uri}) cannot be read: {why}", why
+    )
 
 
 def _batch_rows(group: pq.RowGroupMetaData, wanted: int) -> int:

@@ -60,6 +60,8 @@ Loc = tuple[str | int, ...]
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMG]?i?B?)\s*$", re.IGNORECASE)
 
+_TIME = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([smh])\s*$", re.IGNORECASE)
+
 _ENGINE_KEYS_OF_OURS = {
     "model": "id",
     "tensor_parallel_size": "resources.tensor_parallel",
@@ -125,6 +127,15 @@ class Resources(_Plain):
     """Engines: a number, or `[least, most]` for a pool that grows and shrinks."""
     memory: str | None = None
     """Room for the KV cache, such as `4GiB`. Without it: what fits."""
+    chunk_timeout: str = "30m"
+    """Time, such as `90s`, `30m` or `2h`, in which a row of a chunk must come to its end: else the worker is taken for
+    hung, and another does its chunks."""
+
+    @field_validator("chunk_timeout")
+    @classmethod
+    def _is_a_time(cls, value: str) -> str:
+        parse_time(value)
+        return value
 
     @field_validator("workers", mode="before")
     @classmethod
@@ -150,6 +161,11 @@ class Resources(_Plain):
         return self.workers if isinstance(self.workers, tuple) else (self.workers, self.workers)
 
     @property
+    def chunk_seconds(self) -> float:
+        """``chunk_timeout`` in seconds."""
+        return parse_time(self.chunk_timeout)
+
+    @property
     def memory_bytes(self) -> int | None:
         """``memory`` in bytes."""
         return None if self.memory is None else parse_size(self.memory)
@@ -169,6 +185,18 @@ def parse_size(value: object) -> int:
     if size < 1:
         raise ValueError(f"must be more than nothing, not {value!r}")
     return size
+
+
+def parse_time(value: str) -> float:
+    """Seconds of a time such as ``90s``, ``30m`` or ``1.5h``.
+
+    Raises:
+        ValueError: it is no time.
+    """
+    match = _TIME.match(value)
+    if not match or not float(match[1]):
+        raise ValueError(f'must be a time such as "90s", "30m" or "2h", not {value!r}')
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2].lower()]
 
 
 class NamedModel(Model):

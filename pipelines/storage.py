@@ -269,7 +269,7 @@ class LocalStore:
     def _write_temporary(self, write: Write) -> Path:
         folder = self._path(TEMPORARY)
         _make_folder(folder)
-        temporary = folder / f"{_host()}-{os.getpid()}-{uuid.uuid4().hex}"
+        temporary = folder / f"{host()}-{os.getpid()}-{uuid.uuid4().hex}"
         try:
             with open(temporary, "xb") as file:
                 if isinstance(write, bytes):
@@ -362,7 +362,7 @@ def _walk(folder: Path, prefix: str) -> Iterator[Entry]:
 
 
 @cache
-def _host() -> str:
+def host() -> str:
     """Tells apart the process tables in which a pid means something: machine, boot and pid namespace."""
     marks = [os.uname().nodename]
     with contextlib.suppress(OSError):  # no /proc outside Linux: then the name of the machine has to do
@@ -375,7 +375,7 @@ def _left_behind(temporary: Path) -> bool:
     if time.time() - temporary.stat().st_mtime > TEMPORARY_AGE_S:
         return True
     named = re.fullmatch(r"([0-9a-f]{12})-(\d+)-[0-9a-f]{32}", temporary.name)
-    return named is not None and named.group(1) == _host() and not _alive(int(named.group(2)))
+    return named is not None and named.group(1) == host() and not _alive(int(named.group(2)))
 
 
 def _alive(pid: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -177,6 +178,47 @@ def test_an_engine_that_dies_once_costs_time_and_no_row(case: Callable[..., Case
     it = case(texts(0, 40), engine={"faults": {"document 0 15.": "die_once"}})
     done = it.run()
     assert done.returncode == 0, done.stderr
+    it.check_complete()
+
+
+def test_a_row_that_kills_the_process_is_a_dead_letter_and_one_that_blocks_it_once_is_answered(
+    case: Callable[..., Case], no_orphans: None
+) -> None:
+    it = case(
+        texts(0, 24),
+        engine={"faults": {"document 0 5.": "kill", "document 0 17.": "block_once"}},
+        checkpoint_rows=4,
+        resources={"chunk_timeout": "4s"},
+    )
+    done = it.run()
+    assert done.returncode == 0, done.stderr
+    assert it.check_complete().height == 23
+    dead = pl.read_parquet(it.output / "_errors" / "*.parquet")
+    assert dead["_row"].to_list() == [5]
+    assert re.fullmatch(r"the row killed the engine [3-6] times, at last alone", dead["_reason"][0])
+    assert not list(it.output.glob("_headrace/suspects/**/*.json"))
+
+
+def test_an_engine_that_answers_nothing_ends_the_run(case: Callable[..., Case], no_orphans: None) -> None:
+    it = case(texts(0, 12), engine={"faults": {"N/A": "die"}}, checkpoint_rows=4)
+    done = it.run()
+    assert done.returncode == 1, done.stderr
+    assert "The engine has died 3 times in a row before it answered anything." in done.stderr
+    assert "What is committed stays." in done.stderr
+    assert not it.chunks()
+
+
+def test_two_drivers_at_once_do_not_spoil_the_output(case: Callable[..., Case], no_orphans: None) -> None:
+    it = case(texts(0, 60), [*texts(1, 60), None], engine={"seconds": 0.2, "max_num_seqs": 8})
+    both = [it.start(), it.start()]
+    outs = [process.communicate(timeout=400)[0] for process in both]
+    codes = [process.returncode for process in both]
+    # The one that plans later may be refused, or be told that all is done.
+    assert 0 in codes, outs
+    assert set(codes) <= {0, 2}, outs
+    assert it.check_complete().height == 120
+    assert len(it.chunks()) == 13
+    assert it.run().returncode == 0
     it.check_complete()
 
 

@@ -1,0 +1,217 @@
+"""What is noted of chunks whose tries die: a row that kills engines is found in a bounded number of deaths."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.pipelines.plan import Chunk, CommitInfo
+from headrace.pipelines.storage import LocalStore
+from headrace.pipelines.trials import (
+    MOST_CONTROLS,
+    MOST_UNEXPLAINED,
+    Notes,
+    Owner,
+    Trial,
+    members,
+    ranges,
+    settle,
+    sweep_notes,
+    trial_name,
+)
+
+INFO = CommitInfo("0" * 16, pa.schema([("x", pa.int64())]))
+CHUNK = Chunk(1, 0, "a.parquet", 0, 1000)
+
+OURS = Owner("run", "host", 1, "")
+
+
+class Died(Exception):
+    """The simulated engine is gone."""
+
+
+def try_chunk(
+    notes: Notes, rows: Iterable[int], dies: Callable[[set[int]], bool], *, seen: int | None, owner: Owner = OURS
+) -> tuple[Notes, bool]:
+    """A try as the worker makes it: the notes after it, and whether it came to its end.
+
+    ``seen`` is how many rows around the killer are known to be in flight; None where the death leaves no word.
+    """
+
+    def run(group: list[int], phase: str) -> None:
+        nonlocal notes
+        notes = notes.begin(phase, group, owner)  # type: ignore[arg-type]
+        if dies(set(group)):
+            fatal = next((row for row in group if dies({row})), group[0])
+            flight = {row for row in group if abs(row - fatal) <= seen // 2} if seen is not None else None
+            notes = notes.died(owner.run if owner is OURS else "another", flight)
+            raise Died
+
+    given_up = {killer.row for killer in notes.killers}
+    left = [row for row in rows if row not in given_up]
+    try:
+        if notes.deaths:
+            suspects = set(members(notes.suspects))
+            for control in notes.controls_among([row for row in left if row not in suspects], int(bool(suspects))):
+                run([control], "control")
+            for group in notes.groups():
+                run(group, "group")
+            notes = notes.cleared()
+            run([row for row in left if row not in suspects], "rest")
+        else:
+            run(left, "chunk")
+    except Died:
+        return notes, False
+    return notes, True
+
+
+def through(rows: int, dies: Callable[[set[int]], bool], *, seen: int | None) -> tuple[Notes, str]:
+    """Try until the chunk is through, or hopeless; the notes, and why it is hopeless."""
+    notes = Notes()
+    for _ in range(1000):
+        if why := notes.hopeless(5):
+            return notes, why
+        notes, done = try_chunk(notes, range(rows), dies, seen=seen)
+        if done:
+            return notes, ""
+    raise AssertionError("it never ends")
+
+
+@given(rows=st.integers(2, 3000), at=st.integers(0, 2999), seen=st.sampled_from([None, 0, 1, 8, 100]))
+def test_one_row_that_kills_is_found_in_about_log2_of_the_suspects(rows: int, at: int, seen: int | None) -> None:
+    at %= rows
+    notes, why = through(rows, lambda group: at in group, seen=seen)
+    assert not why
+    assert [killer.row for killer in notes.killers] == [at]
+    suspects = rows if seen is None else min(rows, seen + 1)
+    assert notes.deaths <= math.ceil(math.log2(suspects)) + 3
+    assert notes.killers[0].deaths == notes.deaths
+
+
+@given(st.sets(st.integers(0, 999), max_size=5), st.sampled_from([None, 8]))
+def test_several_rows_that_kill_are_found_and_no_other(at: set[int], seen: int | None) -> None:
+    notes, why = through(1000, lambda group: bool(at & group), seen=seen)
+    assert not why
+    assert {killer.row for killer in notes.killers} == at
+    assert notes.deaths <= len(at) * 13
+
+
+def test_an_engine_that_dies_of_everything_condemns_no_row() -> None:
+    for seen in (None, 0, 1, 50):
+        notes, why = through(1000, bool, seen=seen)
+        assert "it is the engine and not a row" in why
+        assert not notes.killers
+        assert notes.deaths <= 3 + MOST_CONTROLS
+
+
+def test_an_engine_that_dies_under_load_alone_condemns_no_row() -> None:
+    notes, why = through(1000, lambda group: len(group) > 700, seen=100)
+    assert "no row does it alone" in why
+    assert not notes.killers
+    assert notes.deaths == MOST_UNEXPLAINED
+
+
+def test_two_rows_that_kill_only_together_are_both_answered() -> None:
+    notes, why = through(1000, lambda group: {3, 900} <= group, seen=None)
+    assert (why, notes.killers) == ("", ())
+    # Unless they fall into one half: then the halves tell them apart.
+    notes, why = through(1000, lambda group: {3, 4} <= group, seen=None)
+    assert notes.killers == ()
+
+
+def test_hopeless_corpora_are_told_from_a_few_bad_rows() -> None:
+    notes, why = through(1000, lambda group: any(row % 10 == 7 for row in group), seen=0)
+    assert "6 rows kill the engine" in why
+    assert notes.hopeless(100) == ""
+
+
+def test_deaths_that_took_the_whole_run_along_weigh_less() -> None:
+    """Somebody who kills runs must not make a dead letter of the row that was being asked."""
+    other = Owner("earlier", "host", 1, "")
+    notes = replace(Notes(), deaths=2, suspects=((7, 8),), toll=2)
+    for died in range(1, 4):
+        notes, _ = try_chunk(notes, [1, 7], lambda group: 7 in group, seen=None, owner=other)
+        assert (len(notes.killers), notes.points) == (0, died)
+    notes, _ = try_chunk(notes, [1, 7], lambda group: 7 in group, seen=None, owner=other)
+    assert [killer.row for killer in notes.killers] == [7]
+    assert notes.unexplained == notes.controls == 0
+
+
+def test_notes_are_as_they_were_written() -> None:
+    notes = Notes(3, ((5, 9),), 2, 1, (), 1, 1, 2).begin("group", [5, 6, 8], OURS)
+    assert Notes.from_json(notes.to_json()) == notes
+    convicted = replace(notes, points=2, suspects=((5, 6),)).begin("group", [5], OURS).died("run", hung=True)
+    assert Notes.from_json(convicted.to_json()) == convicted
+    assert convicted.killers[0].reason == "the row hung the engine 3 times, at last alone"
+    for damaged in (b"", b"{}", b"[1]", notes.to_json()[:50], b'{"running": 5}'):
+        assert Notes.from_json(damaged) == Notes()
+
+
+@given(st.sets(st.integers(0, 50)))
+def test_ranges_hold_the_rows(rows: set[int]) -> None:
+    assert list(members(ranges(rows))) == sorted(rows)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "out")
+
+
+def dead_owner(run: str) -> Owner:
+    child = subprocess.Popen(["true"])
+    owner = replace(Owner.me(run), pid=child.pid, born="1")
+    child.wait()
+    return owner
+
+
+def test_a_try_that_left_no_word_has_died_and_one_that_is_under_way_has_not(store: LocalStore) -> None:
+    gone = Trial.of(store, INFO, CHUNK, dead_owner("run"))
+    gone.begin("chunk", range(1000))
+    next_try = Trial.of(store, INFO, CHUNK, Owner.me("run"))
+    assert (next_try.notes.deaths, next_try.notes.suspects, next_try.notes.unexplained) == (1, ((0, 1000),), 1)
+    next_try.begin("rest", range(1000))
+    beside = Trial.of(store, INFO, CHUNK, Owner.me("another"))
+    assert beside.notes.deaths == 1, "its owner, this process, is alive"
+    next_try.forget()
+    assert Trial.of(store, INFO, CHUNK, Owner.me("run")).notes == Notes()
+
+
+def test_a_death_blames_what_was_with_the_engine_and_no_chunk_that_had_nothing_there(store: LocalStore) -> None:
+    trial = Trial.of(store, INFO, CHUNK, Owner.me("run"))
+    trial.begin("chunk", range(1000))
+    trial.died()
+    assert not store.exists(trial.name)
+    trial.begin("chunk", range(1000))
+    trial.in_flight.update({4, 5, 9})
+    trial.died(hung=True)
+    assert Trial.of(store, INFO, CHUNK, Owner.me("run")).notes.suspects == ((4, 6), (9, 10))
+
+
+def test_what_a_run_was_at_when_it_ended_in_good_order_has_not_died(store: LocalStore) -> None:
+    for run, plan in (("ours", 1), ("other", 2), ("troubled", 3)):
+        trial = Trial.of(store, INFO, replace(CHUNK, plan=plan), dead_owner(run))
+        if run == "troubled":
+            trial.notes = Notes(deaths=2, suspects=((1, 2),))
+        trial.begin("chunk", range(1000))
+    settle(store, "ours")
+    settle(store, "troubled")
+    assert not store.exists(trial_name(INFO, CHUNK))
+    assert Trial.of(store, INFO, replace(CHUNK, plan=2), Owner.me("x")).notes.deaths == 1
+    assert Trial.of(store, INFO, replace(CHUNK, plan=3), Owner.me("x")).notes == Notes(2, ((1, 2),))
+    sweep_notes(store)
+    assert not store.list("_headrace/suspects")
+
+
+def test_each_stage_has_notes_of_its_own() -> None:
+    assert trial_name(INFO, CHUNK) != trial_name(replace(INFO, suffix=".stage1-00000000"), CHUNK)
+    assert trial_name(INFO, CHUNK).startswith("_headrace/suspects/000001/00000-")
+    assert os.path.splitext(trial_name(INFO, CHUNK))[1] == ".json"

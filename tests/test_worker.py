@@ -1,0 +1,326 @@
+"""Workers that die and are replaced, without Ray: what a row does to an engine befalls that row alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from headrace.cluster import fake_engine, worker
+from headrace.cluster.engine_config import EngineConfig
+from headrace.cluster.run import Work, check
+from headrace.cluster.watchdog import Watchdog
+from headrace.pipelines.checkpoint import ERROR, chunk_record, committed, counts_of
+from headrace.pipelines.layouts import Choice
+from headrace.pipelines.plan import Chunk
+from headrace.pipelines.spec import Pipeline
+from headrace.pipelines.storage import LocalStore
+from headrace.pipelines.trials import SUSPECTS, Owner, Trial
+
+Write = Callable[..., Path]
+
+
+GRAVES: list[Any] = []
+
+
+class Gone(KeyboardInterrupt):
+    """Stands for the end of the process: nothing after it is carried out."""
+
+
+class Cluster:
+    """One worker after the other on the chunks of an output, as Ray has them run; four chunks at a time."""
+
+    def __init__(self, folder: Path, source: Path, faults: dict[str, str], **changes: Any) -> None:
+        self.store = LocalStore(folder / "out")
+        self.log = folder / "asked.jsonl"
+        steps = [{"generate": {"name": "reply", "prompt": "Say it."}}]
+        data = {
+            "name": "w",
+            "model": "fake",
+            "document": "{{ text }}",
+            "steps": steps,
+            "checkpoint_rows": 16,
+            **changes,
+        }
+        self.pipeline = Pipeline.model_validate(data)
+        checked = check(self.pipeline, str(source))
+        self.work = Work.of(checked, self.store, None, None, Choice({}, ""))
+        self.deaths = 0
+        self.assignment = worker.Assignment(
+            run_id="run",
+            pipeline=self.pipeline.to_data(),
+            folder=None,
+            engine=EngineConfig("fake", args={"faults": faults, "log": str(self.log), "max_num_seqs": 4}),
+            output=self.store.uri,
+            commit=self.work.plan.info,
+            layouts=self.work.plan.layouts,
+            priors={},
+            columns=checked.columns,
+            keep=checked.keep,
+            chunk_seconds=self.pipeline.resources.chunk_seconds,
+        )
+
+    def run(self, most: int = 60) -> list[dict[str, Any]]:
+        """Until every chunk has a record; those of chunks that failed are in it."""
+        left = list(self.work.plan.chunks())
+        records: list[dict[str, Any]] = []
+        while left:
+            assert self.deaths <= most, "it never ends"
+            loop = asyncio.new_event_loop()
+            one = worker.Worker(self.assignment)
+            ends.loop = loop
+            try:
+                loop.run_until_complete(self._chunks(one, left, records))
+            except Gone:
+                self.deaths += 1
+                # What is under way stays as it is: to clean up is what a dead process does not.
+                GRAVES.append((loop, one, asyncio.all_tasks(loop)))
+            one._watchdog.stop()
+        return records
+
+    async def _chunks(self, one: worker.Worker, left: list[Chunk], records: list[dict[str, Any]]) -> None:
+        gate = asyncio.Semaphore(4)
+
+        async def do(chunk: Chunk) -> None:
+            async with gate:
+                source = asdict(self.work.plan.shards[chunk.shard].source())
+                descriptor = json.dumps({"chunk": asdict(chunk), "shard": source})
+                async for batch in one({"chunk": [descriptor]}):
+                    records.append(json.loads(batch["chunk"][0]))
+                left.remove(chunk)
+
+        await asyncio.gather(*(do(chunk) for chunk in list(left)))
+
+    def dead(self) -> dict[int, dict[str, Any]]:
+        """Dead letters by row; checks that every row is accounted for and that no notes are left."""
+        chunks = committed(self.store, self.work.plan)
+        assert chunks == set(self.work.plan.chunks())
+        assert not self.store.list(SUSPECTS)
+        found, rows = {}, []
+        for chunk in chunks:
+            with self.store.open(chunk.name) as file:
+                table = pq.read_table(file)
+            assert table.schema.field("_error").type == ERROR
+            rows += table["_row"].to_pylist()
+            found |= {row["_row"]: row["_error"] for row in table.to_pylist() if row["_error"]}
+        assert sorted(rows) == list(range(self.work.plan.rows))
+        return found
+
+
+class Ends:
+    """Where the process would end, the running loop does."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def end(self) -> None:
+        if threading.current_thread().name == "watchdog":
+            self.loop.call_soon_threadsafe(self.gone)
+            raise SystemExit
+        self.gone()
+
+    def gone(self) -> None:
+        raise Gone
+
+
+ends = Ends()
+
+
+class NoStarts:
+    """No Ray to count starts with."""
+
+    hopeless = False
+
+    def __init__(self, _: str) -> None:
+        pass
+
+    def begin(self) -> bool:
+        return True
+
+    def succeeded(self) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def _no_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    async def kill() -> None:
+        raise Gone
+
+    monkeypatch.setattr(worker, "end", ends.end)
+    monkeypatch.setattr(worker, "Starts", NoStarts)
+    monkeypatch.setattr(worker.Progress, "publish", lambda self: None)
+    monkeypatch.setitem(fake_engine._ENDS, "kill", kill)
+    # A process that is no more, and whose number nobody has.
+    monkeypatch.setattr(Owner, "me", classmethod(lambda cls, run: Owner(run, "nowhere", 1, "")))
+    return
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, corpus: Write) -> Callable[..., Cluster]:
+    def make(rows: int, faults: dict[str, str], twins: dict[int, int] | None = None, **changes: Any) -> Cluster:
+        numbers = [(twins or {}).get(row, row) for row in range(rows)]
+        source = corpus([f"Number {number} here." for number in numbers])
+        return Cluster(tmp_path, source, faults, **changes)
+
+    return make
+
+
+@pytest.mark.filterwarnings("ignore:Exception in thread watchdog")
+@pytest.mark.parametrize(("how", "word"), [("die", "killed"), ("kill", "killed"), ("hang", "hung")])
+def test_a_row_that_kills_or_hangs_engines_is_a_dead_letter_and_the_rest_is_answered(
+    cluster: Callable[..., Cluster], how: str, word: str
+) -> None:
+    it = cluster(100, {"Number 37 here": how}, resources={"chunk_timeout": "0.4s"})
+    it.run()
+    dead = it.dead()
+    assert list(dead) == [37]
+    assert dead[37]["reason"] == f"the row {word} the engine {it.deaths} times, at last alone"
+    assert dead[37]["tries"] == it.deaths
+    # The first death, four halvings of sixteen rows, of which the last leaves it alone, and once more alone.
+    assert it.deaths <= 6
+
+
+def test_rows_that_are_equal_to_a_killer_share_its_fate(cluster: Callable[..., Cluster]) -> None:
+    it = cluster(32, {"Number 3 here": "die"}, twins={9: 3, 12: 3})
+    it.run()
+    assert sorted(it.dead()) == [3, 9, 12]
+    assert it.deaths <= 6
+
+
+def test_several_killers_are_all_found(cluster: Callable[..., Cluster]) -> None:
+    killers = (2, 5, 17, 40)
+    it = cluster(64, {f"Number {row} here": "kill" for row in killers})
+    it.run()
+    assert sorted(it.dead()) == list(killers)
+    assert it.deaths <= len(killers) * 7
+
+
+def test_an_engine_that_dies_of_everything_fails_the_run_and_condemns_nothing(
+    cluster: Callable[..., Cluster],
+) -> None:
+    it = cluster(64, {"": "die"})
+    records = it.run()
+    assert any(record.get("stop") for record in records)
+    said = next(record["failed"] for record in records if record.get("stop"))
+    assert "At rows 0 to 15 of 'shard-0.parquet'" in said or "rows" in said
+    assert "it is the engine and not a row" in said or "no row does it alone" in said
+    assert not committed(it.store, it.work.plan)
+    assert it.deaths < 30
+
+
+def test_a_corpus_of_one_row_chunks_is_not_condemned_by_an_engine_that_is_broken(
+    cluster: Callable[..., Cluster],
+) -> None:
+    it = cluster(4, {"": "kill"}, checkpoint_rows=1)
+    records = it.run()
+    assert all(record.get("stop") for record in records)
+    assert not committed(it.store, it.work.plan)
+
+
+def test_a_row_that_kills_once_is_answered(cluster: Callable[..., Cluster]) -> None:
+    it = cluster(64, {"Number 20 here": "die_once", "Number 50 here": "kill_once"})
+    it.run()
+    assert it.dead() == {}
+    assert it.deaths == 2
+
+
+def test_a_row_that_was_given_up_stays_so_when_its_chunk_is_tried_again(cluster: Callable[..., Cluster]) -> None:
+    it = cluster(16, {"Number 7 here": "die", "Number 12 here": "die_once"})
+    it.run()
+    assert list(it.dead()) == [7]
+
+
+def test_a_chunk_whose_reading_kills_the_process_is_given_up(
+    cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = cluster(48, {})
+    real = worker.ChunkReader.read
+
+    def read(self: Any, shard: Any, first: int, *rest: Any) -> Any:
+        if first == 16:
+            ends.loop.call_soon_threadsafe(ends.gone)
+            time.sleep(0.5)
+        return real(self, shard, first, *rest)
+
+    monkeypatch.setattr(worker.ChunkReader, "read", read)
+    it.run()
+    dead = it.dead()
+    assert sorted(dead) == list(range(16, 32))
+    assert "rows 16 to 31 of the input file 'shard-0.parquet' cannot be read" in dead[16]["reason"]
+    assert it.deaths == 3
+
+
+def test_a_worker_that_wakes_up_late_loses(cluster: Callable[..., Cluster]) -> None:
+    """A zombie: its chunk was taken for dead, done by another, and then it goes on."""
+    it = cluster(16, {})
+    chunk = next(it.work.plan.chunks())
+    zombie = worker.Worker(it.assignment)
+    source = asdict(it.work.plan.shards[0].source())
+    descriptor = json.dumps({"chunk": asdict(chunk), "shard": source})
+
+    async def late() -> dict[str, Any]:
+        held = asyncio.Event()
+        complete = zombie._engine.complete
+
+        async def slow(*arguments: Any) -> Any:
+            await held.wait()
+            return await complete(*arguments)
+
+        zombie._engine.complete = slow  # type: ignore[method-assign]
+        asking = asyncio.ensure_future(anext(zombie({"chunk": [descriptor]})))
+        while not it.store.list(SUSPECTS):
+            await asyncio.sleep(0.01)
+        other = worker.Worker(it.assignment)
+        first = json.loads((await anext(other({"chunk": [descriptor]})))["chunk"][0])
+        assert first["ours"]
+        there = it.store.read(chunk.name)
+        held.set()
+        record = json.loads((await asking)["chunk"][0])
+        assert it.store.read(chunk.name) == there
+        zombie._watchdog.stop()
+        other._watchdog.stop()
+        return dict(record)
+
+    record = asyncio.run(late())
+    assert not record["ours"]
+    assert counts_of(chunk_record(it.store, chunk)).answered == 16
+    it.dead()
+
+
+def test_the_watchdog_sees_a_loop_that_stands_still_and_no_chunk_that_goes_on(tmp_path: Path) -> None:
+    hung: list[list[Trial]] = []
+    dog = Watchdog(0.3, hung.append)
+    trials = [Trial(LocalStore(tmp_path), name, Owner("", "", 0, "")) for name in "ab"]
+    with dog.over(trials[0]) as one, dog.over(trials[1]) as two:
+        for trial in trials:
+            trial.in_flight.add(1)
+        for _ in range(8):
+            time.sleep(0.05)  # nothing else runs here: the thread alone sees the time
+            one.sign()
+            two.sign()
+        assert not hung
+        for _ in range(12):
+            time.sleep(0.05)
+            one.sign()
+    assert hung == [[trials[1]]]
+    dog.stop()
+
+
+def test_the_watchdog_gives_time_to_chunks_whose_rows_wait(tmp_path: Path) -> None:
+    hung: list[list[Trial]] = []
+    dog = Watchdog(0.2, hung.append)
+    trials = [Trial(LocalStore(tmp_path), name, Owner("", "", 0, "")) for name in "ab"]
+    with dog.over(trials[0]) as one, dog.over(trials[1]):
+        trials[0].in_flight.add(1)
+        for _ in range(10):
+            time.sleep(0.05)
+            one.sign()
+    assert not hung
+    dog.stop()
