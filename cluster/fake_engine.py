@@ -19,11 +19,14 @@ import signal
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from headrace.cluster.engine_config import GPU_BLOCK
 from headrace.operators.base import Choice, Completion, Constraint, Json, Sampling
+from headrace.operators.schema_nodes import heights
 from headrace.pipelines.engine import EngineDied, RequestRefused
 
 _OFFSET = 3
@@ -110,7 +113,8 @@ class FakeEngine:
             answer = max(logprobs, key=lambda option: logprobs[option])
             logprobs = {} if bad else logprobs
         elif isinstance(constraint, Json):
-            answer = "no JSON" if bad else json.dumps(instance(json.loads(constraint.schema), dice), ensure_ascii=False)
+            schema, levels = _parsed(constraint.schema)
+            answer = "no JSON" if bad else json.dumps(instance(schema, dice, levels), ensure_ascii=False)
         else:
             answer = "\n" if bad else f" The {dice.choice(_WORDS)} turns."
         return Completion(
@@ -152,41 +156,68 @@ class FakeEngine:
         """There is nothing to stop."""
 
 
-def instance(schema: Any, dice: random.Random, root: Any = None, depth: int = 0) -> Any:
-    """A value that is valid under the common keywords of ``schema``."""
-    root = schema if root is None else root
-    if schema is True or not isinstance(schema, Mapping):
-        return None
-    if "$ref" in schema:
-        target = root
-        for key in schema["$ref"].removeprefix("#").strip("/").split("/"):
-            target = target[key.replace("~1", "/").replace("~0", "~")] if key else target
-        return instance(target, dice, root, depth + 1)
-    if "const" in schema:
-        return schema["const"]
-    if "enum" in schema:
-        return dice.choice(schema["enum"])
-    for keyword in ("anyOf", "oneOf", "allOf"):
-        if keyword in schema:
-            return instance(schema[keyword][-1 if depth > 4 else 0], dice, root, depth + 1)
-    kind = schema.get("type", "object" if "properties" in schema else "string")
-    kind = kind[0] if isinstance(kind, list) else kind
-    if kind == "object":
-        names = schema.get("properties", {})
-        wanted = set(schema.get("required", [])) if depth > 4 else set(names)
-        return {name: instance(names[name], dice, root, depth + 1) for name in names if name in wanted}
-    if kind == "array":
-        count = max(schema.get("minItems", 0), min(schema.get("maxItems", 2), 2))
-        return [instance(schema.get("items", {"type": "string"}), dice, root, depth + 1) for _ in range(count)]
-    if kind == "boolean":
-        return dice.random() < 0.5
-    if kind in ("integer", "number"):
-        low = schema.get("minimum", schema.get("exclusiveMinimum", -1) + 1)
-        return min(low + dice.randrange(10), schema.get("maximum", low + 10))
-    if kind == "null":
-        return None
-    known = {"date": "2026-11-21", "date-time": "2026-11-21T12:00:00Z", "email": "a@example.org"}
-    if schema.get("format") in known:
-        return known[schema["format"]]
-    text = dice.choice(_WORDS).ljust(schema.get("minLength", 0), ".")
-    return text[: schema.get("maxLength", len(text))]
+@lru_cache(maxsize=64)
+def _parsed(schema: str) -> tuple[Any, dict[int, int]]:
+    parsed = json.loads(schema)
+    return parsed, heights(parsed)
+
+
+DEPTH, VALUES = 4, 500
+"""Where a made-up value stops growing: below so many levels, and after so many values, it is as small as it can be."""
+
+
+def instance(schema: Any, dice: random.Random, levels: Mapping[int, int] | None = None) -> Any:
+    """A value that is valid under the common keywords of ``schema``; ``levels`` is what its :func:`heights` gives."""
+    levels = heights(schema) if levels is None and isinstance(schema, Mapping) else levels or {}
+    return _Maker(schema, dice, levels).value(schema, 0)
+
+
+@dataclass(slots=True)
+class _Maker:
+    root: Any
+    dice: random.Random
+    levels: Mapping[int, int]
+    made: int = 0
+
+    def value(self, schema: Any, depth: int) -> Any:
+        if schema is True or not isinstance(schema, Mapping):
+            return None
+        self.made += 1
+        small = depth > DEPTH or self.made > VALUES
+        if "$ref" in schema:
+            target = self.root
+            for key in schema["$ref"].removeprefix("#").strip("/").split("/"):
+                target = target[key.replace("~1", "/").replace("~0", "~")] if key else target
+            return self.value(target, depth + 1)
+        if "const" in schema:
+            return schema["const"]
+        if "enum" in schema:
+            return self.dice.choice(schema["enum"])
+        for keyword in ("anyOf", "oneOf", "allOf"):
+            if keyword in schema:
+                branches = schema[keyword]
+                least = min(branches, key=lambda branch: self.levels.get(id(branch), -1))
+                return self.value(least if small else branches[0], depth + 1)
+        kind = schema.get("type", "object" if "properties" in schema else "string")
+        return self._typed(kind[0] if isinstance(kind, list) else kind, schema, depth, small)
+
+    def _typed(self, kind: str, schema: Mapping[str, Any], depth: int, small: bool) -> Any:
+        if kind == "object":
+            names = schema.get("properties", {})
+            wanted = set(schema.get("required", [])) if small else set(names)
+            return {name: self.value(names[name], depth + 1) for name in names if name in wanted}
+        if kind == "array":
+            count = max(schema.get("minItems", 0), 0 if small else min(schema.get("maxItems", 2), 2))
+            return [self.value(schema.get("items", {"type": "string"}), depth + 1) for _ in range(count)]
+        if kind == "boolean":
+            return self.dice.random() < 0.5
+        if kind in ("integer", "number"):
+            low = schema.get("minimum", schema.get("exclusiveMinimum", -1) + 1)
+            return min(low + self.dice.randrange(10), schema.get("maximum", low + 10))
+        if kind == "null":
+            return None
+        known = {"date": "2026-11-21", "date-time": "2026-11-21T12:00:00Z", "email": "a@example.org"}
+        if schema.get("format") in known:
+            return known[schema["format"]]
+        text = self.dice.choice(_WORDS).ljust(schema.get("minLength", 0), ".")
+        return text[: schema.get("maxLength", len(text))]

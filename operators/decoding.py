@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from headrace.operators.bounded import BoundedValidator, TooMuchWork
 from headrace.operators.patterns import grammar_pattern
 from headrace.operators.schema_nodes import (
     ANNOTATIONS,
@@ -24,7 +25,6 @@ from headrace.operators.schema_nodes import (
     SchemaError,
     as_node,
     compact,
-    dialect,
     fields_of,
     flatten,
     is_record,
@@ -42,6 +42,12 @@ so such a string holds no quote, backslash or newline."""
 
 DEFAULT_MAX_ITEMS = 8
 """Items of a list or a map without a bound: small models repeat themselves long before that."""
+
+MAX_LEAST = 10_000
+"""The most items, properties or characters that a schema may ask for at least: no answer holds more."""
+
+MAX_PLACES = 20_000
+"""Nodes of a decoding schema: what stands beside alternatives is repeated in each of them."""
 
 KEY_LENGTH = 64
 """Characters of a free key in a map."""
@@ -109,13 +115,27 @@ class _Decoder:
     defs: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     bounded: bool = False
+    _places: int = 0
     _names: dict[int, str] = field(default_factory=dict)
+    _validated: BoundedValidator | None = None
+
+    @property
+    def _validator(self) -> BoundedValidator:
+        if self._validated is None:
+            self._validated = BoundedValidator.of(self.root)
+        return self._validated
 
     def note(self, path: _Path, keyword: str) -> None:
         self.notes.append(f"{pointer(path)}: {keyword} is checked after the answer, not while decoding")
 
     def relax(self, schema: Any, path: _Path, inlined: frozenset[int]) -> dict[str, Any] | None:
         """One node; None where nothing can be valid."""
+        self._places += 1
+        if self._places > MAX_PLACES:
+            raise SchemaError(
+                f"{pointer(path)}: with what stands beside anyOf, oneOf and allOf in every branch the schema has more "
+                f"than {MAX_PLACES:,} places; ask for fewer fields, or put the alternatives side by side"
+            )
         if schema is False or schema == {"not": {}}:
             return None
         node = as_node(schema)
@@ -208,9 +228,10 @@ class _Decoder:
     def _closed(self, node: Node, path: _Path) -> dict[str, Any]:
         """The values that the rest of the node lets through: xgrammar would write any of them."""
         values = node["enum"] if "enum" in node else [node["const"]]
-        draft = dialect(self.root)
-        check = draft(self.root, format_checker=draft.FORMAT_CHECKER).evolve(schema=node)
-        valid = [value for value in values if check.is_valid(value)]
+        try:
+            valid = [value for value in values if self._validator.allows(node, value)]
+        except TooMuchWork as problem:
+            raise SchemaError(f"{pointer(path)}: {problem}") from None
         if not valid:
             raise SchemaError(
                 f"{pointer(path)}: none of the values of enum or const is valid beside the other keywords"
@@ -289,6 +310,7 @@ class _Decoder:
         elif pattern is not None:
             kept = {"type": "string", "pattern": pattern}
         else:
+            _least(node, "minLength", path)
             kept = _string_of(node)
             self.bounded = self.bounded or "maxLength" not in node
         for keyword in ("format", "pattern"):
@@ -327,7 +349,7 @@ class _Decoder:
         }
 
     def _array(self, node: Node, path: _Path, inlined: frozenset[int]) -> dict[str, Any] | None:
-        least = int(node.get("minItems", 0))
+        least = _least(node, "minItems", path)
         most = int(node.get("maxItems", max(DEFAULT_MAX_ITEMS, least)))
         if least > most:
             raise SchemaError(f"{pointer(path)}: minItems {least} is above maxItems {most}")
@@ -410,7 +432,7 @@ class _Decoder:
         if not fields and free is None:
             result["properties"] = {}
         if node.get("minProperties"):
-            result["minProperties"] = int(node["minProperties"])
+            result["minProperties"] = _least(node, "minProperties", path)
         if free is not None:
             room = max(len(fields) + DEFAULT_MAX_ITEMS, int(node.get("minProperties", 0)))
             result["maxProperties"] = int(node.get("maxProperties", room))
@@ -440,6 +462,13 @@ class _Decoder:
         result["propertyNames"] = {"maxLength": KEY_LENGTH}
         result["additionalProperties"] = free = self.anything()
         return free
+
+
+def _least(node: Node, keyword: str, path: _Path) -> int:
+    least = int(node.get(keyword, 0))
+    if least > MAX_LEAST:
+        raise SchemaError(f"{pointer(path)}: {keyword} {least} is more than any answer holds (at most {MAX_LEAST:,})")
+    return least
 
 
 def _string_of(node: Node) -> dict[str, Any]:

@@ -313,14 +313,77 @@ def is_record(node: Node) -> bool:
 
 def is_recursive(root: Node) -> bool:
     """Whether a value can hold values of the same schema, to any depth."""
+    return any(recurs for _, recurs in unfold(root))
 
-    def visit(schema: Any, above: frozenset[int]) -> bool:
+
+def unfold(root: Node) -> Iterator[tuple[int, bool]]:
+    """Every place that a value of the schema has, with its depth and whether the schema recurs there.
+
+    A definition counts wherever it is referred to, so that a small schema may have places without number: whoever
+    reads this stops in time.
+    """
+    pending: list[tuple[Any, frozenset[int], int]] = [(root, frozenset(), 0)]
+    while pending:
+        schema, above, depth = pending.pop()
         flat = flatten(root, schema)
-        if flat.ids & above:
-            return True
-        return any(visit(item, above | flat.ids) for item in _children(flat.node))
+        recurs = bool(flat.ids & above)
+        yield depth, recurs
+        if not recurs:
+            pending.extend((item, above | flat.ids, depth + 1) for item in _children(flat.node))
 
-    return visit(root, frozenset())
+
+def reachable(root: Node) -> Iterator[tuple[tuple[str | int, ...], Node]]:
+    """Every schema of :func:`walk`, and what references point to beyond it (in keywords that are no keywords).
+
+    Raises:
+        SchemaError: such a reference points to nothing.
+    """
+    seen: set[int] = set()
+    pending: list[tuple[tuple[str | int, ...], Node]] = [((), root)]
+    while pending:
+        start, schema = pending.pop()
+        for path, node in walk(schema, start):
+            if id(node) in seen:
+                continue
+            seen.add(id(node))
+            yield path, node
+            if isinstance(node.get("$ref"), str):
+                target, place = resolve(root, node["$ref"])
+                if id(target) not in seen:
+                    parts = [part.replace("~1", "/").replace("~0", "~") for part in place.split("/")[1:]]
+                    pending.append((tuple(parts), target))
+
+
+def heights(root: Node) -> dict[int, int]:
+    """By ``id``, how many levels the least value of each schema has at most; what has no finite value is left out."""
+    nodes = [node for _, node in reachable(root)]
+    finite: dict[int, int] = {}
+
+    def ends(schema: Any) -> bool:
+        return not isinstance(schema, Mapping) or id(schema) in finite
+
+    def has_end(node: Node) -> bool:
+        if "$ref" in node and not ends(resolve(root, node["$ref"])[0]):
+            return False
+        if "$ref" in node and refs_stand_alone(root):
+            return True
+        if not all(map(ends, node.get("allOf", ()))):
+            return False
+        if any(node.get(key) and not any(map(ends, node[key])) for key in ("anyOf", "oneOf")):
+            return False
+        match types(node):
+            case ("object",):
+                required, fields = node.get("required"), node.get("properties", {})
+                return all(ends(fields.get(name)) for name in (required if isinstance(required, list) else ()))
+            case ("array",) if node.get("minItems", 0):
+                return ends(node.get("items"))
+        return True
+
+    height = 0
+    while more := [id(node) for node in nodes if id(node) not in finite and has_end(node)]:
+        finite |= dict.fromkeys(more, height)
+        height += 1
+    return finite
 
 
 def _children(node: Node) -> Iterator[Any]:

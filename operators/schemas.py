@@ -11,8 +11,8 @@ from __future__ import annotations
 import difflib
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from jsonschema import Draft3Validator
@@ -21,15 +21,19 @@ from jsonschema.validators import validator_for
 from pydantic import BaseModel
 
 from headrace.operators.answer_tokens import max_answer_tokens
+from headrace.operators.bounded import TooMuchWork, found, pattern_problem
 from headrace.operators.decoding import decoding_schema
 from headrace.operators.describe import describe
 from headrace.operators.schema_nodes import (
     Node,
     SchemaError,
     dialect,
+    heights,
     pointer,
+    reachable,
     refs_stand_alone,
     resolve,
+    unfold,
     walk,
 )
 from headrace.operators.short_form import ShortForm, short_form
@@ -50,6 +54,12 @@ __all__ = [
 
 MAX_NESTING = 64
 """vLLM 0.32 refuses a deeper schema (``MAX_STRUCTURED_OUTPUT_JSON_NESTING``)."""
+
+MAX_SCHEMAS = 10_000
+"""Schemas inside a schema: properties, items, branches, definitions."""
+
+MAX_PLACES = 5_000
+"""Places that a value of the schema has, where definitions count wherever they are used: no model answers so many."""
 
 KEYWORDS = frozenset(
     {
@@ -92,14 +102,20 @@ def check_schema(schema: object) -> dict[str, Any]:
     if not isinstance(schema, Mapping):
         raise SchemaError(f"/: a schema is a mapping such as {{type: object, properties: ...}}, not {schema!r:.80}")
     plain = _plain(schema)
+    schemas = sum(1 for _ in walk(plain))
+    if schemas > MAX_SCHEMAS:
+        raise SchemaError(
+            f"/: the schema holds {schemas:,} schemas, at most {MAX_SCHEMAS:,} can be; copy the part that is asked for"
+        )
     _check_dialect(plain)
     _check_keywords(plain)
     error = best_match(dialect(plain)(dialect(plain).META_SCHEMA).iter_errors(plain))
     if error is not None:
         raise SchemaError(f"{pointer(list(error.absolute_path))}: {_wrong(error.message)}")
-    for path, node in walk(plain):
+    for path, node in reachable(plain):
         _check_node(plain, node, path)
     _check_cycles(plain)
+    _check_extent(plain)
     decoding_schema(plain)  # refuses bounds between which nothing lies
     return plain
 
@@ -155,6 +171,7 @@ def _check_keywords(schema: Node) -> None:
                 raise SchemaError(f"{pointer((*place, key))}: {key!r} is no keyword of JSON Schema; write {meant!r}")
 
 
+@lru_cache(maxsize=10_000)
 def _misspelt(key: str) -> str | None:
     """The keyword that was meant; None for a keyword, and for a word that is far from every one.
 
@@ -198,15 +215,14 @@ def _check_node(root: Node, node: Node, path: tuple[str | int, ...]) -> None:
     if path and any(not str(node.get(key, "#")).startswith("#") for key in ("$id", "id")) and _has_ref(node):
         raise SchemaError(f"{here}: an $id inside the schema changes what the $refs below it mean; leave it out")
     for keyword, pattern in _patterns(node):
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise SchemaError(f"{here}: {keyword} {pattern!r} is no regular expression: {error}") from None
+        problem = pattern_problem(pattern)
+        if problem is not None:
+            raise SchemaError(f"{here}: {keyword} {pattern!r:.200} is no regular expression: {problem}")
     required = node.get("required")
     if node.get("additionalProperties") is False and isinstance(required, list):
         known = node.get("properties", {})
         for name in required:
-            if name not in known and not any(re.search(p, name) for p in node.get("patternProperties", {})):
+            if name not in known and not _matches_one(node, name, here):
                 near = difflib.get_close_matches(name, known, n=1)
                 raise SchemaError(
                     f"{here}: {name!r} is required, but additionalProperties is false and properties has no {name!r}, "
@@ -217,6 +233,13 @@ def _check_node(root: Node, node: Node, path: tuple[str | int, ...]) -> None:
         bound = node.get(key)
         if isinstance(bound, float) and not math.isfinite(bound):
             raise SchemaError(f"{here}: {key} is infinite; leave it out")
+
+
+def _matches_one(node: Node, name: str, here: str) -> bool:
+    try:
+        return any(found(pattern, name) for pattern in node.get("patternProperties", {}))
+    except TooMuchWork as problem:
+        raise SchemaError(f"{here}: {problem}") from None
 
 
 def _check_ref(root: Node, node: Node, path: tuple[str | int, ...]) -> None:
@@ -260,6 +283,26 @@ def _check_cycles(root: Node) -> None:
     done: set[int] = set()
     for path, node in walk(root):
         visit(node, (), path)
+
+
+def _check_extent(root: Node) -> None:
+    """Refuse what nothing that reads the whole schema would come to an end with."""
+    finite = heights(root)
+    endless = next((path for path, node in reachable(root) if id(node) not in finite), None)
+    if endless is not None:
+        raise SchemaError(
+            f"{pointer(endless)}: every value of it has to hold another such value, without end; leave a property out "
+            "of required, or let it be null"
+        )
+    for places, (depth, _) in enumerate(unfold(root), 1):
+        if depth > MAX_NESTING:
+            raise SchemaError(
+                f"/: through its $refs the schema is nested deeper than {MAX_NESTING} levels, which no grammar holds"
+            )
+        if places > MAX_PLACES:
+            raise SchemaError(
+                f"/: through its $refs the schema has more than {MAX_PLACES:,} places for a value; ask for fewer fields"
+            )
 
 
 def _wrong(message: str) -> str:

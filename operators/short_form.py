@@ -17,14 +17,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from jsonschema.protocols import Validator as JsonSchemaValidator
-
+from headrace.operators.bounded import BoundedValidator
 from headrace.operators.schema_nodes import (
     MEANS,
     Flat,
     Node,
     compact,
-    dialect,
     fields_of,
     flatten,
     is_record,
@@ -74,8 +72,7 @@ def short_form(schema: Node, *, codes: bool = False) -> ShortForm:
     """The short form of a checked schema; ``codes``: with letters for names and long values."""
     if is_recursive(schema):
         return ShortForm(schema, AsIs())
-    draft = dialect(schema)
-    part = _Builder(schema, codes, draft(schema, format_checker=draft.FORMAT_CHECKER)).part(schema, "")
+    part = _Builder(schema, codes, BoundedValidator.of(schema)).part(schema, "")
     return ShortForm(part.schema, part.form)
 
 
@@ -199,7 +196,7 @@ class _Part:
 class _Builder:
     root: Node
     codes: bool
-    validator: JsonSchemaValidator
+    validator: BoundedValidator
 
     def part(self, schema: Any, where: str) -> _Part:
         flat = flatten(self.root, schema)
@@ -220,7 +217,7 @@ class _Builder:
         return _Part({"anyOf": [part.schema, {"type": "null"}]}, part.form) if null else part
 
     def _valid(self, schema: Any, value: Any) -> bool:
-        return self.validator.evolve(schema=schema).is_valid(value)
+        return self.validator.allows(schema, value)
 
     def _closed(self, flat: Flat, schema: Any, where: str) -> _Part:
         values = flat.node["enum"] if "enum" in flat.node else [flat.node["const"]]

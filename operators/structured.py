@@ -107,7 +107,7 @@ class Structure:
             if problem is not None:
                 return Rejection(problem, completion.text)
             return Answer({self.name: self.column.convert(value)})
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return Rejection(str(error), completion.text)
 
 

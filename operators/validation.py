@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,12 +11,18 @@ from typing import Any, NoReturn
 
 from jsonschema import ValidationError
 from jsonschema.exceptions import best_match
-from jsonschema.protocols import Validator as JsonSchemaValidator
 
-from headrace.operators.schema_nodes import compact, dialect
+from headrace.operators.bounded import BoundedValidator
+from headrace.operators.schema_nodes import compact
+
+MAX_ANSWER_DEPTH = 100
+"""Levels of lists and objects in an answer: what reads it after this walks down level by level, within Python's own
+limit."""
 
 SHOWN = 80
 """How much of a wrong value a message quotes: enough to recognise it, short enough to go back to the model."""
+
+_TOO_DEEP = f"the JSON is nested too deep (at most {MAX_ANSWER_DEPTH} levels)"
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -23,13 +30,13 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def parse_json(text: str) -> Any:
     """Parse one JSON value and nothing else.
 
-    Stricter than :func:`json.loads` where that would let through what a table cannot hold (NaN, Infinity, half of a
-    surrogate pair) or what hides an answer (a key twice).
+    Stricter than :func:`json.loads` where that would let through what a table cannot hold (NaN, Infinity, 1e999, half
+    of a surrogate pair, nesting without end) or what hides an answer (a key twice).
 
     Raises:
         ValueError: the text is not such a value; one sentence that says why.
     """
-    decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_int=_integer)
+    decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_int=_integer, parse_float=_real)
     try:
         value = decoder.decode(text)
     except json.JSONDecodeError as error:
@@ -37,7 +44,9 @@ def parse_json(text: str) -> Any:
             raise ValueError(f"there is more text after the JSON value: {_shown(text[error.pos :])}") from None
         raise ValueError(f"{error.msg} at character {error.pos + 1}") from None
     except RecursionError:
-        raise ValueError("the JSON is nested too deep") from None
+        raise ValueError(_TOO_DEEP) from None
+    if text.count("[") + text.count("{") > MAX_ANSWER_DEPTH and _depth(value) > MAX_ANSWER_DEPTH:
+        raise ValueError(_TOO_DEEP)
     if _SURROGATE.search(text) or "\\u" in text:
         for string in _strings(value):
             if _SURROGATE.search(string):
@@ -59,6 +68,22 @@ def _integer(digits: str) -> int:
         return int(digits)
     except ValueError:  # Python's own limit, 4,300 digits
         raise ValueError(f"a number has more digits than can be read: {digits[:20]}...") from None
+
+
+def _real(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {digits[:40]} is beyond what a 64-bit float can hold")
+    return number
+
+
+def _depth(value: Any) -> int:
+    """Levels of lists and objects; 0 for anything else."""
+    level, depth = [value], 0
+    while level := [item for item in level if isinstance(item, (list, dict))]:
+        level = [inner for item in level for inner in (item if isinstance(item, list) else item.values())]
+        depth += 1
+    return depth
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -89,13 +114,12 @@ def _shown(value: Any) -> str:
 class Validator:
     """Checks values against a schema of any draft, formats included."""
 
-    _validator: JsonSchemaValidator
+    _validator: BoundedValidator
 
     @classmethod
     def compile(cls, schema: Mapping[str, Any]) -> Validator:
         """Prepare a schema that :func:`~headrace.operators.schemas.check_schema` let through."""
-        draft = dialect(schema)
-        return cls(draft(schema, format_checker=draft.FORMAT_CHECKER))
+        return cls(BoundedValidator.of(schema))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What jsonschema builds cannot be pickled, and a step travels to the worker that runs it.
@@ -105,8 +129,11 @@ class Validator:
         """What is wrong with a value, in one sentence for the model and for people; None if it is valid.
 
         ``where`` is what the value is called, the first part of the place in the sentence.
+
+        Raises:
+            TooMuchWork: that cannot be told within bounds.
         """
-        error = best_match(self._validator.iter_errors(value))
+        error = best_match(self._validator.errors(value))
         return None if error is None else _sentence(error, where)
 
 
