@@ -74,6 +74,18 @@ def run(
         Optional[str],  # noqa: UP045
         typer.Option(help="A Ray cluster: auto, ray://HOST:PORT, or local (the default) to start Ray here."),
     ] = None,
+    recompute: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="changed|all",
+            help="Do again what a changed pipeline changes, and keep the other columns; or do everything again.",
+        ),
+    ] = None,
+    retry: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="errors", help="Ask the dead letters again."),
+    ] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove the parts of files that are gone.")] = False,
 ) -> None:
     """Run a pipeline over Parquet files.
 
@@ -87,7 +99,17 @@ def run(
     with _mistakes_as_messages():
         loaded = load_pipeline(pipeline, overrides or [], model)
         with listener() as watching:
-            result = run_pipeline(loaded, input=input, output=output, limit=limit, address=address, listener=watching)
+            result = run_pipeline(
+                loaded,
+                input=input,
+                output=output,
+                limit=limit,
+                address=address,
+                listener=watching,
+                recompute=recompute,
+                retry=retry,
+                prune=prune,
+            )
         summary(result)
     raise typer.Exit(result.exit_code)
 

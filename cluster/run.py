@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from headrace.cluster.engine_config import FAKE
 from headrace.cluster.locate import Located, locate_models, unused_models
+from headrace.cluster.work import Wish, Work
 from headrace.operators.base import Layout
 from headrace.pipelines.checkpoint import Counts, chunk_records, committed, counts_of
 from headrace.pipelines.corpus import Corpus, find_shards
@@ -22,9 +23,9 @@ from headrace.pipelines.errors import UserError
 from headrace.pipelines.fingerprint import fingerprints
 from headrace.pipelines.forecast import EngineFacts, Observation, Record
 from headrace.pipelines.graph import Graph
-from headrace.pipelines.layouts import Choice, Priors, opened, with_default
+from headrace.pipelines.layouts import Choice, Priors, opened
 from headrace.pipelines.outlook import Outlook, worth_measuring
-from headrace.pipelines.plan import Changes, Chunk, Plan, load_plan, next_plan, part_schema, save_plan
+from headrace.pipelines.plan import Changes, Chunk, Plan, load_plan, part_schema, save_plan
 from headrace.pipelines.publish import (
     REPORT,
     begin,
@@ -108,6 +109,7 @@ class RunResult:
             "plan": self.plan,
             "counts": asdict(self.counts),
             "resumed": self.resumed,
+            "reused": self.totals.usage.reused,
             "totals": asdict(self.totals),
             "figures": asdict(self.totals.figures),
             "layouts": dict(self.outlook.choice.layouts) if self.outlook else {},
@@ -129,6 +131,9 @@ class Listener:
 
     def phase(self, name: str) -> None:
         """A phase begins: ``checking``, ``starting``, ``measuring``, ``running``, ``publishing``."""
+
+    def say(self, note: str) -> None:
+        """Something that the user should know before the work starts."""
 
     def progress(self, totals: Totals) -> None:
         """The totals have changed."""
@@ -181,7 +186,7 @@ def check(pipeline: Pipeline, input: str) -> Checked:
     pipeline.check_columns(corpus.schema)
     keep = pipeline.kept_columns(corpus.columns)
     needed = dict.fromkeys(Graph.of(pipeline).input_columns, "the pipeline")
-    columns = corpus.require({**dict.fromkeys(keep, "keep"), **needed})
+    columns = corpus.require({**dict.fromkeys(keep, "keep"), **dict.fromkeys(pipeline.key or (), "key"), **needed})
     _check_document_types(pipeline, columns)
     schema = part_schema([columns.field(name) for name in keep], step_fields(pipeline))
     stages = stages_of(pipeline)
@@ -235,6 +240,9 @@ def run(
     limit: int | None = None,
     address: str | None = None,
     listener: Listener | None = None,
+    recompute: str | None = None,
+    retry: str | None = None,
+    prune: bool = False,
 ) -> RunResult:
     """Run ``pipeline`` over ``input`` into ``output``, or do what an earlier run has left.
 
@@ -245,6 +253,10 @@ def run(
         limit: rows in total; None for all.
         address: a Ray cluster (``auto``, ``ray://host:port``); None or ``local`` starts Ray here and stops it again.
         listener: hears how it gets on.
+        recompute: what to do again of an output that is there: ``changed`` (the steps that are asked differently now,
+            and those that read them) or ``all``. Without it a changed pipeline is refused.
+        retry: ``errors`` asks the dead letters of the output again.
+        prune: remove the parts of files that are gone from the input.
 
     Raises:
         UserError: something that the caller has to mend; nothing was written.
@@ -255,6 +267,7 @@ def run(
     from headrace.cluster.records import read_record
 
     listener = listener or Listener()
+    wish = Wish.of(recompute, retry, prune=prune)
     clock = Clock(listener)
     if not isinstance(pipeline, Pipeline):
         from headrace.pipelines.loading import load_pipeline
@@ -268,24 +281,30 @@ def run(
         rows = min(checked.corpus.rows, limit or checked.corpus.rows)
         # Layouts are chosen once for an output, with the first rows that there are.
         there = Choice(previous.layouts, "the output has it", previous.priors) if previous else Choice({}, "")
-        work = Work.of(checked, store, previous, limit, there) if previous or not rows else None
+        work = Work.of(checked, store, previous, limit, there, wish) if previous or not rows or wish.retry else None
         record = read_record(checked)
     result = RunResult("complete", store.uri, 0, Counts(), notes=list(checked.notes), stages=checked.stages_as_data())
     if work and is_complete(store, work.plan):
         result.status = "already complete"
         result.plan = work.plan.number
         result.counts = _last_counts(store)
+        if wish.retry:
+            result.notes.append("there are no dead letters to ask again")
         return result
+    for note in work.notes if work else ():
+        listener.say(note)
     execution = None
     try:
         if work is None or work.todo:
-            ahead = looking_ahead(checked, record, rows, work) if checked.only_model else None
+            idle = work.idle if work else frozenset()
+            awake = [stage for stage in checked.stages if stage.number not in idle]
+            ahead = looking_ahead(checked, record, rows, work) if checked.only_model and awake else None
             # The two take seconds each and do not need one another.
             with (
                 clock.phase("starting"),
-                Preflights.begin(pipeline, checked.stages, checked.models, ahead) as preflight,
+                Preflights.begin(pipeline, awake, checked.models, ahead) as preflight,
             ):
-                execution = Execution.begin(checked, store, address)
+                execution = Execution.begin(checked, store, address, idle)
                 result.outlook = preflight.finish()
             real = checked.only_model is not None and checked.only_model.source != FAKE
             if real and result.outlook and not work and worth_measuring(pipeline, result.outlook, record):
@@ -306,13 +325,14 @@ def run(
         if execution is not None:
             with clock.phase("running"):
                 entering = entries(store, commits(plan, pipeline, checked.stages), work.todo)
-                _work(execution, entering, publisher, pipeline, plan, result, listener)
+                _work(execution, entering, publisher, pipeline, work, result, listener)
     finally:
         if execution is not None:
             execution.end()
     if result.status == "complete" and result.counts.dead > pipeline.max_error_rate * result.counts.rows:
         result.status = "too many dead letters"
-    if result.totals.asked and checked.only_model and checked.only_model.source != FAKE:
+    if result.totals.asked and not work.bases and checked.only_model and checked.only_model.source != FAKE:
+        # Rows that were asked some steps only would tell less than the truth of what conditions let through.
         result.notes += keep_record(checked, record.with_run(_observation(result, plan), result.totals.engine))
     result.seconds = clock.seconds
     if result.status == "complete":
@@ -333,38 +353,8 @@ def looking_ahead(checked: Checked, record: Record, rows: int, work: Work | None
         block_size=record.engine.block_size if record.engine else block_size(checked.pipeline),
         record=record,
         there=Choice(work.plan.layouts, "the output has it", work.plan.priors) if work else None,
+        portions=work.portions(checked) if work else (),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """The plan of a run, and what of it is done and to do."""
-
-    plan: Plan
-    changes: Changes
-    done: set[Chunk]
-    todo: list[Chunk]
-
-    @classmethod
-    def of(cls, checked: Checked, store: Store, previous: Plan | None, limit: int | None, choice: Choice) -> Work:
-        """Plan ``checked`` with the layouts chosen, and see what is there already."""
-        pipeline = checked.pipeline
-        taken = with_default(pipeline, choice.layouts)
-        priors = {step: prior for step, prior in choice.priors.items() if taken.get(step) == choice.layouts.get(step)}
-        plan, changes = next_plan(
-            previous,
-            checked.corpus,
-            checkpoint_rows=pipeline.checkpoint_rows,
-            limit=limit,
-            fingerprints=checked.fingerprints(taken, priors),
-            layouts=taken,
-            priors=priors,
-            schema=checked.schema,
-            keep=checked.keep,
-            pipeline=pipeline.to_data(),
-        )
-        done = _done(store, plan)
-        return cls(plan, changes, done, [chunk for chunk in plan.chunks() if chunk not in done])
 
 
 def _observation(result: RunResult, plan: Plan) -> Observation:
@@ -397,11 +387,12 @@ def _work(
     entering: list[list[Chunk]],
     publisher: Publisher,
     pipeline: Pipeline,
-    plan: Plan,
+    work: Work,
     result: RunResult,
     listener: Listener,
 ) -> None:
     """Let the workers do the chunks, publish each shard when its last one is there, stop when it is hopeless."""
+    plan = work.plan
     most_dead = max(EARLY_STOP_FLOOR, pipeline.max_error_rate * plan.rows)
     failures: list[str] = []
 
@@ -410,7 +401,7 @@ def _work(
         result.totals = totals
         listener.progress(totals)
 
-    for record in execution.records(plan, entering, watch):
+    for record in execution.records(plan, entering, watch, work.origins):
         if "failed" in record:
             if record["users"]:
                 raise UserError(record["failed"])
@@ -457,14 +448,6 @@ class Publisher:
             publish_shard(self._store, self._plan, self._plan.shards[index])
         if self._staged:
             sweep(self._store, self._plan.shards[index])
-
-
-def _done(store: Store, plan: Plan) -> set[Chunk]:
-    """Chunks that need no work: committed, or part of a shard whose part is there as planned."""
-    done = committed(store, plan)
-    for index in published(store, plan):
-        done.update(plan.shards[index].chunks())
-    return done
 
 
 def _count(store: Store, chunks: set[Chunk]) -> Counts:

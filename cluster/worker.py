@@ -18,16 +18,16 @@ import re
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from headrace.cluster.engine_config import EngineConfig
-from headrace.cluster.engines import start_engine
-from headrace.operators.base import Layout
-from headrace.pipelines.chain import DOCUMENT, Chain, DeadLetter, RowResult
+from headrace.cluster.engines import NoEngine, start_engine
+from headrace.operators.base import Layout, ModelStep
+from headrace.pipelines.chain import DOCUMENT, Chain, DeadLetter, Earlier, RowResult
 from headrace.pipelines.checkpoint import chunk_record, commit_chunk
 from headrace.pipelines.corpus import ChunkReader, InputChanged, InputUnreadable, Shard
 from headrace.pipelines.engine import Engine, EngineDied
@@ -36,7 +36,8 @@ from headrace.pipelines.forecast import EngineFacts
 from headrace.pipelines.graph import Graph
 from headrace.pipelines.layouts import Priors
 from headrace.pipelines.plan import Chunk, CommitInfo
-from headrace.pipelines.rows import as_rows, chunk_table, count, earlier_results, sound
+from headrace.pipelines.rows import as_rows, chunk_table, count, digests, earlier_results, sound
+from headrace.pipelines.seeds import Origin, Seeds, copied, merged
 from headrace.pipelines.spec import Pipeline
 from headrace.pipelines.stages import read_stage
 from headrace.pipelines.storage import open_store
@@ -58,12 +59,15 @@ class Assignment:
         keep: the columns that this stage's file carries along.
         steps: the names of the steps that run here; None for all of them.
         before: what the stage before has committed; None in the first stage.
+        engine: None where nothing is to be asked, because all answers of this stage's steps are there.
+        origins: what of each base of the chunks stands.
+        key: with ``reads`` what the digests of rows are made of; none if there are none.
     """
 
     run_id: str
     pipeline: Mapping[str, Any]
     folder: str | None
-    engine: EngineConfig
+    engine: EngineConfig | None
     output: str
     commit: CommitInfo
     layouts: Mapping[str, Layout]
@@ -72,6 +76,9 @@ class Assignment:
     keep: tuple[str, ...]
     steps: tuple[str, ...] | None = None
     before: CommitInfo | None = None
+    origins: Mapping[int, Origin] = field(default_factory=dict)
+    key: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
 
 
 class Worker:
@@ -86,14 +93,17 @@ class Worker:
         self._store = open_store(assignment.output)
         self._reader = ChunkReader(assignment.columns)
         started = time.monotonic()
-        self._engine = start_or_explain(assignment.engine)
+        self._seeds = Seeds.of(self._store, self._pipeline, assignment.origins)
+        self._asking = frozenset(step.name for step in self._pipeline.steps if isinstance(step, ModelStep))
+        self._here = frozenset(assignment.steps or (step.name for step in self._pipeline.steps))
+        self._engine = start_or_explain(assignment.engine) if assignment.engine else NoEngine()
         self._chain = Chain(
             self._pipeline,
             self._engine,
             assignment.columns,
             assignment.layouts,
             assignment.priors,
-            steps=assignment.steps,
+            steps=assignment.steps if assignment.engine else self._here - self._asking,
         )
         self._started: asyncio.Task[None] | None = None
         self._progress = Progress(
@@ -142,7 +152,8 @@ class Worker:
         if done := await asyncio.to_thread(self._committed, chunk):
             return {"counts": done["counts"], "stats": done["stats"], "ours": False}
         earlier, before = await asyncio.to_thread(self._earlier, chunk)
-        columns = list(dict.fromkeys((*self._graph.input_columns, *self._assignment.keep)))
+        key, last = self._assignment.key, not self._assignment.commit.suffix
+        columns = list(dict.fromkeys((*self._graph.input_columns, *self._assignment.keep, *key)))
         try:
             table = await asyncio.to_thread(self._reader.read, shard, chunk.first, chunk.last, columns)
         except InputUnreadable as problem:
@@ -160,13 +171,14 @@ class Worker:
         usage = Usage()
         for result in results:
             usage.merge(result.usage)
+        rows = digests(table, key, self._assignment.reads) if key and last else None
         answered = time.monotonic()
         seconds = round(answered - started, 3)
         if before:
             usage.merge(Usage(**{name: value for name, value in before.items() if name != "seconds"}))
             seconds += before["seconds"]
         stats = {**asdict(usage), "seconds": seconds}
-        output = chunk_table(self._assignment.commit.schema, chunk, results, keep)
+        output = chunk_table(self._assignment.commit.schema, chunk, results, keep, rows)
         ours = await asyncio.to_thread(
             commit_chunk, self._store, self._assignment.commit, chunk, output, counts, stats=stats
         )
@@ -182,11 +194,20 @@ class Worker:
         return chunk_record(self._store, chunk, name) if self._store.exists(name) else None
 
     def _earlier(self, chunk: Chunk) -> tuple[list[RowResult], Mapping[str, Any]]:
-        """The rows as the stage before left them (in the first stage: as they are), and what they have cost so far."""
-        if self._assignment.before is None:
-            return [RowResult(row, "answered") for row in range(chunk.first, chunk.last)], {}
-        table, record = read_stage(self._store, self._assignment.before, chunk)
-        return earlier_results(table, chunk), record["stats"]
+        """What is known of the rows, and what that has cost so far.
+
+        That is what the stage before has left of them, and what their base has (see ``seeds``).
+        """
+        results, stats = [RowResult(row, "answered") for row in range(chunk.first, chunk.last)], {}
+        if self._assignment.before is not None:
+            table, record = read_stage(self._store, self._assignment.before, chunk)
+            results, stats = earlier_results(table, chunk), record["stats"]
+        seeds = self._seeds.read(chunk)
+        results = merged(results, seeds)
+        if not self._assignment.commit.suffix:  # rows are counted once, after the last stage
+            for result in results:
+                result.usage.reused = int(copied(seeds.get(result.row), self._asking))
+        return results, stats
 
     async def _rows(
         self, chunk: Chunk, table: pa.Table, bad: Mapping[int, str], earlier: Sequence[RowResult]
@@ -204,11 +225,16 @@ class Worker:
             self._progress.add(result)
             return result
 
-        async def ask(row: int, values: Mapping[str, Any], known: Mapping[str, Any]) -> RowResult:
+        async def ask(row: int, values: Mapping[str, Any], known: Earlier) -> RowResult:
             try:
                 return done(await self._chain.run(row, values, known))
             finally:
                 gate.release()
+
+        async def reuse(row: int, values: Mapping[str, Any], known: Earlier, reused: int) -> None:
+            result = await self._chain.run(row, values, known)
+            result.usage.reused = reused
+            done(result)
 
         async def repeat(row: int, same: asyncio.Task[RowResult]) -> None:
             done((await same).repeated(row))
@@ -222,12 +248,19 @@ class Worker:
                     if before.outcome != "answered":
                         done(before)
                         continue
-                    key = _digest(values, before.answers)
+                    known = before.earlier or Earlier()
+                    known = replace(known, answers=before.answers)
+                    if before.usage.reused or known.steps >= self._here:
+                        await reuse(row, values, known, before.usage.reused)
+                        continue
+                    if self._assignment.engine is None and not known.steps >= self._asking & self._here:
+                        raise RuntimeError(f"{chunk.name}: row {row} is to be asked, and no engine was started for it")
+                    key = _digest(values, before.answers, sorted(known.steps), known.failed)
                     if (same := first.get(key)) is not None:
                         group.create_task(repeat(row, same))
                         continue
                     await gate.acquire()
-                    first[key] = group.create_task(ask(row, values, before.answers))
+                    first[key] = group.create_task(ask(row, values, known))
         except ExceptionGroup as errors:
             # One is enough to say: a dead engine fails all rows in flight at once.
             raise errors.exceptions[0] from errors
@@ -292,7 +325,7 @@ class Progress:
         _internal_kv_put(self._key, json.dumps(totals).encode(), overwrite=True)
 
 
-def _digest(*values: Mapping[str, Any]) -> bytes:
+def _digest(*values: Any) -> bytes:
     """What stands for all that the chain is told of a row."""
     return hashlib.blake2b(repr(values).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 

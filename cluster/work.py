@@ -1,0 +1,254 @@
+"""What a run is to do: the plan for what is wanted, what of it is done, and what is known of the rest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from headrace.operators.base import Layout, ModelStep
+from headrace.pipelines.checkpoint import chunk_records, committed, counts_of
+from headrace.pipelines.errors import UserError
+from headrace.pipelines.graph import Graph
+from headrace.pipelines.layouts import Choice, Priors, with_default
+from headrace.pipelines.outlook import Portion
+from headrace.pipelines.plan import Again, Changes, Chunk, Plan, differences, next_plan
+from headrace.pipelines.publish import published
+from headrace.pipelines.seeds import Origin, base_chunk, idle_stages, load_bases, newest_bases, origins
+from headrace.pipelines.storage import Store
+
+if TYPE_CHECKING:
+    from headrace.cluster.run import Checked
+
+REDO = ("changed", "all")
+"""What ``--recompute`` takes."""
+
+RETRY = ("errors",)
+"""What ``--retry`` takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is wanted of an output that is there, besides that it be complete.
+
+    Attributes:
+        recompute: ``changed``, ``all``, or nothing.
+        retry: ``errors``, or nothing.
+        prune: whether the parts of files that are gone go, too.
+    """
+
+    recompute: str = ""
+    retry: str = ""
+    prune: bool = False
+
+    @classmethod
+    def of(cls, recompute: str | None, retry: str | None, *, prune: bool = False) -> Wish:
+        """From what stands on the command line.
+
+        Raises:
+            UserError: words that there are not.
+        """
+        if recompute not in (None, *REDO):
+            raise UserError(f"--recompute takes {' or '.join(REDO)}, not {recompute!r}.")
+        if retry not in (None, *RETRY):
+            raise UserError(f"--retry takes {' or '.join(RETRY)}, not {retry!r}.")
+        if recompute and retry:
+            raise UserError("--recompute and --retry are two runs: first the one, then the other.")
+        return cls(recompute or "", retry or "", prune)
+
+
+NO_WISH = Wish()
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The plan of a run, and what of it is done and to do.
+
+    Attributes:
+        bases: of each chunk to do of which answers are there, where they lie.
+        origins: what of each base stands.
+        dead: dead letters that are to be asked again.
+        idle: the numbers of the stages that need no engine.
+        notes: what the user should be told before the work starts.
+    """
+
+    plan: Plan
+    changes: Changes
+    done: set[Chunk]
+    todo: list[Chunk]
+    bases: Mapping[Chunk, int] = field(default_factory=dict)
+    origins: Mapping[int, Origin] = field(default_factory=dict)
+    dead: int = 0
+    idle: frozenset[int] = frozenset()
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        checked: Checked,
+        store: Store,
+        previous: Plan | None,
+        limit: int | None,
+        choice: Choice,
+        wish: Wish = NO_WISH,
+    ) -> Work:
+        """Plan ``checked`` with the layouts chosen, and see what is there already.
+
+        Raises:
+            UserError: as :func:`next_plan`; dead letters are to be asked again where there is no output.
+        """
+        pipeline = checked.pipeline
+        if wish.retry and previous is None:
+            raise UserError(f"--retry errors: {store.uri} has no plan, so no dead letters. Run without it first.")
+        taken, priors, fingerprints = settled(checked, previous, choice)
+        key, reads = pipeline.key or (), Graph.of(pipeline).input_columns
+        again = _again(store, previous, fingerprints, checked, wish)
+        plan, changes = next_plan(
+            previous,
+            checked.corpus,
+            checkpoint_rows=pipeline.checkpoint_rows,
+            limit=limit,
+            fingerprints=fingerprints,
+            layouts=taken,
+            priors=priors,
+            schema=checked.schema,
+            keep=checked.keep,
+            pipeline=pipeline.to_data(),
+            columns=columns_of(checked),
+            key=key,
+            reads=reads,
+            again=again,
+        )
+        done = done_of(store, plan)
+        work = cls(plan, changes, done, [chunk for chunk in plan.chunks() if chunk not in done])
+        return work._with_bases(checked, store)
+
+    def _with_bases(self, checked: Checked, store: Store) -> Work:
+        """What is known of the chunks to do, and what is to be said of it."""
+        pipeline, plan = checked.pipeline, self.plan
+        if not any(chunk.bases for chunk in self.todo):
+            return self
+        found = origins(plan, pipeline, load_bases(store, plan))
+        bases = newest_bases(store, self.todo)
+        asking = [step.name for step in pipeline.steps if isinstance(step, ModelStep)]
+        idle = idle_stages(store, checked.stages, asking, self.todo, bases, found)
+        retried = [base_chunk(chunk, base) for chunk, base in bases.items() if chunk.retry and base > 0]
+        dead = sum(counts_of(record).dead for record in chunk_records(store, retried))
+        work = replace(self, bases=bases, origins=found, dead=dead, idle=idle)
+        return replace(work, notes=tuple(work._said(checked)))
+
+    def portions(self, checked: Checked) -> tuple[Portion, ...]:
+        """How many rows are asked which steps; empty where all rows are asked all of them.
+
+        Rows that were filtered out count with those that were answered: how many there are stands in their chunks.
+        """
+        if not self.bases:
+            return ()
+        asking = [step.name for step in checked.pipeline.steps if isinstance(step, ModelStep)]
+        rows: Counter[tuple[str, ...]] = Counter()
+        for chunk in self.todo:
+            base = self.bases.get(chunk)
+            stands = self.origins[base].steps if base is not None else {}
+            rows[tuple(name for name in asking if name not in stands)] += chunk.rows
+        if self.dead:
+            rows[tuple(asking)] += self.dead
+        return tuple((count, steps) for steps, count in rows.items() if steps) or ((0, ()),)
+
+    def _said(self, checked: Checked) -> list[str]:
+        said = []
+        if self.dead:
+            said.append(f"{self.dead:,} dead letters are asked again; the other answers are kept")
+        names = [step.name for step in checked.pipeline.steps]
+        again = [chunk for chunk in self.todo if chunk.bases and not chunk.retry]
+        if again:
+            rows = sum(chunk.rows for chunk in again)
+            stand = set(names)
+            for base in {self.bases[chunk] for chunk in again if chunk in self.bases}:
+                stand &= self.origins[base].steps.keys()
+            redone = [name for name in names if name not in stand]
+            kept = [name for name in names if name in stand]
+            said.append(
+                f"{rows:,} rows are done again: "
+                f"{'steps ' + ', '.join(redone) if redone else 'no step'} anew, {', '.join(kept) or 'none'} kept"
+            )
+            said += hoisted_note(self.plan, redone)
+        if self.idle and len(self.idle) == len(checked.stages):
+            said.append("nothing is to be asked, so no engine is started")
+        return said
+
+
+def hoisted_note(plan: Plan, redone: Sequence[str]) -> list[str]:
+    """Why steps that nobody has edited are asked again, where they share a header with one that was."""
+    hoisted = [name for name in redone if plan.layouts.get(name) == "hoisted"]
+    if len(hoisted) < 2:
+        return []
+    return [f"{', '.join(hoisted)} share one header (layout hoisted): a change of one of them changes what all read"]
+
+
+def settled(
+    checked: Checked, base: Plan | None, choice: Choice
+) -> tuple[dict[str, Layout], dict[str, Mapping[str, float]], dict[str, str]]:
+    """Layouts, priors and fingerprints of the pipeline, with those that ``base`` has wherever a step stands.
+
+    A step that was only renamed keeps its layout and its priors. Priors that were fitted for a step that is asked
+    differently now are not its own any more.
+    """
+    pipeline = checked.pipeline
+    chosen = dict(choice.layouts)
+    taken = with_default(pipeline, chosen)
+    priors = {step: prior for step, prior in choice.priors.items() if taken.get(step) == chosen.get(step)}
+    if base is None:
+        return taken, priors, checked.fingerprints(taken, priors)
+    left = [name for name in base.layouts if name not in taken]
+    for name in [name for name in taken if name not in base.layouts]:
+        for old in left:
+            layouts = with_default(pipeline, {**chosen, name: base.layouts[old]})
+            fitted: Priors = {**priors, name: base.priors[old]} if old in base.priors else priors
+            if checked.fingerprints(layouts, fitted)[name] == base.fingerprints[old]:
+                chosen[name], taken, priors = base.layouts[old], layouts, dict(fitted)
+                break
+    fingerprints = checked.fingerprints(taken, priors)
+    known = set(base.fingerprints.values())
+    stale = {name for name in priors if fingerprints[name] not in known}
+    if stale:
+        priors = {name: prior for name, prior in priors.items() if name not in stale}
+        fingerprints = checked.fingerprints(taken, priors)
+    return taken, priors, fingerprints
+
+
+def columns_of(checked: Checked) -> dict[str, list[str]]:
+    """The output columns of each step."""
+    found: dict[str, list[str]] = {step.name: [] for step in checked.pipeline.steps}
+    for column, step in checked.pipeline.answers.items():
+        found[step].append(column)
+    return found
+
+
+def _again(store: Store, previous: Plan | None, fingerprints: Mapping[str, str], checked: Checked, wish: Wish) -> Again:
+    """What of the previous plan is to be done again. What it has begun to do again is gone on with, not begun anew."""
+    if previous is None:
+        return Again(prune=wish.prune)
+    redo = wish.recompute or wish.retry
+    if not redo and not previous.redo:
+        return Again(prune=wish.prune)
+    done = committed(store, previous)
+    unfinished = any(chunk not in done for chunk in previous.chunks())
+    goes_on = previous.redo if unfinished else ""
+    pipeline = checked.pipeline
+    differs = differences(previous, fingerprints, checked.schema, pipeline.key or (), Graph.of(pipeline).input_columns)
+    if redo == goes_on and not differs:
+        return Again(goes_on=goes_on, prune=wish.prune)
+    dead: Sequence[Chunk] = ()
+    if wish.retry:
+        there = sorted(done, key=lambda chunk: chunk.name)
+        dead = [c for c, record in zip(there, chunk_records(store, there), strict=True) if counts_of(record).dead]
+    return Again(redo, goes_on, dead, done, wish.prune)
+
+
+def done_of(store: Store, plan: Plan) -> set[Chunk]:
+    """Chunks that need no work: committed, or part of a shard whose part is there as planned."""
+    done = committed(store, plan)
+    for index in published(store, plan):
+        done.update(plan.shards[index].chunks())
+    return done
