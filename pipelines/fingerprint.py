@@ -7,8 +7,8 @@ whatever can change an answer must be in, and what cannot must stay out, or a ha
 corpus; what is left out stands in :data:`EXCLUDED`, with the reason. Where that is in doubt a field is in: a
 needless question costs less than a wrong table.
 
-A step's fingerprint covers the fingerprints of the steps it waits for, so a change runs down the graph and no
-further. Filters are among these: they give no column, but they decide which rows have an answer. The order of
+A step's fingerprint covers the fingerprints of the steps it reads, so a change runs down the graph and no further. The
+filters that it waits for are not among these: they decide which rows are asked, and not what is answered. The order of
 keys counts in what the model reads (labels, schemas), for it changes the prompt, and does not count in engine
 arguments.
 """
@@ -107,9 +107,7 @@ def fingerprints(
             {
                 "version": FINGERPRINT_VERSION,
                 "step": _step(steps[name]),
-                # By name what its text names; a filter has no column, so what it is called does not matter.
                 "reads": {other: found[other] for other in sorted(graph.waits_for[name]) if other in giving},
-                "after": sorted(found[other] for other in graph.waits_for[name] if other not in giving),
                 **_asking(pipeline, steps[name], model_identity),
                 "layout": _layout(pipeline, steps[name], taken),
                 **({"prior": dict(priors[name])} if priors and name in priors else {}),

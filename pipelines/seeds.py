@@ -10,7 +10,7 @@ one for each base, and it is the same for all rows.
 
 * A row that was answered keeps the answers of the steps that stand; filters that stand have let it through.
 * A row that was filtered out stays out where all filters stand that there were; else it is asked from scratch.
-* A dead letter stays one where the step that failed stands; else the row is asked, but for the steps of which it has
+* A dead letter stays one where the step that failed stands, and all before it; else the row is asked, but for the steps of which it has
   answers. To be asked again (``retry``) goes on from the tries that were used.
 """
 
@@ -54,6 +54,7 @@ class Origin:
         fingerprint: of the base's chunks.
         steps: the steps of the plan whose answers stand, each with its name in the base.
         columns: their columns, each with its name in the base.
+        dead: the steps of the plan whose dead letters stand: what comes before them stands, filters as well.
         filters: whether rows that were filtered out stay out.
         documents: whether rows whose document was the trouble stay dead.
         whole: whether all steps of the base stand, so that what it has settled is settled.
@@ -63,6 +64,7 @@ class Origin:
     fingerprint: str
     steps: Mapping[str, str]
     columns: Mapping[str, str]
+    dead: frozenset[str]
     filters: bool
     documents: bool
     whole: bool
@@ -75,13 +77,16 @@ class Origin:
         asking = [step.name for step in pipeline.steps if isinstance(step, ModelStep)]
         kinds = {name: next(iter(step)) for step, name in _named(base.pipeline)}
         filters = {name for name, kind in kinds.items() if kind == Filter.kind}
+        graph = Graph.of(pipeline)
+        dead = frozenset(name for name in steps if graph.upstream(name) <= steps.keys())
         return cls(
             fingerprint=base.fingerprint,
             steps=steps,
             columns=columns,
+            dead=dead,
             filters=filters <= set(steps.values()),
             documents=bool(asking) and all(name in steps for name in asking),
-            whole=set(base.fingerprints) <= set(steps.values()),
+            whole=set(base.fingerprints) <= set(steps.values()) and dead == steps.keys(),
             folder=folder,
         )
 
@@ -98,9 +103,10 @@ def standing(
     steps: dict[str, str] = {}
     columns: dict[str, str] = {}
     graph = Graph.of(pipeline)
+    giving = set(pipeline.answers.values())
     for name in graph.order:
         old = name if base.fingerprints.get(name) == fingerprints[name] else named.get(fingerprints[name])
-        if old is None or not all(other in steps for other in graph.waits_for[name]):
+        if old is None or not graph.waits_for[name] & giving <= steps.keys():
             continue
         mine = [column for column, giver in pipeline.answers.items() if giver == name]
         theirs = list(base.columns[old])
@@ -223,7 +229,7 @@ class Seeds:
     ) -> RowResult:
         now = {had: name for name, had in origin.steps.items()}
         step = letter.step if letter.step == DOCUMENT else now.get(letter.step)
-        stands = origin.documents if letter.step == DOCUMENT else step is not None
+        stands = origin.documents if letter.step == DOCUMENT else step in origin.dead
         if stands and step and not chunk.retry:
             return RowResult(row, DEAD, dict(answers), replace(letter, step=step))
         kept = self._answered(answers, origin.steps)
