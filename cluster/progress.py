@@ -20,6 +20,7 @@ LINE_SECONDS = 10.0
 
 PHASES = {
     "checking": "checking the pipeline and the input",
+    "reusing": "looking for rows that were answered before",
     "starting": "starting Ray and checking the prompts",
     "measuring": "measuring the layouts on a sample",
     "running": "starting the engine",

@@ -130,7 +130,7 @@ class Listener:
     """Hears how a run gets on; this one does nothing. The command line shows a bar."""
 
     def phase(self, name: str) -> None:
-        """A phase begins: ``checking``, ``starting``, ``measuring``, ``running``, ``publishing``."""
+        """A phase begins: ``checking``, ``reusing``, ``starting``, ``measuring``, ``running``, ``publishing``."""
 
     def say(self, note: str) -> None:
         """Something that the user should know before the work starts."""
@@ -243,6 +243,7 @@ def run(
     recompute: str | None = None,
     retry: str | None = None,
     prune: bool = False,
+    reuse: str | None = None,
 ) -> RunResult:
     """Run ``pipeline`` over ``input`` into ``output``, or do what an earlier run has left.
 
@@ -257,6 +258,7 @@ def run(
             and those that read them) or ``all``. Without it a changed pipeline is refused.
         retry: ``errors`` asks the dead letters of the output again.
         prune: remove the parts of files that are gone from the input.
+        reuse: another output of headrace; rows that are as they were there take the answers that they have there.
 
     Raises:
         UserError: something that the caller has to mend; nothing was written.
@@ -267,7 +269,7 @@ def run(
     from headrace.cluster.records import read_record
 
     listener = listener or Listener()
-    wish = Wish.of(recompute, retry, prune=prune)
+    wish = Wish.of(recompute, retry, prune=prune, reuse=reuse)
     clock = Clock(listener)
     if not isinstance(pipeline, Pipeline):
         from headrace.pipelines.loading import load_pipeline
@@ -281,7 +283,8 @@ def run(
         rows = min(checked.corpus.rows, limit or checked.corpus.rows)
         # Layouts are chosen once for an output, with the first rows that there are.
         there = Choice(previous.layouts, "the output has it", previous.priors) if previous else Choice({}, "")
-        work = Work.of(checked, store, previous, limit, there, wish) if previous or not rows or wish.retry else None
+        at_once = previous or not rows or wish.retry or wish.reuse
+        work = Work.of(checked, store, previous, limit, there, wish) if at_once else None
         record = read_record(checked)
     result = RunResult("complete", store.uri, 0, Counts(), notes=list(checked.notes), stages=checked.stages_as_data())
     if work and is_complete(store, work.plan):
@@ -291,6 +294,9 @@ def run(
         if wish.retry:
             result.notes.append("there are no dead letters to ask again")
         return result
+    if work and work.lender:
+        with clock.phase("reusing"):
+            work = work.take_over(checked, store)
     for note in work.notes if work else ():
         listener.say(note)
     execution = None

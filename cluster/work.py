@@ -15,8 +15,9 @@ from headrace.pipelines.layouts import Choice, Priors, with_default
 from headrace.pipelines.outlook import Portion
 from headrace.pipelines.plan import Again, Changes, Chunk, Plan, differences, next_plan
 from headrace.pipelines.publish import published
+from headrace.pipelines.reuse import Previous, Taken, take, taken, with_seeds
 from headrace.pipelines.seeds import Origin, base_chunk, idle_stages, load_bases, newest_bases, origins
-from headrace.pipelines.storage import Store
+from headrace.pipelines.storage import Store, open_store
 
 if TYPE_CHECKING:
     from headrace.cluster.run import Checked
@@ -36,14 +37,16 @@ class Wish:
         recompute: ``changed``, ``all``, or nothing.
         retry: ``errors``, or nothing.
         prune: whether the parts of files that are gone go, too.
+        reuse: another output, whose answers are to be taken for rows that are the same.
     """
 
     recompute: str = ""
     retry: str = ""
     prune: bool = False
+    reuse: str = ""
 
     @classmethod
-    def of(cls, recompute: str | None, retry: str | None, *, prune: bool = False) -> Wish:
+    def of(cls, recompute: str | None, retry: str | None, *, prune: bool = False, reuse: str | None = None) -> Wish:
         """From what stands on the command line.
 
         Raises:
@@ -55,7 +58,7 @@ class Wish:
             raise UserError(f"--retry takes {' or '.join(RETRY)}, not {retry!r}.")
         if recompute and retry:
             raise UserError("--recompute and --retry are two runs: first the one, then the other.")
-        return cls(recompute or "", retry or "", prune)
+        return cls(recompute or "", retry or "", prune, reuse or "")
 
 
 NO_WISH = Wish()
@@ -71,6 +74,8 @@ class Work:
         dead: dead letters that are to be asked again.
         idle: the numbers of the stages that need no engine.
         notes: what the user should be told before the work starts.
+        lender: the output whose answers are to be taken, until they are.
+        taken: what was found there.
     """
 
     plan: Plan
@@ -82,6 +87,8 @@ class Work:
     dead: int = 0
     idle: frozenset[int] = frozenset()
     notes: tuple[str, ...] = ()
+    lender: Previous | None = None
+    taken: Taken | None = None
 
     @classmethod
     def of(
@@ -101,8 +108,12 @@ class Work:
         pipeline = checked.pipeline
         if wish.retry and previous is None:
             raise UserError(f"--retry errors: {store.uri} has no plan, so no dead letters. Run without it first.")
-        taken, priors, fingerprints = settled(checked, previous, choice)
         key, reads = pipeline.key or (), Graph.of(pipeline).input_columns
+        lender = _lender(store, checked, wish) if wish.reuse else None
+        if lender is not None and previous is None:
+            choice = Choice(lender.plan.layouts, "the output whose answers are taken has it", lender.plan.priors)
+        base = previous or (lender.plan if lender is not None else None)
+        layouts, priors, fingerprints = settled(checked, base, choice)
         again = _again(store, previous, fingerprints, checked, wish)
         plan, changes = next_plan(
             previous,
@@ -110,7 +121,7 @@ class Work:
             checkpoint_rows=pipeline.checkpoint_rows,
             limit=limit,
             fingerprints=fingerprints,
-            layouts=taken,
+            layouts=layouts,
             priors=priors,
             schema=checked.schema,
             keep=checked.keep,
@@ -120,47 +131,69 @@ class Work:
             reads=reads,
             again=again,
         )
+        if lender is not None and (previous is None or plan.number != previous.number):
+            plan = with_seeds(plan, lender, pipeline)
+        else:
+            lender = None  # what there is to take was taken when the plan was made
         done = done_of(store, plan)
-        work = cls(plan, changes, done, [chunk for chunk in plan.chunks() if chunk not in done])
+        work = cls(plan, changes, done, [chunk for chunk in plan.chunks() if chunk not in done], lender=lender)
         return work._with_bases(checked, store)
+
+    def take_over(self, checked: Checked, store: Store) -> Work:
+        """Take from the lender what is to be taken; before the plan is saved."""
+        if self.lender is None or not self.plan.seeds:
+            return self
+        found = take(store, self.plan, checked.pipeline, checked.columns, self.lender)
+        steps = self.plan.seeds["steps"]
+        new = [step.name for step in checked.pipeline.steps if step.name not in steps]
+        note = (
+            f"{found.found:,} of {found.wanted:,} rows are as they were in {self.plan.seeds['output']}: "
+            f"their answers are taken{f', but for {chr(44).join(new)}' if new else ''}"
+        )
+        return replace(self, taken=found, lender=None, notes=(*self.notes, note))
 
     def _with_bases(self, checked: Checked, store: Store) -> Work:
         """What is known of the chunks to do, and what is to be said of it."""
         pipeline, plan = checked.pipeline, self.plan
         if not any(chunk.bases for chunk in self.todo):
             return self
-        found = origins(plan, pipeline, load_bases(store, plan))
+        plans = load_bases(store, plan)
+        found = origins(plan, pipeline, plans)
         bases = newest_bases(store, self.todo)
         asking = [step.name for step in pipeline.steps if isinstance(step, ModelStep)]
         idle = idle_stages(store, checked.stages, asking, self.todo, bases, found)
         retried = [base_chunk(chunk, base) for chunk, base in bases.items() if chunk.retry and base > 0]
         dead = sum(counts_of(record).dead for record in chunk_records(store, retried))
-        work = replace(self, bases=bases, origins=found, dead=dead, idle=idle)
+        there = next((taken(store, each) for each in plans.values() if each.seeds), None)
+        work = replace(self, bases=bases, origins=found, dead=dead, idle=idle, taken=there)
         return replace(work, notes=tuple(work._said(checked)))
 
-    def portions(self, checked: Checked) -> tuple[Portion, ...]:
-        """How many rows are asked which steps; empty where all rows are asked all of them.
+    def portions(self, checked: Checked, *, whole: bool = False) -> tuple[Portion, ...]:
+        """How many rows are asked which steps; empty where all rows are asked all of them, unless ``whole``.
 
         Rows that were filtered out count with those that were answered: how many there are stands in their chunks.
         """
-        if not self.bases:
+        if not self.bases and not whole:
             return ()
         asking = [step.name for step in checked.pipeline.steps if isinstance(step, ModelStep)]
         rows: Counter[tuple[str, ...]] = Counter()
+        share = self.taken.found / max(1, self.taken.wanted) if self.taken else 0.0
         for chunk in self.todo:
             base = self.bases.get(chunk)
             stands = self.origins[base].steps if base is not None else {}
-            rows[tuple(name for name in asking if name not in stands)] += chunk.rows
+            known = round(share * chunk.rows) if base is not None and base < 0 else chunk.rows
+            rows[tuple(name for name in asking if name not in stands)] += known
+            rows[tuple(asking)] += chunk.rows - known
         if self.dead:
             rows[tuple(asking)] += self.dead
-        return tuple((count, steps) for steps, count in rows.items() if steps) or ((0, ()),)
+        return tuple((count, steps) for steps, count in rows.items() if steps and count) or ((0, ()),)
 
     def _said(self, checked: Checked) -> list[str]:
         said = []
         if self.dead:
             said.append(f"{self.dead:,} dead letters are asked again; the other answers are kept")
         names = [step.name for step in checked.pipeline.steps]
-        again = [chunk for chunk in self.todo if chunk.bases and not chunk.retry]
+        again = [chunk for chunk in self.todo if any(base > 0 for base in chunk.bases) and not chunk.retry]
         if again:
             rows = sum(chunk.rows for chunk in again)
             stand = set(names)
@@ -176,6 +209,13 @@ class Work:
         if self.idle and len(self.idle) == len(checked.stages):
             said.append("nothing is to be asked, so no engine is started")
         return said
+
+
+def _lender(store: Store, checked: Checked, wish: Wish) -> Previous:
+    lender = open_store(wish.reuse)
+    if lender.uri == store.uri:
+        raise UserError("--reuse names the output itself, whose answers are kept anyway. Name another output.")
+    return Previous.open(lender, checked.pipeline, Graph.of(checked.pipeline).input_columns)
 
 
 def hoisted_note(plan: Plan, redone: Sequence[str]) -> list[str]:
@@ -217,6 +257,17 @@ def settled(
     return taken, priors, fingerprints
 
 
+def changes_of(checked: Checked, previous: Plan, choice: Choice) -> list[str]:
+    """What of ``previous`` would not stand, a clause each."""
+    _, _, fingerprints = settled(checked, previous, choice)
+    return _differences(checked, previous, fingerprints)
+
+
+def _differences(checked: Checked, previous: Plan, fingerprints: Mapping[str, str]) -> list[str]:
+    reads = Graph.of(checked.pipeline).input_columns
+    return differences(previous, fingerprints, checked.schema, checked.pipeline.key or (), reads)
+
+
 def columns_of(checked: Checked) -> dict[str, list[str]]:
     """The output columns of each step."""
     found: dict[str, list[str]] = {step.name: [] for step in checked.pipeline.steps}
@@ -235,8 +286,7 @@ def _again(store: Store, previous: Plan | None, fingerprints: Mapping[str, str],
     done = committed(store, previous)
     unfinished = any(chunk not in done for chunk in previous.chunks())
     goes_on = previous.redo if unfinished else ""
-    pipeline = checked.pipeline
-    differs = differences(previous, fingerprints, checked.schema, pipeline.key or (), Graph.of(pipeline).input_columns)
+    differs = _differences(checked, previous, fingerprints)
     if redo == goes_on and not differs:
         return Again(goes_on=goes_on, prune=wish.prune)
     dead: Sequence[Chunk] = ()

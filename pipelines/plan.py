@@ -207,7 +207,8 @@ class Plan:
         key: input columns that say which row it is; none if rows are not to be found again.
         reads: input columns that the pipeline reads; digests are made of them and of ``key``.
         redo: what this plan was asked to do again: ``changed``, ``all`` or ``errors``, or nothing.
-        seeds: the folder of what this plan took from another output, if it did.
+        seeds: what this plan took from another output, if it did: ``folder`` where it lies, ``steps`` whose answers it
+            has, ``output`` and ``plan`` that they are from.
     """
 
     number: int
@@ -227,7 +228,7 @@ class Plan:
     key: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     redo: str = ""
-    seeds: str = ""
+    seeds: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -273,7 +274,7 @@ class Plan:
             "key": list(self.key),
             "reads": list(self.reads),
             "redo": self.redo,
-            "seeds": self.seeds,
+            "seeds": dict(self.seeds),
             "step_columns": {step: list(names) for step, names in self.columns.items()},
             "columns": columns,
             "schema": base64.b64encode(self.schema.serialize().to_pybytes()).decode(),

@@ -10,8 +10,8 @@ one for each base, and it is the same for all rows.
 
 * A row that was answered keeps the answers of the steps that stand; filters that stand have let it through.
 * A row that was filtered out stays out where all filters stand that there were; else it is asked from scratch.
-* A dead letter stays one where the step that failed stands, and all before it; else the row is asked, but for the steps of which it has
-  answers. To be asked again (``retry``) goes on from the tries that were used.
+* A dead letter stays one where the step that failed stands, and all before it; else the row is asked, but for the steps
+  of which it has answers. To be asked again (``retry``) goes on from the tries that were used.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from headrace.pipelines.spec import Pipeline
 from headrace.pipelines.stages import Stage
 from headrace.pipelines.storage import Store
 
-SEGMENT_ROWS = 65_536
+SEGMENT_ROWS = 16_384
 """Input rows that one file of seeds is for."""
 
 
@@ -71,12 +71,13 @@ class Origin:
     folder: str | None = None
 
     @classmethod
-    def of(cls, base: Plan, plan: Plan, pipeline: Pipeline, *, folder: str | None = None) -> Origin:
-        """What of ``base`` stands in ``plan``, which is made for ``pipeline``."""
-        steps, columns = standing(base, plan.fingerprints, plan.schema, pipeline)
+    def of(cls, base: Plan, plan: Plan, pipeline: Pipeline, *, seeds: bool = False) -> Origin:
+        """What of ``base`` (or of the ``seeds`` that it took) stands in ``plan``, which is made for ``pipeline``."""
+        held = base.seeds["steps"] if seeds else list(base.fingerprints)
+        steps, columns = standing(base, held, plan, pipeline)
         asking = [step.name for step in pipeline.steps if isinstance(step, ModelStep)]
         kinds = {name: next(iter(step)) for step, name in _named(base.pipeline)}
-        filters = {name for name, kind in kinds.items() if kind == Filter.kind}
+        filters = {name for name in held if kinds.get(name) == Filter.kind}
         graph = Graph.of(pipeline)
         dead = frozenset(name for name in steps if graph.upstream(name) <= steps.keys())
         return cls(
@@ -86,26 +87,26 @@ class Origin:
             dead=dead,
             filters=filters <= set(steps.values()),
             documents=bool(asking) and all(name in steps for name in asking),
-            whole=set(base.fingerprints) <= set(steps.values()) and dead == steps.keys(),
-            folder=folder,
+            whole=set(held) <= set(steps.values()) and dead == steps.keys(),
+            folder=base.seeds["folder"] if seeds else None,
         )
 
 
-def standing(
-    base: Plan, fingerprints: Mapping[str, str], schema: pa.Schema, pipeline: Pipeline
-) -> tuple[dict[str, str], dict[str, str]]:
-    """The steps (and their columns) that ``base`` has answered as ``pipeline`` asks them, with their names there.
+def standing(base: Plan, held: Sequence[str], plan: Plan, pipeline: Pipeline) -> tuple[dict[str, str], dict[str, str]]:
+    """Which of the steps ``held`` by ``base`` (and their columns) stand in ``plan``, with their names there.
 
     A step is known by its fingerprint, whatever it is called. One whose columns have another type now does not stand,
     nor does what reads it.
     """
-    named = {value: name for name, value in reversed(base.fingerprints.items())}
+    fingerprints, schema = plan.fingerprints, plan.schema
+    had_by = {name: base.fingerprints[name] for name in held}
+    named = {value: name for name, value in reversed(had_by.items())}
     steps: dict[str, str] = {}
     columns: dict[str, str] = {}
     graph = Graph.of(pipeline)
     giving = set(pipeline.answers.values())
     for name in graph.order:
-        old = name if base.fingerprints.get(name) == fingerprints[name] else named.get(fingerprints[name])
+        old = name if had_by.get(name) == fingerprints[name] else named.get(fingerprints[name])
         if old is None or not graph.waits_for[name] & giving <= steps.keys():
             continue
         mine = [column for column, giver in pipeline.answers.items() if giver == name]
@@ -121,7 +122,7 @@ def standing(
 def origins(plan: Plan, pipeline: Pipeline, base_plan: Mapping[int, Plan]) -> dict[int, Origin]:
     """What of each base that a span of ``plan`` names stands; ``base_plan`` has their plans by number."""
     return {
-        base: Origin.of(base_plan[abs(base)], plan, pipeline, folder=base_plan[-base].seeds if base < 0 else None)
+        base: Origin.of(base_plan[abs(base)], plan, pipeline, seeds=base < 0)
         for base in sorted({base for shard in plan.shards for span in shard.spans for base in span.bases})
     }
 
@@ -324,12 +325,12 @@ def idle_stages(
     if not idle or any(chunk.retry for chunk in todo):
         return frozenset()
     loose = {base for base in used if not found[base].whole}
-    counts = [
-        counts_of(record)
-        for record in chunk_records(store, [base_chunk(c, bases[c]) for c in todo if bases[c] in loose])
-    ]
-    # Rows that are not settled any more have to be asked from scratch.
-    return frozenset() if any(count.dead or count.filtered for count in counts) else frozenset(idle)
+    there = [base_chunk(chunk, bases[chunk]) for chunk in todo if bases[chunk] in loose]
+    for chunk, record in zip(there, chunk_records(store, there), strict=True):
+        counts = counts_of(record)
+        if counts.dead or (counts.filtered and not found[chunk.plan].filters):
+            return frozenset()  # these rows may be settled no more, and would be asked from scratch
+    return frozenset(idle)
 
 
 def copied(seed: RowResult | None, asking: Collection[str]) -> bool:

@@ -86,7 +86,11 @@ CHANGES: list[tuple[str, Callable[[dict[str, Any]], object], set[str] | None]] =
     ("add a step", lambda d: d["steps"].append({"summarize": {"name": "more"}}), {"more"}),
     ("remove a step", lambda d: d["steps"].pop(2), set()),
     ("remove a step and what reads it", lambda d: (d["steps"].pop(3), d["steps"].pop(1)), set()),
-    ("add a map", lambda d: d["steps"].append({"map": {"name": "n", "function": "builtins:len", "reads": ["id"]}}), set()),
+    (
+        "add a map",
+        lambda d: d["steps"].append({"map": {"name": "n", "function": "builtins:len", "reads": ["id"]}}),
+        set(),
+    ),
     ("another function", lambda d: step(d, "size").update(function="builtins:repr", schema={"type": "string"}), set()),
     ("add a filter at the end", lambda d: d["steps"].append({"filter": {"name": "f", "where": "size <> '0'"}}), set()),
     (
@@ -291,7 +295,7 @@ def test_dead_letters_are_asked_again_and_the_others_not(here: InProcess, corpus
     assert after.filter(pl.col("_row") == 3).height == 2
     assert after.join(before, on=["_shard", "_row"], how="semi").equals(before), "the others are as they were"
     assert (here.output / load_plan(LocalStore(here.output)).shards[2].part_name).stat() == part
-    assert [len(shard.spans) for shard in load_plan(LocalStore(here.output)).shards] == [2, 1, 1]
+    assert [len(shard.spans) for shard in load_plan(LocalStore(here.output)).shards] == [3, 1, 1]
 
     more = changed(lambda d: step(d, "facts").update(retries=2), ONCE)
     here(more, source, retry="errors")
@@ -401,9 +405,9 @@ def test_with_two_models_each_does_again_what_changed_of_its_own(here: InProcess
     assert (first.dead, first.filtered > 3, first.answered > 3) == (1, True, True)
     before, dead = here.table(), here.dead()
 
-    here(changed(lambda d: d.update(keep=["id"]), STAGES), source, recompute="changed")
+    here(changed(lambda d: d.update(keep=["id", "text"]), STAGES), source, recompute="changed")
     assert (here.engines, here.requests) == (0, 0)
-    assert here.table().equals(before.select(here.table().columns))
+    assert here.table().drop("text").equals(before)
     assert here.dead()["rhyme"].equals(dead["rhyme"])
     assert here.report()["reused"] == 25
 
@@ -411,7 +415,6 @@ def test_with_two_models_each_does_again_what_changed_of_its_own(here: InProcess
     assert here(other, source, recompute="changed").counts == first
     assert here.asked == {"rhyme": first.answered}
     assert here.table().drop("rhyme").equals(before.drop("rhyme"))
-    assert here.engines == 1, "the first model has nothing to do"
 
     assert here(other, source, retry="errors").counts == first
     assert set(here.asked) <= {"reply", "rhyme"}
@@ -419,3 +422,43 @@ def test_with_two_models_each_does_again_what_changed_of_its_own(here: InProcess
     here(relabelled, source, recompute="changed")
     assert here.asked["opinion"] == 25
     assert here.asked["rhyme"] < here.asked["reply"], "what it does not read is kept, of rows that had it"
+
+
+def test_a_model_that_has_nothing_to_do_is_not_started(here: InProcess, corpus: Write) -> None:
+    source = corpus(texts(0, 25))
+    healthy = changed(lambda d: d["models"]["big"].update(faults={}), STAGES)
+    assert here(healthy, source).counts.filtered
+    here(changed(lambda d: step(d, "rhyme").update(prompt="Another."), healthy), source, recompute="changed")
+    assert here.engines == 1
+    assert set(here.asked) == {"rhyme"}
+
+
+def test_explain_says_what_a_run_into_an_output_would_do_and_what_it_costs(here: InProcess, corpus: Write) -> None:
+    from headrace.cluster.explain import explain_pipeline, prices
+    from headrace.cluster.explain_view import as_data, show_explanation
+    from headrace.pipelines.spec import Pipeline
+
+    source = corpus(texts(0, 40))
+    here(STEPS, source, limit=30)
+
+    def explained(data: dict[str, Any]) -> dict[str, Any]:
+        found = explain_pipeline(Pipeline.model_validate(data), str(source), output=str(here.output))
+        show_explanation(found, prices(None, None), as_json=False)
+        return as_data(found, prices(None, None))
+
+    files = {path: path.stat().st_mtime_ns for path in here.output.rglob("*")}
+    rest = explained(STEPS)
+    assert rest["into"]["differences"] == ()
+    assert rest["into"]["asked"] == dict.fromkeys(["opinion", "facts", "summary", "reply"], 10)
+    other = changed(lambda d: step(d, "facts").update(instruction="Other."))
+    more = explained(other)
+    assert more["into"]["asked"] == {"facts": 40, "reply": 40, "opinion": 10, "summary": 10}
+    assert "facts" in more["into"]["differences"][0]
+    assert rest["taken"]["prompt"] < more["taken"]["prompt"] < 4 * rest["taken"]["prompt"]
+    assert files == {path: path.stat().st_mtime_ns for path in here.output.rglob("*")}, "nothing is written"
+
+    result = here(other, source, recompute="changed")
+    assert result.outlook is not None
+    assert result.outlook.taken.prompt == more["taken"]["prompt"]
+    assert here.asked == more["into"]["asked"]
+    assert explained(other)["into"]["asked"] == {}
