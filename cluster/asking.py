@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
-from headrace.pipelines.chain import DOCUMENT, Chain, DeadLetter, RowResult
+from headrace.pipelines.chain import DOCUMENT, Chain, DeadLetter, Earlier, RowResult
 from headrace.pipelines.engine import EngineDied
 from headrace.pipelines.plan import Chunk
 from headrace.pipelines.rows import as_rows
@@ -25,7 +26,9 @@ class Asking:
     Args:
         table: the input columns that the pipeline reads, a row for each of the chunk.
         bad: rows (counted from the chunk's first) that cannot be asked, and why.
-        earlier: each row as the stage before left it.
+        earlier: each row as the stage before left it, or an earlier plan.
+        here: the steps that run here.
+        unasked: the steps of these that nobody can be asked, for there is no engine.
         in_flight: holds the rows that are with the engine, for whoever wants to know.
         first: is called when the engine gets a row while it has none.
         done: is told of each row that comes to its end.
@@ -40,6 +43,8 @@ class Asking:
         bad: Mapping[int, str],
         earlier: Sequence[RowResult],
         *,
+        here: Collection[str],
+        unasked: Collection[str] = (),
         in_flight: set[int],
         first: Callable[[], None],
         done: Callable[[RowResult], None],
@@ -50,6 +55,8 @@ class Asking:
         self._table = table
         self._bad = bad
         self._earlier = earlier
+        self._here = frozenset(here)
+        self._unasked = frozenset(unasked)
         self._in_flight = in_flight
         self._begins = first
         self._done = done
@@ -66,7 +73,7 @@ class Asking:
     def give_up(self, row: int, letter: DeadLetter) -> None:
         """A row is not to be asked, nor any that is equal to it."""
         for _, values in self._rows({row}):
-            self._given_up[_digest(values, self._earlier[row - self._chunk.first].answers)] = letter
+            self._given_up[_digest(values, self._earlier[row - self._chunk.first])] = letter
 
     def left(self) -> list[int]:
         """Rows that have not come to their end."""
@@ -93,7 +100,7 @@ class Asking:
                 self._begins()
             self._in_flight.add(row)
 
-        async def ask(row: int, values: Mapping[str, Any], known: Mapping[str, Any]) -> RowResult:
+        async def ask(row: int, values: Mapping[str, Any], known: Earlier) -> RowResult:
             try:
                 return done(await self._chain.run(row, values, known, partial(begun, row)))
             except EngineDied as error:
@@ -102,6 +109,11 @@ class Asking:
             finally:
                 self._in_flight.discard(row)
                 gate.release()
+
+        async def reuse(row: int, values: Mapping[str, Any], known: Earlier, reused: int) -> None:
+            result = await self._chain.run(row, values, known)
+            result.usage.reused = reused
+            done(result)
 
         async def repeat(row: int, same: asyncio.Task[RowResult]) -> None:
             done((await same).repeated(row))
@@ -112,7 +124,7 @@ class Asking:
                     if row in self._results:
                         continue
                     before = self._earlier[row - self._chunk.first]
-                    key = _digest(values, before.answers)
+                    key = _digest(values, before)
                     if (reason := self._bad.get(row - self._chunk.first)) is not None:
                         before = unless_settled(before, DeadLetter(DOCUMENT, reason))
                     elif key in self._given_up:
@@ -120,11 +132,18 @@ class Asking:
                     if before.outcome != "answered":
                         done(before)
                         continue
+                    known = replace(before.earlier or Earlier(), answers=before.answers)
+                    if before.usage.reused or known.steps >= self._here:
+                        await reuse(row, values, known, before.usage.reused)
+                        continue
+                    if not known.steps >= self._unasked:
+                        where = f"{self._chunk.name}: row {row}"
+                        raise RuntimeError(f"{where} is to be asked, and no engine was started for it")
                     if (same := self._first.get(key)) is not None:
                         group.create_task(repeat(row, same))
                         continue
                     await gate.acquire()
-                    self._first[key] = group.create_task(ask(row, values, before.answers))
+                    self._first[key] = group.create_task(ask(row, values, known))
         except ExceptionGroup as errors:
             # One is enough to say: what fails one row's way fails others' alike.
             raise errors.exceptions[0] from errors
@@ -146,6 +165,8 @@ def unless_settled(result: RowResult, letter: DeadLetter) -> RowResult:
     return RowResult(result.row, "dead", result.answers, letter) if result.outcome == "answered" else result
 
 
-def _digest(*values: Mapping[str, Any]) -> bytes:
+def _digest(values: Mapping[str, Any], before: RowResult) -> bytes:
     """What stands for all that the chain is told of a row."""
-    return hashlib.blake2b(repr(values).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    known = before.earlier or Earlier()
+    told = (values, before.answers, sorted(known.steps), known.failed)
+    return hashlib.blake2b(repr(told).encode("utf-8", "surrogatepass"), digest_size=16).digest()

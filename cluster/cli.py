@@ -74,6 +74,22 @@ def run(
         Optional[str],  # noqa: UP045
         typer.Option(help="A Ray cluster: auto, ray://HOST:PORT, or local (the default) to start Ray here."),
     ] = None,
+    recompute: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="changed|all",
+            help="Do again what a changed pipeline changes, and keep the other columns; or do everything again.",
+        ),
+    ] = None,
+    retry: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="errors", help="Ask the dead letters again."),
+    ] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove the parts of files that are gone.")] = False,
+    reuse: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="PREVIOUS_OUTPUT", help="Take the answers of another output for rows that are the same."),
+    ] = None,
 ) -> None:
     """Run a pipeline over Parquet files.
 
@@ -87,7 +103,18 @@ def run(
     with _mistakes_as_messages():
         loaded = load_pipeline(pipeline, overrides or [], model)
         with listener() as watching:
-            result = run_pipeline(loaded, input=input, output=output, limit=limit, address=address, listener=watching)
+            result = run_pipeline(
+                loaded,
+                input=input,
+                output=output,
+                limit=limit,
+                address=address,
+                listener=watching,
+                recompute=recompute,
+                retry=retry,
+                prune=prune,
+                reuse=reuse,
+            )
         summary(result)
     raise typer.Exit(result.exit_code)
 
@@ -143,6 +170,12 @@ def explain(
     ] = False,
     rows: Annotated[int, typer.Option("--rows", "-n", min=8, max=10_000, help="Rows that --measure takes.")] = 64,
     limit: Annotated[Optional[int], typer.Option(min=1, help="Rows in total, as for run.")] = None,  # noqa: UP045
+    output: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--output", "-o", metavar="URI", help="What a run into this output would do, given what is there."
+        ),
+    ] = None,
     model: ModelName = None,
     overrides: Overrides = None,
     gpu_price: Annotated[
@@ -164,7 +197,9 @@ def explain(
         asked = prices(gpu_price, api_price)
         loaded = load_pipeline(pipeline, overrides or [], model)
         show_explanation(
-            explain_pipeline(loaded, input, measure_rows=rows if measure else None, limit=limit), asked, as_json=as_json
+            explain_pipeline(loaded, input, measure_rows=rows if measure else None, limit=limit, output=output),
+            asked,
+            as_json=as_json,
         )
 
 

@@ -6,10 +6,13 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headrace.cluster.engine_config import FAKE, EngineConfig
+from headrace.cluster.engine_config import FAKE, GPU_BLOCK, EngineConfig
+from headrace.cluster.fake_engine import BytesTokenizer
+from headrace.operators.base import Completion, Constraint, Sampling
 from headrace.pipelines.engine import Engine
 
 if TYPE_CHECKING:
@@ -84,3 +87,26 @@ def start_beside_a_user(config: EngineConfig) -> Engine:
         os.close(terminal)
     os.unlink(log)
     return engine
+
+
+class NoEngine:
+    """What stands in an engine's place where all answers are there: it takes no time to start, and answers nothing."""
+
+    tokenizer = BytesTokenizer()
+    max_model_len = kv_tokens = 1 << 20
+    block_size = GPU_BLOCK
+    max_num_seqs = 256
+
+    async def complete(self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling) -> Completion:
+        """There is nobody to ask.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError("a question was asked where none was to be")
+
+    async def reset_prefix_cache(self) -> None:
+        """There is none."""
+
+    def shutdown(self) -> None:
+        """There is nothing to stop."""

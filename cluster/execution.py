@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -31,6 +31,8 @@ from headrace.pipelines.errors import UserError
 from headrace.pipelines.forecast import EngineFacts, Record
 from headrace.pipelines.outlook import Outlook
 from headrace.pipelines.plan import Chunk, Plan
+from headrace.pipelines.seeds import Origin
+from headrace.pipelines.spec import Resources
 from headrace.pipelines.stages import commits
 from headrace.pipelines.storage import Store
 from headrace.pipelines.survey import Survey
@@ -55,6 +57,10 @@ STALE_SECONDS = 15.0
 """A worker that has said nothing for so long has no rows under way."""
 
 
+NO_ENGINE = Resources(gpus=0, cpus=1)
+"""What a worker gets that copies answers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pool:
     """The workers of one stage: what they are told, and what they get."""
@@ -66,15 +72,21 @@ class Pool:
 class Execution:
     """The pools of workers of a run on a Ray cluster, one for each stage."""
 
-    def __init__(self, checked: Checked, store: Store, allotments: Sequence[Allotment]) -> None:
+    def __init__(
+        self, checked: Checked, store: Store, allotments: Sequence[Allotment], idle: Collection[int] = ()
+    ) -> None:
         self._checked = checked
         self._store = store
         self._allotments = allotments
         self.run_id = uuid.uuid4().hex[:12]
+        self._idle = idle
 
     @classmethod
-    def begin(cls, checked: Checked, store: Store, address: str | None) -> Execution:
+    def begin(cls, checked: Checked, store: Store, address: str | None, idle: Collection[int] = ()) -> Execution:
         """Connect to Ray, or start it here, and divide the machine.
+
+        Args:
+            idle: numbers of stages that need no engine.
 
         Raises:
             UserError: the cluster cannot be reached, or has not what the pipeline asks for.
@@ -83,8 +95,8 @@ class Execution:
         demands = [
             Demand(
                 f"the model {checked.models[stage.model].source}",
-                checked.pipeline.resources_of(stage.model),
-                checked.models[stage.model].weights,
+                NO_ENGINE if stage.number in idle else checked.pipeline.resources_of(stage.model),
+                0 if stage.number in idle else checked.models[stage.model].weights,
             )
             for stage in checked.stages
         ]
@@ -98,7 +110,7 @@ class Execution:
         try:
             if address != LOCAL:
                 allotments = share(demands, cluster_gpus=_cluster_gpus(), node_cpus=_node_cpus(), local=False)
-            return cls(checked, store, allotments)
+            return cls(checked, store, allotments, idle)
         except BaseException:
             disconnect()
             raise
@@ -125,11 +137,16 @@ class Execution:
         return found
 
     def records(
-        self, plan: Plan, entering: Sequence[Collection[Chunk]], watch: Callable[[Totals], None]
+        self,
+        plan: Plan,
+        entering: Sequence[Collection[Chunk]],
+        watch: Callable[[Totals], None],
+        origins: Mapping[int, Origin] | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Do the chunks, in any order; a record of each as it is committed.
 
         ``entering`` are the chunks to do, by the stage that they need next; a record's ``chunk`` is one of them.
+        ``origins`` say what of the chunks' bases stands.
 
         Raises:
             ChunksFailed: the workers cannot start, or Ray has given up on them.
@@ -141,7 +158,7 @@ class Execution:
         run_id = self.run_id
         dataset = None
         coming = 0
-        for pool, chunks in zip(self._pools(run_id, plan), entering, strict=True):
+        for pool, chunks in zip(self._pools(run_id, plan, origins or {}), entering, strict=True):
             coming += len(chunks)
             if chunks:
                 groups = _groups(len(chunks), CHUNKS_AT_A_WORKER * pool.allotment.most)
@@ -163,7 +180,7 @@ class Execution:
         except RayError as error:
             raise ChunksFailed(explain(error)) from error
 
-    def _pools(self, run_id: str, plan: Plan) -> list[Pool]:
+    def _pools(self, run_id: str, plan: Plan, origins: Mapping[int, Origin]) -> list[Pool]:
         """Who does the stages of ``plan``."""
         checked, infos = self._checked, commits(plan, self._checked.pipeline, self._checked.stages)
         return [
@@ -172,7 +189,7 @@ class Execution:
                     run_id=run_id,
                     pipeline=checked.pipeline.to_data(),
                     folder=folder_of(checked),
-                    engine=engine_config(checked, allotment, stage),
+                    engine=None if stage.number in self._idle else engine_config(checked, allotment, stage),
                     output=self._store.uri,
                     commit=infos[i],
                     layouts=plan.layouts,
@@ -182,6 +199,9 @@ class Execution:
                     steps=stage.steps,
                     before=infos[i - 1] if i else None,
                     chunk_seconds=checked.pipeline.resources_of(stage.model).chunk_seconds,
+                    origins=origins,
+                    key=plan.key,
+                    reads=plan.reads,
                 ),
                 allotment,
             )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from headrace.cluster.engine_config import FAKE, EngineConfig
 from headrace.cluster.engines import engine_config, start_beside_a_user
@@ -15,17 +16,22 @@ from headrace.cluster.measure import measure_on, sample_rows
 from headrace.cluster.preflight import FAKE_LENGTH, Ahead, Preflight, context_length, wanted_length
 from headrace.cluster.records import read_record, write_record
 from headrace.cluster.resources import block_size
-from headrace.cluster.run import Checked, check
+from headrace.cluster.run import Checked, check, looking_ahead
 from headrace.cluster.sample import allot_one
 from headrace.cluster.tokenizer import HubTokenizer
-from headrace.operators.base import Choice, Constraint, Json
+from headrace.cluster.work import Wish, Work, changes_of
+from headrace.operators.base import Choice as OneOf
+from headrace.operators.base import Constraint, Json
 from headrace.pipelines.chain import Chained, prepare
 from headrace.pipelines.engine import Tokenizer
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.forecast import Record
 from headrace.pipelines.graph import Graph
+from headrace.pipelines.layouts import Choice
 from headrace.pipelines.outlook import Outlook
+from headrace.pipelines.plan import load_plan
 from headrace.pipelines.spec import Pipeline
+from headrace.pipelines.storage import open_store
 from headrace.pipelines.survey import places
 
 
@@ -67,6 +73,27 @@ class Explanation:
     steps: tuple[StepView, ...]
     room: tuple[int, int]
     """KV tokens that a document of median length, and one of the 95th percentile, needs while it is in flight."""
+    into: Into | None = None
+    """What there is of an output, which the forecast then takes into account."""
+
+
+@dataclass(frozen=True, slots=True)
+class Into:
+    """What a run into an output that is there would do.
+
+    Attributes:
+        differences: why it would be refused without ``--recompute``; none if it would not.
+        rows: that would be gone through; of the others everything is there.
+        asked: rows that would be asked, by step (where a condition skips none).
+        notes: as a run says them before it starts.
+    """
+
+    output: str
+    plan: int
+    differences: tuple[str, ...]
+    rows: int
+    asked: Mapping[str, int]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +129,16 @@ def prices(gpu: str | None, api: str | None) -> Prices:
 
 
 def explain_pipeline(
-    pipeline: Pipeline, input: str, *, measure_rows: int | None = None, limit: int | None = None
+    pipeline: Pipeline,
+    input: str,
+    *,
+    measure_rows: int | None = None,
+    limit: int | None = None,
+    output: str | None = None,
 ) -> Explanation:
     """Look ahead; with ``measure_rows``, take so many rows through every layout on an engine in this process first.
+
+    With ``output``, the forecast is for what a run into it would do, with ``--recompute changed`` if it takes that.
 
     Raises:
         UserError: whatever :func:`~headrace.cluster.run.check` finds.
@@ -128,8 +162,12 @@ def explain_pipeline(
     size = record.engine.block_size if record.engine else block_size(pipeline)
     rows = min(checked.corpus.rows, limit or checked.corpus.rows)
     around = tuple(places(checked.corpus.shards, rows))
+    work, into = _into(checked, output, limit) if output is not None else (None, None)
+    ahead = Ahead(around, rows, checked.columns, size, record, None)
+    if work is not None:
+        ahead = looking_ahead(checked, record, rows, work)
     with pipeline.importable():
-        outlook = Ahead(around, rows, checked.columns, size, record, None).look(pipeline, tokenizer, length)
+        outlook = ahead.look(pipeline, tokenizer, length)
         chained = prepare(pipeline, tokenizer, length, outlook.choice.layouts)
     seen = outlook.survey
     observed = record.observed(chained.layouts)
@@ -144,7 +182,25 @@ def explain_pipeline(
         block_size=size,
         steps=_steps(pipeline, chained, tokenizer, record),
         room=(chained.room(p50, size, answers), chained.room(p95, size, answers)),
+        into=into,
     )
+
+
+def _into(checked: Checked, output: str, limit: int | None) -> tuple[Work | None, Into | None]:
+    """What a run into ``output`` would do; nothing where there is no output yet."""
+    store = open_store(output)
+    previous = load_plan(store)
+    if previous is None:
+        return None, None
+    there = Choice(previous.layouts, "the output has it", previous.priors)
+    differs = changes_of(checked, previous, there)
+    work = Work.of(checked, store, previous, limit, there, Wish(recompute="changed" if differs else ""))
+    asked: Counter[str] = Counter()
+    for rows, steps in work.portions(checked, whole=True):
+        asked.update(dict.fromkeys(steps, rows))
+    notes = tuple(f"{what}: {', '.join(paths)}" for what, paths in asdict(work.changes).items() if paths)
+    rows = sum(chunk.rows for chunk in work.todo)
+    return work, Into(store.uri, previous.number, tuple(differs), rows, asked, (*work.notes, *notes))
 
 
 def _measure(checked: Checked, config: EngineConfig, record: Record, rows: int) -> Record:
@@ -197,7 +253,7 @@ def _steps(pipeline: Pipeline, chained: Chained, tokenizer: Tokenizer, record: R
 def answer_form(constraint: Constraint) -> str:
     """What an answer looks like, in a few words."""
     match constraint:
-        case Choice(options=options):
+        case OneOf(options=options):
             shown = ", ".join(options[:6])
             return f"one of {shown}" + (f" and {len(options) - 6} more" if len(options) > 6 else "")
         case Json():

@@ -12,7 +12,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from headrace.cluster import terminal
-from headrace.cluster.explain import Explanation, Prices, PromptView, StepView
+from headrace.cluster.explain import Explanation, Into, Prices, PromptView, StepView
 from headrace.cluster.progress import duration
 from headrace.operators.base import ModelStep
 from headrace.pipelines.forecast import Forecast
@@ -42,6 +42,9 @@ def show_explanation(explained: Explanation, prices: Prices, *, as_json: bool) -
     console.print(Text(f"Taken: {_taken(explained)}: {explained.outlook.choice.reason}."))
     if note := _quality_note(explained):
         console.print(Text(note, style="dim"))
+    if explained.into:
+        console.print()
+        console.print(_into(explained.into))
     console.print()
     console.print(_forecast(explained, prices))
 
@@ -167,8 +170,29 @@ def _quality_note(explained: Explanation) -> str:
     return ""
 
 
+def _into(into: Into) -> Table:
+    table = Table(
+        title=f"Into {into.output} (plan {into.plan})",
+        title_justify="left",
+        show_header=False,
+        box=None,
+        pad_edge=False,
+    )
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_row("changed", Text("; ".join(into.differences) or "nothing that would change what is there"))
+    if into.differences:
+        table.add_row("", Text("a run is refused without --recompute changed (or all); this is for changed"))
+    table.add_row("rows", f"{into.rows:,} to go through")
+    table.add_row("asked", Text(", ".join(f"{name} {rows:,}" for name, rows in into.asked.items()) or "nothing"))
+    for note in into.notes:
+        table.add_row("", Text(note))
+    return table
+
+
 def _forecast(explained: Explanation, prices: Prices) -> Table:
-    table = Table(title="The whole input", title_justify="left", show_header=False, box=None, pad_edge=False)
+    title = "What is left to do" if explained.into else "The whole input"
+    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()
     taken, config, engine = explained.outlook.taken, explained.config, explained.record.engine
@@ -256,6 +280,7 @@ def as_data(explained: Explanation, prices: Prices) -> dict[str, Any]:
         "engine": dataclasses.asdict(record.engine) if record.engine else None,
         "gpu_hours" if explained.config.gpus else "engine_hours": _hours(explained),
         "money": _money(explained, prices),
+        "into": dataclasses.asdict(explained.into) if explained.into else None,
     }
 
 

@@ -33,7 +33,7 @@ from headrace.pipelines.engine import Tokenizer
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.forecast import Record
 from headrace.pipelines.layouts import Choice
-from headrace.pipelines.outlook import Outlook, look_ahead
+from headrace.pipelines.outlook import Outlook, Portion, look_ahead
 from headrace.pipelines.spec import OWN_MODEL, Pipeline, Source
 from headrace.pipelines.stages import Stage
 from headrace.pipelines.survey import Place, survey
@@ -73,11 +73,21 @@ class Ahead:
     block_size: int
     record: Record
     there: Choice | None
+    portions: tuple[Portion, ...] = ()
 
     def look(self, pipeline: Pipeline, tokenizer: Tokenizer, max_model_len: int) -> Outlook:
         """See :func:`headrace.pipelines.outlook.look_ahead`."""
         seen = survey(pipeline, self.places, self.columns, tokenizer, self.rows)
-        return look_ahead(pipeline, tokenizer, max_model_len, self.block_size, seen, self.record, there=self.there)
+        return look_ahead(
+            pipeline,
+            tokenizer,
+            max_model_len,
+            self.block_size,
+            seen,
+            self.record,
+            there=self.there,
+            portions=self.portions,
+        )
 
 
 def grammars(pipeline: Pipeline, steps: Collection[str] | None = None) -> list[Grammar]:
@@ -248,8 +258,8 @@ class Preflights:
 
     def finish(self) -> Outlook | None:
         """Wait for all results; see :meth:`Preflight.finish`."""
-        first, *_ = [check.finish() for check in self._checks]
-        return first
+        found = [check.finish() for check in self._checks]
+        return found[0] if found else None
 
 
 def _main(request: Mapping[str, Any]) -> None:

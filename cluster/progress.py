@@ -20,6 +20,7 @@ LINE_SECONDS = 10.0
 
 PHASES = {
     "checking": "checking the pipeline and the input",
+    "reusing": "looking for rows that were answered before",
     "starting": "starting Ray and checking the prompts",
     "measuring": "measuring the layouts on a sample",
     "running": "starting the engine",
@@ -47,6 +48,9 @@ class LineListener(Listener):
 
     def phase(self, name: str) -> None:
         print(f"headrace: {PHASES[name]}", file=sys.stderr, flush=True)
+
+    def say(self, note: str) -> None:
+        print(f"headrace: {note}", file=sys.stderr, flush=True)
 
     def progress(self, totals: Totals) -> None:
         now = time.monotonic()
@@ -88,6 +92,9 @@ class BarListener(Listener):
     def phase(self, name: str) -> None:
         self._progress.update(self._task, description=PHASES[name])
 
+    def say(self, note: str) -> None:
+        self._progress.console.print(note, markup=False, highlight=False)
+
     def progress(self, totals: Totals) -> None:
         self._pace.see(totals)
         if totals.rows:
@@ -119,7 +126,7 @@ class Pace:
             return ""
         (began, first), (now, last) = self._first, self._last
         seconds = max(now - began, 1e-9)
-        rows = (last.rows - first.rows) / seconds
+        rows = (last.rows - last.usage.reused - first.rows + first.usage.reused) / seconds
         tokens = (last.usage.prompt + last.usage.output - first.usage.prompt - first.usage.output) / seconds
         cached = last.usage.cached / last.usage.prompt if last.usage.prompt else 0.0
         parts = [
@@ -128,8 +135,9 @@ class Pace:
             f"{cached:.0%} of prompts cached",
             f"{last.dead} dead",
         ]
-        if rows > 0 and last.planned > last.rows:
-            parts.append(f"{duration((last.planned - last.rows) / rows)} left")
+        through = (last.rows - first.rows) / seconds
+        if through > 0 and last.planned > last.rows:
+            parts.append(f"{duration((last.planned - last.rows) / through)} left")
         return ", ".join(parts)
 
 
@@ -173,6 +181,7 @@ def summary(result: RunResult) -> None:
         ("new", result.changes.new),
         ("replaced", result.changes.replaced),
         ("gone", result.changes.gone),
+        ("pruned", result.changes.pruned),
     ):
         if paths and result.plan > 1:
             console.print(Text(f"{word} since the last run: {', '.join(paths[:5])}{' ...' if len(paths) > 5 else ''}"))
@@ -182,6 +191,8 @@ def summary(result: RunResult) -> None:
     rows = f"{counts.answered:,} answered, {counts.filtered:,} filtered out, {counts.dead:,} dead letters"
     table.add_row("rows", rows + (f" ({result.resumed:,} from earlier runs)" if result.resumed else ""))
     usage, figures = totals.usage, totals.figures
+    if usage.reused:
+        table.add_row("reused", f"{usage.reused:,} rows took the answers that they had")
     if usage.requests:
         share = figures.cached / max(1, figures.prompt)
         table.add_row(

@@ -16,8 +16,9 @@ import pyarrow as pa
 
 from headrace.cluster.engine_config import FAKE
 from headrace.cluster.locate import Located, locate_models, unused_models
+from headrace.cluster.work import Wish, Work
 from headrace.operators.base import Layout
-from headrace.pipelines.checkpoint import Counts, chunk_records, committed, counts_of
+from headrace.pipelines.checkpoint import Counts, chunk_records, counts_of
 from headrace.pipelines.corpus import Corpus, find_shards
 from headrace.pipelines.efficiency import Figures
 from headrace.pipelines.error_rate import EarlyStop, too_many
@@ -25,10 +26,10 @@ from headrace.pipelines.errors import UserError
 from headrace.pipelines.fingerprint import fingerprints
 from headrace.pipelines.forecast import EngineFacts, Observation, Record
 from headrace.pipelines.graph import Graph
-from headrace.pipelines.layouts import Choice, Priors, opened, with_default
+from headrace.pipelines.layouts import Choice, Priors, opened
 from headrace.pipelines.ledger import Ledger
 from headrace.pipelines.outlook import Outlook, worth_measuring
-from headrace.pipelines.plan import Changes, Chunk, Plan, PlannedShard, load_plan, next_plan, part_schema, save_plan
+from headrace.pipelines.plan import Changes, Chunk, Plan, PlannedShard, load_plan, part_schema, save_plan
 from headrace.pipelines.publish import (
     REPORT,
     begin,
@@ -36,7 +37,6 @@ from headrace.pipelines.publish import (
     finish,
     is_complete,
     publish_shard,
-    published,
 )
 from headrace.pipelines.spec import Pipeline
 from headrace.pipelines.stages import Stage, commits, entries, stages_of, sweep
@@ -115,6 +115,7 @@ class RunResult:
             "plan": self.plan,
             "counts": asdict(self.counts),
             "resumed": self.resumed,
+            "reused": self.totals.usage.reused,
             "totals": asdict(self.totals),
             "figures": asdict(self.totals.figures),
             "layouts": dict(self.outlook.choice.layouts) if self.outlook else {},
@@ -135,7 +136,10 @@ class Listener:
     """Hears how a run gets on; this one does nothing. The command line shows a bar."""
 
     def phase(self, name: str) -> None:
-        """A phase begins: ``checking``, ``starting``, ``measuring``, ``running``, ``publishing``."""
+        """A phase begins: ``checking``, ``reusing``, ``starting``, ``measuring``, ``running``, ``publishing``."""
+
+    def say(self, note: str) -> None:
+        """Something that the user should know before the work starts."""
 
     def progress(self, totals: Totals) -> None:
         """The totals have changed."""
@@ -188,7 +192,7 @@ def check(pipeline: Pipeline, input: str) -> Checked:
     pipeline.check_columns(corpus.schema)
     keep = pipeline.kept_columns(corpus.columns)
     needed = dict.fromkeys(Graph.of(pipeline).input_columns, "the pipeline")
-    columns = corpus.require({**dict.fromkeys(keep, "keep"), **needed})
+    columns = corpus.require({**dict.fromkeys(keep, "keep"), **dict.fromkeys(pipeline.key or (), "key"), **needed})
     _check_document_types(pipeline, columns)
     schema = part_schema([columns.field(name) for name in keep], step_fields(pipeline))
     stages = stages_of(pipeline)
@@ -242,6 +246,10 @@ def run(
     limit: int | None = None,
     address: str | None = None,
     listener: Listener | None = None,
+    recompute: str | None = None,
+    retry: str | None = None,
+    prune: bool = False,
+    reuse: str | None = None,
 ) -> RunResult:
     """Run ``pipeline`` over ``input`` into ``output``, or do what an earlier run has left.
 
@@ -252,6 +260,11 @@ def run(
         limit: rows in total; None for all.
         address: a Ray cluster (``auto``, ``ray://host:port``); None or ``local`` starts Ray here and stops it again.
         listener: hears how it gets on.
+        recompute: what to do again of an output that is there: ``changed`` (the steps that are asked differently now,
+            and those that read them) or ``all``. Without it a changed pipeline is refused.
+        retry: ``errors`` asks the dead letters of the output again.
+        prune: remove the parts of files that are gone from the input.
+        reuse: another output of headrace; rows that are as they were there take the answers that they have there.
 
     Raises:
         UserError: something that the caller has to mend; nothing was written.
@@ -262,6 +275,7 @@ def run(
     from headrace.cluster.records import read_record
 
     listener = listener or Listener()
+    wish = Wish.of(recompute, retry, prune=prune, reuse=reuse)
     clock = Clock(listener)
     if not isinstance(pipeline, Pipeline):
         from headrace.pipelines.loading import load_pipeline
@@ -275,24 +289,34 @@ def run(
         rows = min(checked.corpus.rows, limit or checked.corpus.rows)
         # Layouts are chosen once for an output, with the first rows that there are.
         there = Choice(previous.layouts, "the output has it", previous.priors) if previous else Choice({}, "")
-        work = Work.of(checked, store, previous, limit, there) if previous or not rows else None
+        at_once = previous or not rows or wish.retry or wish.reuse
+        work = Work.of(checked, store, previous, limit, there, wish) if at_once else None
         record = read_record(checked)
     result = RunResult("complete", store.uri, 0, Counts(), notes=list(checked.notes), stages=checked.stages_as_data())
     if work and is_complete(store, work.plan):
         result.status = "already complete"
         result.plan = work.plan.number
         result.counts = _last_counts(store)
+        if wish.retry:
+            result.notes.append("there are no dead letters to ask again")
         return result
+    if work and work.lender:
+        with clock.phase("reusing"):
+            work = work.take_over(checked, store)
+    for note in work.notes if work else ():
+        listener.say(note)
     execution = None
     try:
-        if work is None or len(work.done.left):
-            ahead = looking_ahead(checked, record, rows, work) if checked.only_model else None
+        if work is None or work.todo:
+            idle = work.idle if work else frozenset()
+            awake = [stage for stage in checked.stages if stage.number not in idle]
+            ahead = looking_ahead(checked, record, rows, work) if checked.only_model and awake else None
             # The two take seconds each and do not need one another.
             with (
                 clock.phase("starting"),
-                Preflights.begin(pipeline, checked.stages, checked.models, ahead) as preflight,
+                Preflights.begin(pipeline, awake, checked.models, ahead) as preflight,
             ):
-                execution = Execution.begin(checked, store, address)
+                execution = Execution.begin(checked, store, address, idle)
                 result.outlook = preflight.finish()
             real = checked.only_model is not None and checked.only_model.source != FAKE
             if real and result.outlook and not work and worth_measuring(pipeline, result.outlook, record):
@@ -312,15 +336,16 @@ def run(
             publisher.publish_ready()
             if execution is not None:
                 with clock.phase("running"):
-                    entering = entries(store, commits(plan, pipeline, checked.stages), work.done.left)
-                    _work(execution, entering, publisher, pipeline, plan, result, listener)
+                    entering = entries(store, commits(plan, pipeline, checked.stages), work.todo)
+                    _work(execution, entering, publisher, pipeline, work, result, listener)
     finally:
         if execution is not None:
             execution.end()
             settle(store, execution.run_id)
     if result.status == "complete" and too_many(result.counts, pipeline.max_error_rate):
         result.status = "too many dead letters"
-    if result.totals.asked and checked.only_model and checked.only_model.source != FAKE:
+    if result.totals.asked and not work.bases and checked.only_model and checked.only_model.source != FAKE:
+        # Rows that were asked some steps only would tell less than the truth of what conditions let through.
         result.notes += keep_record(checked, record.with_run(_observation(result, plan), result.totals.engine))
     result.seconds = clock.seconds
     if result.status == "complete":
@@ -342,43 +367,8 @@ def looking_ahead(checked: Checked, record: Record, rows: int, work: Work | None
         block_size=record.engine.block_size if record.engine else block_size(checked.pipeline),
         record=record,
         there=Choice(work.plan.layouts, "the output has it", work.plan.priors) if work else None,
+        portions=work.portions(checked) if work else (),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """The plan of a run, and what of it is done; ``published`` are the counts of the shards that have their part."""
-
-    plan: Plan
-    changes: Changes
-    done: Ledger
-    published: Mapping[int, Counts]
-
-    @classmethod
-    def of(cls, checked: Checked, store: Store, previous: Plan | None, limit: int | None, choice: Choice) -> Work:
-        """Plan ``checked`` with the layouts chosen, and see what is there already."""
-        pipeline = checked.pipeline
-        taken = with_default(pipeline, choice.layouts)
-        priors = {step: prior for step, prior in choice.priors.items() if taken.get(step) == choice.layouts.get(step)}
-        plan, changes = next_plan(
-            previous,
-            checked.corpus,
-            checkpoint_rows=pipeline.checkpoint_rows,
-            limit=limit,
-            fingerprints=checked.fingerprints(taken, priors),
-            layouts=taken,
-            priors=priors,
-            schema=checked.schema,
-            keep=checked.keep,
-            pipeline=pipeline.to_data(),
-        )
-        there = published(store, plan)
-        return cls(plan, changes, committed(store, plan, there.keys()), there)
-
-    @property
-    def rows_left(self) -> int:
-        """Rows that are to do."""
-        return sum(chunk.rows for chunk in self.done.left)
 
 
 def _observation(result: RunResult, plan: Plan) -> Observation:
@@ -411,11 +401,12 @@ def _work(
     entering: Sequence[Collection[Chunk]],
     publisher: Publisher,
     pipeline: Pipeline,
-    plan: Plan,
+    work: Work,
     result: RunResult,
     listener: Listener,
 ) -> None:
     """Let the workers do the chunks, publish each shard when its last one is there, stop when it is hopeless."""
+    plan = work.plan
     stop = EarlyStop(pipeline.max_error_rate, plan.rows, result.counts)
     if stop.due:
         result.status = "too many dead letters"
@@ -428,7 +419,7 @@ def _work(
         result.totals = totals
         listener.progress(totals)
 
-    for record in execution.records(plan, entering, watch):
+    for record in execution.records(plan, entering, watch, work.origins):
         if "failed" in record:
             if record["users"]:
                 raise UserError(record["failed"])

@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, NoReturn
 
@@ -27,10 +27,10 @@ import pyarrow as pa
 
 from headrace.cluster.asking import Asking
 from headrace.cluster.engine_config import EngineConfig
-from headrace.cluster.engines import start_or_explain
+from headrace.cluster.engines import NoEngine, start_or_explain
 from headrace.cluster.turns import Turns
 from headrace.cluster.watchdog import Watchdog, Watched
-from headrace.operators.base import Layout, Sampling, Text
+from headrace.operators.base import Layout, ModelStep, Sampling, Text
 from headrace.pipelines.chain import DOCUMENT, Chain, DeadLetter, RowResult
 from headrace.pipelines.checkpoint import chunk_record, commit_chunk
 from headrace.pipelines.corpus import ChunkReader, InputChanged, InputUnreadable, Shard
@@ -40,7 +40,8 @@ from headrace.pipelines.forecast import EngineFacts
 from headrace.pipelines.graph import Graph
 from headrace.pipelines.layouts import Priors
 from headrace.pipelines.plan import Chunk, CommitInfo
-from headrace.pipelines.rows import chunk_table, count, earlier_results, sound
+from headrace.pipelines.rows import chunk_table, count, digests, earlier_results, sound
+from headrace.pipelines.seeds import Origin, Seeds, copied, merged
 from headrace.pipelines.spec import Pipeline
 from headrace.pipelines.stages import read_stage
 from headrace.pipelines.storage import open_store
@@ -73,12 +74,15 @@ class Assignment:
         steps: the names of the steps that run here; None for all of them.
         before: what the stage before has committed; None in the first stage.
         chunk_seconds: time in which a row must come to its end.
+        engine: None where nothing is to be asked, because all answers of this stage's steps are there.
+        origins: what of each base of the chunks stands.
+        key: with ``reads`` what the digests of rows are made of; none if there are none.
     """
 
     run_id: str
     pipeline: Mapping[str, Any]
     folder: str | None
-    engine: EngineConfig
+    engine: EngineConfig | None
     output: str
     commit: CommitInfo
     layouts: Mapping[str, Layout]
@@ -88,6 +92,9 @@ class Assignment:
     steps: tuple[str, ...] | None = None
     before: CommitInfo | None = None
     chunk_seconds: float = 1800.0
+    origins: Mapping[int, Origin] = field(default_factory=dict)
+    key: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
 
 
 class Worker:
@@ -106,16 +113,19 @@ class Worker:
         self._watchdog = Watchdog(assignment.chunk_seconds, self._hung)
         self._starts = Starts(assignment.run_id)
         started = time.monotonic()
+        self._seeds = Seeds.of(self._store, self._pipeline, assignment.origins)
+        self._models = frozenset(step.name for step in self._pipeline.steps if isinstance(step, ModelStep))
+        self._here = frozenset(assignment.steps or (step.name for step in self._pipeline.steps))
         if not self._starts.begin():
             return  # the first call will say so
-        self._engine = start_or_explain(assignment.engine)
+        self._engine = start_or_explain(assignment.engine) if assignment.engine else NoEngine()
         self._chain = Chain(
             self._pipeline,
             self._engine,
             assignment.columns,
             assignment.layouts,
             assignment.priors,
-            steps=assignment.steps,
+            steps=assignment.steps if assignment.engine else self._here - self._models,
         )
         self._started: asyncio.Task[None] | None = None
         # Ray keeps so many calls here at a time, and each takes the chunks of its block some at a time.
@@ -193,7 +203,8 @@ class Worker:
         troubled = trial.notes.deaths > 0
         await asyncio.to_thread(trial.begin, "reading" if troubled else "chunk", range(chunk.first, chunk.last))
         earlier, before = await asyncio.to_thread(self._earlier, chunk)
-        columns = list(dict.fromkeys((*self._graph.input_columns, *self._assignment.keep)))
+        key, last = self._assignment.key, not self._assignment.commit.suffix
+        columns = list(dict.fromkeys((*self._graph.input_columns, *self._assignment.keep, *key)))
         table, bad = await asyncio.to_thread(self._read, trial, shard, chunk, columns)
         self._progress.read_seconds += time.monotonic() - started
         watched.sign()
@@ -208,6 +219,7 @@ class Worker:
         usage = Usage()
         for result in results:
             usage.merge(result.usage)
+        rows = digests(table, key, self._assignment.reads) if key and last else None
         answered = time.monotonic()
         watched.sign()
         seconds = round(answered - started, 3)
@@ -215,7 +227,7 @@ class Worker:
             usage.merge(Usage(**{name: value for name, value in before.items() if name != "seconds"}))
             seconds += before["seconds"]
         stats = {**asdict(usage), "seconds": seconds}
-        output = chunk_table(self._assignment.commit.schema, chunk, results, keep)
+        output = chunk_table(self._assignment.commit.schema, chunk, results, keep, rows)
         ours = await asyncio.to_thread(
             commit_chunk, self._store, self._assignment.commit, chunk, output, counts, stats=stats
         )
@@ -258,6 +270,8 @@ class Worker:
             table.select(list(self._graph.input_columns)),
             bad,
             earlier,
+            here=self._here,
+            unasked=self._models & self._here if self._assignment.engine is None else frozenset(),
             in_flight=watched.trial.in_flight,
             first=watched.sign,
             done=done,
@@ -318,11 +332,20 @@ class Worker:
         return chunk_record(self._store, chunk, name) if self._store.exists(name) else None
 
     def _earlier(self, chunk: Chunk) -> tuple[list[RowResult], Mapping[str, Any]]:
-        """The rows as the stage before left them (in the first stage: as they are), and what they have cost so far."""
-        if self._assignment.before is None:
-            return [RowResult(row, "answered") for row in range(chunk.first, chunk.last)], {}
-        table, record = read_stage(self._store, self._assignment.before, chunk)
-        return earlier_results(table, chunk), record["stats"]
+        """What is known of the rows, and what that has cost so far.
+
+        That is what the stage before has left of them, and what their base has (see ``seeds``).
+        """
+        results, stats = [RowResult(row, "answered") for row in range(chunk.first, chunk.last)], {}
+        if self._assignment.before is not None:
+            table, record = read_stage(self._store, self._assignment.before, chunk)
+            results, stats = earlier_results(table, chunk), record["stats"]
+        seeds = self._seeds.read(chunk)
+        results = merged(results, seeds)
+        if not self._assignment.commit.suffix:  # rows are counted once, after the last stage
+            for result in results:
+                result.usage.reused = int(copied(seeds.get(result.row), self._models))
+        return results, stats
 
 
 class Starts:

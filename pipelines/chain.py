@@ -65,6 +65,21 @@ class DeadLetter:
     tries: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What is known of a row before it is asked.
+
+    Attributes:
+        answers: by output column.
+        steps: those that are not to be asked, for these are their answers; filters among them have let the row through.
+        failed: why the row could not be answered when it was asked before, if it is to be asked again.
+    """
+
+    answers: Mapping[str, Any] = field(default_factory=dict)
+    steps: frozenset[str] = frozenset()
+    failed: DeadLetter | None = None
+
+
 @dataclass(slots=True)
 class RowResult:
     """What became of a row: its outcome and its answers by output column (those that there are, if it is dead)."""
@@ -78,6 +93,8 @@ class RowResult:
     document: str | None = None
     scores: dict[str, Mapping[str, float]] = field(default_factory=dict)
     """With ``keep_raw``, the log-probabilities of a step's options as the model gave them."""
+    earlier: Earlier | None = None
+    """What is known of a row that is still to be asked."""
 
     def repeated(self, row: int) -> RowResult:
         """The result of another row that is equal in all that the pipeline reads: it costs nothing more."""
@@ -256,30 +273,34 @@ class Chain:
         self,
         row: int,
         values: Mapping[str, Any],
-        earlier: Mapping[str, Any] | None = None,
+        earlier: Mapping[str, Any] | Earlier | None = None,
         begun: Callable[[], None] = lambda: None,
     ) -> RowResult:
         """Take one row through the chain.
 
         ``values`` holds the input columns that the pipeline reads, ``earlier`` the answers of steps that ran
-        elsewhere, both as Python. ``begun`` is called when there is room for the row and its steps begin.
+        elsewhere (or before), both as Python. ``begun`` is called when there is room for the row and its steps begin.
         """
-        result = RowResult(row, "answered", dict(earlier or {}))
+        known = earlier if isinstance(earlier, Earlier) else Earlier(earlier or {})
+        result = RowResult(row, "answered", dict(known.answers))
+        if self._here.keys() <= known.steps:
+            return result
+        asking = not self._prepared.keys() <= known.steps
         try:
             document = self._text_of(values)
-            ids = await self._ids_of(document, result.usage) if self._prepared else []
+            ids = await self._ids_of(document, result.usage) if asking else []
         except NoDocument as problem:
             _dead(result, DeadLetter(DOCUMENT, str(problem)))
             return result
         if self._keep_raw:
             result.document = document
-        if not self._prepared:
+        if not asking:
             begun()
-            await self._steps(values, ids, result)
+            await self._steps(values, ids, result, known)
             return result
         async with self.window.room(self._footprint(len(ids))):
             begun()
-            await self._steps(values, ids, result)
+            await self._steps(values, ids, result, known)
         self._account(result, len(ids))
         return result
 
@@ -335,7 +356,7 @@ class Chain:
         due = costs["taken"].prompt(document_tokens) - usage.layouts["taken"]
         self.window.observe(int(due), int(due) - usage.cached)
 
-    async def _steps(self, values: Mapping[str, Any], ids: Sequence[int], result: RowResult) -> None:
+    async def _steps(self, values: Mapping[str, Any], ids: Sequence[int], result: RowResult, earlier: Earlier) -> None:
         """Run the steps, each as soon as those that it waits for are done."""
         known = {**values, **result.answers}
         rejected: dict[str, DeadLetter] = {}
@@ -346,7 +367,7 @@ class Chain:
             for name in self._graph.waits_for[step.name] & tasks.keys():
                 if not await tasks[name]:
                     return False
-            outcome = await self._step(step, known, ids, result)
+            outcome = await self._step(step, known, ids, result, self._tried(step, earlier))
             if isinstance(outcome, DeadLetter):
                 rejected[step.name] = outcome
                 return False
@@ -359,7 +380,8 @@ class Chain:
 
         try:
             for step in self._here.values():
-                tasks[step.name] = asyncio.ensure_future(when_ready(step))
+                if step.name not in earlier.steps:
+                    tasks[step.name] = asyncio.ensure_future(when_ready(step))
             await asyncio.gather(*tasks.values())
         finally:
             for task in tasks.values():
@@ -369,8 +391,15 @@ class Chain:
                 _dead(result, rejected[name])
                 break
 
+    def _tried(self, step: Step, earlier: Earlier) -> DeadLetter | None:
+        """Why the step had no answer before: its own letter, or that of one beside which it may have been rejected."""
+        failed = earlier.failed
+        if failed is None or (failed.step != step.name and failed.step in self._graph.upstream(step.name)):
+            return None
+        return failed if failed.step == step.name else dataclasses.replace(failed, reason="", raw="")
+
     async def _step(
-        self, step: Step, known: dict[str, Any], ids: Sequence[int], result: RowResult
+        self, step: Step, known: dict[str, Any], ids: Sequence[int], result: RowResult, tried: DeadLetter | None
     ) -> Answer | DeadLetter | None:
         """One step for one row: an answer (null where ``when`` is not true), a dead letter, or None: filtered out."""
         try:
@@ -387,26 +416,35 @@ class Chain:
             reads = {name: known[name] for name in names}
             outcome = step.apply(reads)
             return DeadLetter(step.name, outcome.reason, outcome.raw, 1) if isinstance(outcome, Rejection) else outcome
-        return await self._ask(self._prepared[step.name], known, ids, result)
+        return await self._ask(self._prepared[step.name], known, ids, result, tried)
 
     async def _ask(
-        self, ready: Prepared, known: Mapping[str, Any], ids: Sequence[int], result: RowResult
+        self,
+        ready: Prepared,
+        known: Mapping[str, Any],
+        ids: Sequence[int],
+        result: RowResult,
+        tried: DeadLetter | None = None,
     ) -> Answer | DeadLetter:
-        """Ask until an answer holds, or the tries are used up."""
+        """Ask until an answer holds, or the tries are used up; those of an earlier run that have failed are counted."""
         step = ready.step
         try:
             context = "\n\n".join(template.render(known) for template in step.dynamic)
         except TemplateProblem as problem:
             return DeadLetter(step.name, str(problem))
-        rejection = Rejection("", "")
-        for attempt in range(step.retries + 1):
+        begin = tried.tries if tried else 0
+        # Without a raw answer it was not the answer that was wrong, and nothing to tell the model.
+        rejection = Rejection(tried.reason if tried and tried.raw else "", "")
+        for attempt in range(begin, begin + step.retries + 1):
             prompts = self._prompts(ready, context, rejection.reason, attempt)
             try:
                 document = self._fit(prompts, ids)
                 completions = await self._complete(prompts, document, result.usage)
                 added = sum(len(p.tail) - len(static.tail) for p, static in zip(prompts, ready.prompts, strict=True))
                 output = sum(completion.output_tokens for completion in completions)
-                result.usage.count(step.name, rows=int(not attempt), requests=len(prompts), output=output, added=added)
+                result.usage.count(
+                    step.name, rows=int(attempt == begin), requests=len(prompts), output=output, added=added
+                )
                 priors = await self._prior(ready, context) if step.calibrated else []
             except RequestRefused as refusal:
                 return DeadLetter(step.name, f"the engine refused the request: {refusal}", "", attempt + 1)
@@ -414,19 +452,21 @@ class Chain:
                 result.scores[step.name] = completions[0].logprobs
             if self._keep_raw:
                 result.raw.setdefault(step.name, []).extend(completion.text for completion in completions)
-            result.usage.retries += attempt > 0
+            result.usage.retries += attempt > begin
             outcome = _cut(prompts, completions) or step.read(completions, priors)
             if isinstance(outcome, Answer):
                 return outcome
             rejection = outcome
-        return DeadLetter(step.name, rejection.reason, rejection.raw, step.retries + 1)
+        return DeadLetter(step.name, rejection.reason, rejection.raw, begin + step.retries + 1)
 
     def _prompts(self, ready: Prepared, context: str, complaint: str, attempt: int) -> tuple[Prompt, ...]:
-        if not context and not complaint:
+        if not context and not complaint and not attempt:
             return ready.prompts
-        questions = ready.step.questions(context) if context else ready.questions
-        said = f"Your last answer was not accepted: {complaint}. Answer again." if complaint else ""
-        prompts = (self._chained.composer.prompt(ready.step.name, question, said) for question in questions)
+        prompts = ready.prompts
+        if context or complaint:
+            questions = ready.step.questions(context) if context else ready.questions
+            said = f"Your last answer was not accepted: {complaint}. Answer again." if complaint else ""
+            prompts = tuple(self._chained.composer.prompt(ready.step.name, question, said) for question in questions)
         return tuple(dataclasses.replace(p, sampling=_another_try(p, attempt)) for p in prompts)
 
     def _fit(self, prompts: Sequence[Prompt], ids: Sequence[int]) -> Sequence[int]:

@@ -28,6 +28,12 @@ RECORD_KEY = b"headrace"
 
 ANSWERED = "answered"
 DEAD = "dead"
+FILTERED = "filtered"
+
+DIGEST = "_digest"
+"""The column of a keyed chunk that says which row it is, and with which content."""
+
+DIGEST_TYPE = pa.binary(16)
 
 ERROR = pa.struct(
     [
@@ -49,7 +55,8 @@ class Unaccounted(AssertionError):
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Rows by what became of them. Answered and dead rows are in the chunk file, filtered ones only here."""
+    """Rows by what became of them. Answered and dead rows are in the chunk file, filtered ones only here (and in the
+    file of a keyed chunk, without answers)."""
 
     answered: int = 0
     filtered: int = 0
@@ -63,9 +70,13 @@ class Counts:
         return Counts(self.answered + other.answered, self.filtered + other.filtered, self.dead + other.dead)
 
 
-def chunk_schema(part: pa.Schema) -> pa.Schema:
-    """The schema of a chunk file: that of a part, then ``_outcome`` ("answered" or "dead") and ``_error``."""
-    return pa.schema([*part, pa.field("_outcome", pa.string()), pa.field("_error", ERROR)])
+def chunk_schema(part: pa.Schema, *, keyed: bool = False) -> pa.Schema:
+    """The schema of a chunk file: that of a part, then ``_outcome`` ("answered" or "dead") and ``_error``.
+
+    A keyed one has ``_digest``, too, and "filtered" rows.
+    """
+    own = [pa.field("_outcome", pa.string()), pa.field("_error", ERROR)]
+    return pa.schema([*part, *own, *([pa.field(DIGEST, DIGEST_TYPE)] if keyed else [])])
 
 
 def commit_chunk(
@@ -85,11 +96,11 @@ def commit_chunk(
     Raises:
         Unaccounted: the table, the counts and the row range do not agree.
     """
-    schema = chunk_schema(info.schema)
+    schema = chunk_schema(info.schema, keyed=info.keyed)
     if sorted(table.schema.names) != sorted(schema.names):
         raise Unaccounted(f"{chunk.name}: columns are {table.schema.names}, planned are {schema.names}")
     table = fit(table, schema)
-    _check_account(chunk, table, counts)
+    _check_account(chunk, table, counts, keyed=info.keyed)
     if table.num_rows > 1:
         table = table.sort_by("_row")
     record = {
@@ -186,14 +197,15 @@ def parquet_writer(file: BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
     return pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True)
 
 
-def _check_account(chunk: Chunk, table: pa.Table, counts: Counts) -> None:
+def _check_account(chunk: Chunk, table: pa.Table, counts: Counts, *, keyed: bool) -> None:
     def refuse(what: str) -> None:
         raise Unaccounted(f"{chunk.name}: {what}")
 
     if min(counts.answered, counts.filtered, counts.dead) < 0 or counts.rows != chunk.rows:
         refuse(f"{counts} account for {counts.rows} rows, and the chunk has {chunk.rows}")
     outcomes = {each["values"]: each["counts"] for each in pc.value_counts(table["_outcome"]).to_pylist()}
-    expected = {name: n for name, n in ((ANSWERED, counts.answered), (DEAD, counts.dead)) if n}
+    filtered = counts.filtered if keyed else 0
+    expected = {name: n for name, n in ((ANSWERED, counts.answered), (DEAD, counts.dead), (FILTERED, filtered)) if n}
     if outcomes != expected:
         refuse(f"the rows' outcomes are {outcomes}, counted were {expected}")
     rows = table["_row"]

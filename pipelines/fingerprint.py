@@ -7,8 +7,8 @@ whatever can change an answer must be in, and what cannot must stay out, or a ha
 corpus; what is left out stands in :data:`EXCLUDED`, with the reason. Where that is in doubt a field is in: a
 needless question costs less than a wrong table.
 
-A step's fingerprint covers the fingerprints of the steps it waits for, so a change runs down the graph and no
-further. Filters are among these: they give no column, but they decide which rows have an answer. The order of
+A step's fingerprint covers the fingerprints of the steps it reads, so a change runs down the graph and no further. The
+filters that it waits for are not among these: they decide which rows are asked, and not what is answered. The order of
 keys counts in what the model reads (labels, schemas), for it changes the prompt, and does not count in engine
 arguments.
 """
@@ -26,7 +26,7 @@ from headrace.pipelines.layouts import Priors, with_default
 from headrace.pipelines.prompts import header_text
 from headrace.pipelines.spec import Pipeline
 
-FINGERPRINT_VERSION = 1
+FINGERPRINT_VERSION = 2
 """Raised when this file counts something in or out that it did not before."""
 
 PROMPT_VERSION = 2
@@ -35,6 +35,7 @@ PROMPT_VERSION = 2
 EXCLUDED: Mapping[str, str] = {
     "name": "a label for reports; no prompt holds it",
     "keep": "which columns are carried along: the answers beside them stay the same",
+    "key": "which rows are the same in two inputs, not what is answered",
     "checkpoint_rows": "how rows are grouped for committing; a row's answer does not know its chunk",
     "max_error_rate": "when a run gives up, not what it answers",
     "layout": "what is taken counts, step by step, not how it was chosen",
@@ -46,6 +47,7 @@ are."""
 
 EXCLUDED_FROM_STEPS: Mapping[str, str] = {
     "layout": "what is taken counts, whoever chose it",
+    "name": "of the column; it counts where a prompt shows it",
     "gold": "right answers to measure layouts by; no prompt holds them",
     "model": "a name; which weights they are, and their engine arguments, count where the model does",
     "retries": "how often a bad answer is asked again: a good one is good whatever the bound",
@@ -98,13 +100,14 @@ def fingerprints(
     graph = Graph.of(pipeline)
     steps = {step.name: step for step in pipeline.steps}
     taken = with_default(pipeline, layouts or {})
+    giving = set(pipeline.answers.values())
     found: dict[str, str] = {}
     for name in graph.order:
         found[name] = _digest(
             {
                 "version": FINGERPRINT_VERSION,
                 "step": _step(steps[name]),
-                "reads": {other: found[other] for other in sorted(graph.waits_for[name])},
+                "reads": {other: found[other] for other in sorted(graph.waits_for[name]) if other in giving},
                 **_asking(pipeline, steps[name], model_identity),
                 "layout": _layout(pipeline, steps[name], taken),
                 **({"prior": dict(priors[name])} if priors and name in priors else {}),
@@ -153,8 +156,17 @@ def _asking(pipeline: Pipeline, step: Step, model_identity: str | Mapping[str, s
 def _step(step: Step) -> list[Any]:
     data = step.model_dump(mode="json", by_alias=True)
     own = {key: value for key, value in data.items() if key not in EXCLUDED_FROM_STEPS}
+    if isinstance(step, ModelStep) and _shows_name(step):
+        own["name"] = step.name
     # The order of a class's fields says nothing; that of the mappings within them (labels, a schema) does.
     return [step.kind, sorted((key, _ordered(value)) for key, value in own.items())]
+
+
+def _shows_name(step: ModelStep) -> bool:
+    """Whether the model reads what the step is called."""
+    other = "other" if step.name != "other" else "another"
+    renamed = type(step).model_validate({**step.model_dump(mode="json", by_alias=True), "name": other})
+    return renamed.questions() != step.questions()
 
 
 def _ordered(value: Any) -> str:

@@ -8,7 +8,7 @@ prompts, and the engine's rates. Nothing is guessed: what was not observed is no
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headrace.operators.base import Layout
@@ -186,8 +186,11 @@ def forecast(
     rates: Rates | None = None,
     *,
     engines: int = 1,
+    steps: Collection[str] | None = None,
 ) -> Forecast:
-    """What the rows of ``survey`` take in the layouts of ``chained``."""
+    """What the rows of ``survey`` take in the layouts of ``chained``, if ``steps`` (all, if None) are asked."""
+    if steps is not None:
+        return _partly(chained, block_size, survey, observed, rates, engines, steps)
     cost = row_cost(chained, block_size, observed)
     lengths = [round(length * survey.scale) for length in survey.lengths]
     asked = survey.rows * survey.asked
@@ -208,3 +211,62 @@ def forecast(
     elif observed.layouts == chained.layouts:
         seconds = observed.seconds / observed.asked * asked
     return dataclasses.replace(result, output=output, seconds=seconds)
+
+
+def _partly(
+    chained: Chained,
+    block_size: int,
+    survey: Survey,
+    observed: Observation | None,
+    rates: Rates | None,
+    engines: int,
+    steps: Collection[str],
+) -> Forecast:
+    """As :func:`forecast`, for some of the steps: the others' answers are there."""
+    whole = forecast(chained, block_size, survey, observed, rates, engines=engines)
+    some = {name: ready for name, ready in chained.steps.items() if name in steps}
+    if len(some) == len(chained.steps):
+        return whole
+    bare = dataclasses.replace(chained, steps=some)
+    part = forecast(bare, block_size, survey, engines=engines)
+    if observed is None or not observed.asked or whole.output is None:
+        return part
+    cost = row_cost(bare, block_size, observed)
+    lengths = [round(length * survey.scale) for length in survey.lengths]
+    each = survey.rows * survey.asked / max(1, len(lengths))
+    computed = sum(cost.computed(length) for length in lengths) * each + cost.heads * engines
+    prompt = sum(cost.prompt(length) for length in lengths) * each
+    said = sum(observed.steps.get(name, {}).get("output", 0) for name in some)
+    output = said / observed.asked * survey.rows * survey.asked
+    seconds = None
+    if whole.seconds is not None:
+        work, all_work = (
+            (rates.seconds(computed, output), rates.seconds(whole.computed, whole.output))
+            if rates
+            else (
+                computed,
+                whole.computed,
+            )
+        )
+        seconds = whole.seconds * work / all_work if all_work else 0.0
+    return dataclasses.replace(part, prompt=prompt, computed=computed, output=output, seconds=seconds)
+
+
+def together(forecasts: Sequence[Forecast]) -> Forecast:
+    """Of all rows that the forecasts are for; at least one."""
+    first, *others = forecasts
+    for other in others:
+        unknown = {
+            name: None
+            if getattr(first, name) is None or getattr(other, name) is None
+            else getattr(first, name) + getattr(other, name)
+            for name in ("output", "seconds")
+        }
+        first = Forecast(
+            first.rows + other.rows,
+            first.prompt + other.prompt,
+            first.computed + other.computed,
+            first.documents + other.documents,
+            **unknown,
+        )
+    return first

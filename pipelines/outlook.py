@@ -7,14 +7,14 @@ tokenizer is (loading it takes seconds): by ``explain``, by the check before a r
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from headrace.operators.base import Layout
 from headrace.pipelines.chain import Chained, prepare, prepare_all
 from headrace.pipelines.engine import Tokenizer
-from headrace.pipelines.forecast import Forecast, Record, forecast
+from headrace.pipelines.forecast import Forecast, Record, forecast, together
 from headrace.pipelines.layouts import Choice, choose, fixed_layouts
 from headrace.pipelines.spec import Pipeline
 from headrace.pipelines.survey import Survey
@@ -53,6 +53,9 @@ class Outlook:
         )
 
 
+Portion = tuple[int, tuple[str, ...]]
+"""So many rows that are asked these steps."""
+
 MEASURE_ROWS = 3000
 """Rows from which on a measurement pays: it takes some 200 rows through the chain, and an engine's start."""
 
@@ -78,10 +81,12 @@ def look_ahead(
     *,
     there: Choice | None = None,
     engines: int = 1,
+    portions: Sequence[Portion] = (),
 ) -> Outlook:
     """What a run over the surveyed rows would do.
 
     Args:
+        portions: how many rows are asked which steps, where not all rows are asked all of them.
         there: what an output that is there already was begun with; without it layouts are chosen.
 
     Raises:
@@ -90,7 +95,22 @@ def look_ahead(
 
     def cast(chained: Chained) -> Forecast:
         observed = record.observed(chained.layouts)
-        return forecast(chained, block_size, seen, observed, record.rates, engines=engines)
+        if not portions:
+            return forecast(chained, block_size, seen, observed, record.rates, engines=engines)
+        return together(
+            [
+                forecast(
+                    chained,
+                    block_size,
+                    dataclasses.replace(seen, rows=rows),
+                    observed,
+                    record.rates,
+                    engines=engines,
+                    steps=steps,
+                )
+                for rows, steps in portions
+            ]
+        )
 
     def cost(wanted: Mapping[str, Layout]) -> float:
         return cast(prepare(pipeline, tokenizer, max_model_len, wanted)).computed

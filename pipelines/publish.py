@@ -29,7 +29,7 @@ from headrace.pipelines.checkpoint import (
 )
 from headrace.pipelines.corpus import fit, would_read
 from headrace.pipelines.errors import UserError
-from headrace.pipelines.plan import FOLDER, Chunk, Plan, PlannedShard
+from headrace.pipelines.plan import CHUNKS, FOLDER, SEEDS, Chunk, Plan, PlannedShard
 from headrace.pipelines.storage import Store, shown
 from headrace.pipelines.threads import each
 
@@ -143,10 +143,29 @@ def finish(store: Store, plan: Plan, report: Mapping[str, Any]) -> None:
     missing = [name for name in missing if name not in there]
     if missing:
         raise Unaccounted(f"{store.uri} is not complete: {len(missing)} parts are missing, {missing[0]} among them.")
-    parts = [shard.part_name for shard in plan.shards if shard.part_name in there]
+    parts = [shard.part_name for shard in plan.shards if shard.part_name in there and not shard.pruned]
     store.replace(REPORT, _json(report))
     store.replace(CURRENT, _json({"plan": plan.number, "parts": parts}))
+    _prune(store, plan)
+    # They were copied into the chunks.
+    for entry in store.list(SEEDS):
+        store.delete(entry.path)
     store.put_if_absent(SUCCESS, b"")
+
+
+def _prune(store: Store, plan: Plan) -> None:
+    """Remove all that there is of pruned shards: part, dead letters, chunks. Nobody is told of them any more."""
+    pruned = [shard for shard in plan.shards if shard.pruned]
+    if not pruned:
+        return
+    for shard in pruned:
+        store.delete(shard.part_name)
+        store.delete(f"{ERRORS}/{shard.part_name}")
+    folders = {f"{shard.index:05d}-{shard.id8}/" for shard in pruned}
+    for number in store.names(CHUNKS):
+        for folder in folders & set(store.names(f"{CHUNKS}/{number}".rstrip("/"))):
+            for entry in store.list(f"{CHUNKS}/{number}{folder}".rstrip("/")):
+                store.delete(entry.path)
 
 
 def is_complete(store: Store, plan: Plan) -> bool:
@@ -182,7 +201,7 @@ def _identity(fingerprint: str, shard: PlannedShard) -> dict[str, Any]:
         "index": shard.index,
         "etag": shard.etag,
         "fingerprint": fingerprint,
-        "spans": [list(span) for span in shard.spans],
+        "spans": [span.identity for span in shard.spans],
     }
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from headrace.pipelines.chain import DeadLetter, RowResult
-from headrace.pipelines.checkpoint import Counts, chunk_schema
+from headrace.pipelines.checkpoint import DIGEST, DIGEST_TYPE, Counts, chunk_schema
 from headrace.pipelines.plan import Chunk
 
 
@@ -53,21 +54,37 @@ def earlier_results(table: pa.Table, chunk: Chunk) -> list[RowResult]:
     return results
 
 
+def digests(table: pa.Table, key: Sequence[str], reads: Sequence[str]) -> list[bytes]:
+    """16 bytes for each row: the same for rows that have the same key, and the same in all that the pipeline reads.
+
+    Types do not count where values print alike: an integer is one whether it is kept in 32 bits or in 64.
+    """
+    rows = as_rows(table.select(list(dict.fromkeys((*key, *sorted(reads))))))
+    return [
+        hashlib.blake2b(repr(list(row.items())).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        for row in rows
+    ]
+
+
 def count(results: Sequence[RowResult]) -> Counts:
     """Results by outcome."""
     outcomes = [result.outcome for result in results]
     return Counts(outcomes.count("answered"), outcomes.count("filtered"), outcomes.count("dead"))
 
 
-def chunk_table(part: pa.Schema, chunk: Chunk, results: Sequence[RowResult], keep: pa.Table) -> pa.Table:
+def chunk_table(
+    part: pa.Schema, chunk: Chunk, results: Sequence[RowResult], keep: pa.Table, digests: Sequence[bytes] | None = None
+) -> pa.Table:
     """The table that :func:`~headrace.pipelines.checkpoint.commit_chunk` takes.
 
     Args:
         part: the schema of a part.
         results: one for each row of the chunk, in any order.
         keep: the kept columns of the chunk's rows, in the file's order.
+        digests: of all rows of a keyed chunk, in the file's order; its filtered rows are in the table, too.
     """
-    there = sorted((result for result in results if result.outcome != "filtered"), key=lambda result: result.row)
+    whole = digests is not None
+    there = sorted((r for r in results if whole or r.outcome != "filtered"), key=lambda result: result.row)
     kept = keep.take(pa.array([result.row - chunk.first for result in there], pa.int64()))
     columns: dict[str, Any] = {
         "_shard": pa.array([chunk.path] * len(there), pa.string()),
@@ -75,7 +92,9 @@ def chunk_table(part: pa.Schema, chunk: Chunk, results: Sequence[RowResult], kee
         **{name: kept[name] for name in kept.column_names},
         "_outcome": pa.array([result.outcome for result in there], pa.string()),
     }
-    schema = chunk_schema(part)
+    schema = chunk_schema(part, keyed=whole)
+    if digests is not None:
+        columns[DIGEST] = pa.array([digests[result.row - chunk.first] for result in there], DIGEST_TYPE)
     columns["_error"] = pa.array(
         [
             None
@@ -92,7 +111,8 @@ def chunk_table(part: pa.Schema, chunk: Chunk, results: Sequence[RowResult], kee
     )
     for field in part:
         if field.name not in columns:
-            columns[field.name] = _column([result.answers.get(field.name) for result in there], field.type)
+            answers = [r.answers.get(field.name) if r.outcome != "filtered" else None for r in there]
+            columns[field.name] = _column(answers, field.type)
     return pa.table({field.name: columns[field.name] for field in schema}, schema=schema)
 
 

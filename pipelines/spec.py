@@ -289,6 +289,8 @@ class Pipeline(_Plain):
     """What is asked of each document, in order; each step is a mapping with one key, its kind."""
     keep: tuple[str, ...] | None = None
     """Input columns to carry into the output. Without it: all but those that make up the document."""
+    key: tuple[str, ...] | None = None
+    """Input columns that say which row it is, in any file: with them a later run can take its answers (`--reuse`)."""
     checkpoint_rows: int = Field(default=1000, ge=1, le=1_000_000)
     """Rows in a chunk: what is committed at once, and at most lost with a machine."""
     too_long: Literal["dead_letter", "truncate"] = "dead_letter"
@@ -472,6 +474,8 @@ class Pipeline(_Plain):
         if len(set(self.keep or ())) < len(self.keep or ()):
             twice = next(name for name in self.keep or () if (self.keep or ()).count(name) > 1)
             yield ("keep",), f'column "{twice}" stands there twice'
+        if self.key is not None and (not self.key or len(set(self.key)) < len(self.key)):
+            yield ("key",), "needs one column or more, each once"
         for name in self.keep or ():
             if name in OWN_COLUMNS:
                 yield ("keep",), f'"{name}" is in every output already: leave it out'
@@ -608,9 +612,10 @@ class Pipeline(_Plain):
         yield from (
             (("document",), text) for text in _path_problems(self.document_template.paths, plain(schema), "column")
         )
-        for name in self.keep or ():
-            if name not in schema.names:
-                yield ("keep",), unknown(name, schema.names, "column")
+        for key in ("keep", "key"):
+            for name in getattr(self, key) or ():
+                if name not in schema.names:
+                    yield (key,), unknown(name, schema.names, "column")
         kept = self.kept_columns(schema.names)
         if self.keep is None:
             for i, step in enumerate(self.steps):

@@ -16,6 +16,7 @@ class Usage:
 
     Attributes:
         prompt: prompt tokens; ``cached`` of them came from the prefix cache, the others were computed.
+        reused: rows of which nothing was asked, for all was known of them from an earlier generation or another output.
         documents: document tokens, once for each row that was asked about.
         steps: for each step, ``rows`` that it was asked about, ``requests``, ``output`` tokens, and ``added`` prompt
             tokens that came from the row besides its document.
@@ -29,6 +30,7 @@ class Usage:
     output: int = 0
     truncated: int = 0
     duplicates: int = 0
+    reused: int = 0
     documents: int = 0
     steps: dict[str, dict[str, int]] = field(default_factory=dict)
     layouts: dict[str, float] = field(default_factory=dict)

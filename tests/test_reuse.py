@@ -1,0 +1,210 @@
+"""Another output's answers for rows that are the same, whatever files they are in."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import headrace.pipelines.reuse
+from headrace.pipelines.errors import UserError
+from headrace.pipelines.reuse import Spill
+from tests.in_process import InProcess, Stopped, here
+from tests.test_generations import STAGES, STEPS, changed, step
+
+__all__ = ["here"]
+
+KEYED = changed(lambda d: d.update(key=["id"], checkpoint_rows=50))
+
+Rows = dict[str, str]
+
+
+def dump(folder: Path, rows: Rows, files: int, seed: int = 0) -> Path:
+    """A full dump: the rows in another order, in files that have other names each time."""
+    folder.mkdir(exist_ok=True)
+    names = list(rows)
+    random.Random(seed).shuffle(names)
+    for i in range(files):
+        mine = names[i::files]
+        table = pa.table({"id": mine, "text": [rows[name] for name in mine], "night": [str(seed)] * len(mine)})
+        pq.write_table(table, folder / f"dump-{seed}-{i}.parquet")
+    return folder
+
+
+def some(count: int) -> Rows:
+    return {f"r{i}": f"document {i}." for i in range(count)}
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Buckets of a few rows, and nearly nothing held in memory."""
+    monkeypatch.setattr(headrace.pipelines.reuse.take, "__kwdefaults__", {"bucket_bytes": 2000, "spill_bytes": 2000})
+
+
+def by_id(table: pl.DataFrame) -> pl.DataFrame:
+    return table.drop("_shard", "_row").sort("id")
+
+
+def test_a_nightly_dump_asks_about_what_has_changed_only(here: InProcess, tmp_path: Path, tiny: None) -> None:
+    rows = some(1000)
+    pipeline = changed(lambda d: d.update(keep=["id", "night"]), KEYED)
+    here(pipeline, dump(tmp_path / "monday", rows, 3), output=tmp_path / "first")
+    full = here.requests
+    rows |= {f"r{i}": f"document {i}, changed." for i in range(0, 1000, 100)}
+    result = here(pipeline, dump(tmp_path / "tuesday", rows, 4, seed=1), reuse=str(tmp_path / "first"))
+    assert result.counts.answered == 1000
+    assert here.asked["facts"] == 10
+    assert here.requests <= 0.02 * full
+    assert result.totals.usage.reused == here.report()["reused"] == 990
+    assert "990 of 1,000 rows" in here.said[-1]
+    night = here.table()
+    assert set(night["night"]) == {"1"}, "kept columns are the new input's"
+    here(pipeline, tmp_path / "tuesday", output=tmp_path / "fresh")
+    assert by_id(night).equals(by_id(here.table(tmp_path / "fresh"))), "as if all had been asked"
+    assert not list((here.output / "_headrace" / "seeds").rglob("*.*")), "what the chunks have is not kept twice"
+    # And on to the next night, from an output that was itself made that way.
+    rows["new"] = "document new."
+    here(pipeline, dump(tmp_path / "wednesday", rows, 2, seed=2), output=tmp_path / "third", reuse=str(here.output))
+    assert here.asked["facts"] == 1
+
+
+def test_the_steps_that_changed_are_asked_and_the_others_copied(here: InProcess, tmp_path: Path) -> None:
+    source = dump(tmp_path / "in", some(60), 2)
+    here(KEYED, source, output=tmp_path / "first")
+    other = changed(lambda d: step(d, "reply").update(prompt="On {{ facts.product }}"), KEYED)
+    result = here(other, source, reuse=str(tmp_path / "first"))
+    assert here.asked == {"reply": 60}
+    assert result.totals.usage.reused == 0
+
+
+def test_filtered_rows_stay_out_and_dead_letters_are_asked(here: InProcess, tmp_path: Path) -> None:
+    pipeline = changed(
+        lambda d: (
+            d["steps"].insert(1, {"filter": {"name": "bad", "where": "opinion_confidence > 0.7"}}),
+            d["model"].update(faults={"document 2": "invalid_once", "document 7.": "cut"}),
+            step(d, "facts").update(retries=0),
+        ),
+        KEYED,
+    )
+    rows = some(100)
+    first = here(pipeline, dump(tmp_path / "in", rows, 2), output=tmp_path / "first").counts
+    assert first.filtered > 5 < first.dead
+    second = here(pipeline, dump(tmp_path / "in2", rows, 3, seed=1), reuse=str(tmp_path / "first")).counts
+    assert second == first
+    assert here.asked["facts"] == first.dead
+    assert here.asked["opinion"] == first.dead
+
+
+def test_an_output_of_several_generations(here: InProcess, tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    here(KEYED, dump(tmp_path / "in", some(60), 1), output=first)
+    other = changed(lambda d: step(d, "reply").update(prompt="On {{ facts.product }}"), KEYED)
+    here(
+        other,
+        dump(tmp_path / "in", {f"n{i}": f"document n{i}." for i in range(20)}, 1, seed=1),
+        output=first,
+        recompute="changed",
+    )
+    (tmp_path / "in" / "dump-0-0.parquet").unlink()
+    here(other, tmp_path / "in", output=first)
+    rows = {**some(60), **{f"n{i}": f"document n{i}." for i in range(20)}}
+    here(other, dump(tmp_path / "in2", rows, 2, seed=2), reuse=str(first))
+    assert here.requests == 0, "what is gone from the input has its answers still"
+
+
+def test_two_models(here: InProcess, tmp_path: Path) -> None:
+    pipeline = changed(lambda d: (d.update(key=["id"]), d["models"]["big"].update(faults={})), STAGES)
+    rows = some(40)
+    first = here(pipeline, dump(tmp_path / "in", rows, 2), output=tmp_path / "first").counts
+    assert first.filtered
+    rows["r3"] = "document 3, changed."
+    second = here(pipeline, dump(tmp_path / "in2", rows, 1, seed=1), reuse=str(tmp_path / "first"))
+    assert here.asked["opinion"] == 1
+    assert second.totals.usage.reused == 39
+    assert second.counts.rows == 40
+
+
+@pytest.mark.parametrize("after", ["manifest", "plan", 1, 3])
+def test_a_run_that_dies_in_between_resumes(
+    here: InProcess, tmp_path: Path, after: str | int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = some(300)
+    here(KEYED, dump(tmp_path / "in", rows, 2), output=tmp_path / "first")
+    rows["r3"] = "document 3, changed."
+    source = dump(tmp_path / "in2", rows, 2, seed=1)
+
+    def dies(*_: Any, **__: Any) -> None:
+        raise Stopped
+
+    with monkeypatch.context() as patched:
+        if after == "manifest":
+            patched.setattr(headrace.pipelines.reuse, "_write", dies)
+        elif after == "plan":
+            patched.setattr("headrace.cluster.run.save_plan", dies)
+        else:
+            here.stop_after = int(after)
+        with pytest.raises(Stopped):
+            here(KEYED, source, reuse=str(tmp_path / "first"))
+    so_far = here.asked["facts"]
+    here(KEYED, source, reuse=str(tmp_path / "first"))
+    assert so_far + here.asked["facts"] == 1
+    assert here.table().height == 300
+    assert here(KEYED, source, reuse=str(tmp_path / "first")).status == "already complete"
+    assert here(KEYED, source).status == "already complete"
+
+
+def test_a_resumed_run_needs_no_flag(here: InProcess, tmp_path: Path) -> None:
+    source = dump(tmp_path / "in", some(200), 1)
+    here(KEYED, source, output=tmp_path / "first")
+    here.stop_after = 1
+    with pytest.raises(Stopped):
+        here(KEYED, source, reuse=str(tmp_path / "first"))
+    here(KEYED, source)
+    assert not here.requests
+    other = changed(lambda d: step(d, "reply").update(prompt="On {{ facts.product }}"), KEYED)
+    here(other, source, recompute="changed")
+    assert here.asked == {"reply": 200}
+
+
+def test_what_cannot_be_reused_is_refused_with_the_reason(here: InProcess, tmp_path: Path) -> None:
+    source = dump(tmp_path / "in", some(10), 1)
+    here(STEPS, source, output=tmp_path / "unkeyed")
+    here(KEYED, source, output=tmp_path / "keyed")
+    for pipeline, lender, words in (
+        (STEPS, "keyed", "needs the pipeline's `key`"),
+        (KEYED, "unkeyed", "without `key`"),
+        (KEYED, "in", "no output of headrace"),
+        (changed(lambda d: d.update(key=["id", "night"]), KEYED), "keyed", "found by one key only"),
+        (changed(lambda d: d.update(document="{{ text }} {{ night }}"), KEYED), "keyed", "reads the columns"),
+        (changed(lambda d: d.update(document="See {{ text }}!", keep=[]), KEYED), "keyed", "no step"),
+    ):
+        with pytest.raises(UserError, match=words):
+            here(pipeline, source, reuse=str(tmp_path / lender))
+        assert not here.output.exists()
+    with pytest.raises(UserError, match="itself"):
+        here(KEYED, source, output=tmp_path / "keyed", reuse=str(tmp_path / "keyed"))
+    here(KEYED, source, output=tmp_path / "unkeyed", recompute="changed")
+    assert not here.requests, "digests are added without asking"
+    here(KEYED, source, reuse=str(tmp_path / "unkeyed"))
+    assert not here.requests
+
+
+@pytest.mark.parametrize("partitions", [1, 7])
+def test_a_spill_gives_back_what_was_added(tmp_path: Path, partitions: int) -> None:
+    spill = Spill(tmp_path / "spill", 1000)
+    added: dict[int, list[int]] = {}
+    for i in range(200):
+        table = pa.table({"n": pa.array(range(i, i + 20), pa.int64())})
+        spill.add_all([(i % partitions, table)])
+        added.setdefault(i % partitions, []).extend(range(i, i + 20))
+    assert spill.partitions() == sorted(added)
+    for partition, numbers in added.items():
+        assert [n for table in spill.read(partition) for n in table["n"].to_pylist()] == numbers
+        spill.drop(partition)
+    assert not list((tmp_path / "spill").iterdir())
+    assert spill.partitions() == []
