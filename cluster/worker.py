@@ -250,8 +250,9 @@ class Worker:
             schema = pa.schema([self._assignment.columns.field(name) for name in columns])
             nulls = {field.name: pa.nulls(chunk.rows, field.type) for field in schema}
             return pa.table(nulls, schema=schema), dict.fromkeys(range(chunk.rows), said)
+        lost: dict[int, str] = {}
         try:
-            table, lost = self._reader.read(shard, chunk.first, chunk.last, columns), {}
+            table = self._reader.read(shard, chunk.first, chunk.last, columns)
         except InputUnreadable:
             table, lost = self._reader.salvage(shard, chunk.first, chunk.last, columns)
         table, bad = sound(table)

@@ -306,7 +306,7 @@ def idle_stages(
     store: Store,
     stages: Sequence[Stage],
     asking: Collection[str],
-    todo: Sequence[Chunk],
+    todo: Collection[Chunk],
     bases: Mapping[Chunk, int],
     found: Mapping[int, Origin],
 ) -> frozenset[int]:
