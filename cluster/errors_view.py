@@ -86,8 +86,11 @@ def _value(value: Any) -> str:
 
 
 def _short(text: str, most: int = EXCERPT) -> str:
-    """On one line, its middle left out where it is long: the end of an answer says why it was cut."""
-    text = " ".join(text.split())
+    """On one line, its middle left out where it is long: the end of an answer says why it was cut.
+
+    What would not be shown but obeyed (a terminal's control sequences) is replaced.
+    """
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
     if len(text) <= most:
         return text
     return f"{text[: most * 2 // 3]} … {text[-(most // 3) :]}"

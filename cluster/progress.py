@@ -226,7 +226,7 @@ def summary(result: RunResult) -> None:
         console.print(
             Text(
                 f"Too many dead letters: {counts.dead:,} of {counts.rows:,} rows ({rate:.1%}) are more than "
-                f"max_error_rate allows. What is committed stays. headrace errors {result.output} shows them by reason; "
+                f"max_error_rate allows. What is committed stays. headrace errors {result.output} shows them; "
                 f"to accept them, raise max_error_rate and run the same command again."
             )
         )

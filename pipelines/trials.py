@@ -96,9 +96,10 @@ class Notes:
         points: against the one suspect that is left, see :data:`CONVICTED`.
         killers: rows that were given up.
         unexplained: deaths in this run, since the last killer was found, that raised a new suspicion.
-        controls: deaths in a row over rows above suspicion.
+        controls: deaths in this run, in a row, over rows above suspicion.
         reading: points against reading the input's rows at all.
         running: what the last try was at when it was last heard of.
+        run: the run that has tried it last.
     """
 
     deaths: int = 0
@@ -110,11 +111,16 @@ class Notes:
     controls: int = 0
     reading: int = 0
     running: Running | None = None
+    run: str = ""
 
     @property
     def unreadable(self) -> bool:
         """Whether it is the reading of the input that kills."""
         return self.reading >= CONVICTED
+
+    def taken_by(self, run: str) -> Notes:
+        """A run takes the chunk on: what speaks against the engine was said of another run's."""
+        return self if run == self.run else replace(self, run=run, unexplained=0, controls=0)
 
     def begin(self, phase: Phase, rows: Iterable[int], owner: Owner) -> Notes:
         """A try begins: ``rows`` are about to be asked. Suspects come after a control, which then has passed."""
@@ -226,7 +232,7 @@ class Trial:
     @classmethod
     def of(cls, store: Store, info: CommitInfo, chunk: Chunk, owner: Owner) -> Trial:
         """Read what is known of ``chunk``; a try that has not ended, and whose worker is not there, has died."""
-        trial = cls(store, trial_name(info, chunk), owner)
+        trial = cls(store, trial_name(info, chunk), owner, Notes(run=owner.run))
         try:
             notes = Notes.from_json(store.read(trial.name))
         except FileNotFoundError:
@@ -234,7 +240,7 @@ class Trial:
         running = notes.running
         # Where it is alive it is a second run's on this machine, or one that Ray takes for dead: it may yet commit.
         gone = running is not None and not running.owner.alive
-        trial.notes = notes.died(owner.run) if gone else notes.ended()
+        trial.notes = (notes.died(owner.run) if gone else notes.ended()).taken_by(owner.run)
         return trial
 
     def begin(self, phase: Phase, rows: Iterable[int]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.pipelines.plan import Chunk, CommitInfo
@@ -86,6 +86,7 @@ def through(rows: int, dies: Callable[[set[int]], bool], *, seen: int | None) ->
     raise AssertionError("it never ends")
 
 
+@settings(deadline=None)
 @given(rows=st.integers(2, 3000), at=st.integers(0, 2999), seen=st.sampled_from([None, 0, 1, 8, 100]))
 def test_one_row_that_kills_is_found_in_about_log2_of_the_suspects(rows: int, at: int, seen: int | None) -> None:
     at %= rows
@@ -97,6 +98,7 @@ def test_one_row_that_kills_is_found_in_about_log2_of_the_suspects(rows: int, at
     assert notes.killers[0].deaths == notes.deaths
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(0, 999), max_size=5), st.sampled_from([None, 8]))
 def test_several_rows_that_kill_are_found_and_no_other(at: set[int], seen: int | None) -> None:
     notes, why = through(1000, lambda group: bool(at & group), seen=seen)
@@ -147,7 +149,7 @@ def test_deaths_that_took_the_whole_run_along_weigh_less() -> None:
 
 
 def test_notes_are_as_they_were_written() -> None:
-    notes = Notes(3, ((5, 9),), 2, 1, (), 1, 1, 2).begin("group", [5, 6, 8], OURS)
+    notes = Notes(3, ((5, 9),), 2, 1, (), 1, 1, 2, run="x").begin("group", [5, 6, 8], OURS)
     assert Notes.from_json(notes.to_json()) == notes
     convicted = replace(notes, points=2, suspects=((5, 6),)).begin("group", [5], OURS).died("run", hung=True)
     assert Notes.from_json(convicted.to_json()) == convicted
@@ -156,6 +158,7 @@ def test_notes_are_as_they_were_written() -> None:
         assert Notes.from_json(damaged) == Notes()
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(0, 50)))
 def test_ranges_hold_the_rows(rows: set[int]) -> None:
     assert list(members(ranges(rows))) == sorted(rows)
@@ -182,7 +185,7 @@ def test_a_try_that_left_no_word_has_died_and_one_that_is_under_way_has_not(stor
     beside = Trial.of(store, INFO, CHUNK, Owner.me("another"))
     assert beside.notes.deaths == 1, "its owner, this process, is alive"
     next_try.forget()
-    assert Trial.of(store, INFO, CHUNK, Owner.me("run")).notes == Notes()
+    assert Trial.of(store, INFO, CHUNK, Owner.me("run")).notes == Notes(run="run")
 
 
 def test_a_death_blames_what_was_with_the_engine_and_no_chunk_that_had_nothing_there(store: LocalStore) -> None:
@@ -206,9 +209,21 @@ def test_what_a_run_was_at_when_it_ended_in_good_order_has_not_died(store: Local
     settle(store, "troubled")
     assert not store.exists(trial_name(INFO, CHUNK))
     assert Trial.of(store, INFO, replace(CHUNK, plan=2), Owner.me("x")).notes.deaths == 1
-    assert Trial.of(store, INFO, replace(CHUNK, plan=3), Owner.me("x")).notes == Notes(2, ((1, 2),))
+    assert Trial.of(store, INFO, replace(CHUNK, plan=3), Owner.me("x")).notes == Notes(2, ((1, 2),), run="x")
     sweep_notes(store)
     assert not store.list("_headrace/suspects")
+
+
+def test_a_later_run_begins_to_doubt_the_engine_anew(store: LocalStore) -> None:
+    trial = Trial.of(store, INFO, CHUNK, dead_owner("first"))
+    trial.notes = Notes(deaths=4, suspects=((1, 9),), toll=4, unexplained=4, controls=2, run="first")
+    trial.begin("control", [20])
+    same = Trial.of(store, INFO, CHUNK, Owner.me("first")).notes
+    assert (same.controls, same.unexplained) == (3, 4)
+    assert same.hopeless(5)
+    later = Trial.of(store, INFO, CHUNK, Owner.me("second")).notes
+    assert (later.controls, later.unexplained, later.suspects) == (0, 0, ((1, 9),))
+    assert not later.hopeless(5)
 
 
 def test_each_stage_has_notes_of_its_own() -> None:
