@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import json
 import os
-import subprocess
-import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
