@@ -218,8 +218,9 @@ def _mistakes_as_messages() -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from None
     except Exception as error:
         from headrace.cluster.run import ChunksFailed
+        from headrace.pipelines.errors import StorageUnavailable
 
-        if not isinstance(error, ChunksFailed):
+        if not isinstance(error, ChunksFailed | StorageUnavailable):
             raise
         _say(f"Failed: {error}")
         raise typer.Exit(1) from error

@@ -26,7 +26,19 @@ FORBIDDEN = {
     "pipelines": {"headrace.cluster", "ray", "vllm", "torch"},
     "cluster": {"airflow"},
 }
-HEAVY = {"ray", "vllm", "torch", "transformers", "polars", "pyarrow", "pandas", "numpy"}
+HEAVY = {"ray", "vllm", "torch", "transformers", "polars", "pyarrow", "pandas", "numpy"} | {"fsspec", "s3fs", "aiobotocore"}
+    "ray",
+    "vllm",
+    "torch",
+    "transformers",
+    "polars",
+    "pyarrow",
+    "pandas",
+    "numpy",
+    "fsspec",
+    "s3fs",
+    "aiobotocore",
+}
 
 
 def imports(file: Path) -> Iterator[tuple[int, str]]:
