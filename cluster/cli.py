@@ -278,8 +278,9 @@ def _mistakes_as_messages() -> Iterator[None]:
     except Exception as error:
         from headrace.cluster.engines import EngineStartFailed
         from headrace.cluster.run import ChunksFailed
+        from headrace.pipelines.errors import StorageUnavailable
 
-        if not isinstance(error, (ChunksFailed, EngineStartFailed)):
+        if not isinstance(error, ChunksFailed | EngineStartFailed | StorageUnavailable):
             raise
         _say(f"Failed: {error}")
         raise typer.Exit(1) from error

@@ -7,11 +7,12 @@ The libraries try again by themselves; what they give up on is tried again here 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import IO, Any, TypeVar
+from typing import IO, Any, BinaryIO, TypeVar
 
 from headrace.pipelines.errors import StorageUnavailable, UserError
 from headrace.pipelines.locations import ObjectUri, without_userinfo
@@ -31,19 +32,11 @@ T = TypeVar("T")
 PACKAGES = {"gs": "gcsfs", "abfs": "adlfs", "hf": "huggingface_hub"}
 """What has to be installed for each scheme."""
 
-ETAGS = (
-    "etag",
-    "ETag",
-    "generation",
-    "md5Hash",
-    "content_settings",
-    "blob_id",
-    "oid",
-    "mtime",
-    "last_modified",
-    "created",
-)
+ETAGS = ("etag", "ETag", "generation", "md5Hash", "blob_id", "oid", "mtime", "last_modified", "created")
 """Where the file systems' ``info`` has what changes with the content, best first."""
+
+PIECE_BYTES = 16 << 20
+"""What is read at once where contents are compared."""
 
 PASSING_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 
@@ -92,25 +85,21 @@ class FsspecObjects:
         return content
 
     def put(self, key: str, content: bytes, *, absent: bool) -> bool:
-        tries = 0
-
         def put(fs: Any, root: str) -> None:
-            nonlocal tries
-            tries += 1
             fs.pipe_file(f"{root}/{key}", content, mode="create" if absent else "overwrite")
 
         try:
             self._call(key, put)
         except FileExistsError:
-            # An earlier try may have taken effect, with an answer that was lost.
-            return tries > 1 and self.head(key).size == len(content) and self._whole(key) == content
+            # An earlier try, of ours or of the library's, may have taken effect, with an answer that was lost.
+            return self._same(io.BytesIO(content), key)
         return True
 
     def upload(self, key: str, *, absent: bool) -> Upload:
         return _Spooled(self, key, absent)
 
     def pages(self, prefix: str, *, one_level: bool = False) -> Iterator[Page]:
-        folder, _, rest = prefix.rpartition("/")
+        folder = prefix.rpartition("/")[0]
 
         def look(fs: Any, root: str) -> tuple[str, list[Mapping[str, Any]]]:
             path = f"{root}/{folder}".rstrip("/")
@@ -141,37 +130,33 @@ class FsspecObjects:
             if not self.put(key, b"1", absent=True) or self.put(key, b"2", absent=True):
                 raise UserError(
                     f"The store of {self.scheme}://{self.bucket} does not keep one writer from overwriting another's "
-                    f"object. Commits would not be safe there. Use a newer {PACKAGES.get(self.scheme)}, or another store."
+                    f"object. Commits would not be safe there. Use a newer {PACKAGES.get(self.scheme)}, or another "
+                    "store."
                 )
         finally:
             self.delete(key)
 
     def put_file(self, path: str, key: str, *, absent: bool) -> bool:
         """Put the local file at ``path``."""
-        tries = 0
 
         def put(fs: Any, root: str) -> None:
-            nonlocal tries
-            tries += 1
             fs.put_file(path, f"{root}/{key}", mode="create" if absent else "overwrite")
 
         try:
             self._call(key, put)
         except FileExistsError:
-            return tries > 1 and self.head(key).size == os.path.getsize(path) and self._same(path, key)
+            with open(path, "rb") as file:
+                return self._same(file, key)
         return True
 
-    def _same(self, path: str, key: str) -> bool:
+    def _same(self, content: BinaryIO, key: str) -> bool:
+        """Whether the object holds what we have tried to put: nobody can tell it from ours then."""
         found = self.head(key)
-        with open(path, "rb") as file:
-            return all(
-                self.get(found, at, min(found.size, at + (16 << 20))) == file.read(16 << 20)
-                for at in range(0, found.size, 16 << 20)
-            )
-
-    def _whole(self, key: str) -> bytes:
-        found = self.head(key)
-        return self.get(found, 0, found.size) if found.size else b""
+        if content.seek(0, os.SEEK_END) != found.size:
+            return False
+        content.seek(0)
+        starts = range(0, found.size, PIECE_BYTES)
+        return all(self.get(found, at, min(found.size, at + PIECE_BYTES)) == content.read(PIECE_BYTES) for at in starts)
 
     def _filesystem(self) -> tuple[Any, str]:
         """The file system, one for each process, and the path of the bucket in it."""
@@ -268,6 +253,5 @@ def _can_pass(error: BaseException) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    return (
-        without_userinfo(str(error).rstrip(".").splitlines()[0][:300]) if str(error).strip() else type(error).__name__
-    )
+    said = str(error).strip()
+    return without_userinfo(said.splitlines()[0][:300].rstrip(".")) if said else type(error).__name__

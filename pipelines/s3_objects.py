@@ -156,7 +156,7 @@ class S3Objects:
 
     def put(self, key: str, content: bytes, *, absent: bool) -> bool:
         token = uuid.uuid4().hex
-        condition = {"IfNoneMatch": "*"} if absent else {}
+        condition: dict[str, Any] = {"IfNoneMatch": "*"} if absent else {}
         try:
             self._call(
                 "write",
@@ -179,7 +179,7 @@ class S3Objects:
         return S3Upload(self, key, absent, token, answer["UploadId"])
 
     def pages(self, prefix: str, *, one_level: bool = False, most: int = 1000) -> Iterator[Page]:
-        more: dict[str, str] = {"Delimiter": "/"} if one_level else {}
+        more: dict[str, Any] = {"Delimiter": "/"} if one_level else {}
         while True:
             answer = self._call("list", prefix, "list_objects_v2", Prefix=prefix, MaxKeys=most, **more)
             yield Page(
@@ -195,7 +195,7 @@ class S3Objects:
 
     def sweep(self, prefix: str, age_s: float) -> int:
         swept = 0
-        more: dict[str, str] = {}
+        more: dict[str, Any] = {}
         while True:
             try:
                 answer = self._call("list", prefix, "list_multipart_uploads", Prefix=prefix, **more)
@@ -377,7 +377,7 @@ class S3Upload:
         self._parts.append({"PartNumber": number, "ETag": answer["ETag"]})
 
     def complete(self) -> bool:
-        condition = {"IfNoneMatch": "*"} if self._absent else {}
+        condition: dict[str, Any] = {"IfNoneMatch": "*"} if self._absent else {}
         try:
             self._objects._call(
                 "write",

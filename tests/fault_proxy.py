@@ -24,9 +24,7 @@ Kind = Literal["slow_down", "reset", "cut", "lost", "slow", "overwritten"]
 ``cut``: half of the answer's body, then the connection ends. ``lost``: the server does it, and the answer never comes.
 ``slow``: the answer takes its time. ``overwritten``: "done" where the server says that there is an object already."""
 
-SLOW_DOWN = (
-    b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
-)
+SLOW_DOWN = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Reduce your rate.</Message></Error>"
 
 COMPLETED = b"<?xml version='1.0'?><CompleteMultipartUploadResult><ETag>x</ETag></CompleteMultipartUploadResult>"
 

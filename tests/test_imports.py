@@ -26,7 +26,7 @@ FORBIDDEN = {
     "pipelines": {"headrace.cluster", "ray", "vllm", "torch"},
     "cluster": {"airflow"},
 }
-HEAVY = {"ray", "vllm", "torch", "transformers", "polars", "pyarrow", "pandas", "numpy"}
+HEAVY = {"ray", "vllm", "torch", "transformers", "polars", "pyarrow", "pandas", "numpy", "fsspec", "s3fs", "botocore"}
 
 
 def imports(file: Path) -> Iterator[tuple[int, str]]:

@@ -4,35 +4,36 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import json
 import os
-import subprocess
-import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from headrace.cluster.cli import app
 from headrace.pipelines.corpus import ChunkReader, InputChanged, find_shards, would_read
 from headrace.pipelines.errors import StorageUnavailable, UserError
 from headrace.pipelines.fsspec_objects import FsspecObjects
 from headrace.pipelines.locations import ObjectUri, joined, object_uri
 from headrace.pipelines.object_store import ObjectStore
-from headrace.pipelines.publish import check_output_folder
+from headrace.pipelines.plan import load_plan, save_plan
+from headrace.pipelines.publish import check_output_folder, is_complete
 from headrace.pipelines.s3_objects import S3Objects
 from headrace.pipelines.storage import Entry, LocalStore, Store, open_store
 from tests.fault_proxy import Fault, FaultProxy, Noise
 from tests.s3_server import KEY, SECRET, S3Server
+from tests.test_publish import do, make_plan
+
+EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "reviews.yaml"
 
 MIB = 1 << 20
 
@@ -61,8 +62,8 @@ def through(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]
     return put
 
 
-def s3_store(prefix: str, *, part_bytes: int = 5 * MIB, patience_s: float = 20.0) -> ObjectStore:
-    """A store with parts as small as S3 has them."""
+def s3_store(prefix: str, *, part_bytes: int = MIB, patience_s: float = 20.0) -> ObjectStore:
+    """A store with parts smaller than AWS takes them (5 MiB); SeaweedFS does."""
     root = object_uri(prefix)
     assert root is not None
     return ObjectStore(root, S3Objects(root.bucket, patience_s), part_bytes)
@@ -205,7 +206,7 @@ def uploads(server: S3Server) -> list[str]:
 
 
 def test_a_large_file_goes_up_in_parts_and_has_one_winner(s3: S3Server, prefix: str) -> None:
-    content = os.urandom(12 * MIB)
+    content = os.urandom(5 * MIB + 3)
     store = s3_store(prefix)
     with ThreadPoolExecutor(4) as pool:
         won = list(pool.map(lambda n: store.put_if_absent("big", in_pieces(content[n:] + content[:n])), range(4)))
@@ -219,7 +220,7 @@ def test_a_large_file_goes_up_in_parts_and_has_one_winner(s3: S3Server, prefix: 
 
 def test_a_large_write_that_fails_leaves_no_upload(s3: S3Server, prefix: str) -> None:
     def write(file: BinaryIO) -> None:
-        file.write(bytes(6 * MIB))
+        file.write(bytes(2 * MIB))
         assert uploads(s3), "there is one while it is written"
         raise ValueError("no more")
 
@@ -244,7 +245,7 @@ def test_uploads_that_died_are_swept_when_they_are_old(s3: S3Server, prefix: str
 
 
 @pytest.mark.parametrize("kind", ["slow_down", "reset", "cut", "lost"])
-@pytest.mark.parametrize("size", [10, 6 * MIB], ids=["one put", "in parts"])
+@pytest.mark.parametrize("size", [10, MIB + 5], ids=["one put", "in parts"])
 def test_a_commit_through_faults_is_made_once_and_known_as_ours(
     through: Callable[..., Any], prefix: str, kind: Any, size: int
 ) -> None:
@@ -289,6 +290,39 @@ def test_two_writers_through_lost_answers_have_one_winner(through: Callable[...,
     with through(Fault("lost", "^PUT", 6)), ThreadPoolExecutor(4) as pool:
         won = list(pool.map(lambda n: store.put_if_absent("chunk", f"{n}".encode()), range(4)))
     assert [f"{n}".encode() for n in range(4) if won[n]] == [store.read("chunk")]
+
+
+def test_an_output_made_through_noise_is_the_one_made_on_a_disk(
+    through: Callable[..., Any], prefix: str, tmp_path: Path
+) -> None:
+    plan = make_plan({"a.parquet": 10, "b/c.parquet": 9, "empty.parquet": 0})
+    do(LocalStore(tmp_path / "out"), plan, dead=(1, 9), filtered=(0, 5))
+    with through(noise=Noise(0.25, seed=3)) as proxy:
+        save_plan(open_store(prefix), plan)
+        do(open_store(prefix), plan, dead=(1, 9), filtered=(0, 5))
+        assert load_plan(open_store(prefix)) == plan
+        assert is_complete(open_store(prefix), plan)
+    assert proxy.noise is not None
+    assert proxy.noise.hits > 5
+    for store in (open_store(prefix), LocalStore(tmp_path / "out")):
+        parts = {entry.path: store.read(entry.path) for entry in store.list() if "part-" in entry.path}
+        assert len(parts) == 5
+        assert parts == {path: open_store(prefix).read(path) for path in parts}
+
+
+@pytest.mark.parametrize(("change", "code"), [({"AWS_SECRET_ACCESS_KEY": "another"}, 2), ({}, 1)])
+def test_the_command_ends_with_2_for_a_mistake_and_with_1_for_a_storage_that_fails(
+    through: Callable[..., Any], prefix: str, monkeypatch: pytest.MonkeyPatch, change: dict[str, str], code: int
+) -> None:
+    monkeypatch.setattr("headrace.pipelines.s3_objects.FIRST_PATIENCE_S", 1.0)
+    with through(*([] if change else [Fault("slow_down", "", times=10_000)])):
+        for name, value in change.items():
+            monkeypatch.setenv(name, value)
+        done = CliRunner().invoke(app, ["check", str(EXAMPLE), "--model", "fake", "--input", prefix])
+    assert done.exit_code == code, done.output
+    assert prefix.rpartition("/")[0] in done.stderr
+    assert "Traceback" not in done.output
+    assert SECRET not in done.output
 
 
 def test_a_storage_that_fails_for_some_seconds_is_survived(through: Callable[..., Any], prefix: str) -> None:
