@@ -25,8 +25,11 @@ from headrace.cluster.worker import CHUNKS_AT_A_WORKER
 from tests.chaos.faults import DRIVER_POINTS, WORKER_POINTS, Fault, Folder
 
 CHUNK_ROWS = 3
+MOST_ROWS = 40
+"""Rows in a shard at most."""
+
 RETRIES = 1
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds that a command may take before the round counts as hung."""
 
 
@@ -48,6 +51,7 @@ class Outcome:
     fired: bool = True
     seconds: float = 0.0
     broken: str = ""
+    on: str = "processes"
 
 
 @dataclass
@@ -76,12 +80,14 @@ class Case:
         return file.read_text(errors="replace")[-2000:] if file.exists() else ""
 
 
-def make_case(folder: Path, dice: random.Random, workers: int, model: Mapping[str, Any], rows: int = 40) -> Case:
+def make_case(
+    folder: Path, dice: random.Random, workers: int, model: Mapping[str, Any], faults: Path | None = None
+) -> Case:
     """Some shards, one of them without rows; some rows without text; some that break their answer every time."""
     source = folder / "input"
     source.mkdir(parents=True)
     wanted: Counter[tuple[str, int]] = Counter()
-    sizes = [dice.randint(rows // 4, rows) for _ in range(3)]
+    sizes = [dice.randint(MOST_ROWS // 4, MOST_ROWS) for _ in range(3)]
     sizes.insert(dice.randrange(4), 0)
     for i, size in enumerate(sizes):
         texts = [_text(i, j, dice) for j in range(size)]
@@ -107,10 +113,11 @@ def make_case(folder: Path, dice: random.Random, workers: int, model: Mapping[st
         "keep": ["id"],
         "checkpoint_rows": CHUNK_ROWS,
         "max_error_rate": 1.0,
+        "resources": {"workers": workers, "cpus": 1},
     }
     (folder / "pipeline.yaml").write_text(yaml.safe_dump(pipeline))
     (folder / "pids").mkdir()
-    return Case(folder, Folder(folder / "faults"), wanted, workers)
+    return Case(folder, Folder(faults or folder / "faults"), wanted, workers)
 
 
 def _text(shard: int, row: int, dice: random.Random) -> str | None:
@@ -178,10 +185,12 @@ def check_complete(case: Case) -> None:
         raise Broken(f"the report says {counts}, and there are {len(found)} answered and {len(dead)} dead rows")
 
 
-def asked_again(case: Case) -> int:
+def asked_again(case: Case) -> int | None:
     """Rows whose answers were asked for more than once, each as often as that was for nothing."""
     log = case.folder / "asked.jsonl"
-    lines = log.read_text().splitlines() if log.exists() else []
+    if not log.exists():  # the real engine keeps no count
+        return None
+    lines = log.read_text().splitlines()
     asked: Counter[str] = Counter()
     for line in lines:
         with contextlib.suppress(ValueError):  # a line that a killed process has left half written
@@ -193,14 +202,14 @@ def asked_again(case: Case) -> int:
     return sum(n - 1 for n in times)
 
 
-def check_asked(case: Case, allowed: int | None) -> int:
+def check_asked(case: Case, allowed: int | None) -> int | None:
     """:func:`asked_again`.
 
     Raises:
         Broken: it is more than ``allowed``.
     """
     again = asked_again(case)
-    if allowed is not None and again > allowed:
+    if allowed is not None and again is not None and again > allowed:
         raise Broken(f"{again} rows were asked again, and {allowed} could be in flight")
     return again
 

@@ -11,7 +11,7 @@ if os.environ.get("HEADRACE_CHAOS"):
         from tests.chaos.faults import Folder, install, install_in_driver
 
         folder = Folder(Path(os.environ["HEADRACE_CHAOS"]))
-        if "headrace.cluster.cli" in sys.argv or any(a.endswith("headrace") for a in sys.argv[:1]):
+        if os.path.basename(sys.argv[0]) in ("cli.py", "headrace"):
             install_in_driver(folder)
         else:
             install(folder)
