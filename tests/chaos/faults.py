@@ -98,7 +98,10 @@ class Folder:
         return None
 
     def hit(self, point: str) -> None:
-        """This process has come to ``point``."""
+        """This process has come to ``point``; noted where there is a file ``note``."""
+        if (self.path / "note").exists():
+            with open(self.path / "points", "a") as file:
+                file.write(f"{point}\n")
         fault = self.fault()
         if fault is None or fault.point != point or self.fired is not None or not self._is_nth(fault.nth):
             return
