@@ -1,0 +1,30 @@
+"""Put on PYTHONPATH by chaos rounds on Ray: every Python process that starts there can come to harm."""
+
+import os
+
+if os.environ.get("HEADRACE_CHAOS"):
+    import sys
+    import threading
+    from pathlib import Path
+
+    def _install() -> None:
+        from tests.chaos.faults import Folder, install, install_in_driver
+
+        folder = Folder(Path(os.environ["HEADRACE_CHAOS"]))
+        if os.path.basename(sys.argv[0]) in ("cli.py", "headrace"):
+            install_in_driver(folder)
+        else:
+            install(folder)
+
+    class _WhenStorageIsImported:
+        """Installs as soon as somebody has imported the storage: most of Ray's processes never do."""
+
+        busy = threading.local()
+
+        def find_spec(self, name, path=None, target=None):  # type: ignore[no-untyped-def]
+            if name == "headrace.cluster.worker" and not getattr(self.busy, "on", False):
+                self.busy.on = True
+                sys.meta_path.remove(self)
+                _install()
+
+    sys.meta_path.insert(0, _WhenStorageIsImported())

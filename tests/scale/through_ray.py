@@ -1,0 +1,53 @@
+"""Chunk descriptors through Ray Data as a run sends them, to workers that do nothing: what Ray costs the driver."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from headrace.cluster import execution
+from headrace.cluster.resources import Allotment
+from headrace.pipelines.storage import LocalStore
+from tests.scale.measure import ROWS, Sheet, _folder, plan_of, synthetic_corpus
+
+
+class Idle:
+    """A worker that is done with every chunk at once."""
+
+    def __init__(self, _: Any) -> None:
+        pass
+
+    async def __call__(self, batch: Mapping[str, Any]) -> AsyncIterator[dict[str, list[Any]]]:
+        for descriptor in batch["chunk"]:
+            counts = {"answered": ROWS, "filtered": 0, "dead": 0}
+            yield {"chunk": [json.dumps({**json.loads(descriptor), "counts": counts, "stats": {}, "ours": True})]}
+
+
+class Through(execution.Execution):
+    """The product's execution, with idle workers in its pool."""
+
+    def _pools(self, run_id: str, plan: Any) -> list[execution.Pool]:
+        return [execution.Pool(None, Allotment(1, 1, 0, 1, 1))]  # type: ignore[arg-type]
+
+
+def through_ray(sheet: Sheet, chunks: int) -> None:
+    """``chunks`` descriptors through one idle worker."""
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    plan = plan_of(synthetic_corpus(max(1, chunks // 10), 10))
+    kept = execution.Worker
+    execution.Worker = Idle  # type: ignore[assignment, misc]
+    with _folder() as folder:
+        execution.connect(execution.LOCAL, 2)
+        try:
+            run = Through(None, LocalStore(folder), [])  # type: ignore[arg-type]
+
+            def listen() -> int:
+                return sum(1 for _ in run.records(plan, [list(plan.chunks())], lambda _: None))
+
+            heard = sheet.measure("hear of every chunk, with the start", listen, chunks)
+            assert heard == sum(1 for _ in plan.chunks())
+        finally:
+            execution.Worker = kept  # type: ignore[misc]
+            execution.disconnect()
