@@ -152,7 +152,7 @@ class Worker:
             table = pa.Table.from_pydict({name: pa.nulls(chunk.rows, schema.field(name).type) for name in columns})
         else:
             read = time.monotonic()
-            table, bad = sound(table)
+            table, bad = sound(table, self._graph.input_columns)
             results = await self._rows(chunk, table, bad, earlier)
             self._progress.read_seconds += read - started
         keep = table.select(list(self._assignment.keep))
