@@ -10,6 +10,7 @@ import base64
 import difflib
 import json
 import pickle
+import random
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from headrace.cluster.engine_config import FAKE
 from headrace.cluster.fake_engine import BytesTokenizer
 from headrace.cluster.locate import Located
 from headrace.cluster.tokenizer import HubTokenizer
+from headrace.cluster.walks import Walker
 from headrace.operators.base import Json, ModelStep, Text
 from headrace.pipelines.chain import prepare
 from headrace.pipelines.corpus import InputChanged
@@ -50,7 +52,14 @@ FAKE_LENGTH = 32_768
 UNKNOWN_LENGTH = 1 << 20
 """Context of a model whose configuration names none."""
 
-DONE, OUTLOOK = "compiled", "outlook "
+MASK_SECONDS = 0.005
+"""Processor time for the mask of one token, a hundred times what it mostly takes. The engine waits for the mask of every
+sequence before every token."""
+
+WALKS, WALK_TOKENS = 3, 96
+"""How a compiled grammar is tried: a walk has to come to where a grammar is slow, and all of them take 0.1 s."""
+
+COMPILED, DONE, OUTLOOK = "compiled", "tried", "outlook "
 """What the process prints besides problems."""
 
 
@@ -209,13 +218,13 @@ class Preflight:
             self._process.kill()
             raise
         if self._process.returncode == -signal.SIGVTALRM:
-            raise UserError(
-                f"{self._wanted[out.splitlines().count(DONE)].where}: its grammar did not compile within "
-                f"{self._seconds:g} s. Nested lists and texts with large bounds make grammars slow: lower maxItems and "
-                f"maxLength, or split the step."
-            )
+            lines = out.splitlines()
+            grammar = self._wanted[lines.count(DONE)]
+            if lines.count(COMPILED) > lines.count(DONE):
+                raise UserError(_slow(grammar.where, f"more than {self._seconds:g} s for some tokens"))
+            raise UserError(f"{grammar.where}: its grammar did not compile within {self._seconds:g} s. {_REMEDY}")
         lines = out.splitlines()
-        problems = [line for line in lines if line != DONE and not line.startswith(OUTLOOK)]
+        problems = [line for line in lines if line not in (COMPILED, DONE) and not line.startswith(OUTLOOK)]
         if problems:
             raise UserError("\n".join(problems))
         if self._process.returncode:
@@ -263,7 +272,7 @@ class Preflights:
 
 
 def _main(request: Mapping[str, Any]) -> None:
-    """Print a line for each problem, and :data:`DONE` for each grammar that compiles."""
+    """Print a line for each problem, and :data:`COMPILED` and :data:`DONE` for each grammar."""
     pipeline = Pipeline.model_validate(request["pipeline"])
     if request["source"]:
         path, folder, lines = request["source"]
@@ -286,13 +295,18 @@ def _main(request: Mapping[str, Any]) -> None:
 
     # Ends this process, in the middle of compiling too. Processor time: other work on the machine must not count.
     signal.setitimer(signal.ITIMER_VIRTUAL, request["seconds"])
-    compiler = xgrammar.GrammarCompiler(xgrammar.TokenizerInfo.from_huggingface(tokenizer.vocabulary))
+    info = xgrammar.TokenizerInfo.from_huggingface(tokenizer.vocabulary)
+    compiler, walker = xgrammar.GrammarCompiler(info), Walker(info, tokenizer.vocabulary)
     for where, kind, source in request["grammars"]:
         try:
             if kind == "json":
-                compiler.compile_json_schema(source, any_whitespace=False)
+                compiled = compiler.compile_json_schema(source, any_whitespace=False)
             else:
-                compiler.compile_regex(source)
+                compiled = compiler.compile_regex(source)
+            print(COMPILED, flush=True)
+            seconds = mask_seconds(walker, compiled)
+            if seconds > MASK_SECONDS:
+                print(_slow(where, f"{1000 * seconds:.0f} ms for each token"), flush=True)
             print(DONE, flush=True)
         except RuntimeError as error:
             print(
@@ -300,6 +314,26 @@ def _main(request: Mapping[str, Any]) -> None:
                 flush=True,
             )
     signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+
+
+def mask_seconds(walker: Walker, compiled: Any) -> float:
+    """Processor time that a token of a grammar takes on the average of some walks."""
+    walks = [walker.walk(compiled, random.Random(seed), WALK_TOKENS) for seed in range(WALKS)]
+    # The clock of a process ticks in hundredths of a second on some systems: too coarse for a few tokens.
+    return sum(walk.seconds for walk in walks) / max(sum(walk.tokens for walk in walks), WALK_TOKENS)
+
+
+_REMEDY = (
+    "Nested lists and texts with large bounds, and long alternatives within them, make grammars slow: lower maxItems "
+    "and maxLength, shorten enums and patterns, or split the step."
+)
+
+
+def _slow(where: str, time: str) -> str:
+    return (
+        f"{where}: decoding with its grammar takes {time}, and the engine would wait for it (at most "
+        f"{1000 * MASK_SECONDS:g} ms). {_REMEDY}"
+    )
 
 
 def _tokenizer(request: Mapping[str, Any]) -> HubTokenizer:

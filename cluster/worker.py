@@ -255,7 +255,7 @@ class Worker:
             table = self._reader.read(shard, chunk.first, chunk.last, columns)
         except InputUnreadable:
             table, lost = self._reader.salvage(shard, chunk.first, chunk.last, columns)
-        table, bad = sound(table)
+        table, bad = sound(table, self._graph.input_columns)
         return table, bad | lost
 
     def _asking(

@@ -107,14 +107,33 @@ class Map(Step):
         validator, column = self._typed
         try:
             value = self.callable(row)
-        except Exception as error:  # noqa: BLE001  (a user's function may raise anything, and one row must not end a run)
-            return Rejection(f"{self.function} raised {type(error).__name__}: {error}", "")
+        except (Exception, SystemExit) as error:  # noqa: BLE001  (a user's function may raise anything, and one row must not end a run)
+            return Rejection(f"{self.function} raised {type(error).__name__}: {_said(error)}", "")
         if hasattr(value, "model_dump"):
             value = value.model_dump(mode="json")
-        problem = validator.problem(value)
-        if problem is not None:
-            return Rejection(f"{self.function} returned {value!r}: {problem}", repr(value))
         try:
-            return Answer({self.name: column.convert(value)})
-        except ValueError as error:
-            return Rejection(f"{self.function} returned {value!r}: {error}", repr(value))
+            problem = validator.problem(value)
+            if problem is None:
+                return Answer({self.name: column.convert(value)})
+        except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
+            problem = str(error)
+        shown = _repr(value)
+        return Rejection(f"{self.function} returned {shown[:SHOWN]}: {problem}", shown)
+
+
+SHOWN = 200
+"""Characters of a returned value that a reason quotes."""
+
+
+def _repr(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001  (it is the user's class)
+        return f"a {type(value).__name__} that has no text"
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  (it is the user's class)
+        return "(an error that has no text)"

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
@@ -41,6 +42,13 @@ MAX_WIDTH = 10_000
 
 MAX_BITS = 4096
 """Bits of the largest whole number."""
+
+MAX_SECONDS = 5.0
+"""Processor time of one rendering, looked at in every turn of a loop."""
+
+MAX_PARTS = 1_000_000
+"""Parts of all lists and mappings that one rendering makes, those inside others counted each time: ``[x, x]`` of
+``[x, x]``, forty times over, takes no memory until something looks at it."""
 
 _BUDGET = "_headrace budget"
 """Key of the loop counter among a rendering's values; the blank keeps every template from naming it."""
@@ -129,7 +137,8 @@ class Template:
             context = {name: values[name] for name in self.variables if name in values}
             pieces: list[str] = []
             size = 0
-            for piece in self._compiled.generate({**context, _BUDGET: [MAX_STEPS, MAX_STEPS]}):
+            budget = [MAX_STEPS, MAX_STEPS, MAX_PARTS, time.thread_time() + MAX_SECONDS]
+            for piece in self._compiled.generate({**context, _BUDGET: budget}):
                 size += len(piece)
                 _check_size(size)
                 pieces.append(piece)
@@ -250,7 +259,7 @@ def _handles_null(tree: nodes.Template) -> bool:
 
 
 class _Bounded(NodeTransformer):
-    """Sends each loop and each ``~`` through a filter that counts: Jinja has no hook for these two."""
+    """Sends each loop, each ``~`` and each list that is made through a filter that counts: Jinja has no hook there."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         self.generic_visit(node)  # changes the node's children in place
@@ -263,6 +272,22 @@ class _Bounded(NodeTransformer):
         joined = nodes.Filter(parts, "_concatenated", [], [], None, None, lineno=node.lineno)
         return joined.set_environment(_ENVIRONMENT)
 
+    def visit_List(self, node: nodes.List) -> nodes.Node:
+        return self._measured(node)
+
+    def visit_Dict(self, node: nodes.Dict) -> nodes.Node:
+        return self._measured(node)
+
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:
+        return self._measured(node) if node.ctx == "load" else self.generic_visit(node)
+
+    def _measured(self, node: nodes.Expr) -> nodes.Node:
+        self.generic_visit(node)  # changes the node's children in place
+        if all(isinstance(part, nodes.Const) for part in node.iter_child_nodes()):
+            return node  # the compiler makes such a literal once
+        measured = nodes.Filter(node, "_measured", [], [], None, None, lineno=node.lineno)
+        return measured.set_environment(_ENVIRONMENT)
+
 
 @jinja2.pass_context
 def _counted(context: Context, values: Iterable[Any] | None) -> Iterator[Any]:
@@ -272,11 +297,27 @@ def _counted(context: Context, values: Iterable[Any] | None) -> Iterator[Any]:
         yield value
 
 
+@jinja2.pass_context
+def _measured(context: Context, value: Any) -> Any:
+    budget: Any = context.resolve(_BUDGET)
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        inner = item.values() if isinstance(item, dict) else item if isinstance(item, list | tuple) else ()
+        budget[2] -= 1 + len(inner)
+        if budget[2] < 0:
+            raise SecurityError(f"the lists that it makes have more than {MAX_PARTS:,} parts")
+        pending.extend(part for part in inner if isinstance(part, dict | list | tuple))
+    return value
+
+
 def _spend(context: Context, which: int, steps: int, what: str) -> None:
     budget: Any = context.resolve(_BUDGET)
     budget[which] -= steps
     if budget[which] < 0:
         raise SecurityError(f"its {what} take more than {MAX_STEPS:,} steps")
+    if time.thread_time() > budget[3]:
+        raise SecurityError(f"it takes more than {MAX_SECONDS:g} s")
 
 
 def _concatenated(parts: list[Any]) -> str:
@@ -328,7 +369,9 @@ def _shown(value: Any) -> str:
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, dict | list | tuple):
-        return _limited(json.dumps(value, ensure_ascii=False, default=str))
+        return _tojson(value)
+    if isinstance(value, jinja2.utils.Namespace):
+        raise SecurityError("a namespace is no text: name one of its values")
     if callable(value):
         raise SecurityError("a function is no text: call it with ()")
     return str(value)
@@ -380,6 +423,10 @@ def _join(value: Iterable[Any] | None, separator: str = "", attribute: str | Non
     return _joined([_shown(item) for item in items], separator)
 
 
+def _truncate(value: str, length: int = 255, killwords: bool = False, end: str = "...", leeway: int = 5) -> str:
+    return str(FILTERS["truncate"](_ENVIRONMENT, value, length, killwords, end, leeway))
+
+
 def _round(value: float | None, precision: int = 0, method: str = "common") -> Any:
     if abs(precision) > 100:
         raise SecurityError("round is given a precision of more than 100 digits")
@@ -393,16 +440,27 @@ def _wordwrap(value: str, width: int = 79) -> str:
 def _chunks_of_words(value: str, width: int) -> list[str]:
     import textwrap
 
-    lines = value.splitlines() or [""]
-    return [part for line in lines for part in (textwrap.wrap(line, max(1, width)) or [""])]
+    width = max(1, width)
+    if len(value) > width * MAX_STEPS:
+        raise SecurityError(f"wordwrap makes more than {MAX_STEPS:,} lines")
+    # textwrap copies the rest of a word that is too long for every line of it: hours for a megabyte without blanks.
+    cut = re.sub(rf"\S{{{min(width, MAX_WIDTH)}}}(?=\S)", lambda match: match[0] + " ", value)
+    lines = cut.splitlines() or [""]
+    return [part for line in lines for part in (textwrap.wrap(line, width) or [""])]
+
+
+def _sum(value: Iterable[Any], attribute: str | int | None = None, start: float = 0) -> Any:
+    if not isinstance(start, int | float):
+        raise SecurityError("sum adds numbers only")
+    return FILTERS["sum"](_ENVIRONMENT, value, attribute, start)
 
 
 def _tojson(value: Any) -> str:
     """JSON with its letters as they are; Jinja's own escapes them for HTML."""
-    return _limited(json.dumps(value, ensure_ascii=False, default=str))
+    return _limited(json.dumps(value, ensure_ascii=False, default=_shown))
 
 
-_TEXT_FILTERS = ("capitalize", "lower", "striptags", "title", "trim", "truncate", "upper", "wordcount")
+_TEXT_FILTERS = ("capitalize", "lower", "striptags", "title", "trim", "upper", "wordcount")
 _OTHER_FILTERS = (
     *(
         "abs",
@@ -430,7 +488,7 @@ _OTHER_FILTERS = (
         "select",
         "selectattr",
     ),
-    *("sort", "sum", "unique"),
+    *("sort", "unique"),
 )
 # fmt: off
 _METHODS: Mapping[type, frozenset[str]] = {
@@ -523,15 +581,28 @@ def _range(context: Context, *args: int) -> range:
     return numbers
 
 
+@jinja2.pass_context
+def _namespace(context: Context, *args: Any, **kwargs: Any) -> jinja2.utils.Namespace:
+    _measured(context, kwargs)
+    return jinja2.utils.Namespace(*args, **kwargs)
+
+
+@jinja2.pass_context
+def _dict(context: Context, *args: Any, **kwargs: Any) -> Any:
+    return _measured(context, dict(*args, **kwargs))
+
+
 def _environment() -> _Environment:
     environment = _Environment(undefined=jinja2.StrictUndefined, autoescape=False, finalize=_finalize)
-    environment.globals = {"range": _range, "namespace": jinja2.utils.Namespace, "dict": dict}
+    environment.globals = {"range": _range, "namespace": _namespace, "dict": _dict}
     environment.filters = {
         **{name: FILTERS[name] for name in _OTHER_FILTERS},
         **{name: _of_text(FILTERS[name]) for name in _TEXT_FILTERS},
         **{"center": _of_text(_center), "indent": _of_text(_indent), "replace": _of_text(_replace)},
-        **{"wordwrap": _of_text(_wordwrap), "format": _format, "join": _join, "round": _round},
-        **{"string": _shown, "tojson": _tojson, "_counted": _counted, "_concatenated": _concatenated},
+        "truncate": _of_text(_truncate),
+        **{"wordwrap": _of_text(_wordwrap), "format": _format, "join": _join, "round": _round, "sum": _sum},
+        **{"string": _shown, "tojson": _tojson},
+        **{"_counted": _counted, "_concatenated": _concatenated, "_measured": _measured},
     }
     return environment
 

