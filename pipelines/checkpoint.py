@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,9 +25,9 @@ from headrace.pipelines.storage import Store
 RECORD_KEY = b"headrace"
 """The key of our JSON in a Parquet footer."""
 
-ANSWERED = "answered"
-DEAD = "dead"
-FILTERED = "filtered"
+ANSWERED: Final = "answered"
+DEAD: Final = "dead"
+FILTERED: Final = "filtered"
 
 DIGEST = "_digest"
 """The column of a keyed chunk that says which row it is, and with which content."""

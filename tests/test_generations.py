@@ -81,7 +81,7 @@ CHANGES: list[tuple[str, Callable[[dict[str, Any]], object], set[str] | None]] =
     ("retries", lambda d: step(d, "facts").update(retries=5), None),
     ("rename, not shown", lambda d: step(d, "summary").update(name="short"), set()),
     ("rename, shown to the model", mood, {"mood", "summary"}),
-    ("rename, read by another step", rename, {"reply"}),
+    ("rename, read by another step", rename, set()),
     ("reorder", move, None),
     ("add a step", lambda d: d["steps"].append({"summarize": {"name": "more"}}), {"more"}),
     ("remove a step", lambda d: d["steps"].pop(2), set()),
@@ -462,3 +462,13 @@ def test_explain_says_what_a_run_into_an_output_would_do_and_what_it_costs(here:
     assert result.outlook.taken.prompt == more["taken"]["prompt"]
     assert here.asked == more["into"]["asked"]
     assert explained(other)["into"]["asked"] == {}
+
+
+def test_the_table_in_the_docs_is_this_one() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "checkpoint.md").read_text()
+    table = page.partition("| what is changed | asked again |")[2].partition("\n\n")[0]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    assert [what for what, _ in cells] == [name for name, _, _ in CHANGES]
+    for (_, said), (name, _, again) in zip(cells, CHANGES, strict=True):
+        assert said.startswith("nothing") == (not again), name
+        assert ("no flag needed" in said) == (again is None), name
