@@ -132,7 +132,8 @@ def committed(store: Store, plan: Plan) -> set[Chunk]:
                 continue
             shard = plan.shards[int(named.group(2))]
             first, last = int(named.group(4)), int(named.group(5))
-            if any(span.plan == number and span.cuts(first, last) for span in shard.spans):
+            span = shard.span_at(first)
+            if span is not None and span.plan == number and span.cuts(first, last):
                 chunk = Chunk(number, shard.index, shard.path, first, last)
                 if chunk.name == entry.path:
                     done.add(chunk)
