@@ -200,7 +200,7 @@ def _into(checked: Checked, output: str, limit: int | None) -> tuple[Work | None
         asked.update(dict.fromkeys(steps, rows))
     notes = tuple(f"{what}: {', '.join(paths)}" for what, paths in asdict(work.changes).items() if paths)
     rows = sum(chunk.rows for chunk in work.todo)
-    return work, Into(store.uri, previous.number, tuple(differs), rows, asked, (*work.notes, *notes))
+    return work, Into(store.uri, previous.number, tuple(differs), rows, dict(asked), (*work.notes, *notes))
 
 
 def _measure(checked: Checked, config: EngineConfig, record: Record, rows: int) -> Record:

@@ -114,6 +114,16 @@ class Template:
         # Compiled code does not pickle; parsing again is quick, and workers get plans by pickle.
         return (Template.parse, (self.source, self.where))
 
+    def with_names(self, names: Mapping[str, str]) -> str:
+        """The source with other words for the variables that it reads; for comparing, not for rendering."""
+        words = []
+        before = ""
+        for _, kind, word in _ENVIRONMENT.lex(self.source):
+            variable = kind == "name" and word in self.variables and before not in (".", "|", "is")
+            words.append(names.get(word, word) if variable else word)
+            before = word if kind != "whitespace" else before
+        return "".join(words)
+
     @property
     def is_static(self) -> bool:
         """Whether it renders the same for every row."""

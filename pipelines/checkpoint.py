@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,9 +26,9 @@ from headrace.pipelines.threads import each
 RECORD_KEY = b"headrace"
 """The key of our JSON in a Parquet footer."""
 
-ANSWERED = "answered"
-DEAD = "dead"
-FILTERED = "filtered"
+ANSWERED: Final = "answered"
+DEAD: Final = "dead"
+FILTERED: Final = "filtered"
 
 DIGEST = "_digest"
 """The column of a keyed chunk that says which row it is, and with which content."""

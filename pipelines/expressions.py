@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -38,6 +39,10 @@ _NOT_ELEMENTWISE_FUNCTIONS = frozenset((
 
 _CACHED = 4096
 """Answers that a condition remembers: most read a label or two and so have few different inputs."""
+
+
+_WORDS = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\w+|\s+|.""")
+"""What SQL is made of: texts, quoted names, words, space, anything else."""
 
 
 class ConditionFailed(Exception):
@@ -78,6 +83,16 @@ class Expression:
                 " takes no aggregates, window functions, subqueries or unnest"
             )
         return cls(sql, where, names, expr)
+
+    def with_names(self, names: Mapping[str, str]) -> str:
+        """The SQL with other words for the names that it reads; for comparing, not for evaluating."""
+        words = []
+        before = ""
+        for word in _WORDS.findall(self.sql):
+            name = word[1:-1] if word.startswith('"') else word
+            words.append(names.get(name, word) if name in self.names and before != "." else word)
+            before = word if word.strip() else before
+        return "".join(words)
 
     def __reduce__(self) -> tuple[Callable[..., Expression], tuple[str, str]]:
         return (Expression.parse, (self.sql, self.where))

@@ -20,6 +20,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from headrace.operators import Filter, Map
 from headrace.operators.base import Layout, ModelStep, Step
 from headrace.pipelines.graph import Graph
 from headrace.pipelines.layouts import Priors, with_default
@@ -100,16 +101,18 @@ def fingerprints(
     graph = Graph.of(pipeline)
     steps = {step.name: step for step in pipeline.steps}
     taken = with_default(pipeline, layouts or {})
-    giving = set(pipeline.answers.values())
     found: dict[str, str] = {}
     for name in graph.order:
+        step = steps[name]
+        read = {other: found[other] for other in sorted(graph.waits_for[name]) if not isinstance(steps[other], Filter)}
         found[name] = _digest(
             {
                 "version": FINGERPRINT_VERSION,
-                "step": _step(steps[name]),
-                "reads": {other: found[other] for other in sorted(graph.waits_for[name]) if other in giving},
-                **_asking(pipeline, steps[name], model_identity),
-                "layout": _layout(pipeline, steps[name], taken),
+                "step": _step(pipeline, step, found),
+                # A function is given its row by name; in texts the fingerprints stand for the names.
+                "reads": read if isinstance(step, Map) else sorted(read.values()),
+                **_asking(pipeline, step, model_identity),
+                "layout": _layout(pipeline, step, taken),
                 **({"prior": dict(priors[name])} if priors and name in priors else {}),
             }
         )
@@ -153,9 +156,13 @@ def _asking(pipeline: Pipeline, step: Step, model_identity: str | Mapping[str, s
     }
 
 
-def _step(step: Step) -> list[Any]:
+def _step(pipeline: Pipeline, step: Step, found: Mapping[str, str]) -> list[Any]:
     data = step.model_dump(mode="json", by_alias=True)
     own = {key: value for key, value in data.items() if key not in EXCLUDED_FROM_STEPS}
+    # What earlier answers are called does not matter, only which they are.
+    names = {c: f"<{found[giver]}{c[len(giver) :]}>" for c, giver in pipeline.answers.items() if giver in found}
+    for texts in (pipeline.templates, pipeline.expressions):
+        own |= {key: text.with_names(names) for (name, key), text in texts.items() if name == step.name and key in own}
     if isinstance(step, ModelStep) and _shows_name(step):
         own["name"] = step.name
     # The order of a class's fields says nothing; that of the mappings within them (labels, a schema) does.

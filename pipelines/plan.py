@@ -15,6 +15,7 @@ import base64
 import hashlib
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -155,6 +156,11 @@ class PlannedShard:
     def covered(self) -> int:
         """Rows that are planned: the first so many of the file."""
         return self.spans[-1].last if self.spans else 0
+
+    def span_at(self, row: int) -> Span | None:
+        """The span that has the row; None if it is not planned."""
+        at = bisect_right(self.spans, row, key=lambda span: span.first)
+        return self.spans[at - 1] if at and row < self.spans[at - 1].last else None
 
     @property
     def has_part(self) -> bool:

@@ -139,9 +139,6 @@ def take(
     pipeline: Pipeline,
     columns: pa.Schema,
     previous: Previous,
-    *,
-    bucket_bytes: int = BUCKET_BYTES,
-    spill_bytes: int = SPILL_BYTES,
 ) -> Taken:
     """Write the seeds of ``plan`` (see :func:`with_seeds`) into ``store``, if they are not there.
 
@@ -154,18 +151,18 @@ def take(
     origin = Origin.of(previous.plan, plan, pipeline)
     size = sum(entry.size for entry in previous.store.list(CHUNKS))
     buckets = 1
-    while buckets * bucket_bytes < size * EXPANSION and buckets < MOST_BUCKETS:
+    while buckets * BUCKET_BYTES < size * EXPANSION and buckets < MOST_BUCKETS:
         buckets *= 2
     with tempfile.TemporaryDirectory(prefix="headrace-reuse-") as temporary:
-        theirs = Spill(Path(temporary) / "theirs", spill_bytes)
+        theirs = Spill(Path(temporary) / "theirs")
         for table in _answers(previous, plan, origin):
             theirs.add_all(_bucketed(table, buckets))
-        ours = Spill(Path(temporary) / "ours", spill_bytes)
+        ours = Spill(Path(temporary) / "ours")
         wanted = 0
         for table in _rows(plan, columns):
             wanted += table.num_rows
             ours.add_all(_bucketed(table, buckets))
-        found = Spill(Path(temporary) / "found", spill_bytes)
+        found = Spill(Path(temporary) / "found")
         matched = 0
         for bucket in range(buckets):
             joined = _join(theirs.read(bucket), ours, bucket)
@@ -284,12 +281,11 @@ def _plain(table: pa.Table) -> pa.Table:
 
 
 class Spill:
-    """Tables on disk by partition; of what is added, ``most_bytes`` at most is in memory."""
+    """Tables on disk by partition; of what is added, :data:`SPILL_BYTES` and the last table at most are in memory."""
 
-    def __init__(self, folder: Path, most_bytes: int) -> None:
+    def __init__(self, folder: Path) -> None:
         folder.mkdir()
         self._folder = folder
-        self._most_bytes = most_bytes
         self._held: dict[int, list[pa.Table]] = {}
         self._bytes = 0
         self._written: set[int] = set()
@@ -300,12 +296,13 @@ class Spill:
             if table.num_rows:
                 self._held.setdefault(partition, []).append(table)
                 self._bytes += table.nbytes
-        if self._bytes > self._most_bytes:
+        if self._bytes > SPILL_BYTES:
             self.flush()
 
     def flush(self) -> None:
         """Write what is held."""
         for partition, tables in self._held.items():
+            # A stream after the ones that are there: no file stays open, however many partitions there are.
             with open(self._file(partition), "ab") as file, pa.ipc.new_stream(file, tables[0].schema) as stream:
                 for table in tables:
                     stream.write_table(table)

@@ -11,7 +11,7 @@ import pytest
 
 from headrace.cluster.fake_engine import FakeEngine
 from headrace.operators.base import Choice, Completion, Constraint, Json, Sampling
-from headrace.pipelines.chain import Chain, RowResult
+from headrace.pipelines.chain import Chain, DeadLetter, Earlier, RowResult
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.spec import Pipeline
 
@@ -236,3 +236,58 @@ def test_the_window_holds_documents_back_when_the_cache_is_full(reviews: Make) -
         return seen
 
     assert asyncio.run(go()) == 1
+
+
+def test_a_row_that_is_asked_again_goes_on_from_the_tries_that_were_used(reviews: Make) -> None:
+    steps = [
+        step("generate", "first", prompt="FIRST"),
+        step("generate", "second", prompt="SECOND", retries=1),
+        step("generate", "third", prompt="THIRD {{ second }}"),
+    ]
+    engine = Recorder(faults={"SECOND": "cut"})
+    known = Earlier({"first": "It is known."}, frozenset({"first"}), DeadLetter("second", "it was dull", "dull", 3))
+
+    async def go() -> RowResult:
+        return await Chain(reviews(steps=steps), engine, COLUMNS).run(0, {"id": "", "text": "fine"}, known)
+
+    result = asyncio.run(go())
+    assert [sampling.seed for _, _, sampling in engine.asked] == [3, 4]
+    assert all(sampling.temperature >= 0.5 for _, _, sampling in engine.asked)
+    assert ["it was dull" in prompt for prompt, _, _ in engine.asked] == [True, False]
+    assert result.dead is not None
+    assert (result.dead.step, result.dead.tries) == ("second", 5)
+    assert result.answers == {"first": "It is known."}
+    assert result.usage.steps["second"]["rows"] == 1
+    assert result.usage.retries == 1
+
+    engine.asked.clear()
+    engine._faults = {}
+    assert asyncio.run(go()).outcome == "answered"
+    assert [sampling.seed for _, _, sampling in engine.asked] == [3, 0], "what waited for it was never asked"
+
+
+def test_a_refused_request_is_asked_again_without_a_complaint(reviews: Make) -> None:
+    engine = Recorder()
+    known = Earlier(failed=DeadLetter("haiku", "the engine refused the request: too busy", "", 1))
+
+    async def go() -> RowResult:
+        steps = [step("generate", "haiku", prompt="HAIKU")]
+        return await Chain(reviews(steps=steps), engine, COLUMNS).run(0, {"id": "", "text": "fine"}, known)
+
+    assert asyncio.run(go()).outcome == "answered"
+    ((prompt, _, sampling),) = engine.asked
+    assert "too busy" not in prompt
+    assert (sampling.seed, sampling.temperature) == (1, 0.5)
+
+
+def test_a_row_of_which_all_is_known_is_not_asked(reviews: Make) -> None:
+    engine = Recorder()
+    pipeline = reviews()
+    answers = {"opinion": "positive", "opinion_confidence": 0.9, "facts": None, "summary": None}
+    known = Earlier(answers, frozenset(step.name for step in pipeline.steps))
+
+    async def go() -> RowResult:
+        return await Chain(pipeline, engine, COLUMNS).run(0, {"id": "", "text": None}, known)
+
+    assert asyncio.run(go()).answers == answers
+    assert not engine.asked

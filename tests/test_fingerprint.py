@@ -62,7 +62,7 @@ def test_they_do_not_move_by_themselves() -> None:
     pipeline = Pipeline.model_validate(
         {"name": "p", "document": "{{ a }}", "steps": [{"filter": {"name": "f", "where": "n > 1"}}]}
     )
-    assert fingerprints(pipeline, "weights") == {"f": "4135d092e656e646"}
+    assert fingerprints(pipeline, "weights") == {"f": "0cef1637f11c51b7"}
 
 
 @pytest.mark.parametrize(
@@ -152,3 +152,36 @@ def test_a_change_of_one_step_reaches_exactly_what_is_downstream(index: int, see
     asks_no_model = next(iter(DATA["steps"][index])) in ("filter", "map")
     change = {"when": f"n = {seed}"} if asks_no_model else {"seed": seed}
     assert changes(lambda d: step(d, index).update(change)) == expected
+
+
+TEXTS = {
+    "template": "{{ facts.a }} of facts {% if facts %}{{ (facts.b)|length }}{{ x.facts }}{% endif %}",
+    "sql": "facts.a = 'facts' and opinion_confidence > 0.5 and \"opinion\" <> 'good'",
+}
+
+
+def test_what_an_answer_is_called_does_not_count_where_only_its_value_is_read() -> None:
+    def fingerprint(facts: str, opinion: str, template: str, sql: str) -> str:
+        schema = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}}}
+        steps = [
+            {"classify": {"name": opinion, "labels": ["good", "bad"]}},
+            {"extract": {"name": facts, "schema": schema}},
+            {"generate": {"name": "reply", "prompt": template, "when": sql}},
+        ]
+        found = fingerprints(Pipeline.model_validate({"name": "p", "document": "{{ text }}", "steps": steps}), "w")
+        return found["reply"]
+
+    before = fingerprint("facts", "opinion", **TEXTS)
+    renamed = {
+        "template": "{{ found.a }} of facts {% if found %}{{ (found.b)|length }}{{ x.facts }}{% endif %}",
+        "sql": "found.a = 'facts' and opinion_confidence > 0.5 and \"opinion\" <> 'good'",
+    }
+    assert fingerprint("found", "opinion", **renamed) == before
+    for key, text in (
+        ("template", renamed["template"].replace("of facts", "of found")),
+        ("template", renamed["template"].replace("x.facts", "x.found")),
+        ("template", renamed["template"].replace("found.b", "found.a")),
+        ("sql", renamed["sql"].replace("'facts'", "'found'")),
+        ("sql", renamed["sql"].replace("opinion_confidence", "2 * opinion_confidence")),
+    ):
+        assert fingerprint("found", "opinion", **{**renamed, key: text}) != before, text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ CHANGES: list[tuple[str, Callable[[dict[str, Any]], object], set[str] | None]] =
     ("retries", lambda d: step(d, "facts").update(retries=5), None),
     ("rename, not shown", lambda d: step(d, "summary").update(name="short"), set()),
     ("rename, shown to the model", mood, {"mood", "summary"}),
-    ("rename, read by another step", rename, {"reply"}),
+    ("rename, read by another step", rename, set()),
     ("reorder", move, None),
     ("add a step", lambda d: d["steps"].append({"summarize": {"name": "more"}}), {"more"}),
     ("remove a step", lambda d: d["steps"].pop(2), set()),
@@ -462,3 +463,91 @@ def test_explain_says_what_a_run_into_an_output_would_do_and_what_it_costs(here:
     assert result.outlook.taken.prompt == more["taken"]["prompt"]
     assert here.asked == more["into"]["asked"]
     assert explained(other)["into"]["asked"] == {}
+
+
+def test_the_table_in_the_docs_is_this_one() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "checkpoint.md").read_text()
+    table = page.partition("| what is changed | asked again |")[2].partition("\n\n")[0]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    assert [what for what, _ in cells] == [name for name, _, _ in CHANGES]
+    for (_, said), (name, _, again) in zip(cells, CHANGES, strict=True):
+        assert said.startswith("nothing") == (not again), name
+        assert ("no flag needed" in said) == (again is None), name
+
+
+def test_hoisted_steps_are_all_done_again_when_one_is_edited_and_that_is_said(here: InProcess, corpus: Write) -> None:
+    hoisted = changed(lambda d: d.update(layout="hoisted"))
+    source = corpus(texts(0, 12))
+    here(hoisted, source)
+    here(changed(lambda d: step(d, "facts").update(instruction="Other."), hoisted), source, recompute="changed")
+    assert set(here.asked) == ALL
+    assert "share one header" in here.said[-1]
+
+
+def test_a_step_keeps_the_layout_that_the_output_was_begun_with(
+    here: InProcess, corpus: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headrace.cluster import work
+    from headrace.pipelines.layouts import with_default
+
+    source = corpus(texts(0, 12))
+    with monkeypatch.context() as patched:  # as if a measurement had chosen so
+        patched.setattr(
+            work, "with_default", lambda pipeline, _: with_default(pipeline, dict.fromkeys(ALL, "document_first"))
+        )
+        here(STEPS, source)
+
+    def change(d: dict[str, Any]) -> None:
+        rename(d)
+        step(d, "summary").update(instruction="Shorter.")
+        d["steps"].append({"summarize": {"name": "more"}})
+
+    here(changed(change), source, recompute="changed")
+    assert set(here.asked) == {"summary", "more"}, "a renamed step is found in its layout"
+    plan = load_plan(LocalStore(here.output))
+    assert plan is not None
+    others = dict.fromkeys(["opinion", "found", "summary", "reply"], "document_first")
+    assert plan.layouts == {**others, "more": "instruction_first"}
+
+
+def test_priors_that_were_fitted_go_with_a_change_of_their_step(here: InProcess, corpus: Write) -> None:
+    from headrace.cluster.run import check
+    from headrace.cluster.work import settled
+    from headrace.pipelines.layouts import Choice
+    from headrace.pipelines.spec import Pipeline
+
+    source = corpus(texts(0, 5))
+    priors = {"opinion": {"positive": -0.1, "negative": -2.0}}
+    checked = check(Pipeline.model_validate(STEPS), str(source))
+    here(STEPS, source)
+    plan = load_plan(LocalStore(here.output))
+    assert plan is not None
+    plan = replace(plan, priors=priors, fingerprints=checked.fingerprints(plan.layouts, priors))
+    choice = Choice(plan.layouts, "", priors)
+    assert settled(checked, plan, choice)[1] == priors
+    other = changed(lambda d: step(d, "opinion").update(labels={"positive": "glad", "negative": "sad"}))
+    assert settled(check(Pipeline.model_validate(other), str(source)), plan, choice)[1] == {}
+
+
+@pytest.mark.parametrize("how", ["replaced", "deleted"])
+def test_an_input_that_changes_during_the_run_is_noticed(here: InProcess, corpus: Write, how: str) -> None:
+    source = corpus(texts(0, 30), texts(1, 30))
+    here.stop_after = 1
+    with pytest.raises(Stopped):
+        here(STEPS, source)
+    real = here.records
+
+    def records(*args: Any) -> Any:
+        for record in real(*args):
+            yield record
+            if how == "replaced":
+                corpus(texts(2, 30), texts(1, 30))
+            else:
+                (source / "shard-0.parquet").unlink(missing_ok=True)
+
+    here.records = records  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="changed since it was planned" if how == "replaced" else "was deleted"):
+        here(STEPS, source)
+    here.records = real  # type: ignore[method-assign]
+    assert here(STEPS, source).status == "complete"
+    assert here.table().height == (60 if how == "replaced" else 30)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,20 +44,40 @@ def some(count: int) -> Rows:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Buckets of a few rows, and nearly nothing held in memory."""
-    monkeypatch.setattr(headrace.pipelines.reuse.take, "__kwdefaults__", {"bucket_bytes": 2000, "spill_bytes": 2000})
+    monkeypatch.setattr(headrace.pipelines.reuse, "BUCKET_BYTES", 2000)
+    monkeypatch.setattr(headrace.pipelines.reuse, "SPILL_BYTES", 2000)
 
 
 def by_id(table: pl.DataFrame) -> pl.DataFrame:
     return table.drop("_shard", "_row").sort("id")
 
 
-def test_a_nightly_dump_asks_about_what_has_changed_only(here: InProcess, tmp_path: Path, tiny: None) -> None:
+def watch_buckets(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Rows of the other output that are in memory at once, bucket by bucket."""
+    seen: list[int] = []
+    real = headrace.pipelines.reuse._join
+
+    def join(theirs: Iterable[pa.Table], *more: Any) -> Any:
+        tables = list(theirs)
+        seen.append(sum(table.num_rows for table in tables))
+        return real(tables, *more)
+
+    monkeypatch.setattr(headrace.pipelines.reuse, "_join", join)
+    return seen
+
+
+def test_a_nightly_dump_asks_about_what_has_changed_only(
+    here: InProcess, tmp_path: Path, tiny: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = some(1000)
     pipeline = changed(lambda d: d.update(keep=["id", "night"]), KEYED)
     here(pipeline, dump(tmp_path / "monday", rows, 3), output=tmp_path / "first")
     full = here.requests
     rows |= {f"r{i}": f"document {i}, changed." for i in range(0, 1000, 100)}
+    most = watch_buckets(monkeypatch)
     result = here(pipeline, dump(tmp_path / "tuesday", rows, 4, seed=1), reuse=str(tmp_path / "first"))
+    assert len(most) > 32
+    assert max(most) < 60, "no bucket has more than a few of the 1,000 rows"
     assert result.counts.answered == 1000
     assert here.asked["facts"] == 10
     assert here.requests <= 0.02 * full
@@ -195,12 +216,13 @@ def test_what_cannot_be_reused_is_refused_with_the_reason(here: InProcess, tmp_p
 
 
 @pytest.mark.parametrize("partitions", [1, 7])
-def test_a_spill_gives_back_what_was_added(tmp_path: Path, partitions: int) -> None:
-    spill = Spill(tmp_path / "spill", 1000)
+def test_a_spill_gives_back_what_was_added_and_holds_little(tmp_path: Path, partitions: int, tiny: None) -> None:
+    spill = Spill(tmp_path / "spill")
     added: dict[int, list[int]] = {}
     for i in range(200):
         table = pa.table({"n": pa.array(range(i, i + 20), pa.int64())})
         spill.add_all([(i % partitions, table)])
+        assert spill._bytes <= 2000
         added.setdefault(i % partitions, []).extend(range(i, i + 20))
     assert spill.partitions() == sorted(added)
     for partition, numbers in added.items():

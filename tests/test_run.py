@@ -248,3 +248,38 @@ def test_a_changed_prompt_is_refused_with_the_columns_that_would_change(case: Ca
     assert refused.returncode == 2
     assert "facts" in refused.stderr
     assert "summary" not in refused.stderr
+
+
+def test_generations_on_ray(case: Callable[..., Case], corpus: Write, tmp_path: Path) -> None:
+    it = case(texts(0, 30), engine={"faults": {"document 0 7.": "invalid_once"}}, key=["id"])
+    facts = ["--set", "steps.facts.retries=0"]
+    done = it.run(*facts)
+    assert "1 dead letters" in done.stdout, done.stderr
+    assert not [prompt for prompt in it.asked() if "not accepted" in prompt]
+    before = len(it.asked())
+    healed = it.run(*facts, "--retry", "errors")
+    assert healed.returncode == 0, healed.stderr
+    assert "1 dead letters are asked again" in healed.stderr
+    assert all("document 0 7." in prompt or "N/A" in prompt for prompt in it.asked()[before:])
+    it.check_complete()
+
+    answers = it.check_complete()
+    changed = [*facts, "--set", "steps.summary.instruction=In short.", "--set", "keep=[id,text]"]
+    assert it.run(*changed).returncode == 2
+    before = len(it.asked())
+    again = it.run(*changed, "--recompute", "changed")
+    assert again.returncode == 0, again.stderr
+    assert "steps summary anew, opinion, facts kept" in again.stderr
+    assert all("In short." in prompt or "N/A" in prompt for prompt in it.asked()[before:])
+    assert it.check_complete()["facts"].equals(answers["facts"])
+
+    first, it.output = it.output, tmp_path / "second"
+    it.source = corpus(texts(0, 20), texts(0, 30)[20:], folder="night")
+    before = len(it.asked())
+    reused = it.run(*changed, "--reuse", str(first))
+    assert reused.returncode == 0, reused.stderr
+    # The corpus numbers its rows by file, so those of the second file are other rows.
+    assert "20 of 30 rows" in reused.stderr
+    assert "20 rows took the answers that they had" in reused.stdout
+    assert not [prompt for prompt in it.asked()[before:] if "document 0 5." in prompt]
+    it.check_complete()
