@@ -40,13 +40,13 @@ def noise(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]
 
 
 @pytest.fixture
-def ray_address(noise: FaultProxy) -> Iterator[str]:
+def cluster(noise: FaultProxy) -> Iterator[Any]:
     """A cluster of one node for all runs of a test, whose workers know S3 by the proxy."""
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    yield cluster.address
-    cluster.shutdown()
+    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    yield started
+    started.shutdown()
 
 
 def table(uri: str) -> list[dict[str, Any]]:
@@ -76,7 +76,7 @@ def wait_for_chunks(output: str, number: int, process: subprocess.Popen[str]) ->
 
 
 def test_runs_on_s3_give_the_table_that_runs_on_a_disk_give(
-    prefix: str, tmp_path: Path, corpus: Callable[..., Path], noise: FaultProxy, ray_address: str
+    prefix: str, tmp_path: Path, corpus: Callable[..., Path], noise: FaultProxy, cluster: Any
 ) -> None:
     texts = [[f"document {shard} {row}." for row in range(ROWS)] for shard in range(2)]
     local = str(corpus(*texts, ["", None]))
@@ -85,7 +85,7 @@ def test_runs_on_s3_give_the_table_that_runs_on_a_disk_give(
         store.replace(path.name, path.read_bytes())
     pipeline = tmp_path / "pipeline.yaml"
     pipeline.write_text(yaml.safe_dump({**REVIEWS, "model": {"id": "fake", "seconds": 0.1, "max_num_seqs": 2}}))
-    environment = {**os.environ, "RAY_ADDRESS": ray_address}
+    environment = {**os.environ, "RAY_ADDRESS": cluster.address}
 
     # From S3 to S3, killed in the middle, and again.
     output = f"{prefix}/output"
@@ -102,7 +102,7 @@ def test_runs_on_s3_give_the_table_that_runs_on_a_disk_give(
 
     # Between S3 and a disk, and from a disk to a disk, which is what the others are held against.
     pairs = [(local, str(tmp_path / "out")), (f"{prefix}/input", str(tmp_path / "from_s3")), (local, f"{prefix}/to_s3")]
-    job = json.dumps([str(pipeline), ray_address, *pairs])
+    job = json.dumps([str(pipeline), cluster.address, *pairs])
     done = subprocess.run([sys.executable, "-c", RUN, job], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -114,13 +114,8 @@ def test_runs_on_s3_give_the_table_that_runs_on_a_disk_give(
     assert noise.noise.hits > 20, "there was something to survive"
 
     # Nothing that was written or said has the credentials in it.
-    logs = Path(pa_session_logs())
+    logs = Path(cluster.head_node.get_session_dir_path()) / "logs"
     written = [everything(uri) for uri in (output, str(tmp_path / "from_s3"), f"{prefix}/to_s3")]
     written += [text.encode() for text in (said, second.stdout, second.stderr, done.stdout, done.stderr)]
     written += [path.read_bytes() for path in logs.rglob("*") if path.is_file()]
     assert not [True for text in written if SECRET.encode() in text or KEY.encode() in text]
-
-
-def pa_session_logs() -> str:
-    """The folder of the logs of the Ray that was started last."""
-    return os.path.realpath("/tmp/ray/session_latest/logs")
