@@ -86,8 +86,10 @@ class BoundedValidator:
         }
         # With a $schema in it jsonschema would change back to its own class at a reference to the root.
         nameless = {key: value for key, value in schema.items() if key != "$schema"}
-        kind: Any = validators.extend(draft, rules)
-        return cls(schema, kind(nameless, format_checker=draft.FORMAT_CHECKER, registry=Registry()), left)
+        extend: Any = validators.extend  # untyped
+        return cls(
+            schema, extend(draft, rules)(nameless, format_checker=draft.FORMAT_CHECKER, registry=Registry()), left
+        )
 
     def errors(self, value: Any) -> Iterator[ValidationError]:
         """What is wrong with a value.

@@ -20,7 +20,7 @@ from headrace.operators.base import Answer, Completion, Rejection
 from headrace.operators.schemas import SchemaError, check_schema
 from headrace.operators.structured import Structure
 
-LARGEST = 30_000
+LARGEST = 15_000
 """Bytes of a schema: bigger ones cost a test seconds each."""
 
 SECONDS = 10.0
@@ -95,9 +95,9 @@ def test_what_the_engine_may_write_for_wild_schemas_is_read() -> None:
     vocabulary = HubTokenizer(str(default_model())).vocabulary
     info = xgrammar.TokenizerInfo.from_huggingface(vocabulary)
     compiler, walker = xgrammar.GrammarCompiler(info, cache_enabled=False), Walker(info, vocabulary)
-    small = {name: schema for name, schema in wild().items() if len(json.dumps(schema)) < 5000}
+    small = {name: schema for name, schema in wild().items() if len(json.dumps(schema)) < 2500}
     finished = tried = 0
-    for name in random.Random(0).sample(sorted(small), 14):
+    for name in random.Random(0).sample(sorted(small), 6):
         try:
             structure = Structure.of("answer", check_schema(small[name]))
         except SchemaError:
