@@ -53,8 +53,8 @@ UNKNOWN_LENGTH = 1 << 20
 """Context of a model whose configuration names none."""
 
 MASK_SECONDS = 0.005
-"""Processor time for the mask of one token, a hundred times what it mostly takes. The engine waits for the mask of every
-sequence before every token."""
+"""Processor time for the mask of one token, a hundred times what it mostly takes. The engine waits for the mask of
+every sequence before every token."""
 
 WALKS, WALK_TOKENS = 3, 96
 """How a compiled grammar is tried: a walk has to come to where a grammar is slow, and all of them take 0.1 s."""

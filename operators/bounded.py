@@ -19,12 +19,12 @@ from jsonschema import ValidationError, validators
 from jsonschema.protocols import Validator as JsonSchemaValidator
 from referencing import Registry
 
-from headrace.operators.schema_nodes import Node, dialect, walk
+from headrace.operators.schema_nodes import Node, dialect
 
 PATTERN_SECONDS = 1.0
 """Processor time for one search of a pattern; one that does not backtrack without end takes microseconds."""
 
-MAX_REFERENCES = 100_000
+MAX_REFERENCES = 20_000
 """References followed for one value: a recursive schema with alternatives tries each of them at every level."""
 
 
@@ -72,7 +72,6 @@ class BoundedValidator:
     @classmethod
     def of(cls, schema: Node) -> BoundedValidator:
         draft, left = dialect(schema), [MAX_REFERENCES]
-        patterns = list(dict.fromkeys(p for _, node in walk(schema) for p in node.get("patternProperties", {})))
         rules = {
             name: rule
             for name, rule in {
@@ -81,15 +80,16 @@ class BoundedValidator:
                 "multipleOf": _multiple_of,
                 "pattern": _pattern,
                 "patternProperties": _pattern_properties,
-                "unevaluatedProperties": _after(patterns, draft.VALIDATORS.get("unevaluatedProperties")),
                 "uniqueItems": _unique_items,
             }.items()
             if name in draft.VALIDATORS
         }
         # With a $schema in it jsonschema would change back to its own class at a reference to the root.
         nameless = {key: value for key, value in schema.items() if key != "$schema"}
-        kind: Any = validators.extend(draft, rules)
-        return cls(schema, kind(nameless, format_checker=draft.FORMAT_CHECKER, registry=Registry()), left)
+        extend: Any = validators.extend  # untyped
+        return cls(
+            schema, extend(draft, rules)(nameless, format_checker=draft.FORMAT_CHECKER, registry=Registry()), left
+        )
 
     def errors(self, value: Any) -> Iterator[ValidationError]:
         """What is wrong with a value.
@@ -130,18 +130,6 @@ def _counted(rule: _Rule, left: list[int]) -> _Rule:
         yield from rule(validator, ref, instance, schema) or ()
 
     return counted
-
-
-def _after(patterns: list[str], rule: _Rule | None) -> _Rule:
-    """jsonschema's own rule searches without a bound, so every search is done within one before."""
-
-    def after(validator: Any, given: Any, instance: Any, schema: Mapping[str, Any]) -> Iterator[ValidationError]:
-        for name in instance if isinstance(instance, dict) else ():
-            for pattern in patterns:
-                found(pattern, name)
-        yield from (rule(validator, given, instance, schema) if rule else None) or ()
-
-    return after
 
 
 def _pattern(validator: Any, pattern: Any, instance: Any, schema: Mapping[str, Any]) -> Iterator[ValidationError]:

@@ -114,6 +114,7 @@ def check_schema(schema: object) -> dict[str, Any]:
         raise SchemaError(f"{pointer(list(error.absolute_path))}: {_wrong(error.message)}")
     for path, node in reachable(plain):
         _check_node(plain, node, path)
+    _check_unevaluated(plain)
     _check_cycles(plain)
     _check_extent(plain)
     decoding_schema(plain)  # refuses bounds between which nothing lies
@@ -283,6 +284,17 @@ def _check_cycles(root: Node) -> None:
     done: set[int] = set()
     for path, node in walk(root):
         visit(node, (), path)
+
+
+def _check_unevaluated(root: Node) -> None:
+    """jsonschema searches these patterns by itself, for as long as that takes."""
+    nodes = list(reachable(root))
+    place = next((path for path, node in nodes if "unevaluatedProperties" in node), None)
+    if place is not None and any("patternProperties" in node for _, node in nodes):
+        raise SchemaError(
+            f"{pointer(place)}: unevaluatedProperties cannot be checked in a schema that has patternProperties; write "
+            "additionalProperties"
+        )
 
 
 def _check_extent(root: Node) -> None:

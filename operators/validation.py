@@ -36,7 +36,9 @@ def parse_json(text: str) -> Any:
     Raises:
         ValueError: the text is not such a value; one sentence that says why.
     """
-    decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_int=_integer, parse_float=_real)
+    decoder = json.JSONDecoder(
+        object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_int=_integer, parse_float=_real
+    )
     try:
         value = decoder.decode(text)
     except json.JSONDecodeError as error:

