@@ -42,8 +42,8 @@ def test_hearing_of_chunks_takes_memory_for_the_shards_only(tmp_path: Path) -> N
         plan = plan_of(synthetic_corpus(10, chunks))
         return traced_bytes(lambda: _hear(LocalStore(tmp_path), plan, Ledger(plan)))[1]
 
-    most(10)  # what is made once
-    assert (most(320) - most(20)) / (10 * 300) < 60, "bytes for each chunk more; a Chunk alone has two hundred"
+    most(210)  # Python keeps some thousands of tuples for later use
+    assert (most(420) - most(210)) / (10 * 210) < 20, "bytes for each chunk more; a Chunk alone has two hundred"
 
 
 def test_a_workers_memory_is_flat_over_chunks() -> None:
