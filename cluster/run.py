@@ -17,7 +17,7 @@ import pyarrow as pa
 from headrace.cluster.engine_config import FAKE
 from headrace.cluster.locate import Located, locate_models, unused_models
 from headrace.operators.base import Layout
-from headrace.pipelines.checkpoint import Counts, chunk_records, committed, counts_of
+from headrace.pipelines.checkpoint import Counts, chunk_record, chunk_records, committed, counts_of
 from headrace.pipelines.corpus import Corpus, find_shards
 from headrace.pipelines.efficiency import Figures
 from headrace.pipelines.errors import UserError
@@ -438,6 +438,9 @@ def _work(
             f"{failed} of {chunks} chunks could not be done, the last for this reason: {last_failure}\n"
             f"What is committed stays. Run the same command again for the rest."
         )
+    for chunk in publisher.unheard_of():
+        result.counts += counts_of(chunk_record(publisher.store, chunk))
+        publisher.add(chunk)
 
 
 class Publisher:
@@ -452,7 +455,7 @@ class Publisher:
     def __init__(
         self, store: Store, plan: Plan, done: Ledger, published: Collection[int], *, staged: bool = False
     ) -> None:
-        self._store = store
+        self.store = store
         self._staged = staged
         self._plan = plan
         self._done = done
@@ -484,6 +487,20 @@ class Publisher:
             self._publish(shard)
         return new
 
+    def unheard_of(self) -> list[Chunk]:
+        """The chunks that are left although nobody has failed: they are committed, and their records got lost.
+
+        Raises:
+            ChunksFailed: they are not committed.
+        """
+        left = list(self._done.left)
+        there = committed(self.store, self._plan) if left else ()
+        if missing := [chunk for chunk in left if chunk not in there]:
+            raise ChunksFailed(
+                f"{len(missing)} chunks came back from no worker. What is committed stays. Run the same command again."
+            )
+        return left
+
     def _publish(self, shard: PlannedShard) -> None:
         if shard.index in self._published and not self._staged:
             return
@@ -494,9 +511,9 @@ class Publisher:
 
     def _make(self, shard: PlannedShard) -> None:
         if shard.index not in self._published:
-            publish_shard(self._store, self._plan, shard)
+            publish_shard(self.store, self._plan, shard)
         if self._staged:
-            sweep(self._store, shard)
+            sweep(self.store, shard)
 
     def _made(self, made: Future[None]) -> None:
         if not made.cancelled() and (failure := made.exception()) is not None:

@@ -20,7 +20,16 @@ from headrace.pipelines.checkpoint import Counts
 from headrace.pipelines.ledger import Ledger
 from headrace.pipelines.plan import Plan, next_plan
 from headrace.pipelines.storage import LocalStore
-from tests.scale.measure import FakeExecution, Sheet, _hear, plan_of, synthetic_corpus, traced_bytes, worker_side
+from tests.scale.measure import (
+    FakeExecution,
+    Sheet,
+    _hear,
+    commit_rows,
+    plan_of,
+    synthetic_corpus,
+    traced_bytes,
+    worker_side,
+)
 
 
 def test_what_the_driver_remembers_of_a_chunk_is_a_byte(tmp_path: Path) -> None:
@@ -167,3 +176,19 @@ def test_leaving_the_publisher_waits_for_the_parts_under_way(
             assert publisher.add(chunk)
             assert not publisher.add(chunk), "a record that comes twice counts once"
     assert sorted(made) == [0, 2], "each once, but for the one that is published already"
+
+
+def test_a_record_that_gets_lost_costs_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of(synthetic_corpus(2, 2))
+    store = LocalStore(tmp_path)
+    records = FakeExecution.records
+
+    def some_lost(*given: Any) -> Iterator[dict[str, Any]]:
+        return (record for number, record in enumerate(records(*given)) if number != 1)
+
+    monkeypatch.setattr(FakeExecution, "records", some_lost)
+    with pytest.raises(driver.ChunksFailed, match="1 chunks came back from no worker"):
+        _hear(store, plan, Ledger(plan))
+    lost = list(plan.chunks())[1]
+    commit_rows(store, plan, lost)
+    _hear(store, plan, Ledger(plan))
