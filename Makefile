@@ -15,7 +15,7 @@ ARGS := --limit 40 --set max_error_rate=0.1
 # make test TESTS="tests/test_models.py -k folder"
 TESTS :=
 
-.PHONY: help setup demo test check bench clean distclean
+.PHONY: help setup demo test check bench chaos scale clean distclean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +23,8 @@ help:
 	@echo "make test       run all tests"
 	@echo "make check      ruff, mypy, import direction"
 	@echo "make bench      measure against Ray Data LLM, bare vLLM and Transformers, about an hour (ARGS=--quick: minutes)"
+	@echo "make chaos      200 rounds of faults, each followed by the same command again (ARGS=\"--rounds 20 --seed 7\")"
+	@echo "make scale      measure the driver on a million chunks and a worker over many (ARGS=\"--shards 10000\")"
 	@echo "make setup      only set up $(VENV)"
 	@echo "make clean      remove what was built (distclean: $(VENV) as well)"
 
@@ -48,11 +50,17 @@ check: $(STAMP)
 	$(PY) -m mypy
 	$(PY) -m pytest -q tests/test_imports.py
 
-# The knob ARGS has a default for the demo; the benchmark takes it only from the command line.
+# The knob ARGS has a default for the demo; the targets from here on take it only from the command line.
 bench: $(STAMP)
 	@$(PY) examples/corpus.py $(DEMO)
 	@$(VENV)/bin/headrace model default >/dev/null
 	$(PY) -m headrace.cluster.bench $(if $(filter command line,$(origin ARGS)),$(ARGS))
+
+chaos: $(STAMP)
+	$(PY) -m tests.chaos $(if $(filter command line,$(origin ARGS)),$(ARGS))
+
+scale: $(STAMP)
+	$(PY) -m tests.scale $(if $(filter command line,$(origin ARGS)),$(ARGS))
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

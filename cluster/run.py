@@ -18,7 +18,7 @@ from headrace.cluster.engine_config import FAKE
 from headrace.cluster.locate import Located, locate_models, unused_models
 from headrace.cluster.work import Wish, Work
 from headrace.operators.base import Layout
-from headrace.pipelines.checkpoint import Counts, chunk_records, counts_of
+from headrace.pipelines.checkpoint import Counts, chunk_record, chunk_records, counts_of
 from headrace.pipelines.corpus import Corpus, find_shards
 from headrace.pipelines.efficiency import Figures
 from headrace.pipelines.error_rate import EarlyStop, too_many
@@ -437,6 +437,9 @@ def _work(
         raise ChunksFailed(
             f"{failed} of {chunks} chunks could not be done, the last for this reason: {last_failure}\n{STAYS}"
         )
+    for chunk in publisher.unheard_of():
+        result.counts += counts_of(chunk_record(publisher.store, chunk))
+        publisher.add(chunk)
 
 
 class Publisher:
@@ -451,7 +454,7 @@ class Publisher:
     def __init__(
         self, store: Store, plan: Plan, done: Ledger, published: Collection[int], *, staged: bool = False
     ) -> None:
-        self._store = store
+        self.store = store
         self._staged = staged
         self._plan = plan
         self._done = done
@@ -483,6 +486,20 @@ class Publisher:
             self._publish(shard)
         return new
 
+    def unheard_of(self) -> list[Chunk]:
+        """The chunks that are left although nobody has failed: they are committed, and their records got lost.
+
+        Raises:
+            ChunksFailed: they are not committed.
+        """
+        left = list(self._done.left)
+        there = committed(self.store, self._plan) if left else ()
+        if missing := [chunk for chunk in left if chunk not in there]:
+            raise ChunksFailed(
+                f"{len(missing)} chunks came back from no worker. What is committed stays. Run the same command again."
+            )
+        return left
+
     def _publish(self, shard: PlannedShard) -> None:
         if shard.index in self._published and not self._staged:
             return
@@ -493,9 +510,9 @@ class Publisher:
 
     def _make(self, shard: PlannedShard) -> None:
         if shard.index not in self._published:
-            publish_shard(self._store, self._plan, shard)
+            publish_shard(self.store, self._plan, shard)
         if self._staged:
-            sweep(self._store, shard)
+            sweep(self.store, shard)
 
     def _made(self, made: Future[None]) -> None:
         if not made.cancelled() and (failure := made.exception()) is not None:

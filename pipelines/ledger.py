@@ -76,7 +76,7 @@ class Ledger(Set[Chunk]):
         return sum(shards[i].chunk_count for i in self._whole) + part
 
     @classmethod
-    def _from_iterable(cls, chunks: Iterable[Any]) -> Set[Any]:  # type: ignore[override]
+    def _from_iterable(cls, chunks: Iterable[Any]) -> Set[Any]:
         return set(chunks)
 
     @property

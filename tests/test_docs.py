@@ -94,7 +94,7 @@ def test_the_readme_shows_the_example_and_its_twin_in_python(tmp_path: Path) -> 
 def test_a_command_in_the_docs_exists(words: list[str]) -> None:
     if words[0] == "make":
         targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-        assert set(words[1:]) <= set(targets)
+        assert {word for word in words[1:] if not word.startswith("ARGS=")} <= set(targets)
         return
     import typer
 

@@ -5,9 +5,12 @@ Speeds are measured by `make scale`, and never asserted.
 
 from __future__ import annotations
 
+import gc
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +20,16 @@ from headrace.pipelines.checkpoint import Counts
 from headrace.pipelines.ledger import Ledger
 from headrace.pipelines.plan import Plan, next_plan
 from headrace.pipelines.storage import LocalStore
-from tests.scale.measure import Sheet, _hear, plan_of, synthetic_corpus, traced_bytes, worker_side
+from tests.scale.measure import (
+    FakeExecution,
+    Sheet,
+    _hear,
+    commit_rows,
+    plan_of,
+    synthetic_corpus,
+    traced_bytes,
+    worker_side,
+)
 
 
 def test_what_the_driver_remembers_of_a_chunk_is_a_byte(tmp_path: Path) -> None:
@@ -37,13 +49,21 @@ def test_what_the_driver_remembers_of_a_chunk_is_a_byte(tmp_path: Path) -> None:
     assert (many - few) / (20 * 1000) < 2, "bytes for each chunk more"
 
 
-def test_hearing_of_chunks_takes_memory_for_the_shards_only(tmp_path: Path) -> None:
-    def most(chunks: int) -> int:
-        plan = plan_of(synthetic_corpus(10, chunks))
-        return traced_bytes(lambda: _hear(LocalStore(tmp_path), plan, Ledger(plan)))[1]
+def test_hearing_of_chunks_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of(synthetic_corpus(10, 400))
+    marks: list[int] = []
+    records = FakeExecution.records
 
-    most(10)  # what is made once
-    assert (most(320) - most(20)) / (10 * 300) < 60, "bytes for each chunk more; a Chunk alone has two hundred"
+    def counted(*given: Any) -> Iterator[dict[str, Any]]:
+        for number, record in enumerate(records(*given)):
+            if number in (1000, 3900):
+                gc.collect()
+                marks.append(len(gc.get_objects()))
+            yield record
+
+    monkeypatch.setattr(FakeExecution, "records", counted)
+    _hear(LocalStore(tmp_path), plan, Ledger(plan))
+    assert marks[1] - marks[0] < 500, "objects more after 2900 chunks more"
 
 
 def test_a_workers_memory_is_flat_over_chunks() -> None:
@@ -156,3 +176,19 @@ def test_leaving_the_publisher_waits_for_the_parts_under_way(
             assert publisher.add(chunk)
             assert not publisher.add(chunk), "a record that comes twice counts once"
     assert sorted(made) == [0, 2], "each once, but for the one that is published already"
+
+
+def test_a_record_that_gets_lost_costs_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of(synthetic_corpus(2, 2))
+    store = LocalStore(tmp_path)
+    records = FakeExecution.records
+
+    def some_lost(*given: Any) -> Iterator[dict[str, Any]]:
+        return (record for number, record in enumerate(records(*given)) if number != 1)
+
+    monkeypatch.setattr(FakeExecution, "records", some_lost)
+    with pytest.raises(driver.ChunksFailed, match="1 chunks came back from no worker"):
+        _hear(store, plan, Ledger(plan))
+    lost = list(plan.chunks())[1]
+    commit_rows(store, plan, lost)
+    _hear(store, plan, Ledger(plan))

@@ -176,7 +176,10 @@ async def _work(worker: Worker, pipe: Connection) -> None:
 
     async def do(descriptor: str) -> None:
         async for batch in worker({"chunk": [descriptor]}):
-            pipe.send(batch["chunk"][0])
+            try:
+                pipe.send(batch["chunk"][0])
+            except OSError:
+                os._exit(1)  # the driver is gone
 
     def begin(descriptor: str) -> None:
         task = loop.create_task(do(descriptor))

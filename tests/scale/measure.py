@@ -27,7 +27,7 @@ from headrace.cluster.execution import _descriptor, _groups
 from headrace.pipelines.checkpoint import Counts, chunk_schema, commit_chunk, committed
 from headrace.pipelines.corpus import Corpus, Shard, Variant, find_shards
 from headrace.pipelines.ledger import Ledger
-from headrace.pipelines.plan import CHUNKS, Plan, load_plan, next_plan, part_schema, save_plan
+from headrace.pipelines.plan import CHUNKS, Chunk, Plan, load_plan, next_plan, part_schema, save_plan
 from headrace.pipelines.publish import publish_shard, published
 from headrace.pipelines.spec import Pipeline
 from headrace.pipelines.storage import LocalStore
@@ -143,7 +143,7 @@ class FakeExecution:
             for chunk in chunks:
                 text = json.dumps({**json.loads(_descriptor(plan, chunk)), **said})
                 record = json.loads(text)
-                record["chunk"] = driver.Chunk(**record["chunk"])
+                record["chunk"] = Chunk(**record["chunk"])
                 yield record
 
 
@@ -236,18 +236,23 @@ def _write_output(store: LocalStore, plan: Plan, unpublished: int) -> None:
             (root / chunk.name).touch()
     for shard in rest:
         for chunk in shard.chunks():
-            rows = range(chunk.first, chunk.last)
-            table = pa.table(
-                {
-                    "_shard": [chunk.path] * len(rows),
-                    "_row": rows,
-                    "id": pa.nulls(len(rows), pa.string()),
-                    "said": [f"The mill number {row} turns." for row in rows],
-                    "_outcome": ["answered"] * len(rows),
-                    "_error": pa.nulls(len(rows), chunk_schema(plan.schema).field("_error").type),
-                }
-            )
-            commit_chunk(store, plan.info, chunk, table, Counts(answered=len(rows)), stats={})
+            commit_rows(store, plan, chunk)
+
+
+def commit_rows(store: LocalStore, plan: Plan, chunk: Chunk) -> None:
+    """Commit a chunk with made-up answers."""
+    rows = range(chunk.first, chunk.last)
+    table = pa.table(
+        {
+            "_shard": [chunk.path] * len(rows),
+            "_row": rows,
+            "id": pa.nulls(len(rows), pa.string()),
+            "said": [f"The mill number {row} turns." for row in rows],
+            "_outcome": ["answered"] * len(rows),
+            "_error": pa.nulls(len(rows), chunk_schema(plan.schema).field("_error").type),
+        }
+    )
+    commit_chunk(store, plan.info, chunk, table, Counts(answered=len(rows)), stats={})
 
 
 def worker_side(sheet: Sheet, chunks: int, rows: int = 200, text: int = 200, group: int | None = None) -> list[int]:
