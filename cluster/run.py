@@ -18,7 +18,7 @@ from headrace.cluster.engine_config import FAKE
 from headrace.cluster.locate import Located, locate_models, unused_models
 from headrace.cluster.work import Wish, Work
 from headrace.operators.base import Layout
-from headrace.pipelines.checkpoint import Counts, chunk_record, chunk_records, counts_of
+from headrace.pipelines.checkpoint import Counts, chunk_record, chunk_records, committed, counts_of
 from headrace.pipelines.corpus import Corpus, find_shards
 from headrace.pipelines.efficiency import Figures
 from headrace.pipelines.error_rate import EarlyStop, too_many
