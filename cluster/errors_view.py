@@ -12,6 +12,7 @@ from rich.text import Text
 
 from headrace.cluster import terminal
 from headrace.pipelines.dead_letters import DeadLetters, Group, Letter, advice
+from headrace.pipelines.storage import shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +32,7 @@ def show_errors(found: DeadLetters, *, as_json: bool) -> None:
     console = terminal.console()
     counts = found.counts
     share = _share(counts.dead, counts.rows)
-    _say(console, f"{counts.dead:,} dead letters in {counts.rows:,} rows ({share}), {found.uri}", "bold")
+    _say(console, f"{counts.dead:,} dead letters in {counts.rows:,} rows ({share}), {shown(found.uri)}", "bold")
     if not found.groups:
         if counts.dead:
             _say(console, "None of them is what was asked for.")

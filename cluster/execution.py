@@ -53,6 +53,9 @@ RECORDS_BYTES = 8 << 10
 START_SECONDS = 120
 """Time for Ray's processes to come up, on a busy machine."""
 
+STARTS = 3
+"""Times that Ray is started before it is given up."""
+
 STALE_SECONDS = 15.0
 """A worker that has said nothing for so long has no rows under way."""
 
@@ -286,11 +289,7 @@ def _connect(address: str, cpus: int) -> None:
         "configure_logging": True,
     }
     if address == LOCAL:
-        try:
-            ray.init(address=LOCAL, num_cpus=cpus, include_dashboard=False, **options)
-        except Exception as error:
-            # Ray raises a bare Exception where its processes do not come up in time.
-            raise ChunksFailed(f"Ray does not start on this machine: {error}") from error
+        _start_here(lambda: ray.init(address=LOCAL, num_cpus=cpus, include_dashboard=False, **options))
         return
     try:
         ray.init(address=address, **options)
@@ -299,6 +298,25 @@ def _connect(address: str, cpus: int) -> None:
             f"There is no Ray cluster at {address!r}: {str(error).splitlines()[0]}. Leave --address out to start "
             f"Ray on this machine."
         ) from error
+
+
+def _start_here(start: Callable[[], Any]) -> None:
+    """Start Ray on this machine, again where a busy one has kept its processes from coming up in Ray's own 30 s.
+
+    Raises:
+        ChunksFailed: it does not start.
+    """
+    import ray
+
+    for tries_left in reversed(range(STARTS)):
+        try:
+            start()
+            return
+        except Exception as error:
+            # A bare Exception is all that Ray raises here; what has come up of it must go before another start.
+            ray.shutdown()
+            if not tries_left or "timed out" not in str(error):
+                raise ChunksFailed(f"Ray does not start on this machine: {error}") from error
 
 
 def disconnect() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from headrace.cluster import terminal
 from headrace.cluster.run import Listener, RunResult, Totals
 from headrace.pipelines.outlook import Outlook
+from headrace.pipelines.storage import shown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -174,7 +175,7 @@ def summary(result: RunResult) -> None:
     console = terminal.console()
     counts, totals = result.counts, result.totals
     if result.status == "already complete":
-        console.print(Text(f"{result.output} is complete already: nothing to do."))
+        console.print(Text(f"{shown(result.output)} is complete already: nothing to do."))
     for note in result.notes:
         console.print(Text(f"note: {note}"))
     for word, paths in (
@@ -219,14 +220,14 @@ def summary(result: RunResult) -> None:
     if result.seconds:
         phases = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in result.seconds.items())
         table.add_row("seconds", phases)
-    table.add_row("output", Text(result.output))
+    table.add_row("output", Text(shown(result.output)))
     console.print(table)
     if result.exit_code:
         rate = counts.dead / max(1, counts.rows)
         console.print(
             Text(
                 f"Too many dead letters: {counts.dead:,} of {counts.rows:,} rows ({rate:.1%}) are more than "
-                f"max_error_rate allows. What is committed stays. headrace errors {result.output} shows them; "
+                f"max_error_rate allows. What is committed stays. headrace errors {shown(result.output)} shows them; "
                 f"to accept them, raise max_error_rate and run the same command again."
             )
         )

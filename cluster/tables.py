@@ -13,6 +13,7 @@ from headrace.cluster import terminal
 from headrace.cluster.checking import CheckReport
 from headrace.cluster.sample import Sampled
 from headrace.pipelines.status import OutputStatus
+from headrace.pipelines.storage import shown
 
 EXCERPT = 300
 """Characters of a document that a table shows."""
@@ -71,7 +72,7 @@ def show_status(status: OutputStatus) -> None:
     """Print how far an output is."""
     console = terminal.console()
     counts, plan = status.counts, status.plan
-    console.print(Text(f"{status.uri}: {'complete' if status.complete else 'not complete'}", style="bold"))
+    console.print(Text(f"{shown(status.uri)}: {'complete' if status.complete else 'not complete'}", style="bold"))
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()

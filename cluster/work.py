@@ -18,7 +18,7 @@ from headrace.pipelines.plan import Again, Changes, Chunk, Plan, differences, ne
 from headrace.pipelines.publish import published
 from headrace.pipelines.reuse import Previous, Taken, take, taken, with_seeds
 from headrace.pipelines.seeds import Origin, base_chunk, idle_stages, load_bases, newest_bases, origins
-from headrace.pipelines.storage import Store, open_store
+from headrace.pipelines.storage import Store, open_store, shown
 
 if TYPE_CHECKING:
     from headrace.cluster.run import Checked
@@ -109,7 +109,9 @@ class Work:
         """
         pipeline = checked.pipeline
         if wish.retry and previous is None:
-            raise UserError(f"--retry errors: {store.uri} has no plan, so no dead letters. Run without it first.")
+            raise UserError(
+                f"--retry errors: {shown(store.uri)} has no plan, so no dead letters. Run without it first."
+            )
         key, reads = pipeline.key or (), Graph.of(pipeline).input_columns
         lender = _lender(store, checked, wish) if wish.reuse else None
         if lender is not None and previous is None:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from headrace.pipelines.corpus import fit
 from headrace.pipelines.ledger import Ledger
 from headrace.pipelines.plan import CHUNKS, Chunk, CommitInfo, Plan, PlannedShard, chunk_folder
-from headrace.pipelines.storage import Store
+from headrace.pipelines.storage import Store, shown
 from headrace.pipelines.threads import each
 
 RECORD_KEY = b"headrace"
@@ -163,10 +163,10 @@ def chunk_record(store: Store, chunk: Chunk, name: str | None = None) -> dict[st
     with store.open(name) as file:
         record = read_record(file)
     if record is None:
-        raise Unaccounted(f"{name} in {store.uri} is no chunk file of headrace. Delete it and run again.")
+        raise Unaccounted(f"{name} in {shown(store.uri)} is no chunk file of headrace. Delete it and run again.")
     said = (record["plan"], record["shard"], record["first"], record["last"])
     if said != (chunk.plan, chunk.path, chunk.first, chunk.last):
-        raise Unaccounted(f"{name} in {store.uri} holds another chunk: {said}. Delete it and run again.")
+        raise Unaccounted(f"{name} in {shown(store.uri)} holds another chunk: {said}. Delete it and run again.")
     return record
 
 

@@ -28,7 +28,7 @@ from headrace.operators.base import Layout
 from headrace.pipelines.corpus import Corpus, Shard
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.locations import joined
-from headrace.pipelines.storage import Store
+from headrace.pipelines.storage import Store, shown
 
 FORMAT = 3
 """Version of the plan file's format."""
@@ -640,7 +640,7 @@ def load_plan(store: Store, number: int | None = None) -> Plan | None:
     try:
         return Plan.from_json(store.read(plan_name(number)))
     except UserError as error:
-        raise UserError(f"{plan_name(number)} in {store.uri}: {error}") from error
+        raise UserError(f"{plan_name(number)} in {shown(store.uri)}: {error}") from error
 
 
 def save_plan(store: Store, plan: Plan) -> Plan:
@@ -658,7 +658,7 @@ def save_plan(store: Store, plan: Plan) -> Plan:
     if replace(theirs, created=plan.created).to_json() == plan.to_json():
         return theirs
     raise UserError(
-        f"Another run has just planned the same output ({plan.name} in {store.uri}, {theirs.created}), and "
+        f"Another run has just planned the same output ({plan.name} in {shown(store.uri)}, {theirs.created}), and "
         "not the same way. Wait for it to finish, or end it, and run the command again."
     )
 

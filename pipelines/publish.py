@@ -83,7 +83,7 @@ def publish_shard(store: Store, plan: Plan, shard: PlannedShard) -> None:
     for chunk, record in zip(chunks, records, strict=True):
         if record["fingerprint"] != plan.fingerprint or counts_of(record).rows != chunk.rows:
             raise Unaccounted(
-                f"{chunk.name} in {store.uri} was not made by this pipeline: its footer says {record}. "
+                f"{chunk.name} in {shown(store.uri)} was not made by this pipeline: its footer says {record}. "
                 "Delete it and run again."
             )
     counts = asdict(sum(map(counts_of, records), Counts()))
@@ -147,7 +147,9 @@ def finish(store: Store, plan: Plan, report: Mapping[str, Any]) -> None:
     missing = [shard.part_name for shard in plan.shards if shard.has_part and not shard.gone]
     missing = [name for name in missing if name not in there]
     if missing:
-        raise Unaccounted(f"{store.uri} is not complete: {len(missing)} parts are missing, {missing[0]} among them.")
+        raise Unaccounted(
+            f"{shown(store.uri)} is not complete: {len(missing)} parts are missing, {missing[0]} among them."
+        )
     parts = [shard.part_name for shard in plan.shards if shard.part_name in there and not shard.pruned]
     store.replace(REPORT, _json(report))
     store.replace(CURRENT, _json({"plan": plan.number, "parts": parts}))

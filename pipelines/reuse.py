@@ -30,7 +30,7 @@ from headrace.pipelines.plan import CHUNKS, SEEDS, Plan, load_plan
 from headrace.pipelines.rows import digests, sound
 from headrace.pipelines.seeds import SEGMENT_ROWS, Origin, seed_name
 from headrace.pipelines.spec import Pipeline
-from headrace.pipelines.storage import Store
+from headrace.pipelines.storage import Store, shown
 
 BUCKET_BYTES = 64 << 20
 """Bytes of the other output's rows in a bucket, about."""
@@ -69,21 +69,21 @@ class Previous:
             )
         plan = load_plan(store)
         if plan is None:
-            raise UserError(f"--reuse: {store.uri} is no output of headrace: there is no plan in it.")
+            raise UserError(f"--reuse: {shown(store.uri)} is no output of headrace: there is no plan in it.")
         if not plan.key:
             raise UserError(
-                f"--reuse: {store.uri} was made without `key`, so its rows cannot be told from one another. "
+                f"--reuse: {shown(store.uri)} was made without `key`, so its rows cannot be told from one another. "
                 "Run its pipeline over its input again with `key` and --recompute changed: that asks nothing."
             )
         if plan.key != pipeline.key:
             raise UserError(
-                f"--reuse: the key of {store.uri} is {list(plan.key)}, and this pipeline's is {list(pipeline.key)}. "
-                "Rows are found by one key only."
+                f"--reuse: the key of {shown(store.uri)} is {list(plan.key)}, and this pipeline's is "
+                f"{list(pipeline.key)}. Rows are found by one key only."
             )
         if plan.reads != reads:
             raise UserError(
-                f"--reuse: {store.uri} was made by a pipeline that reads the columns {list(plan.reads)}, and this one "
-                f"reads {list(reads)}: no row is known to be the same. Run without --reuse."
+                f"--reuse: {shown(store.uri)} was made by a pipeline that reads the columns {list(plan.reads)}, and "
+                f"this one reads {list(reads)}: no row is known to be the same. Run without --reuse."
             )
         return cls(store, plan)
 
@@ -107,7 +107,7 @@ def with_seeds(plan: Plan, previous: Previous, pipeline: Pipeline) -> Plan:
     origin = Origin.of(previous.plan, plan, pipeline)
     if not any(isinstance(step, ModelStep) and step.name in origin.steps for step in pipeline.steps):
         raise UserError(
-            f"--reuse: no step of this pipeline asks its model as in {previous.store.uri} (plan "
+            f"--reuse: no step of this pipeline asks its model as in {shown(previous.store.uri)} (plan "
             f"{previous.plan.number}), so nothing can be taken from there. Run without --reuse."
         )
     shards = tuple(

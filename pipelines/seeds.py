@@ -40,7 +40,7 @@ from headrace.pipelines.graph import Graph
 from headrace.pipelines.plan import CHUNKS, Chunk, Plan, load_plan, shard_id
 from headrace.pipelines.spec import Pipeline
 from headrace.pipelines.stages import Stage
-from headrace.pipelines.storage import Store
+from headrace.pipelines.storage import Store, shown
 
 SEGMENT_ROWS = 16_384
 """Input rows that one file of seeds is for."""
@@ -283,7 +283,7 @@ def load_bases(store: Store, plan: Plan) -> dict[int, Plan]:
         base = plan if number == plan.number else load_plan(store, number)
         if base is None:
             raise UserError(
-                f"The plan {number} of {store.uri} is gone, on which plan {plan.number} stands. Restore it."
+                f"The plan {number} of {shown(store.uri)} is gone, on which plan {plan.number} stands. Restore it."
             )
         found[number] = base
     return found

@@ -28,7 +28,7 @@ from headrace.pipelines.errors import UserError
 from headrace.pipelines.graph import Graph
 from headrace.pipelines.plan import Chunk, CommitInfo, Plan, PlannedShard, chunk_folder
 from headrace.pipelines.spec import OWN_MODEL, Pipeline
-from headrace.pipelines.storage import Store
+from headrace.pipelines.storage import Store, shown
 
 _STAGE_FILE = re.compile(r"\d{12,}-\d{12,}\.stage\d+-[0-9a-f]{8}\.parquet")
 
@@ -161,7 +161,7 @@ def read_stage(store: Store, info: CommitInfo, chunk: Chunk) -> tuple[pa.Table, 
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise
-        raise UserError(f"{name} in {store.uri} is damaged: {error}. Delete it and run again.") from error
+        raise UserError(f"{name} in {shown(store.uri)} is damaged: {error}. Delete it and run again.") from error
 
 
 def sweep(store: Store, shard: PlannedShard) -> None:
