@@ -255,7 +255,6 @@ def test_generations_on_ray(case: Callable[..., Case], corpus: Write, tmp_path: 
     facts = ["--set", "steps.facts.retries=0"]
     done = it.run(*facts)
     assert "1 dead letters" in done.stdout, done.stderr
-    assert not [prompt for prompt in it.asked() if "not accepted" in prompt]
     before = len(it.asked())
     healed = it.run(*facts, "--retry", "errors")
     assert healed.returncode == 0, healed.stderr
