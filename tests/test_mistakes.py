@@ -102,7 +102,7 @@ def test_the_pipeline_without_a_mistake_is_in_order() -> None:
 
 
 KEYS = (
-    "(keys: name, model, models, document, steps, keep, checkpoint_rows, too_long, max_error_rate, layout, "
+    "(keys: name, model, models, document, steps, keep, key, checkpoint_rows, too_long, max_error_rate, layout, "
     "layout_tolerance, resources)"
 )
 
@@ -301,7 +301,11 @@ def cut_in_half(file: Path) -> None:
         ("a.parquet", lambda f: f.write_text("a,b\n1,2\n"), "is not a Parquet file: it begins with b'a,b"),
         ("a.parquet", cut_in_half, "is cut off: it begins as Parquet and has no footer"),
         ("a.parquet", Path.touch, "is empty: 0 bytes, not even a Parquet footer"),
-        ("s3://bucket/folder", None, "s3:// is not supported yet, only local paths and file:// URIs are."),
+        (
+            "ftp://bucket/folder",
+            None,
+            "ftp:// is not supported here. Local paths, file://, s3://, gs://, abfs:// and hf",
+        ),
         ("", None, "A path is empty."),
     ],
 )
@@ -320,7 +324,7 @@ def test_inputs(input: str, make: Callable[[Path], object] | None, message: str)
         ("input/output", "is the input 'input' or lies inside it"),
         ("r.yaml", "is a file. Name a folder, which may not exist yet."),
         ("r.yaml/output", "r.yaml' is a file. Name a folder elsewhere."),
-        ("s3://bucket/output", "s3:// is not supported yet"),
+        ("ftp://bucket/output", "ftp:// is not supported here"),
         ("", "A path is empty."),
     ],
 )
