@@ -29,7 +29,7 @@ class Asking:
         earlier: each row as the stage before left it, or an earlier plan.
         here: the steps that run here.
         unasked: the steps of these that nobody can be asked, for there is no engine.
-        in_flight: holds the rows that are with the engine, for whoever wants to know.
+        in_flight: holds the rows that are with the engine, or with a function, for whoever wants to know.
         first: is called when the engine gets a row while it has none.
         done: is told of each row that comes to its end.
         died: is called, and does not return, when the engine is gone; here the rows in flight are still known.
@@ -111,7 +111,11 @@ class Asking:
                 gate.release()
 
         async def reuse(row: int, values: Mapping[str, Any], known: Earlier, reused: int) -> None:
-            result = await self._chain.run(row, values, known)
+            begun(row)  # a function may yet hang
+            try:
+                result = await self._chain.run(row, values, known)
+            finally:
+                self._in_flight.discard(row)
             result.usage.reused = reused
             done(result)
 

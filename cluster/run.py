@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import BoundedSemaphore
@@ -341,7 +341,9 @@ def run(
     finally:
         if execution is not None:
             execution.end()
-            settle(store, execution.run_id)
+            # Notes are advice, and the storage may be what the run has ended of.
+            with suppress(OSError):
+                settle(store, execution.run_id)
     if result.status == "complete" and too_many(result.counts, pipeline.max_error_rate):
         result.status = "too many dead letters"
     if result.totals.asked and not work.bases and checked.only_model and checked.only_model.source != FAKE:
@@ -407,7 +409,8 @@ def _work(
 ) -> None:
     """Let the workers do the chunks, publish each shard when its last one is there, stop when it is hopeless."""
     plan = work.plan
-    stop = EarlyStop(pipeline.max_error_rate, plan.rows, result.counts)
+    planned = work.rows_left
+    stop = EarlyStop(pipeline.max_error_rate, result.counts.rows + planned, result.counts)
     if stop.due:
         result.status = "too many dead letters"
         return
@@ -415,7 +418,7 @@ def _work(
     failed, last_failure = 0, ""
 
     def watch(totals: Totals) -> None:
-        totals.planned = plan.rows - result.resumed
+        totals.planned = planned
         result.totals = totals
         listener.progress(totals)
 
@@ -429,7 +432,9 @@ def _work(
             continue
         if publisher.add(record["chunk"]):
             result.counts += counts_of(record)
-            stop.add(counts_of(record), record.get("lost", 0))
+            # That most rows fail again which have failed before says nothing of the others.
+            says = (0, 0) if record["chunk"].retry else (record.get("asked", 0), record.get("lost", 0))
+            stop.add(counts_of(record), *says)
         if stop.due:
             result.status = "too many dead letters"
             return
@@ -473,10 +478,12 @@ class Publisher:
             raise self._failure
 
     def publish_ready(self) -> None:
-        """Publish what earlier runs have finished and not published."""
+        """Publish what earlier runs have finished and not published; remove what they have left beside the rest."""
         for shard in self._plan.shards:
             if shard.has_part and not shard.gone and self._done.has_all_of(shard):
                 self._publish(shard)
+        if self._staged:
+            sweep(self.store, (self._plan.shards[index] for index in self._published))
 
     def add(self, chunk: Chunk) -> bool:
         """A chunk is committed; whether that was not known yet."""
@@ -501,7 +508,7 @@ class Publisher:
         return left
 
     def _publish(self, shard: PlannedShard) -> None:
-        if shard.index in self._published and not self._staged:
+        if shard.index in self._published:
             return
         self._room.acquire()
         if self._failure is not None:
@@ -509,10 +516,9 @@ class Publisher:
         self._pool.submit(self._make, shard).add_done_callback(self._made)
 
     def _make(self, shard: PlannedShard) -> None:
-        if shard.index not in self._published:
-            publish_shard(self.store, self._plan, shard)
+        publish_shard(self.store, self._plan, shard)
         if self._staged:
-            sweep(self.store, shard)
+            sweep(self.store, [shard])
 
     def _made(self, made: Future[None]) -> None:
         if not made.cancelled() and (failure := made.exception()) is not None:
@@ -521,9 +527,12 @@ class Publisher:
 
 
 def _count(store: Store, work: Work) -> Counts:
-    """Rows by outcome of all that is done: as the parts say, and the chunks of shards that have none yet."""
+    """Rows by outcome of all that is done: as the parts say, and the chunks of shards that have none yet.
+
+    A file that is gone will have none.
+    """
     total = sum(work.published.values(), Counts())
-    rest = (shard for shard in work.plan.shards if shard.index not in work.published)
+    rest = (shard for shard in work.plan.shards if shard.index not in work.published and not shard.gone)
     for record in chunk_records(store, work.done.chunks_of(rest)):
         total += counts_of(record)
     return total

@@ -79,7 +79,7 @@ def show_status(status: OutputStatus) -> None:
     table.add_row("pipeline", Text(f"{plan.pipeline.get('name', '')}, plan {plan.number} of {plan.created}"))
     table.add_row(
         "rows",
-        f"{counts.rows:,} of {plan.rows:,} done: {counts.answered:,} answered, {counts.filtered:,} filtered out, "
+        f"{counts.rows:,} of {status.rows:,} done: {counts.answered:,} answered, {counts.filtered:,} filtered out, "
         f"{counts.dead:,} dead letters",
     )
     table.add_row("chunks", f"{status.chunks_done:,} of {status.chunks:,} committed")

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from headrace.operators.base import Layout, ModelStep
 from headrace.pipelines.checkpoint import Counts, chunk_records, committed, counts_of
+from headrace.pipelines.error_rate import too_many
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.graph import Graph
 from headrace.pipelines.layouts import Choice, Priors, with_default
 from headrace.pipelines.ledger import Ledger
 from headrace.pipelines.outlook import Portion
 from headrace.pipelines.plan import Again, Changes, Chunk, Plan, differences, next_plan
-from headrace.pipelines.publish import published
+from headrace.pipelines.publish import is_complete, published
 from headrace.pipelines.reuse import Previous, Taken, take, taken, with_seeds
 from headrace.pipelines.seeds import Origin, base_chunk, idle_stages, load_bases, newest_bases, origins
 from headrace.pipelines.storage import Store, open_store, shown
@@ -113,8 +114,9 @@ class Work:
                 f"--retry errors: {shown(store.uri)} has no plan, so no dead letters. Run without it first."
             )
         key, reads = pipeline.key or (), Graph.of(pipeline).input_columns
-        lender = _lender(store, checked, wish) if wish.reuse else None
-        if lender is not None and previous is None:
+        other = _other(store, wish) if wish.reuse else None
+        lender = Previous.open(other, pipeline, reads) if other is not None and previous is None else None
+        if lender is not None:
             choice = Choice(lender.plan.layouts, "the output whose answers are taken has it", lender.plan.priors)
         base = previous or (lender.plan if lender is not None else None)
         layouts, priors, fingerprints = settled(checked, base, choice)
@@ -135,10 +137,10 @@ class Work:
             reads=reads,
             again=again,
         )
-        if lender is not None and (previous is None or plan.number != previous.number):
+        if other is not None and previous is not None and plan.number != previous.number:
+            lender = Previous.open(other, pipeline, reads)  # else all was taken when the plan was made
+        if lender is not None:
             plan = with_seeds(plan, lender, pipeline)
-        else:
-            lender = None  # what there is to take was taken when the plan was made
         there = published(store, plan)
         work = cls(plan, changes, committed(store, plan, there.keys()), there, lender=lender)
         return work._with_bases(checked, store)
@@ -225,11 +227,11 @@ class Work:
         return said
 
 
-def _lender(store: Store, checked: Checked, wish: Wish) -> Previous:
-    lender = open_store(wish.reuse)
-    if lender.uri == store.uri:
+def _other(store: Store, wish: Wish) -> Store:
+    other = open_store(wish.reuse)
+    if other.uri == store.uri:
         raise UserError("--reuse names the output itself, whose answers are kept anyway. Name another output.")
-    return Previous.open(lender, checked.pipeline, Graph.of(checked.pipeline).input_columns)
+    return other
 
 
 def hoisted_note(plan: Plan, redone: Sequence[str]) -> list[str]:
@@ -297,14 +299,26 @@ def _again(store: Store, previous: Plan | None, fingerprints: Mapping[str, str],
     redo = wish.recompute or wish.retry
     if not redo and not previous.redo:
         return Again(prune=wish.prune)
-    done = committed(store, previous)
-    unfinished = any(chunk not in done for chunk in previous.chunks())
-    goes_on = previous.redo if unfinished else ""
+    out = published(store, previous)
+    # Parts without dead letters have nothing to retry: their chunks are not looked at.
+    done = committed(store, previous, [index for index, counts in out.items() if not (wish.retry and counts.dead)])
+    goes_on = "" if _ended(store, previous, out, checked.pipeline.max_error_rate) else previous.redo
     differs = _differences(checked, previous, fingerprints)
     if redo == goes_on and not differs:
         return Again(goes_on=goes_on, prune=wish.prune)
     dead: Sequence[Chunk] = ()
     if wish.retry:
-        there = sorted(done, key=lambda chunk: chunk.name)
-        dead = [c for c, record in zip(there, chunk_records(store, there), strict=True) if counts_of(record).dead]
+        shards = [shard for shard in previous.shards if shard.index not in out or out[shard.index].dead]
+        records = zip(done.chunks_of(shards), chunk_records(store, done.chunks_of(shards)), strict=True)
+        dead = [chunk for chunk, record in records if counts_of(record).dead]
     return Again(redo, goes_on, dead, done, wish.prune)
+
+
+def _ended(store: Store, plan: Plan, out: Mapping[int, Counts], rate: float) -> bool:
+    """Whether the runs of a plan have come to their end: all parts are there, and `_SUCCESS` or too many dead letters.
+
+    Where the last one died between the two, there is something to go on with.
+    """
+    if any(shard.has_part and not shard.gone and shard.index not in out for shard in plan.shards):
+        return False
+    return is_complete(store, plan) or too_many(sum(out.values(), Counts()), rate)

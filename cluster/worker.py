@@ -235,8 +235,10 @@ class Worker:
         self._progress.committed += chunk.rows
         # The driver reads the totals once more when it has the last record.
         self._progress.publish()
-        lost = sum(result.dead is not None and result.dead.step != DOCUMENT for result in results)
-        return {"counts": asdict(counts), "stats": stats, "ours": ours, "lost": lost}
+        fresh = [result for result in results if not result.usage.reused]
+        asked = sum(result.dead is None or result.dead.step != DOCUMENT for result in fresh)
+        lost = sum(result.dead is not None and result.dead.step != DOCUMENT for result in fresh)
+        return {"counts": asdict(counts), "stats": stats, "ours": ours, "asked": asked, "lost": lost}
 
     def _read(
         self, trial: Trial, shard: Shard, chunk: Chunk, columns: Sequence[str]
@@ -255,7 +257,7 @@ class Worker:
             table = self._reader.read(shard, chunk.first, chunk.last, columns)
         except InputUnreadable:
             table, lost = self._reader.salvage(shard, chunk.first, chunk.last, columns)
-        table, bad = sound(table, self._graph.input_columns)
+        table, bad = sound(table, (*self._graph.input_columns, *self._assignment.key))
         return table, bad | lost
 
     def _asking(
@@ -295,6 +297,8 @@ class Worker:
 
     async def _control(self, asking: Asking, trial: Trial, suspects: set[int]) -> None:
         """See that the engine answers at all: about a row above suspicion, another one at each try if it dies."""
+        if self._assignment.engine is None:
+            return  # nobody is asked anything: what has died was the process
         given_up = {killer.row for killer in trial.notes.killers}
         candidates = [row for row in asking.left() if row not in suspects and row not in given_up]
         for row in trial.notes.controls_among(candidates, CONTROL_TRIES):

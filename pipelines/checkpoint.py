@@ -132,18 +132,17 @@ def committed(store: Store, plan: Plan, known: Collection[int] = ()) -> Ledger:
         done.add_shard(plan.shards[index])
     cut = {span.plan for shard in plan.shards for span in shard.spans}
 
-    def folders() -> Iterator[tuple[int, PlannedShard, str]]:
-        for number in sorted(cut):
-            for name in store.names(f"{CHUNKS}/{number:06d}"):
-                named = _FOLDER.fullmatch(name)
-                shard = plan.shards[int(named.group(1))] if named and int(named.group(1)) < len(plan.shards) else None
-                if shard is not None and shard.index not in known:
-                    folder = chunk_folder(number, shard.index, shard.path)
-                    if folder.endswith(f"/{name[:-1]}"):
-                        yield number, shard, folder
-
-    looked = each(lambda found: (found, store.names(found[2])), folders(), "ledger")
-    for (number, shard, _), names in looked:
+    folders: dict[str, tuple[int, PlannedShard]] = {}
+    for number in sorted(cut):
+        for name in store.names(f"{CHUNKS}/{number:06d}"):
+            named = _FOLDER.fullmatch(name)
+            shard = plan.shards[int(named.group(1))] if named and int(named.group(1)) < len(plan.shards) else None
+            if shard is not None and shard.index not in known:
+                folder = chunk_folder(number, shard.index, shard.path)
+                if folder.endswith(f"/{name[:-1]}"):
+                    folders[folder] = number, shard
+    for folder, names in store.names_of(list(folders)):
+        number, shard = folders[folder]
         for name in names:
             if named := _NAME.fullmatch(name):
                 done.mark(shard, number, int(named.group(1)), int(named.group(2)))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -24,9 +23,6 @@ from headrace.pipelines.storage import Store, open_store
 
 BATCH_ROWS = 1024
 """Dead letters read at a time."""
-
-FOOTERS = 1024
-"""Chunks whose footers are read at a time."""
 
 MOST_GROUPS = 1000
 """Reasons told apart; what else there is is put together, for memory's sake."""
@@ -126,15 +122,15 @@ def alike(reason: str) -> str:
 
 def _outstanding(store: Store, plan: Plan) -> tuple[Counts, list[Chunk]]:
     """Counts of all that is committed, and the chunks with dead letters that are in no part yet."""
-    done = iter(sorted(committed(store, plan), key=lambda chunk: (chunk.shard, chunk.first)))
     out = published(store, plan)
-    counts = Counts()
+    done = committed(store, plan, out.keys())
+    counts = sum(out.values(), Counts())
+    rest = [shard for shard in plan.shards if shard.index not in out and not shard.gone]
     waiting = []
-    while chunks := list(islice(done, FOOTERS)):
-        for chunk, record in zip(chunks, chunk_records(store, chunks), strict=True):
-            counts += counts_of(record)
-            if counts_of(record).dead and chunk.shard not in out:
-                waiting.append(chunk)
+    for chunk, record in zip(done.chunks_of(rest), chunk_records(store, done.chunks_of(rest)), strict=True):
+        counts += counts_of(record)
+        if counts_of(record).dead:
+            waiting.append(chunk)
     return counts, waiting
 
 

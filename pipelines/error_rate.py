@@ -36,12 +36,15 @@ class EarlyStop:
         self._dead = counts.dead
         self._asked = self._lost = 0
 
-    def add(self, counts: Counts, lost: int) -> None:
-        """A chunk is done. ``lost`` of its dead letters are a step's: those of documents that cannot be asked about
-        say something of these documents, and nothing of those to come."""
+    def add(self, counts: Counts, asked: int = 0, lost: int = 0) -> None:
+        """A chunk is done.
+
+        ``asked`` of its rows say something of those to come: answers that were copied do not, nor documents that cannot
+        be asked about, nor rows that have failed before. ``lost`` of them have failed at a step.
+        """
         self._dead += counts.dead
         self._lost += lost
-        self._asked += counts.rows - counts.dead + lost
+        self._asked += asked
 
     @property
     def due(self) -> bool:

@@ -21,6 +21,8 @@ class Ledger(Set[Chunk]):
         self._marks: dict[int, bytearray] = {}
         self._missing: dict[int, int] = {}
         self._whole: set[int] = set()
+        # Of shards with several spans: what `PlannedShard.chunks_before` says.
+        self._before: dict[int, list[int]] = {}
 
     def add(self, chunk: Chunk) -> bool:
         """Whether it is a chunk of the plan, and new here."""
@@ -29,7 +31,7 @@ class Ledger(Set[Chunk]):
 
     def mark(self, shard: PlannedShard, plan: int, first: int, last: int) -> bool:
         """:meth:`add` for the chunk of ``shard`` that plan number ``plan`` cut for these rows."""
-        place = None if shard.index in self._whole else shard.place(plan, first, last)
+        place = None if shard.index in self._whole else self._place(shard, plan, first, last)
         if place is None:
             return False
         marks = self._marks.get(shard.index)
@@ -48,6 +50,7 @@ class Ledger(Set[Chunk]):
         """All chunks of a shard are done."""
         self._marks.pop(shard.index, None)
         self._missing.pop(shard.index, None)
+        self._before.pop(shard.index, None)
         self._whole.add(shard.index)
 
     def has_all_of(self, shard: PlannedShard) -> bool:
@@ -58,7 +61,7 @@ class Ledger(Set[Chunk]):
         if not isinstance(chunk, Chunk):
             return False
         shard = self._shard(chunk.shard, chunk.path)
-        place = None if shard is None else shard.place(chunk.plan, chunk.first, chunk.last)
+        place = None if shard is None else self._place(shard, chunk.plan, chunk.first, chunk.last)
         return place is not None and (
             chunk.shard in self._whole or (chunk.shard in self._marks and bool(self._marks[chunk.shard][place]))
         )
@@ -105,6 +108,14 @@ class Ledger(Set[Chunk]):
         if shard.index in self._whole:
             return shard.chunks()
         return compress(shard.chunks(), bytes(self._marks.get(shard.index, b"")))
+
+    def _place(self, shard: PlannedShard, plan: int, first: int, last: int) -> int | None:
+        if len(shard.spans) < 2:
+            return shard.place(plan, first, last, (0,))
+        before = self._before.get(shard.index)
+        if before is None:
+            before = self._before[shard.index] = shard.chunks_before()
+        return shard.place(plan, first, last, before)
 
     def _shard(self, index: int, path: str) -> PlannedShard | None:
         shards = self._plan.shards

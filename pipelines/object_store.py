@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
@@ -17,12 +17,17 @@ from headrace.pipelines.locations import ObjectUri
 from headrace.pipelines.object_file import open_object
 from headrace.pipelines.objects import PART_BYTES, ObjectChanged, Objects, Upload, UploadLost, objects_at
 from headrace.pipelines.storage import PROBE, Entry, Write
+from headrace.pipelines.threads import each
 
 UPLOAD_AGE_S = 86_400.0
 """Seconds after which an upload that was not completed counts as left behind: no part takes that long."""
 
 EXCLUSIVE = frozenset({"s3", "gs", "abfs"})
 """Stores, with the libraries for them, that can refuse a put where there is an object, in one step."""
+
+FEW_FOLDERS = 1000
+"""So many folders are looked into one by one. More of them are listed with all that is beside them: a call gives a
+thousand names then, instead of a folder's ten."""
 
 TRIES = 4
 """How often a write or a read begins anew because the object or the upload under it was gone."""
@@ -77,10 +82,10 @@ class ObjectStore:
     def list(self, prefix: str = "") -> Sequence[Entry]:
         start = len(self.root.prefix)
         found = [
-            Entry(each.key[start:], each.size)
+            Entry(there.key[start:], there.size)
             for page in self.objects.pages(self._folder(prefix))
-            for each in page.objects
-            if not each.key.endswith("/")  # a folder, as some tools make them
+            for there in page.objects
+            if not there.key.endswith("/")  # a folder, as some tools make them
         ]
         return sorted(found, key=lambda entry: entry.path)
 
@@ -88,9 +93,23 @@ class ObjectStore:
         folder = self._folder(prefix)
         found: set[str] = set()
         for page in self.objects.pages(folder, one_level=True):
-            found.update(each.key[len(folder) :] for each in page.objects)
-            found.update(each[len(folder) :] for each in page.folders)
+            found.update(there.key[len(folder) :] for there in page.objects)
+            found.update(below[len(folder) :] for below in page.folders)
         return sorted(found - {""})
+
+    def names_of(self, folders: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
+        if len(folders) <= FEW_FOLDERS:
+            yield from each(lambda folder: (folder, self.names(folder)), folders, "names")
+            return
+        wanted, start = set(folders), len(self.root.prefix)
+        for above in sorted({folder.rpartition("/")[0] for folder in folders}):
+            for page in self.objects.pages(self._folder(above)):
+                found: dict[str, list[str]] = {}
+                for there in page.objects:
+                    folder, _, name = there.key[start:].rpartition("/")
+                    if folder in wanted and name:
+                        found.setdefault(folder, []).append(name)
+                yield from found.items()
 
     def exists(self, path: str) -> bool:
         try:

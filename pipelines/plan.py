@@ -19,6 +19,7 @@ from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -178,14 +179,19 @@ class PlannedShard:
         """How many chunks :meth:`chunks` gives."""
         return sum(span.chunk_count for span in self.spans)
 
-    def place(self, plan: int, first: int, last: int) -> int | None:
-        """Which of :meth:`chunks`, from 0, has these rows and was cut by plan number ``plan``; None where none is."""
-        before = 0
-        for span in self.spans:
-            if span.plan == plan and span.cuts(first, last):
-                return before + (first - span.first) // span.chunk_rows
-            before += span.chunk_count
-        return None
+    def chunks_before(self) -> list[int]:
+        """For each span, how many chunks the spans before it have; for :meth:`place`, which is asked often."""
+        return list(accumulate((span.chunk_count for span in self.spans[:-1]), initial=0))
+
+    def place(self, plan: int, first: int, last: int, before: Sequence[int]) -> int | None:
+        """Which of :meth:`chunks`, from 0, has these rows and was cut by plan number ``plan``; None where none is.
+
+        ``before`` is what :meth:`chunks_before` gives: a shard may have thousands of spans, and as many questions.
+        """
+        at = bisect_right(self.spans, first, key=lambda span: span.first) - 1
+        if at < 0 or self.spans[at].plan != plan or not self.spans[at].cuts(first, last):
+            return None
+        return before[at] + (first - self.spans[at].first) // self.spans[at].chunk_rows
 
     def source(self) -> Shard:
         """The file to read, for :class:`~headrace.pipelines.corpus.ChunkReader`."""

@@ -324,7 +324,7 @@ def idle_stages(
     ]
     if not idle or any(chunk.retry for chunk in todo):
         return frozenset()
-    loose = {base for base in used if not found[base].whole}
+    loose = {base for base in used if not (found[base].whole and found[base].documents)}
     there = [base_chunk(chunk, bases[chunk]) for chunk in todo if bases[chunk] in loose]
     for chunk, record in zip(there, chunk_records(store, there), strict=True):
         counts = counts_of(record)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -132,12 +132,11 @@ def entries(store: Store, infos: Sequence[CommitInfo], chunks: Collection[Chunk]
     if len(infos) == 1:
         return [chunks]
     entering: list[list[Chunk]] = [[] for _ in infos]
-    folder, there = "", frozenset[str]()
-    for chunk in chunks:  # in the order of their shards: a folder is looked into once
-        own, _, _ = chunk.name.rpartition("/")
-        if own != folder:
-            folder, there = own, frozenset(store.names(own))
-        done = [i for i, info in enumerate(infos) if info.name(chunk).rpartition("/")[2] in there]
+    folders = dict.fromkeys(chunk_folder(chunk.plan, chunk.shard, chunk.path) for chunk in chunks)
+    there = {f"{folder}/{name}" for folder, name in _stage_files(store, list(folders))}
+    for chunk in chunks:
+        # The last stage's file makes it done; one that is there by now is another run's.
+        done = [i for i, info in enumerate(infos[:-1]) if info.name(chunk) in there]
         entering[done[-1] + 1 if done else 0].append(chunk)
     return [*entering]
 
@@ -164,10 +163,16 @@ def read_stage(store: Store, info: CommitInfo, chunk: Chunk) -> tuple[pa.Table, 
         raise UserError(f"{name} in {shown(store.uri)} is damaged: {error}. Delete it and run again.") from error
 
 
-def sweep(store: Store, shard: PlannedShard) -> None:
-    """Remove the stage files of a published shard: the chunks' own files hold all that is in them."""
-    for number in {span.plan for span in shard.spans}:
-        folder = chunk_folder(number, shard.index, shard.path)
-        for name in store.names(folder):
+def sweep(store: Store, shards: Iterable[PlannedShard]) -> None:
+    """Remove the stage files of published shards: the chunks' own files hold all that is in them."""
+    folders = {chunk_folder(span.plan, shard.index, shard.path) for shard in shards for span in shard.spans}
+    for folder, name in _stage_files(store, sorted(folders)):
+        store.delete(f"{folder}/{name}")
+
+
+def _stage_files(store: Store, folders: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """What stages have committed in folders of chunks: the folder, and the name in it."""
+    for folder, names in store.names_of(folders):
+        for name in names:
             if _STAGE_FILE.fullmatch(name):
-                store.delete(f"{folder}/{name}")
+                yield folder, name

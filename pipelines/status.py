@@ -22,6 +22,9 @@ class OutputStatus:
     """An output folder as it stands.
 
     Attributes:
+        counts: of all rows that are done; those of files that are gone and have their part are among them.
+        rows: done or to do.
+        shards_published: of the files that are still there.
         reasons: how often each (step, reason) stands in the dead letters that are committed, the most frequent first.
     """
 
@@ -29,6 +32,7 @@ class OutputStatus:
     plan: Plan
     complete: bool
     counts: Counts
+    rows: int
     chunks_done: int
     chunks: int
     shards_published: int
@@ -52,7 +56,7 @@ def read_status(output: str) -> OutputStatus:
     for index, there in out.items():
         if there.dead:
             reasons.update(_reasons(store, f"{ERRORS}/{plan.shards[index].part_name}"))
-    rest = [shard for shard in plan.shards if shard.index not in out]
+    rest = [shard for shard in plan.shards if shard.index not in out and not shard.gone]
     for chunk, record in zip(done.chunks_of(rest), chunk_records(store, done.chunks_of(rest)), strict=True):
         counts += counts_of(record)
         if counts_of(record).dead:
@@ -63,9 +67,10 @@ def read_status(output: str) -> OutputStatus:
         plan=plan,
         complete=is_complete(store, plan),
         counts=counts,
+        rows=counts.rows + sum(chunk.rows for chunk in done.left),
         chunks_done=chunks - len(done.left),
         chunks=chunks,
-        shards_published=len(out),
+        shards_published=sum(not plan.shards[index].gone for index in out),
         reasons=tuple((step, reason, n) for (step, reason), n in reasons.most_common(MOST_REASONS)),
     )
 

@@ -26,6 +26,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.locations import object_uri, without_userinfo
+from headrace.pipelines.threads import each
 
 T = TypeVar("T")
 
@@ -96,6 +97,14 @@ class Store(Protocol):
 
     def names(self, prefix: str = "") -> Sequence[str]:
         """What lies directly in the folder ``prefix``, sorted; folders end with ``/``. None if not there."""
+        ...
+
+    def names_of(self, folders: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
+        """Each of these folders (there may be a hundred thousand) with the files that lie directly in it, in any order.
+
+        Where calls are dear there are as few as can be: a folder may then come several times, each time with others of
+        its files, or not at all where it has none.
+        """
         ...
 
     def exists(self, path: str) -> bool:
@@ -224,11 +233,14 @@ class LocalStore:
         def look() -> Sequence[str]:
             try:
                 with os.scandir(self._path(prefix)) as found:
-                    return sorted(f"{each.name}/" if each.is_dir() else each.name for each in found)
+                    return sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in found)
             except FileNotFoundError:
                 return []
 
         return _retried(look)
+
+    def names_of(self, folders: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
+        return each(lambda folder: (folder, self.names(folder)), folders, "names")
 
     def exists(self, path: str) -> bool:
         return self._path(path).is_file()
@@ -352,13 +364,13 @@ def _walk(folder: Path, prefix: str) -> Iterator[Entry]:
         except (FileNotFoundError, NotADirectoryError):
             continue
         with found:
-            for each in found:
-                path = f"{relative}/{each.name}" if relative else each.name
-                if each.is_dir():
-                    folders.append((each.path, path))
+            for entry in found:
+                path = f"{relative}/{entry.name}" if relative else entry.name
+                if entry.is_dir():
+                    folders.append((entry.path, path))
                     continue
                 with contextlib.suppress(FileNotFoundError):  # deleted since the folder was read
-                    yield Entry(path, each.stat().st_size)
+                    yield Entry(path, entry.stat().st_size)
 
 
 @cache

@@ -21,7 +21,8 @@ from headrace.pipelines.checkpoint import (
     counts_of,
 )
 from headrace.pipelines.corpus import Corpus, Shard
-from headrace.pipelines.plan import Chunk, Plan, next_plan, part_schema
+from headrace.pipelines.ledger import Ledger
+from headrace.pipelines.plan import Chunk, Plan, PlannedShard, Span, next_plan, part_schema
 from headrace.pipelines.storage import LocalStore
 
 SCHEMA = part_schema([pa.field("id", pa.int64())], [pa.field("label", pa.dictionary(pa.int32(), pa.string()))])
@@ -215,6 +216,28 @@ def test_chunks_of_earlier_plans_count_where_the_plan_keeps_their_spans(tmp_path
     store.replace(replace(done, plan=2).name, store.read(done.name))
     assert committed(store, second) == set(first.chunks())
     assert {chunk.plan for chunk in set(second.chunks()) - committed(store, second)} == {2}
+
+
+def test_chunks_of_a_shard_of_many_spans_are_found_without_going_through_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make_plan(a=4 * 3000)
+    cut = [Span(1 + i % 2, 4 * i, 4 * i + 4, 4) for i in range(2999)]
+    plan = replace(plan, shards=(replace(plan.shards[0], spans=(*cut, Span(3, 4 * 2999, 4 * 3000, 3))),))
+    chunks = list(plan.chunks())
+    assert [plan.shards[0].place(c.plan, c.first, c.last, plan.shards[0].chunks_before()) for c in chunks] == [
+        *range(len(chunks))
+    ]
+    counted = []
+    real = PlannedShard.chunks_before
+    monkeypatch.setattr(PlannedShard, "chunks_before", lambda self: counted.append(1) or real(self))
+    ledger = Ledger(plan)
+    for chunk in chunks[::2]:
+        assert ledger.add(chunk)
+        assert not ledger.add(chunk)
+    assert not ledger.add(replace(chunks[1], plan=7))
+    assert not ledger.add(replace(chunks[1], last=chunks[1].last + 1))
+    assert list(ledger) == chunks[::2]
+    assert list(ledger.left) == chunks[1::2]
+    assert len(counted) == 1
 
 
 def test_a_file_that_is_not_the_chunk_that_its_name_says_is_noticed(tmp_path: Path) -> None:

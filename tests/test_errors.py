@@ -193,7 +193,7 @@ def stops_after(rate: float, planned: int, chunks: list[tuple[Counts, int]], bef
     for number, (counts, lost) in enumerate(chunks):
         if stop.due:
             return number
-        stop.add(counts, lost)
+        stop.add(counts, counts.rows - counts.dead + lost, lost)
     return len(chunks) if stop.due else None
 
 

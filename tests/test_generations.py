@@ -12,9 +12,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from headrace.pipelines.errors import UserError
+from headrace.pipelines.errors import StorageUnavailable, UserError
 from headrace.pipelines.plan import PlanMismatch, load_plan
+from headrace.pipelines.status import read_status
 from headrace.pipelines.storage import LocalStore
+from headrace.pipelines.trials import Trial
 from tests.in_process import InProcess, Stopped, here
 
 __all__ = ["here"]
@@ -551,3 +553,133 @@ def test_an_input_that_changes_during_the_run_is_noticed(here: InProcess, corpus
     here.records = real  # type: ignore[method-assign]
     assert here(STEPS, source).status == "complete"
     assert here.table().height == (60 if how == "replaced" else 30)
+
+
+@pytest.mark.parametrize("redo", [{"recompute": "all"}, {"retry": "errors"}])
+def test_a_run_that_died_before_its_last_word_is_not_begun_anew(
+    here: InProcess, corpus: Write, redo: dict[str, str]
+) -> None:
+    broken = changed(lambda d: d["model"].update(faults={"document 0 3.": "cut"}))
+    source = corpus(texts(0, 20))
+    here(broken, source)
+    here.stop_after = 2 if "recompute" in redo else 1
+    with pytest.raises(Stopped):
+        here(broken, source, **redo)
+    assert here.requests, "all chunks are done, and the part is there"
+    assert not (here.output / "_SUCCESS").exists()
+    assert here(broken, source, **redo).plan == 2
+    assert not here.requests
+    assert here(broken, source, **redo).plan == 3, "now it was complete, and is begun anew"
+
+
+def test_dead_letters_of_a_run_that_had_too_many_are_asked_again_as_often_as_one_likes(
+    here: InProcess, corpus: Write
+) -> None:
+    broken = changed(lambda d: d.update(max_error_rate=0.01))
+    step(broken, "facts")["retries"] = 0
+    broken["model"]["faults"] = {"document 0 3.": "cut", "document 0 4.": "cut"}
+    source = corpus(texts(0, 20))
+    assert here(broken, source).exit_code == 3
+    for plan in (2, 3):
+        result = here(broken, source, retry="errors")
+        assert (result.exit_code, result.plan) == (3, plan)
+        assert here.asked["facts"] == 2
+
+
+def test_dead_letters_that_stay_dead_do_not_end_a_run_that_has_few(here: InProcess, corpus: Write) -> None:
+    # A file of which nothing can be answered, among others: 10 % of the corpus.
+    broken = changed(lambda d: d.update(max_error_rate=0.2, checkpoint_rows=50, steps=[d["steps"][1]]))
+    step(broken, "facts")["retries"] = 0
+    broken["model"]["faults"] = {"document 0 ": "cut"}
+    source = corpus(texts(0, 300), texts(1, 2700))
+    (source / "shard-0.parquet").rename(source / "shard-2.parquet")  # a run that begins with it would end at once
+    first = here(broken, source)
+    assert first.counts.dead == 300
+    again = here(broken, source, retry="errors")
+    assert again.status == "complete"
+    assert again.counts == first.counts
+    assert here.asked["facts"] == first.counts.dead
+
+
+def test_a_document_that_could_not_be_asked_is_no_trouble_where_one_of_two_models_is_not_started(
+    here: InProcess, corpus: Write
+) -> None:
+    source = corpus([*texts(0, 12), None])
+    healthy = changed(lambda d: d["models"]["big"].update(faults={}), STAGES)
+    first = here(healthy, source).counts
+    song = {"generate": {"name": "song", "prompt": "A song.", "model": "big"}}
+    more = changed(lambda d: d["steps"].append(song), healthy)
+    assert here(more, source, recompute="changed").counts == first
+    assert set(here.asked) == {"song"}
+
+
+def test_what_is_gone_and_never_got_its_part_is_not_counted(here: InProcess, corpus: Write) -> None:
+    source = corpus(texts(0, 30), texts(1, 20))
+    here.stop_after = 2
+    with pytest.raises(Stopped):
+        here(STEPS, source)
+    (source / "shard-0.parquet").unlink()
+    result = here(STEPS, source)
+    assert result.status == "complete"
+    assert result.counts.rows == here.table().height == 20
+    assert result.totals.planned == 20
+    assert here(STEPS, source).counts.rows == 20
+
+
+def test_status_of_an_output_whose_file_is_gone_adds_up(here: InProcess, corpus: Write) -> None:
+    source = corpus(texts(0, 12), texts(1, 20))
+    here(STEPS, source)
+    (source / "shard-0.parquet").unlink()
+    here.stop_after = 1
+    with pytest.raises(Stopped):
+        here(STEPS, source, recompute="all", prune=True)
+    found = read_status(str(here.output))
+    assert (found.counts.rows, found.rows, found.shards_published, found.chunks_done, found.chunks) == (10, 20, 0, 1, 2)
+    here(STEPS, source, recompute="all", prune=True)
+    (source / "shard-1.parquet").rename(source / "shard-2.parquet")
+    here(STEPS, source)
+    found = read_status(str(here.output))
+    assert found.complete
+    assert (found.counts.rows, found.rows, found.shards_published, found.chunks_done, found.chunks) == (40, 40, 1, 2, 2)
+
+
+def test_only_what_has_dead_letters_is_looked_at_to_ask_them_again(
+    here: InProcess, corpus: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = changed(lambda d: d["model"].update(faults={"document 0 3.": "cut"}))
+    source = corpus(texts(0, 20), texts(1, 40))
+    here(broken, source)
+    opened: list[str] = []
+    real = LocalStore.open
+    monkeypatch.setattr(LocalStore, "open", lambda self, path: (opened.append(path), real(self, path))[1])
+    assert here(broken, source, retry="errors").changes.retried == ["shard-0.parquet"]
+    assert not [path for path in opened if "/00001-" in path]
+
+
+def test_a_chunk_whose_worker_died_is_copied_without_an_engine(
+    here: InProcess, corpus: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = corpus(texts(0, 12))
+    first = here(STEPS, source).counts
+    real = Trial.of
+
+    def after_a_death(store: Any, info: Any, chunk: Any, owner: Any) -> Trial:
+        trial = real(store, info, chunk, owner)
+        trial.notes = replace(trial.notes, deaths=1, suspects=((chunk.first, chunk.last),))
+        return trial
+
+    monkeypatch.setattr(Trial, "of", after_a_death)
+    result = here(changed(lambda d: d.update(keep=["id", "text"])), source, recompute="changed")
+    assert (result.counts, here.engines, result.totals.usage.reused) == (first, 0, 12)
+
+
+def test_why_a_run_ended_is_said_where_its_notes_cannot_be_written_either(
+    here: InProcess, corpus: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise StorageUnavailable("nobody answers")
+
+    monkeypatch.setattr("headrace.cluster.run.settle", fails)
+    here.stop_after = 1
+    with pytest.raises(Stopped):
+        here(STEPS, corpus(texts(0, 12)))

@@ -260,7 +260,7 @@ def test_a_plan_file_is_written_once(tmp_path: Path) -> None:
 def test_a_plan_file_that_cannot_be_understood_is_named(tmp_path: Path, data: bytes) -> None:
     store = LocalStore(tmp_path)
     store.replace("_headrace/plan-000007.json", data)
-    with pytest.raises(UserError, match=r"_headrace/plan-000007\.json in file://.* output folder"):
+    with pytest.raises(UserError, match=r"_headrace/plan-000007\.json in /.* output folder"):
         load_plan(store)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -233,3 +234,25 @@ def test_a_spill_gives_back_what_was_added_and_holds_little(tmp_path: Path, part
         spill.drop(partition)
     assert not list((tmp_path / "spill").iterdir())
     assert spill.partitions() == []
+
+
+def test_a_run_that_has_taken_what_there_is_needs_the_other_output_no_more(here: InProcess, tmp_path: Path) -> None:
+    source = dump(tmp_path / "in", some(120), 1)
+    here(KEYED, source, output=tmp_path / "first")
+    here.stop_after = 1
+    with pytest.raises(Stopped):
+        here(KEYED, source, reuse=str(tmp_path / "first"))
+    shutil.rmtree(tmp_path / "first")
+    assert here(KEYED, source, reuse=str(tmp_path / "first")).counts.answered == 120
+    assert not here.requests
+
+
+def test_a_key_that_no_calendar_holds_costs_its_row(here: InProcess, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    at = pa.array([0, 9_000_000_000_000_000_000 // 1000 * 1000, 2_000_000], pa.timestamp("us"))
+    table = pa.table({"id": ["a", "b", "c"], "text": ["one.", "two.", "three."], "at": at})
+    pq.write_table(table, tmp_path / "in" / "x.parquet")
+    pipeline = changed(lambda d: d.update(key=["at"]), KEYED)
+    assert here(pipeline, tmp_path / "in", output=tmp_path / "first").counts.answered == 2
+    assert "no calendar" in here.dead(tmp_path / "first")["_reason"][0]
+    assert here(pipeline, tmp_path / "in", reuse=str(tmp_path / "first")).totals.usage.reused == 2

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+import headrace.pipelines.object_store
 from headrace.cluster.cli import app
 from headrace.pipelines.corpus import ChunkReader, InputChanged, find_shards, would_read
 from headrace.pipelines.errors import StorageUnavailable, UserError
@@ -145,6 +146,33 @@ def test_what_is_written_is_seen_only_when_it_is_whole(store: Store) -> None:
     assert store.put_if_absent("chunks/1", write)
     assert seen == [(False, [])]
     assert store.list("chunks") == [Entry("chunks/1", 4)]
+
+
+@pytest.mark.parametrize("store", ["s3", "fsspec"], indirect=True)
+def test_the_names_of_many_folders_take_few_calls(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {f"chunks/{i}": {f"{i}-{n}" for n in range(3)} for i in range(5)}
+    for folder, names in there.items():
+        for name in names:
+            store.replace(f"{folder}/{name}", b"x")
+    store.replace("chunks/3/deeper/0", b"x")
+    store.replace("chunksandmore/0", b"x")
+    wanted = [*list(there)[1:], "chunks/empty"]
+    calls: list[str] = []
+    real = type(store.objects).pages
+
+    def pages(self: Any, prefix: str, **options: Any) -> Any:
+        calls.append(prefix)
+        return real(self, prefix, **options)
+
+    monkeypatch.setattr(type(store.objects), "pages", pages)
+    for few, most in ((100, 5), (2, 1)):
+        monkeypatch.setattr(headrace.pipelines.object_store, "FEW_FOLDERS", few)
+        found: dict[str, set[str]] = {}
+        for folder, names in store.names_of(wanted):
+            found.setdefault(folder, set()).update(name for name in names if not name.endswith("/"))
+        assert {folder: names for folder, names in found.items() if names} == {f: there[f] for f in wanted[:-1]}
+        assert len(calls) == most
+        calls.clear()
 
 
 def test_a_listing_goes_to_any_depth_and_is_sorted(store: Store) -> None:

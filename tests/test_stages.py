@@ -304,7 +304,16 @@ def test_answers_of_another_model_are_not_taken_for_this_stages(tmp_path: Path) 
     put_first_stage(store, plan, next(plan.chunks()))
     changed_model = make_plan(prints={"a": "other", "b": "f2"})
     infos = commits(changed_model, TWO, stages_of(TWO))
-    assert entries(store, infos, plan.chunks()) == [list(plan.chunks()), []]
+    assert entries(store, infos, list(plan.chunks())) == [list(plan.chunks()), []]
+
+
+def test_a_chunk_that_another_run_has_just_committed_enters_where_it_would(tmp_path: Path) -> None:
+    store, plan = LocalStore(tmp_path), make_plan()
+    infos = commits(plan, TWO, stages_of(TWO))
+    chunk, other = plan.chunks()
+    put_first_stage(store, plan, chunk)
+    store.replace(chunk.name, b"the chunk")
+    assert entries(store, infos, [chunk, other]) == [[other], [chunk]]
 
 
 def test_a_damaged_stage_file_is_a_mistake_with_a_way_out(tmp_path: Path) -> None:
@@ -322,7 +331,7 @@ def test_stage_files_of_a_published_shard_are_swept_and_nothing_else(tmp_path: P
     for each in (chunk, other):
         put_first_stage(store, plan, each)
     store.replace(chunk.name, b"the chunk")
-    sweep(store, plan.shards[0])
+    sweep(store, [plan.shards[0]])
     assert [entry.path for entry in store.list()] == [chunk.name]
 
 

@@ -9,21 +9,26 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from headrace.cluster import fake_engine, worker
+from headrace.cluster.asking import Asking
 from headrace.cluster.engine_config import EngineConfig
 from headrace.cluster.run import Work, check
 from headrace.cluster.watchdog import Watchdog
+from headrace.pipelines.chain import Earlier, RowResult
 from headrace.pipelines.checkpoint import ERROR, chunk_record, committed, counts_of
 from headrace.pipelines.layouts import Choice
 from headrace.pipelines.plan import Chunk
 from headrace.pipelines.spec import Pipeline
 from headrace.pipelines.storage import LocalStore
 from headrace.pipelines.trials import SUSPECTS, Owner, Trial
+from headrace.pipelines.usage import Usage
 
 Write = Callable[..., Path]
 
@@ -177,12 +182,14 @@ def cluster(tmp_path: Path, corpus: Write) -> Callable[..., Cluster]:
 def test_a_row_that_kills_or_hangs_engines_is_a_dead_letter_and_the_rest_is_answered(
     cluster: Callable[..., Cluster], how: str, word: str
 ) -> None:
-    it = cluster(100, {"Number 37 here": how}, resources={"chunk_timeout": "0.4s"})
+    it = cluster(100, {"Number 37 here": how}, resources={"chunk_timeout": "1s"})
     it.run()
     dead = it.dead()
     assert list(dead) == [37]
-    assert dead[37]["reason"] == f"the row {word} the engine {it.deaths} times, at last alone"
-    assert dead[37]["tries"] == it.deaths
+    tries = dead[37]["tries"]
+    assert dead[37]["reason"] == f"the row {word} the engine {tries} times, at last alone"
+    # On a busy machine a worker may stand still for a second over nothing, which is no row's fault.
+    assert tries == it.deaths or (how == "hang" and tries < it.deaths)
     # The first death, four halvings of sixteen rows, of which the last leaves it alone, and once more alone.
     assert it.deaths <= 6
 
@@ -324,3 +331,33 @@ def test_the_watchdog_gives_time_to_chunks_whose_rows_wait(tmp_path: Path) -> No
             one.sign()
     assert not hung
     dog.stop()
+
+
+def test_a_row_that_is_copied_is_in_flight_while_its_functions_are_called() -> None:
+    in_flight: set[int] = set()
+    seen: list[set[int]] = []
+
+    class Calls:
+        window = SimpleNamespace(documents=4)
+
+        async def run(self, row: int, *_: Any) -> RowResult:
+            seen.append(set(in_flight))
+            return RowResult(row, "answered")
+
+    known = Earlier({}, frozenset({"a"}))
+    asking = Asking(
+        Calls(),  # type: ignore[arg-type]
+        Chunk(1, 0, "x", 0, 2),
+        pa.table({"text": ["one", "two"]}),
+        {},
+        [RowResult(row, "answered", usage=Usage(reused=1), earlier=known) for row in range(2)],
+        here={"a"},
+        in_flight=in_flight,
+        first=lambda: None,
+        done=lambda _: None,
+        died=lambda _: None,
+    )
+    asyncio.run(asking.ask())
+    assert seen == [{0}, {1}], "one that hangs is to be found"
+    assert not in_flight
+    assert [result.usage.reused for result in asking.results] == [1, 1]

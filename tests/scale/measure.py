@@ -135,7 +135,7 @@ class Listed(LocalStore):
 class FakeExecution:
     """Workers that are done at once: a record of each chunk, read from JSON as Ray's are."""
 
-    def records(self, plan: Plan, entering: Any, watch: Any) -> Iterator[dict[str, Any]]:
+    def records(self, plan: Plan, entering: Any, watch: Any, origins: Any = None) -> Iterator[dict[str, Any]]:
         said = {"counts": {"answered": ROWS, "filtered": 0, "dead": 0}, "stats": {"requests": ROWS}, "ours": True}
         for chunks in entering:
             for size in _groups(len(chunks), 400):  # as they are sent, so that this is measured too
@@ -176,11 +176,12 @@ def driver_side(sheet: Sheet, shards: int, chunks: int) -> None:
 def _hear(store: LocalStore, plan: Plan, done: Ledger) -> None:
     """A run's loop over records, with parts that cost nothing."""
     result = driver.RunResult("complete", "", 1, Counts())
+    work = driver.Work(plan, driver.Changes(), done)
     kept = driver.publish_shard
     driver.publish_shard = lambda *_: None  # type: ignore[assignment]
     try:
         with driver.Publisher(store, plan, done, {}) as publisher:
-            driver._work(FakeExecution(), [done.left], publisher, PIPELINE, plan, result, driver.Listener())
+            driver._work(FakeExecution(), [done.left], publisher, PIPELINE, work, result, driver.Listener())
     finally:
         driver.publish_shard = kept
     assert result.counts.rows == plan.rows
