@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Client, Connection, Listener, wait
 from pathlib import Path
@@ -25,6 +25,7 @@ from headrace.cluster.resources import Allotment
 from headrace.cluster.run import Checked, ChunksFailed, Totals
 from headrace.cluster.worker import CHUNKS_AT_A_WORKER, Assignment, Progress, Worker
 from headrace.pipelines.plan import Chunk, Plan
+from headrace.pipelines.seeds import Origin
 from headrace.pipelines.storage import Store
 from tests.chaos.faults import Folder, install, install_in_driver
 
@@ -45,6 +46,7 @@ PROCESSES.set_forkserver_preload(
         "rich.live",
         "tests.chaos.rounds",
         "tests.chaos.stages",
+        "ray.experimental.internal_kv",  # a worker asks whether there is a Ray
         "pandas",  # pyarrow imports it when it makes its first array
     ]
 )
@@ -111,14 +113,19 @@ class LocalExecution(Execution):
     spawner: Spawner
 
     @classmethod
-    def begin(cls, checked: Checked, store: Store, address: str | None) -> Execution:
-        return cls(checked, store, [Allotment(least=1, most=WORKERS, gpus=0, cpus=1, kv_gib=1) for _ in checked.stages])
+    def begin(cls, checked: Checked, store: Store, address: str | None, idle: Collection[int] = ()) -> Execution:
+        allotments = [Allotment(least=1, most=WORKERS, gpus=0, cpus=1, kv_gib=1) for _ in checked.stages]
+        return cls(checked, store, allotments, idle)
 
     def records(
-        self, plan: Plan, entering: Sequence[Collection[Chunk]], watch: Callable[[Totals], None]
+        self,
+        plan: Plan,
+        entering: Sequence[Collection[Chunk]],
+        watch: Callable[[Totals], None],
+        origins: Mapping[int, Origin] | None = None,
     ) -> Iterator[dict[str, Any]]:
         (chunks,) = entering
-        (pool,) = self._pools("chaos", plan)
+        (pool,) = self._pools(self.run_id, plan, origins or {})
         left = deque(_descriptor(plan, chunk) for chunk in chunks)
         hands: list[Hand] = []
         starts = 0
