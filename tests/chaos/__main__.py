@@ -52,7 +52,7 @@ def main() -> int:
     if options.compare:
         from tests.chaos.compare import compare
 
-        return compare(options.seed)
+        return compare(options.seed, options.kind)
     on_ray = options.rounds if options.engine == "real" else options.ray
     on_ray = options.rounds // 20 if on_ray is None else min(on_ray, options.rounds)
     numbers = range(options.rounds) if options.only is None else [options.only]

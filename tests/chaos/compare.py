@@ -184,13 +184,13 @@ def one(system: str, harm: str, dice: random.Random) -> Seen:
     return seen
 
 
-def compare(seed: int) -> int:
-    """All faults against all systems; 1 when headrace has lost or doubled a row, or shown a torn file."""
+def compare(seed: int, only: str | None = None) -> int:
+    """All faults (or ``only`` one) against all systems; 1 when headrace has lost or doubled a row, or shown a torn file."""
     table = Table(title=f"The same faults ({SHARDS * ROWS} rows), then the same command again", title_justify="left")
     for name in ("fault", "system", "rows lost", "rows doubled", "torn files seen", "rows asked again", "exit codes"):
         table.add_column(name, justify="left" if name in ("fault", "system", "exit codes") else "right")
     bad = 0
-    for harm in HARMS:
+    for harm in [harm for harm in HARMS if only in (None, harm)]:
         for system in SYSTEMS:
             seen = one(system, harm, random.Random(f"{seed}-{harm}"))
             print(harm, system, seen, flush=True)

@@ -3,12 +3,13 @@
 A folder tells all processes of a round what is to happen: ``spec.json`` holds a :class:`Fault`. Points are named after
 what is written and how far it has come::
 
-    plan chunk errors part report current success     what
+    plan chunk errors part report current success seed     what
     .before .torn .written .named .done               nothing yet; half of the temporary file; all of it; under its
                                                       name (put if absent only); before the writer goes on
     record.before record.done                         the driver has heard of a chunk; it has acted on that
 
-An object store has the same points but ``torn`` and ``named``; a fault for it is a matter of :func:`install` alone.
+An object store has them too: ``torn`` is an upload in parts of which one is there, ``written`` all of them, ``named``
+the object before the writer knows of it. A put at once, as small files are, has no ``torn`` and ``written``.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ DRIVER_POINTS = (
     *("report.done", "current.torn", "current.done"),
     *("success.before", "success.written", "success.named"),
 )
+SEED_POINTS = ("seed.before", "seed.torn", "seed.done")
+"""Where answers of another output are taken over."""
+
 WORKER_POINTS = ("chunk.before", "chunk.torn", "chunk.written", "chunk.named", "chunk.done")
 
 
@@ -46,7 +50,8 @@ class Fault:
 
     Attributes:
         action: ``kill`` (as kill -9), ``freeze`` (SIGSTOP), ``full`` (every write fails with ENOSPC from then on,
-            until :meth:`Folder.clear`) or ``outage`` (every call of the storage fails with EIO for ``seconds``).
+            until :meth:`Folder.clear`), ``outage`` (every call of the storage fails with EIO for ``seconds``),
+            ``stall`` (this one call never comes back) or nothing, for somebody else to do something.
     """
 
     point: str
@@ -111,6 +116,8 @@ class Folder:
             os.kill(os.getpid(), signal.SIGKILL)
         elif fault.action == "freeze":
             os.kill(os.getpid(), signal.SIGSTOP)
+        elif fault.action == "stall":
+            threading.Event().wait()
 
     def call(self) -> None:
         """A call of the storage is about to be made."""
@@ -123,6 +130,13 @@ class Folder:
         fault = self.fault()
         if fault and self.fired is not None and fault.action == "full":
             raise OSError(errno.ENOSPC, "no space left on device")
+
+    @property
+    def part_bytes(self) -> int | None:
+        """Objects go up in parts of so many bytes; None as the product has it."""
+        with contextlib.suppress(FileNotFoundError):
+            return int((self.path / "part_bytes").read_text())
+        return None
 
     def _is_nth(self, nth: int) -> bool:
         """Counts over all processes: a byte each in one file."""
@@ -191,6 +205,49 @@ def install(folder: Folder) -> None:
     store.put_if_absent, store.replace = put, over  # type: ignore[method-assign]
     store._write_temporary, store._link = temporary, linked  # type: ignore[method-assign]
     storage._retried = call
+    _install_objects(folder, where)
+
+
+def _install_objects(folder: Folder, where: threading.local) -> None:
+    """The same for object stores."""
+    from headrace.pipelines import object_store, s3_objects
+
+    store, upload, objects, sink = object_store.ObjectStore, s3_objects.S3Upload, s3_objects.S3Objects, object_store._Sink
+    whole, send, complete, small = store._put, upload.send, upload.complete, objects.put
+
+    def hit(how: str) -> None:
+        if (kind := getattr(where, "kind", None)) is not None:
+            folder.hit(f"{kind}.{how}")
+
+    def put(self: Any, path: str, write: Any, *, absent: bool) -> bool:
+        where.kind = _kind(path)
+        hit("before")
+        ours = whole(self, path, write, absent=absent)
+        hit("done")
+        where.kind = None
+        return ours
+
+    def sent(self: Any, part: bytes) -> None:
+        send(self, part)
+        if len(self._parts) == 1:
+            hit("torn")
+
+    def completed(self: Any) -> bool:
+        hit("written")
+        ours = complete(self)
+        hit("named")
+        return ours
+
+    def put_small(self: Any, key: str, content: bytes, *, absent: bool) -> bool:
+        ours = small(self, key, content, absent=absent)
+        hit("named")
+        return ours
+
+    def pieces(what: Any, key: str, absent: bool, part_bytes: int) -> Any:
+        return sink(what, key, absent, folder.part_bytes or part_bytes)
+
+    store._put, object_store._Sink = put, pieces  # type: ignore[method-assign, assignment, misc]
+    upload.send, upload.complete, objects.put = sent, completed, put_small  # type: ignore[method-assign]
 
 
 def install_in_driver(folder: Folder) -> None:
@@ -213,6 +270,8 @@ def _kind(path: str) -> str:
     name = path.rpartition("/")[2]
     if "/chunks/" in path:
         return "chunk"
+    if "/seeds/" in path:
+        return "seed"
     if path.startswith("_errors/"):
         return "errors"
     for prefix, kind in (("plan-", "plan"), ("part-", "part"), ("report", "report"), ("current", "current")):

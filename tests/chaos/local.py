@@ -30,7 +30,7 @@ from headrace.pipelines.storage import Store
 from tests.chaos.faults import Folder, install, install_in_driver
 
 WORKERS = 2
-MOST_STARTS = 20
+MOST_STARTS = 80
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
@@ -42,18 +42,23 @@ PROCESSES.set_forkserver_preload(
         "headrace.cluster.records",
         "headrace.cluster.tables",
         "headrace.pipelines.loading",
+        "headrace.pipelines.object_input",
+        "headrace.pipelines.object_store",
+        "headrace.pipelines.s3_objects",
         "rich.progress",
         "rich.live",
         "tests.chaos.rounds",
         "tests.chaos.stages",
         "ray.experimental.internal_kv",  # a worker asks whether there is a Ray
+        "s3fs",
         "pandas",  # pyarrow imports it when it makes its first array
     ]
 )
 
 
-def drive(arguments: Sequence[str], faults: str, log: str, pids: str) -> None:
+def drive(arguments: Sequence[str], faults: str, log: str, pids: str, environment: Mapping[str, str]) -> None:
     """The ``headrace`` command in this process, on plain processes instead of Ray."""
+    os.environ.update(environment)
     LocalExecution.spawner = Spawner(faults, pids)  # first: it forks, which goes well only without threads
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)

@@ -12,6 +12,8 @@ from typing import Any
 import ray
 import ray.data
 
+from headrace.cluster.execution import _start_here as start_here
+
 BATCH = 4
 
 
@@ -48,12 +50,14 @@ class Ask:
 
 def main(source: str, output: str, checkpoint: str, log: str) -> None:
     """Run, as the documentation of Ray Data says it is done."""
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        log_to_driver=False,
-        runtime_env={"worker_process_setup_hook": harm},
+    start_here(
+        lambda: ray.init(
+            address="local",
+            num_cpus=4,
+            include_dashboard=False,
+            log_to_driver=False,
+            runtime_env={"worker_process_setup_hook": harm},
+        )
     )
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
