@@ -185,7 +185,7 @@ def one(system: str, harm: str, dice: random.Random) -> Seen:
 
 
 def compare(seed: int, only: str | None = None) -> int:
-    """All faults (or ``only`` one) against all systems; 1 when headrace has lost or doubled a row, or shown a torn file."""
+    """All faults (or ``only`` one) against all systems; 1 when headrace has lost or doubled a row, or torn a file."""
     table = Table(title=f"The same faults ({SHARDS * ROWS} rows), then the same command again", title_justify="left")
     for name in ("fault", "system", "rows lost", "rows doubled", "torn files seen", "rows asked again", "exit codes"):
         table.add_column(name, justify="left" if name in ("fault", "system", "exit codes") else "right")

@@ -212,7 +212,12 @@ def _install_objects(folder: Folder, where: threading.local) -> None:
     """The same for object stores."""
     from headrace.pipelines import object_store, s3_objects
 
-    store, upload, objects, sink = object_store.ObjectStore, s3_objects.S3Upload, s3_objects.S3Objects, object_store._Sink
+    store, upload, objects, sink = (
+        object_store.ObjectStore,
+        s3_objects.S3Upload,
+        s3_objects.S3Objects,
+        object_store._Sink,
+    )
     whole, send, complete, small = store._put, upload.send, upload.complete, objects.put
 
     def hit(how: str) -> None:

@@ -312,6 +312,10 @@ class Stage:
         """The exit code; None when it goes on."""
         raise NotImplementedError
 
+    def run(self) -> int | None:
+        """The command from its start to its end."""
+        return self.wait(self.start())
+
     def workers(self) -> list[int]:
         """Process ids of workers that live."""
         raise NotImplementedError
