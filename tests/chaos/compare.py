@@ -83,6 +83,7 @@ class Rival:
             "RAY_AUTH_MODE": "disabled",
             "RAY_raylet_start_wait_time_s": "120",
             "RAY_BACKEND_LOG_LEVEL": "fatal",
+            **({} if self.system == "headrace" else {"HEADRACE_CHAOS_WRITER": "1"}),
         }
         with open(self.folder / "commands.log", "ab") as log:
             return subprocess.Popen([sys.executable, "-m", *command], env=environment, stdout=log, stderr=log)
@@ -166,11 +167,11 @@ def one(system: str, harm: str, dice: random.Random) -> Seen:
         rival.faults.set(Fault(where, "kill", dice.randint(2, 6)))
     process = rival.start()
     act(rival, process, dice)
-    exits = [process.wait(PATIENCE)]
+    exits = [_ended(process)]
     _, torn = rival.look()
     rival.faults.clear()
     while exits[-1] != 0 and len(exits) < 4:
-        exits.append(rival.start().wait(PATIENCE))
+        exits.append(_ended(rival.start()))
     rows, torn_at_the_end = rival.look()
     asked = Counter(rival.asked())
     seen = Seen(
@@ -182,6 +183,17 @@ def one(system: str, harm: str, dice: random.Random) -> Seen:
     )
     tidy(folder)
     return seen
+
+
+def _ended(process: subprocess.Popen[bytes]) -> int | None:
+    """The exit code; None where it did not end, and was ended."""
+    try:
+        return process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(30)
+        return None
 
 
 def compare(seed: int, only: str | None = None) -> int:

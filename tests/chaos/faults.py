@@ -271,6 +271,20 @@ def install_in_driver(folder: Folder) -> None:
     run.Publisher.add = heard  # type: ignore[method-assign]
 
 
+def install_in_writer(folder: Folder) -> None:
+    """A Parquet file that is half written may be the end of its writer: for Ray Data's own."""
+    import pyarrow.parquet as pq
+
+    close = pq.ParquetWriter.close
+
+    def torn(self: Any) -> None:
+        if self.is_open:
+            folder.hit("file.torn")
+        close(self)
+
+    pq.ParquetWriter.close = torn
+
+
 def _kind(path: str) -> str:
     name = path.rpartition("/")[2]
     if "/chunks/" in path:

@@ -17,23 +17,6 @@ from headrace.cluster.execution import _start_here as start_here
 BATCH = 4
 
 
-def harm() -> None:
-    """In every process of Ray: a Parquet file that is half written may be the end of its writer."""
-    import pyarrow.parquet as pq
-
-    from tests.chaos.faults import VARIABLE, Folder
-
-    folder = Folder(Path(os.environ[VARIABLE]))
-    close = pq.ParquetWriter.close
-
-    def torn(self: Any) -> None:
-        if self.is_open:
-            folder.hit("file.torn")
-        close(self)
-
-    pq.ParquetWriter.close = torn
-
-
 class Ask:
     """An engine that says something about each row, and notes that it was asked."""
 
@@ -56,7 +39,6 @@ def main(source: str, output: str, checkpoint: str, log: str) -> None:
             num_cpus=4,
             include_dashboard=False,
             log_to_driver=False,
-            runtime_env={"worker_process_setup_hook": harm},
         )
     )
     context = ray.data.DataContext.get_current()
