@@ -25,7 +25,7 @@ from rich.table import Table
 from tests.chaos.disks import can_mount, full_file_system
 from tests.chaos.faults import Folder
 from tests.chaos.generations import GENERATION_KINDS
-from tests.chaos.objects import OBJECT_KINDS, ObjectCase, minute_away, small_parts
+from tests.chaos.objects import OBJECT_KINDS, ObjectCase, minute_away, maybe_uploads
 from tests.chaos.rounds import KINDS, Case, Kind, Outcome, Stage, fake_model, make_case, play, tidy
 from tests.chaos.stages import RAY_KINDS, LocalStage, RayCluster, RayStage, kill_engine_core
 from tests.fault_proxy import FaultProxy
@@ -113,7 +113,7 @@ def _one_on_s3(options: Any, number: int, server: S3Server, *, minute: bool) -> 
         kind = minute_away
     with FaultProxy(server.port) as proxy:
         case = ObjectCase.of(_case(dice, dice.choice([0.01, 0.03])), server, proxy)
-        small_parts(case, dice)
+        maybe_uploads(case, dice)
         return _said(LocalStage(case, number), kind, dice, "S3")
 
 

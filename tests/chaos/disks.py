@@ -17,7 +17,7 @@ ROOM = "16m"
 
 def full_file_system(stage: Stage, dice: random.Random) -> Outcome:
     """The output's file system is full at some write or other; then it gets more room."""
-    kib = dice.randrange(24, 400, 4)
+    kib = dice.randrange(12, 200, 4)
     disk = stage.case.folder / "disk"
     disk.mkdir()
     _mount(disk, f"{kib}k")

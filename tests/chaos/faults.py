@@ -8,7 +8,7 @@ what is written and how far it has come::
                                                       name (put if absent only); before the writer goes on
     record.before record.done                         the driver has heard of a chunk; it has acted on that
 
-An object store has them too: ``torn`` is an upload in parts of which one is there, ``written`` all of them, ``named``
+An object store has them too: ``torn`` is an upload in parts that has begun, ``written`` one whose parts are there, ``named``
 the object before the writer knows of it. A put at once, as small files are, has no ``torn`` and ``written``.
 """
 
@@ -132,11 +132,9 @@ class Folder:
             raise OSError(errno.ENOSPC, "no space left on device")
 
     @property
-    def part_bytes(self) -> int | None:
-        """Objects go up in parts of so many bytes; None as the product has it."""
-        with contextlib.suppress(FileNotFoundError):
-            return int((self.path / "part_bytes").read_text())
-        return None
+    def uploads(self) -> bool:
+        """Whether small objects go up as large ones do, in parts: one each, for stores want the others to be large."""
+        return (self.path / "uploads").exists()
 
     def _is_nth(self, nth: int) -> bool:
         """Counts over all processes: a byte each in one file."""
@@ -218,7 +216,7 @@ def _install_objects(folder: Folder, where: threading.local) -> None:
         s3_objects.S3Objects,
         object_store._Sink,
     )
-    whole, send, complete, small = store._put, upload.send, upload.complete, objects.put
+    finish, whole, send, complete, small = sink.finish, store._put, upload.send, upload.complete, objects.put
 
     def hit(how: str) -> None:
         if (kind := getattr(where, "kind", None)) is not None:
@@ -233,9 +231,8 @@ def _install_objects(folder: Folder, where: threading.local) -> None:
         return ours
 
     def sent(self: Any, part: bytes) -> None:
+        hit("torn")
         send(self, part)
-        if len(self._parts) == 1:
-            hit("torn")
 
     def completed(self: Any) -> bool:
         hit("written")
@@ -248,10 +245,12 @@ def _install_objects(folder: Folder, where: threading.local) -> None:
         hit("named")
         return ours
 
-    def pieces(what: Any, key: str, absent: bool, part_bytes: int) -> Any:
-        return sink(what, key, absent, folder.part_bytes or part_bytes)
+    def finished(self: Any) -> bool:
+        if folder.uploads and self._upload is None:
+            self._upload = self._objects.upload(self._key, absent=self._absent)
+        return finish(self)
 
-    store._put, object_store._Sink = put, pieces  # type: ignore[method-assign, assignment, misc]
+    store._put, sink.finish = put, finished  # type: ignore[method-assign]
     upload.send, upload.complete, objects.put = sent, completed, put_small  # type: ignore[method-assign]
 
 

@@ -28,9 +28,6 @@ from tests.chaos.rounds import (
 from tests.fault_proxy import Fault, FaultProxy, Noise
 from tests.s3_server import S3Server
 
-SMALL_PART = 700
-"""Bytes: with parts of this size most files go up in several."""
-
 MINUTE = 60.0
 
 
@@ -137,10 +134,10 @@ def _proxy(stage: Stage) -> FaultProxy:
     return stage.case.proxy
 
 
-def small_parts(case: Case, dice: random.Random) -> None:
-    """In half of the cases files go up in parts, so that a kill finds an upload half done."""
+def maybe_uploads(case: Case, dice: random.Random) -> None:
+    """In half of the cases objects go up as large ones do, so that a kill finds an upload half done."""
     if dice.random() < 0.5:
-        (case.faults.path / "part_bytes").write_text(str(SMALL_PART))
+        (case.faults.path / "uploads").touch()
 
 
 OBJECT_KINDS: dict[Kind, int] = {
