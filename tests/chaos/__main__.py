@@ -25,7 +25,7 @@ from rich.table import Table
 from tests.chaos.disks import can_mount, full_file_system
 from tests.chaos.faults import Folder
 from tests.chaos.generations import GENERATION_KINDS
-from tests.chaos.objects import OBJECT_KINDS, ObjectCase, minute_away, maybe_uploads
+from tests.chaos.objects import OBJECT_KINDS, ObjectCase, maybe_uploads, minute_away
 from tests.chaos.rounds import KINDS, Case, Kind, Outcome, Stage, fake_model, make_case, play, tidy
 from tests.chaos.stages import RAY_KINDS, LocalStage, RayCluster, RayStage, kill_engine_core
 from tests.fault_proxy import FaultProxy

@@ -8,8 +8,8 @@ what is written and how far it has come::
                                                       name (put if absent only); before the writer goes on
     record.before record.done                         the driver has heard of a chunk; it has acted on that
 
-An object store has them too: ``torn`` is an upload in parts that has begun, ``written`` one whose parts are there, ``named``
-the object before the writer knows of it. A put at once, as small files are, has no ``torn`` and ``written``.
+An object store has them too: ``torn`` is an upload in parts that has begun, ``written`` one whose parts are there,
+``named`` the object before the writer knows of it. A put at once, as small files are, has no ``torn`` and ``written``.
 """
 
 from __future__ import annotations

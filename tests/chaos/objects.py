@@ -9,7 +9,9 @@ import shutil
 import signal
 import uuid
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from tests.chaos.rounds import (
     Broken,
@@ -48,14 +50,19 @@ class ObjectCase(Case):
         moved = {"source": f"s3://{prefix}/input", "environment": server.environment(proxy.endpoint)}
         return cls(**{**plain, **moved}, server=server, proxy=proxy, prefix=prefix)
 
+    @cached_property
+    def client(self) -> Any:
+        """s3fs, past the proxy."""
+        assert self.server is not None
+        return self.server.client()
+
     @property
     def target(self) -> str:
         return f"s3://{self.prefix}/output"
 
     def fetch(self) -> Path:
-        assert self.server is not None
         shutil.rmtree(self.output, ignore_errors=True)
-        client = self.server.client()
+        client = self.client
         for name in client.find(f"{self.prefix}/output"):
             inside = name.removeprefix(f"{self.prefix}/output/")
             if not inside.startswith("_headrace/") or inside == "_headrace/report.json":
@@ -65,8 +72,7 @@ class ObjectCase(Case):
         return self.output
 
     def chunks(self) -> int:
-        assert self.server is not None
-        return len(self.server.client().find(f"{self.prefix}/output/_headrace/chunks"))
+        return len(self.client.find(f"{self.prefix}/output/_headrace/chunks"))
 
 
 def noise(stage: Stage, dice: random.Random) -> Outcome:
