@@ -158,8 +158,7 @@ def _harmed(stage: Stage, dice: random.Random, what: str, more: tuple[str, ...] 
     outcome.exits.append(stage.wait(process))
     if outcome.exits[0] not in wanted:
         raise Broken(f"{what} ended with {outcome.exits[0]}: {case.log()}")
-    if how != "sometime":
-        outcome.fired = case.faults.fired is not None
+    outcome.fired = outcome.exits[0] == -9 if how == "sometime" else case.faults.fired is not None
     return stage.finish(outcome)
 
 
