@@ -186,17 +186,25 @@ async def _work(worker: Worker, pipe: Connection) -> None:
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
 
+    def send(text: str) -> None:
+        try:
+            pipe.send(text)
+        except OSError:
+            os._exit(1)  # the driver is gone
+
     async def do(descriptor: str) -> None:
         async for batch in worker({"chunk": [descriptor]}):
-            try:
-                pipe.send(batch["chunk"][0])
-            except OSError:
-                os._exit(1)  # the driver is gone
+            send(batch["chunk"][0])
 
     def begin(descriptor: str) -> None:
+        def ended(task: asyncio.Task[None]) -> None:
+            tasks.discard(task)
+            if (error := task.exception()) is not None:  # with Ray, too, that is the end of the run
+                send(json.dumps({**json.loads(descriptor), "failed": repr(error), "users": False, "stop": True}))
+
         task = loop.create_task(do(descriptor))
         tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        task.add_done_callback(ended)
 
     def listen() -> None:
         try:

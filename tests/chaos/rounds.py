@@ -460,7 +460,8 @@ def zombie(stage: Stage, dice: random.Random) -> Outcome:
     outcome = Outcome(stage.number, "zombie", "worker", f"asleep at {point}#{nth}", allowed=stage.in_flight())
     outcome.fired = pid is not None
     time.sleep(dice.random() * 0.3)
-    os.kill(process.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # where the run does not come to that point it has ended
+        os.kill(process.pid, signal.SIGKILL)
     outcome.exits.append(stage.wait(process))
     try:
         stage.finish(outcome)
