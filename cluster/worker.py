@@ -209,9 +209,11 @@ class Worker:
         self._progress.read_seconds += time.monotonic() - started
         watched.sign()
         asking = self._asking(chunk, table, bad, earlier, watched)
-        if troubled:
+        if troubled and self._assignment.engine is not None:
             await self._apart(asking, trial)
         else:
+            if troubled:  # nothing is asked here, so no row is to blame
+                await asyncio.to_thread(trial.begin, "rest", asking.left())
             await asking.ask()
         results = asking.results
         keep = table.select(list(self._assignment.keep))

@@ -1,4 +1,4 @@
-"""A short form of `make chaos`: a round of each kind on plain processes; and that the checks notice what is broken."""
+"""A short form of `make chaos`: a round of most kinds on plain processes; and that the checks notice what is broken."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from tests.chaos.disks import can_mount, full_file_system
 from tests.chaos.faults import DRIVER_POINTS, WORKER_POINTS, Fault, Folder
+from tests.chaos.generations import recompute_changed, retry_errors, reuse
+from tests.chaos.objects import ObjectCase
 from tests.chaos.rounds import (
     KINDS,
     Broken,
@@ -18,10 +21,18 @@ from tests.chaos.rounds import (
     check_complete,
     check_readers,
     fake_model,
+    kill_driver_sometime,
+    kill_worker_at_a_boundary,
+    kill_worker_sometime,
     make_case,
     play,
 )
 from tests.chaos.stages import LocalStage
+from tests.fault_proxy import FaultProxy
+from tests.s3_server import S3Server
+
+SHORT = [kind for kind in KINDS if kind not in (kill_driver_sometime, kill_worker_sometime)]
+"""What a kill at a random moment comes to, one at a boundary comes to as well."""
 
 
 @pytest.fixture
@@ -29,10 +40,26 @@ def case(tmp_path: Path) -> Case:
     return make_case(tmp_path / "case", random.Random(1), 2, fake_model(tmp_path / "case", 0.01))
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [*SHORT, retry_errors, recompute_changed, reuse], ids=lambda kind: kind.__name__)
 def test_a_round_of_each_kind(case: Case, kind: Kind) -> None:
     outcome = play(LocalStage(case, 0), kind, random.Random(5))
     assert not outcome.broken, f"{outcome}\n{case.log()}"
+
+
+@pytest.mark.skipif(not can_mount(), reason="this user may not mount a file system")
+def test_a_round_on_a_file_system_that_is_full(case: Case) -> None:
+    outcome = play(LocalStage(case, 0), full_file_system, random.Random(2))
+    assert not outcome.broken, f"{outcome}\n{case.log()}"
+    assert outcome.fired
+
+
+def test_a_round_on_s3(case: Case, s3_server: S3Server) -> None:
+    (case.faults.path / "uploads").touch()
+    with FaultProxy(s3_server.port) as proxy:
+        moved = ObjectCase.of(case, s3_server, proxy)
+        outcome = play(LocalStage(moved, 0), kill_worker_at_a_boundary, random.Random(3))
+    assert not outcome.broken, f"{outcome}\n{case.log()}"
+    assert outcome.fired
 
 
 def run(case: Case) -> None:

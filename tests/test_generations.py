@@ -13,10 +13,10 @@ import polars as pl
 import pytest
 
 from headrace.pipelines.errors import StorageUnavailable, UserError
-from headrace.pipelines.plan import PlanMismatch, load_plan
+from headrace.pipelines.plan import Chunk, CommitInfo, PlanMismatch, load_plan
 from headrace.pipelines.status import read_status
-from headrace.pipelines.storage import LocalStore
-from headrace.pipelines.trials import Trial
+from headrace.pipelines.storage import LocalStore, Store
+from headrace.pipelines.trials import SUSPECTS, Owner, Trial
 from tests.in_process import InProcess, Stopped, here
 
 __all__ = ["here"]
@@ -152,6 +152,26 @@ def test_a_renamed_column_keeps_its_answers(here: InProcess, corpus: Write) -> N
     assert "summary" not in after.columns
     assert here.report()["reused"] == 12
     assert here.requests == 0
+
+
+def test_a_worker_that_dies_where_nothing_is_asked_blames_no_row(
+    here: InProcess, corpus: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = corpus(texts(0, 12))
+    here(STEPS, source)
+    real = Trial.of
+
+    def died_before(store: Store, info: CommitInfo, chunk: Chunk, owner: Owner) -> Trial:
+        trial = real(store, info, chunk, owner)
+        trial.begin("chunk", range(chunk.first, chunk.last))
+        trial.notes = trial.notes.died(owner.run)
+        return trial
+
+    monkeypatch.setattr(Trial, "of", died_before)
+    renamed = changed(lambda d: step(d, "summary").update(name="short"))
+    assert here(renamed, source, recompute="changed").counts.answered == 12
+    assert here.requests == here.engines == 0
+    assert not LocalStore(here.output).list(SUSPECTS)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """`make chaos`: seeded rounds of faults, each followed by the same command again, and what must be true then.
 
-Most rounds run the product's driver and workers as plain processes, without Ray, and take seconds; some run the command
-on a cluster of several raylets.
+Most rounds run the product's driver and workers as plain processes, without Ray, and take seconds: on a disk, and on a
+real S3 server behind a proxy that spoils requests. Some run the command on a cluster of several raylets.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import argparse
 import contextlib
 import json
 import random
+import signal
 import sys
 import tempfile
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,18 +22,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tests.chaos.disks import can_mount, full_file_system
 from tests.chaos.faults import Folder
-from tests.chaos.rounds import KINDS, Kind, Outcome, fake_model, make_case, play, tidy
+from tests.chaos.generations import GENERATION_KINDS
+from tests.chaos.objects import OBJECT_KINDS, ObjectCase, maybe_uploads, minute_away
+from tests.chaos.rounds import KINDS, Case, Kind, Outcome, Stage, fake_model, make_case, play, tidy
 from tests.chaos.stages import RAY_KINDS, LocalStage, RayCluster, RayStage, kill_engine_core
+from tests.fault_proxy import FaultProxy
+from tests.s3_server import S3Server, serve
 
 WORKERS = 2
-
-NOT_THERE_YET = {
-    "deadline": "a deadline for each chunk: a worker that hangs is ended by hand here",
-    "killer row": "a row that kills its engine every time: only one that does so once",
-    "object store": "faults of S3 (tests/chaos/faults.py, install): only the local disk's",
-}
-"""Faults that wait for what they are about; see docs/guarantees.md."""
 
 
 def main() -> int:
@@ -44,62 +43,104 @@ def main() -> int:
     parser.add_argument(
         "--engine", choices=["fake", "real"], default="fake", help="real: the default model, all on Ray"
     )
-    parser.add_argument("--only", type=int, help="this round alone, as it was")
-    parser.add_argument("--kind", help="rounds of this kind only")
+    parser.add_argument("--only", help="this round alone (17), or these (0-49), as they were")
+    parser.add_argument("--kind", help="rounds of this kind only (with --compare: this fault)")
+    parser.add_argument("--s3", type=int, default=None, help="how many of them on an S3 server (default: one in five)")
     parser.add_argument("--compare", action="store_true", help="the same faults against Ray Data's own write_parquet")
     parser.add_argument("--json", help="write what came of each round here")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end with this
     if options.compare:
         from tests.chaos.compare import compare
 
-        return compare(options.seed)
+        return compare(options.seed, options.kind)
     on_ray = options.rounds if options.engine == "real" else options.ray
     on_ray = options.rounds // 20 if on_ray is None else min(on_ray, options.rounds)
-    numbers = range(options.rounds) if options.only is None else [options.only]
-    outcomes = list(_plays(numbers, options, first_on_ray=options.rounds - on_ray))
+    on_s3 = options.rounds // 5 if options.s3 is None else options.s3
+    on_s3 = min(on_s3, options.rounds - on_ray)
+    first, _, last = (options.only or f"0-{options.rounds - 1}").partition("-")
+    numbers = range(int(first), int(last or first) + 1)
+    outcomes = list(_plays(numbers, options, options.rounds - on_ray - on_s3, options.rounds - on_ray))
     if options.json:
         Path(options.json).write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1))
     show(outcomes)
     return 1 if any(outcome.broken for outcome in outcomes) else 0
 
 
-def _plays(numbers: Sequence[int], options: Any, first_on_ray: int) -> Any:
+def _plays(numbers: Sequence[int], options: Any, first_on_s3: int, first_on_ray: int) -> Iterator[Outcome]:
     with contextlib.ExitStack() as stack:
         cluster: RayCluster | None = None
+        server: S3Server | None = None
         faults = Path(tempfile.mkdtemp(prefix="headrace-chaos-faults-"))
         stack.callback(tidy, faults)
         for number in numbers:
-            on_ray = number >= first_on_ray
-            if on_ray and cluster is None:
-                cluster = RayCluster(faults)
-                stack.callback(cluster.end)
-            yield one(options, number, cluster if on_ray else None, faults)
+            if number >= first_on_ray:
+                if cluster is None:
+                    cluster = RayCluster(faults)
+                    stack.callback(cluster.end)
+                yield _one_on_ray(options, number, cluster, faults)
+            elif number >= first_on_s3:
+                if server is None:
+                    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-chaos-s3-"))
+                    server = stack.enter_context(contextlib.contextmanager(serve)(Path(folder)))
+                yield _one_on_s3(options, number, server, minute=number == first_on_s3)
+            else:
+                yield _one(options, number)
 
 
-def one(options: Any, number: int, cluster: RayCluster | None, faults: Path) -> Outcome:
-    """Round ``number``: all that is left to chance in it follows from the seed and the number."""
-    dice = random.Random(f"{options.seed}-{number}")
-    kinds = dict(KINDS if cluster is None else RAY_KINDS)
-    if options.engine == "real":
-        kinds[kill_engine_core] = 3
-    by_name = {kind.__name__: kind for kind in kinds}
-    kind: Kind = dice.choices(list(kinds), list(kinds.values()))[0]
-    if options.kind:
-        kind = by_name[options.kind]
-    folder = Path(tempfile.mkdtemp(prefix="headrace-chaos-"))
-    pause = dice.choice([0.0, 0.01, 0.03]) if cluster is None else 0.2
-    model = {"id": "default"} if options.engine == "real" else fake_model(folder, pause)
-    case = make_case(folder, dice, WORKERS, model, faults if cluster else None)
+def _dice(options: Any, number: int) -> random.Random:
+    """All that is left to chance in a round follows from the seed and the number."""
+    return random.Random(f"{options.seed}-{number}")
+
+
+def _kind(options: Any, kinds: Mapping[Kind, int], dice: random.Random) -> Kind:
+    drawn = dice.choices(list(kinds), list(kinds.values()))[0]
+    return {kind.__name__: kind for kind in kinds}[options.kind] if options.kind else drawn
+
+
+def _one(options: Any, number: int) -> Outcome:
+    dice = _dice(options, number)
+    kinds = {**KINDS, **GENERATION_KINDS, **({full_file_system: 2} if can_mount() else {})}
+    kind = _kind(options, kinds, dice)
+    case = _case(dice, dice.choice([0.0, 0.01, 0.03]))
+    return _said(LocalStage(case, number), kind, dice, "processes")
+
+
+def _one_on_s3(options: Any, number: int, server: S3Server, *, minute: bool) -> Outcome:
+    dice = _dice(options, number)
+    kind = _kind(options, {**OBJECT_KINDS, minute_away: 0}, dice)
+    if minute and not options.kind:
+        kind = minute_away
+    with FaultProxy(server.port) as proxy:
+        case = ObjectCase.of(_case(dice, dice.choice([0.01, 0.03])), server, proxy)
+        maybe_uploads(case, dice)
+        return _said(LocalStage(case, number), kind, dice, "S3")
+
+
+def _one_on_ray(options: Any, number: int, cluster: RayCluster, faults: Path) -> Outcome:
+    dice = _dice(options, number)
+    real = options.engine == "real"
+    kind = _kind(options, {**RAY_KINDS, **({kill_engine_core: 3} if real else {})}, dice)
+    case = _case(dice, 0.2, faults, real=real)
     Folder(faults).clear()
-    stage = LocalStage(case, number) if cluster is None else RayStage(case, number, cluster)
+    return _said(RayStage(case, number, cluster), kind, dice, "Ray")
+
+
+def _case(dice: random.Random, pause: float, faults: Path | None = None, *, real: bool = False) -> Case:
+    folder = Path(tempfile.mkdtemp(prefix="headrace-chaos-"))
+    return make_case(folder, dice, WORKERS, {"id": "default"} if real else fake_model(folder, pause), faults)
+
+
+def _said(stage: Stage, kind: Kind, dice: random.Random, on: str) -> Outcome:
+    """Play a round and say what came of it."""
     outcome = play(stage, kind, dice)
-    outcome.on = "processes" if cluster is None else "Ray"
-    said = f"{number:4d}  {outcome.on}: {outcome.kind} of the {outcome.where} {outcome.moment}"
+    outcome.on = on
+    said = f"{stage.number:4d}  {on}: {outcome.kind} of the {outcome.where} {outcome.moment}"
     print(f"{said}: exits {outcome.exits}, asked again {outcome.asked_again}, {outcome.seconds} s", flush=True)
     if outcome.broken:
-        print(f"BROKEN: {outcome.broken}\nThe folder is kept: {folder}", flush=True)
+        print(f"BROKEN: {outcome.broken}\nThe folder is kept: {stage.case.folder}", flush=True)
     else:
-        tidy(folder)
+        tidy(stage.case.folder)
     return outcome
 
 
@@ -121,13 +162,10 @@ def show(outcomes: Sequence[Outcome]) -> None:
         )
     console = Console(width=140 if not sys.stdout.isatty() else None)
     console.print(table)
-    on_ray = sum(outcome.on == "Ray" for outcome in outcomes)
+    on = Counter(outcome.on for outcome in outcomes)
     broken = sum(bool(outcome.broken) for outcome in outcomes)
-    console.print(
-        f"{len(outcomes)} rounds: {len(outcomes) - on_ray} on plain processes, {on_ray} on Ray; {broken} broken"
-    )
-    for what in NOT_THERE_YET.values():
-        console.print(f"not there yet: {what}", style="dim")
+    where = f"{on['processes']} on plain processes, {on['S3']} on S3, {on['Ray']} on Ray"
+    console.print(f"{len(outcomes)} rounds: {where}; {broken} broken")
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 A folder tells all processes of a round what is to happen: ``spec.json`` holds a :class:`Fault`. Points are named after
 what is written and how far it has come::
 
-    plan chunk errors part report current success     what
+    plan chunk errors part report current success seed     what
     .before .torn .written .named .done               nothing yet; half of the temporary file; all of it; under its
                                                       name (put if absent only); before the writer goes on
     record.before record.done                         the driver has heard of a chunk; it has acted on that
 
-An object store has the same points but ``torn`` and ``named``; a fault for it is a matter of :func:`install` alone.
+An object store has them too: ``torn`` is an upload in parts that has begun, ``written`` one whose parts are there,
+``named`` the object before the writer knows of it. A put at once, as small files are, has no ``torn`` and ``written``.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ DRIVER_POINTS = (
     *("report.done", "current.torn", "current.done"),
     *("success.before", "success.written", "success.named"),
 )
+SEED_POINTS = ("seed.before", "seed.torn", "seed.done")
+"""Where answers of another output are taken over."""
+
 WORKER_POINTS = ("chunk.before", "chunk.torn", "chunk.written", "chunk.named", "chunk.done")
 
 
@@ -46,7 +50,8 @@ class Fault:
 
     Attributes:
         action: ``kill`` (as kill -9), ``freeze`` (SIGSTOP), ``full`` (every write fails with ENOSPC from then on,
-            until :meth:`Folder.clear`) or ``outage`` (every call of the storage fails with EIO for ``seconds``).
+            until :meth:`Folder.clear`), ``outage`` (every call of the storage fails with EIO for ``seconds``),
+            ``stall`` (this one call never comes back) or nothing, for somebody else to do something.
     """
 
     point: str
@@ -111,6 +116,8 @@ class Folder:
             os.kill(os.getpid(), signal.SIGKILL)
         elif fault.action == "freeze":
             os.kill(os.getpid(), signal.SIGSTOP)
+        elif fault.action == "stall":
+            threading.Event().wait()
 
     def call(self) -> None:
         """A call of the storage is about to be made."""
@@ -123,6 +130,11 @@ class Folder:
         fault = self.fault()
         if fault and self.fired is not None and fault.action == "full":
             raise OSError(errno.ENOSPC, "no space left on device")
+
+    @property
+    def uploads(self) -> bool:
+        """Whether small objects go up as large ones do, in parts: one each, for stores want the others to be large."""
+        return (self.path / "uploads").exists()
 
     def _is_nth(self, nth: int) -> bool:
         """Counts over all processes: a byte each in one file."""
@@ -191,6 +203,55 @@ def install(folder: Folder) -> None:
     store.put_if_absent, store.replace = put, over  # type: ignore[method-assign]
     store._write_temporary, store._link = temporary, linked  # type: ignore[method-assign]
     storage._retried = call
+    _install_objects(folder, where)
+
+
+def _install_objects(folder: Folder, where: threading.local) -> None:
+    """The same for object stores."""
+    from headrace.pipelines import object_store, s3_objects
+
+    store, upload, objects, sink = (
+        object_store.ObjectStore,
+        s3_objects.S3Upload,
+        s3_objects.S3Objects,
+        object_store._Sink,
+    )
+    finish, whole, send, complete, small = sink.finish, store._put, upload.send, upload.complete, objects.put
+
+    def hit(how: str) -> None:
+        if (kind := getattr(where, "kind", None)) is not None:
+            folder.hit(f"{kind}.{how}")
+
+    def put(self: Any, path: str, write: Any, *, absent: bool) -> bool:
+        where.kind = _kind(path)
+        hit("before")
+        ours = whole(self, path, write, absent=absent)
+        hit("done")
+        where.kind = None
+        return ours
+
+    def sent(self: Any, part: bytes) -> None:
+        hit("torn")
+        send(self, part)
+
+    def completed(self: Any) -> bool:
+        hit("written")
+        ours = complete(self)
+        hit("named")
+        return ours
+
+    def put_small(self: Any, key: str, content: bytes, *, absent: bool) -> bool:
+        ours = small(self, key, content, absent=absent)
+        hit("named")
+        return ours
+
+    def finished(self: Any) -> bool:
+        if folder.uploads and self._upload is None:
+            self._upload = self._objects.upload(self._key, absent=self._absent)
+        return finish(self)
+
+    store._put, sink.finish = put, finished  # type: ignore[method-assign]
+    upload.send, upload.complete, objects.put = sent, completed, put_small  # type: ignore[method-assign]
 
 
 def install_in_driver(folder: Folder) -> None:
@@ -209,10 +270,26 @@ def install_in_driver(folder: Folder) -> None:
     run.Publisher.add = heard  # type: ignore[method-assign]
 
 
+def install_in_writer(folder: Folder) -> None:
+    """A Parquet file that is half written may be the end of its writer: for Ray Data's own."""
+    import pyarrow.parquet as pq
+
+    close = pq.ParquetWriter.close
+
+    def torn(self: Any) -> None:
+        if self.is_open:
+            folder.hit("file.torn")
+        close(self)
+
+    pq.ParquetWriter.close = torn
+
+
 def _kind(path: str) -> str:
     name = path.rpartition("/")[2]
     if "/chunks/" in path:
         return "chunk"
+    if "/seeds/" in path:
+        return "seed"
     if path.startswith("_errors/"):
         return "errors"
     for prefix, kind in (("plan-", "plan"), ("part-", "part"), ("report", "report"), ("current", "current")):

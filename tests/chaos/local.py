@@ -30,7 +30,7 @@ from headrace.pipelines.storage import Store
 from tests.chaos.faults import Folder, install, install_in_driver
 
 WORKERS = 2
-MOST_STARTS = 20
+MOST_STARTS = 80
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
@@ -42,17 +42,23 @@ PROCESSES.set_forkserver_preload(
         "headrace.cluster.records",
         "headrace.cluster.tables",
         "headrace.pipelines.loading",
+        "headrace.pipelines.object_input",
+        "headrace.pipelines.object_store",
+        "headrace.pipelines.s3_objects",
         "rich.progress",
         "rich.live",
         "tests.chaos.rounds",
         "tests.chaos.stages",
+        "ray.experimental.internal_kv",  # a worker asks whether there is a Ray
+        "s3fs",
         "pandas",  # pyarrow imports it when it makes its first array
     ]
 )
 
 
-def drive(arguments: Sequence[str], faults: str, log: str, pids: str) -> None:
+def drive(arguments: Sequence[str], faults: str, log: str, pids: str, environment: Mapping[str, str]) -> None:
     """The ``headrace`` command in this process, on plain processes instead of Ray."""
+    os.environ.update(environment)
     LocalExecution.spawner = Spawner(faults, pids)  # first: it forks, which goes well only without threads
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
@@ -113,8 +119,8 @@ class LocalExecution(Execution):
 
     @classmethod
     def begin(cls, checked: Checked, store: Store, address: str | None, idle: Collection[int] = ()) -> Execution:
-        allotment = Allotment(least=1, most=WORKERS, gpus=0, cpus=1, kv_gib=1)
-        return cls(checked, store, [allotment] * len(checked.stages), idle)
+        allotments = [Allotment(least=1, most=WORKERS, gpus=0, cpus=1, kv_gib=1) for _ in checked.stages]
+        return cls(checked, store, allotments, idle)
 
     def records(
         self,
@@ -180,17 +186,25 @@ async def _work(worker: Worker, pipe: Connection) -> None:
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
 
+    def send(text: str) -> None:
+        try:
+            pipe.send(text)
+        except OSError:
+            os._exit(1)  # the driver is gone
+
     async def do(descriptor: str) -> None:
         async for batch in worker({"chunk": [descriptor]}):
-            try:
-                pipe.send(batch["chunk"][0])
-            except OSError:
-                os._exit(1)  # the driver is gone
+            send(batch["chunk"][0])
 
     def begin(descriptor: str) -> None:
+        def ended(task: asyncio.Task[None]) -> None:
+            tasks.discard(task)
+            if (error := task.exception()) is not None:  # with Ray, too, that is the end of the run
+                send(json.dumps({**json.loads(descriptor), "failed": repr(error), "users": False, "stop": True}))
+
         task = loop.create_task(do(descriptor))
         tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        task.add_done_callback(ended)
 
     def listen() -> None:
         try:

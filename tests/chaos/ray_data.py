@@ -12,24 +12,9 @@ from typing import Any
 import ray
 import ray.data
 
+from headrace.cluster.execution import _start_here as start_here
+
 BATCH = 4
-
-
-def harm() -> None:
-    """In every process of Ray: a Parquet file that is half written may be the end of its writer."""
-    import pyarrow.parquet as pq
-
-    from tests.chaos.faults import VARIABLE, Folder
-
-    folder = Folder(Path(os.environ[VARIABLE]))
-    close = pq.ParquetWriter.close
-
-    def torn(self: Any) -> None:
-        if self.is_open:
-            folder.hit("file.torn")
-        close(self)
-
-    pq.ParquetWriter.close = torn
 
 
 class Ask:
@@ -48,12 +33,13 @@ class Ask:
 
 def main(source: str, output: str, checkpoint: str, log: str) -> None:
     """Run, as the documentation of Ray Data says it is done."""
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        log_to_driver=False,
-        runtime_env={"worker_process_setup_hook": harm},
+    start_here(
+        lambda: ray.init(
+            address="local",
+            num_cpus=4,
+            include_dashboard=False,
+            log_to_driver=False,
+        )
     )
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False

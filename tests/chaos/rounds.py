@@ -7,6 +7,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -29,8 +30,21 @@ MOST_ROWS = 40
 """Rows in a shard at most."""
 
 RETRIES = 1
+TIMEOUT_S = 3
+"""``chunk_timeout`` where something hangs."""
+
+DEATHS_OF_A_KILLER = 5
+"""Engines that a row may cost which kills each of them: log2 of the rows of a chunk, and two, rounded up."""
+
 PATIENCE = 300.0
 """Seconds that a command may take before the round counts as hung."""
+
+
+Row = tuple[str, int]
+"""A file of the input and a row in it."""
+
+Asked = tuple[str, str]
+"""An instruction and a document."""
 
 
 class Broken(AssertionError):
@@ -56,23 +70,68 @@ class Outcome:
 
 @dataclass
 class Case:
-    """A corpus and a pipeline in a folder, and what is known of what must come out."""
+    """A corpus and a pipeline in a folder, and what is known of what must come out.
+
+    Attributes:
+        dead: the rows that must end as dead letters: all others are answered.
+        killers: those of them that kill or hang their engine.
+        source: the input that the command names.
+        output: the output, where a disk has it.
+        flags: further words of the command.
+        environment: what it has in its environment.
+        least: rows that a part must have at any moment; None where it must have all that are no dead letters.
+        since: lines of the engine's log that are of earlier runs, and do not count.
+        needed: what may be asked from then on, instructions with documents; None for anything.
+    """
 
     folder: Path
     faults: Folder
-    rows: Counter[tuple[str, int]]
+    rows: Counter[Row]
     workers: int
+    dead: set[Row]
+    source: str
+    output: Path
+    killers: set[Row] = field(default_factory=set)
+    flags: list[str] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+    least: set[Row] | None = None
+    since: int = 0
+    needed: set[Asked] | None = None
 
     @property
-    def output(self) -> Path:
-        return self.folder / "output"
+    def target(self) -> str:
+        """The output that the command names."""
+        return str(self.output)
 
     @property
     def arguments(self) -> list[str]:
-        return [
-            *("run", str(self.folder / "pipeline.yaml")),
-            *("--input", str(self.folder / "input"), "--output", str(self.output)),
-        ]
+        return ["run", str(self.folder / "pipeline.yaml"), "--input", self.source, "--output", self.target, *self.flags]
+
+    def fetch(self) -> Path:
+        """A folder with the output as it is now."""
+        return self.output
+
+    def chunks(self) -> int:
+        """Chunks that are committed."""
+        return sum(1 for _ in self.output.glob("_headrace/chunks/*/*/*.parquet"))
+
+    def pipeline(self, change: Callable[[dict[str, Any]], object]) -> None:
+        """Change the pipeline."""
+        file = self.folder / "pipeline.yaml"
+        data = yaml.safe_load(file.read_text())
+        change(data)
+        file.write_text(yaml.safe_dump(data))
+
+    def asked(self) -> list[Asked]:
+        """What the engine was asked, in order."""
+        log = self.folder / "asked.jsonl"
+        found = []
+        for line in log.read_text().splitlines()[self.since :] if log.exists() else ():
+            with contextlib.suppress(ValueError):  # a line that a killed process has left half written
+                text = json.loads(line)["prompt"]
+                if mark := re.search(r"document [^.]*\.", text):
+                    found.append((re.search(r"Say [a-z]+\.", text)[0], mark[0]))  # type: ignore[index]
+        return found
 
     def log(self) -> str:
         """The end of what the commands have said."""
@@ -86,7 +145,8 @@ def make_case(
     """Some shards, one of them without rows; some rows without text; some that break their answer every time."""
     source = folder / "input"
     source.mkdir(parents=True)
-    wanted: Counter[tuple[str, int]] = Counter()
+    wanted: Counter[Row] = Counter()
+    dead: set[Row] = set()
     sizes = [dice.randint(MOST_ROWS // 4, MOST_ROWS) for _ in range(3)]
     sizes.insert(dice.randrange(4), 0)
     for i, size in enumerate(sizes):
@@ -96,6 +156,7 @@ def make_case(
         name = f"shard-{i}.parquet"
         pq.write_table(table, source / name, row_group_size=max(1, size // 2))
         wanted.update((name, j) for j in range(size))
+        dead.update((name, j) for j, text in enumerate(texts) if text is None or "broken" in text)
     pipeline = {
         "name": "chaos",
         "model": dict(model),
@@ -117,7 +178,8 @@ def make_case(
     }
     (folder / "pipeline.yaml").write_text(yaml.safe_dump(pipeline))
     (folder / "pids").mkdir()
-    return Case(folder, Folder(faults or folder / "faults"), wanted, workers)
+    output = folder / "output"
+    return Case(folder, Folder(faults or folder / "faults"), wanted, workers, dead, str(source), output)
 
 
 def _text(shard: int, row: int, dice: random.Random) -> str | None:
@@ -147,39 +209,48 @@ def check_readers(case: Case) -> None:
     Raises:
         Broken: it sees something torn or stray.
     """
-    if not case.output.exists():
+    output = case.fetch()
+    if not output.exists():
         return
-    for path in case.output.iterdir():
+    for path in output.iterdir():
         if path.name.startswith("_"):
             continue
         if not (path.name.startswith("part-") and path.suffix == ".parquet"):
             raise Broken(f"a reader sees {path.name}")
         shards = {row[0] for row in _rows(path)}
-        errors = case.output / "_errors" / path.name
+        errors = output / "_errors" / path.name
         dead = _rows(errors) if errors.exists() else []
         shards |= {row[0] for row in dead}
         if len(shards) > 1:
             raise Broken(f"{path.name} has rows of {shards}")
+        if case.least is not None:  # the dead letters of a part that is replaced go before it
+            least = Counter(row for row in case.least if row[0] in shards)
+            if (found := Counter(_rows(path))) - case.rows or least - found:
+                raise Broken(f"{path.name} is neither the old part nor the new one: {_difference(found, least)}")
+            continue
         wanted = Counter(row for row in case.rows if row[0] in shards)
         if shards and Counter([*_rows(path), *dead]) != wanted:
             raise Broken(f"{path.name} is not whole: {_difference(Counter([*_rows(path), *dead]), wanted)}")
-    if any(case.output.glob("*.parquet")):
-        ds.dataset(case.output, format="parquet").to_table()
+    if any(output.glob("*.parquet")):
+        ds.dataset(output, format="parquet").to_table()
 
 
 def check_complete(case: Case) -> None:
-    """Each row once in the parts or once among the dead letters, and `_SUCCESS` there.
+    """Each row once in the parts, or once among the dead letters where it belongs there, and `_SUCCESS` is there.
 
     Raises:
         Broken: not so.
     """
-    if not (case.output / "_SUCCESS").exists():
+    output = case.fetch()
+    if not (output / "_SUCCESS").exists():
         raise Broken("the command ended well and there is no _SUCCESS")
-    found = [row for path in case.output.glob("*.parquet") for row in _rows(path)]
-    dead = [row for path in (case.output / "_errors").glob("*.parquet") for row in _rows(path)]
+    found = [row for path in output.glob("*.parquet") for row in _rows(path)]
+    dead = [row for path in (output / "_errors").glob("*.parquet") for row in _rows(path)]
     if (both := Counter([*found, *dead])) != case.rows:
         raise Broken(_difference(both, case.rows))
-    report = json.loads((case.output / "_headrace" / "report.json").read_text())
+    if set(dead) != case.dead:
+        raise Broken(f"other rows are dead letters than should be: {_difference(Counter(dead), Counter(case.dead))}")
+    report = json.loads((output / "_headrace" / "report.json").read_text())
     counts = report["counts"]
     if (counts["answered"], counts["dead"], counts["filtered"]) != (len(found), len(dead), 0):
         raise Broken(f"the report says {counts}, and there are {len(found)} answered and {len(dead)} dead rows")
@@ -187,34 +258,28 @@ def check_complete(case: Case) -> None:
 
 def asked_again(case: Case) -> int | None:
     """Rows whose answers were asked for more than once, each as often as that was for nothing."""
-    log = case.folder / "asked.jsonl"
-    if not log.exists():  # the real engine keeps no count
+    if not (case.folder / "asked.jsonl").exists():  # the real engine keeps no count
         return None
-    lines = log.read_text().splitlines()
-    asked: Counter[str] = Counter()
-    for line in lines:
-        with contextlib.suppress(ValueError):  # a line that a killed process has left half written
-            text = json.loads(line)["prompt"]
-            at = text.find("document ")
-            if at >= 0:
-                asked[text[at : text.index(".", at)]] += 1
-    times = (math.ceil(n / (RETRIES + 1 if "broken" in mark else 1)) for mark, n in asked.items())
-    return sum(n - 1 for n in times)
+    asked = Counter(case.asked())
+    return sum(math.ceil(n / (RETRIES + 1 if "broken" in mark else 1)) - 1 for (_, mark), n in asked.items())
 
 
 def check_asked(case: Case, allowed: int | None) -> int | None:
     """:func:`asked_again`.
 
     Raises:
-        Broken: it is more than ``allowed``.
+        Broken: it is more than ``allowed``, or something was asked that need not be, or not asked.
     """
     again = asked_again(case)
+    if case.needed is not None and (asked := set(case.asked())) != case.needed:
+        extra, missing = sorted(asked - case.needed), sorted(case.needed - asked)
+        raise Broken(f"asked and need not be: {extra[:3]} ({len(extra)}); not asked: {missing[:3]} ({len(missing)})")
     if allowed is not None and again is not None and again > allowed:
         raise Broken(f"{again} rows were asked again, and {allowed} could be in flight")
     return again
 
 
-def _rows(path: Path) -> list[tuple[str, int]]:
+def _rows(path: Path) -> list[Row]:
     try:
         table = pq.read_table(path, columns=["_shard", "_row"], partitioning=None)
     except (OSError, pa.ArrowException) as error:
@@ -222,7 +287,7 @@ def _rows(path: Path) -> list[tuple[str, int]]:
     return list(zip(table["_shard"].to_pylist(), table["_row"].to_pylist(), strict=True))
 
 
-def _difference(found: Counter[tuple[str, int]], wanted: Counter[tuple[str, int]]) -> str:
+def _difference(found: Counter[Row], wanted: Counter[Row]) -> str:
     lost, extra = wanted - found, found - wanted
     return f"{lost.total()} rows lost {sorted(lost)[:3]}, {extra.total()} too many {sorted(extra)[:3]}"
 
@@ -247,6 +312,10 @@ class Stage:
         """The exit code; None when it goes on."""
         raise NotImplementedError
 
+    def run(self) -> int | None:
+        """The command from its start to its end."""
+        return self.wait(self.start())
+
     def workers(self) -> list[int]:
         """Process ids of workers that live."""
         raise NotImplementedError
@@ -264,7 +333,7 @@ class Stage:
 
     def chunks(self) -> int:
         """Chunks that are committed."""
-        return sum(1 for _ in self.case.output.glob("_headrace/chunks/*/*/*.parquet"))
+        return self.case.chunks()
 
     def moment(self, dice: random.Random, process: Any) -> str:
         """Wait for a random moment of the run."""
@@ -391,7 +460,8 @@ def zombie(stage: Stage, dice: random.Random) -> Outcome:
     outcome = Outcome(stage.number, "zombie", "worker", f"asleep at {point}#{nth}", allowed=stage.in_flight())
     outcome.fired = pid is not None
     time.sleep(dice.random() * 0.3)
-    os.kill(process.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # where the run does not come to that point it has ended
+        os.kill(process.pid, signal.SIGKILL)
     outcome.exits.append(stage.wait(process))
     try:
         stage.finish(outcome)
@@ -408,33 +478,89 @@ def zombie(stage: Stage, dice: random.Random) -> Outcome:
 
 
 def hang(stage: Stage, dice: random.Random) -> Outcome:
-    """A worker hangs for ever. Until there is a deadline for a chunk, somebody has to end the run."""
-    nth = dice.randint(1, 8)
-    stage.case.faults.set(Fault("chunk.before", "freeze", nth))
-    process = stage.start()
-    stage.wait_until(lambda: stage.case.faults.fired is not None, process)
-    outcome = Outcome(
-        stage.number, "hang", "worker", f"at chunk.before#{nth}, ended by hand", allowed=stage.in_flight()
-    )
-    pid = stage.case.faults.pid
-    outcome.fired = pid is not None
-    time.sleep(0.5)
-    os.kill(process.pid, signal.SIGKILL)
-    outcome.exits.append(stage.wait(process))
-    if pid is not None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    """A worker hangs, once: a request, its whole process, or a write. The run has to get over it by itself."""
+    how = dice.choice(["hang", "block", "stall"])
+    if how == "stall":
+        where = f"chunk.before#{dice.randint(1, 8)}"
+        stage.case.faults.set(Fault("chunk.before", "stall", int(where.rpartition("#")[2])))
+    else:
+        row, where = _answered(stage, dice)
+        _at_row(stage, row, f"{how}_once")
+    _short_timeout(stage)
+    outcome = Outcome(stage.number, f"hang ({how})", "worker", f"at {where}", allowed=stage.in_flight())
+    outcome.exits.append(stage.wait(stage.start()))
+    if outcome.exits[0] != 0:
+        raise Broken(f"a run that hung once ended with {outcome.exits[0]}: {stage.case.log()}")
+    if how == "stall":
+        outcome.fired = stage.case.faults.fired is not None
     return stage.finish(outcome)
+
+
+def _short_timeout(stage: Stage) -> None:
+    stage.case.pipeline(lambda data: data["resources"].update(chunk_timeout=f"{TIMEOUT_S}s"))
+
+
+def _answered(stage: Stage, dice: random.Random) -> tuple[Row, str]:
+    """A row that has an answer, and its document."""
+    row = dice.choice(sorted(set(stage.case.rows) - stage.case.dead))
+    return row, f"document {row[0].removeprefix('shard-').removesuffix('.parquet')} {row[1]}."
+
+
+def _at_row(stage: Stage, row: Row, fault: str) -> None:
+    """A fault of the engine whenever it is asked about ``row``."""
+    mark = f"document {row[0].removeprefix('shard-').removesuffix('.parquet')} {row[1]}."
+    stage.case.pipeline(lambda data: data["model"].update(faults={mark: fault, **data["model"]["faults"]}))
+
+
+def killer_row(stage: Stage, dice: random.Random) -> Outcome:
+    """Rows that kill or hang their engine every time, and now and then a driver that is killed while they do so."""
+    how = dice.choice(["kill", "die", "hang", "block"])
+    count = dice.choice([1, 1, 2])
+    for _ in range(count):
+        row, _ = _answered(stage, dice)
+        _at_row(stage, row, how)
+        stage.case.dead.add(row)
+        stage.case.killers.add(row)
+    if how in ("hang", "block"):
+        _short_timeout(stage)
+    killed = dice.random() < 0.25
+    # A death costs what is in flight at its worker; each one after the first has the chunk alone, with another row.
+    each = CHUNKS_AT_A_WORKER * CHUNK_ROWS + DEATHS_OF_A_KILLER * (CHUNK_ROWS + 1)
+    outcome = Outcome(
+        *(stage.number, f"killer rows ({how})" + (", driver killed" if killed else ""), "worker", f"{count} of them"),
+        allowed=count * each + killed * (stage.in_flight() + CHUNK_ROWS + 1),
+    )
+    process = stage.start()
+    if killed:
+        stage.moment(dice, process)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+    outcome.exits.append(stage.wait(process))
+    if outcome.exits[0] not in ((0, -9) if killed else (0,)):
+        raise Broken(f"a run with killer rows ended with {outcome.exits[0]}: {stage.case.log()}")
+    stage.finish(outcome)
+    _check_reasons(stage.case)
+    return outcome
+
+
+def _check_reasons(case: Case) -> None:
+    """The killers are dead letters for what they are, and they alone."""
+    said: dict[Row, str] = {}
+    for path in (case.fetch() / "_errors").glob("*.parquet"):
+        table = pq.read_table(path, partitioning=None)
+        said |= {
+            (shard, row): reason
+            for shard, row, reason in zip(*(table[n].to_pylist() for n in ("_shard", "_row", "_reason")), strict=True)
+        }
+    blamed = {row for row, reason in said.items() if " the engine " in reason}
+    if blamed != case.killers:
+        raise Broken(f"blamed for killing the engine are {blamed}, and {case.killers} do: {said}")
 
 
 def engine_dies(stage: Stage, dice: random.Random) -> Outcome:
     """The engine's process dies under a worker, which then leaves."""
-    file = stage.case.folder / "pipeline.yaml"
-    pipeline = yaml.safe_load(file.read_text())
-    shard, row = dice.choice(list(stage.case.rows))
-    mark = f"document {shard.removeprefix('shard-').removesuffix('.parquet')} {row}."
-    pipeline["model"]["faults"] = {mark: "die_once", **pipeline["model"]["faults"]}
-    file.write_text(yaml.safe_dump(pipeline))
+    row, mark = _answered(stage, dice)
+    _at_row(stage, row, "die_once")
     outcome = Outcome(stage.number, "engine dies", "worker", f"at {mark}", allowed=stage.in_flight())
     outcome.exits.append(stage.wait(stage.start()))
     if outcome.exits[0] != 0:
@@ -471,8 +597,9 @@ KINDS: dict[Kind, int] = {
     full_disk: 2,
     outage: 2,
     zombie: 3,
-    hang: 1,
-    engine_dies: 1,
+    hang: 2,
+    engine_dies: 2,
+    killer_row: 4,
     two_drivers: 3,
 }
 """What a round may be, and how often among the others."""

@@ -39,7 +39,10 @@ class LocalStage(Stage):
         folder = self.case.folder
         process = local.PROCESSES.Process(
             target=local.drive,
-            args=(self.case.arguments, str(self.case.faults.path), str(folder / "commands.log"), str(folder / "pids")),
+            args=(
+                *(self.case.arguments, str(self.case.faults.path), str(folder / "commands.log")),
+                *(str(folder / "pids"), self.case.environment),
+            ),
             daemon=False,
         )
         process.start()

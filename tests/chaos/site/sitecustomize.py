@@ -16,15 +16,22 @@ if os.environ.get("HEADRACE_CHAOS"):
         else:
             install(folder)
 
-    class _WhenStorageIsImported:
-        """Installs as soon as somebody has imported the storage: most of Ray's processes never do."""
+    def _install_in_writer() -> None:
+        from tests.chaos.faults import Folder, install_in_writer
 
+        install_in_writer(Folder(Path(os.environ["HEADRACE_CHAOS"])))
+
+    class _WhenItIsImported:
+        """Installs as soon as somebody imports what is to come to harm: most of Ray's processes never do."""
+
+        writer = os.environ.get("HEADRACE_CHAOS_WRITER")
         busy = threading.local()
 
         def find_spec(self, name, path=None, target=None):  # type: ignore[no-untyped-def]
-            if name == "headrace.cluster.worker" and not getattr(self.busy, "on", False):
+            wanted = "pyarrow.parquet" if self.writer else "headrace.cluster.worker"
+            if name == wanted and not getattr(self.busy, "on", False):
                 self.busy.on = True
                 sys.meta_path.remove(self)
-                _install()
+                _install_in_writer() if self.writer else _install()
 
-    sys.meta_path.insert(0, _WhenStorageIsImported())
+    sys.meta_path.insert(0, _WhenItIsImported())
