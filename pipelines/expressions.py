@@ -92,7 +92,7 @@ class Expression:
             raise UserError(f"{where}: the expression is empty")
         words = [word for word in _WORDS.findall(sql) if not (word.isspace() or word.isdecimal() or word in ",'")]
         if sum(not word.startswith("'") for word in words) > MAX_WORDS:
-            raise UserError(f"{where}: the expression has more than {MAX_WORDS:,} words; write in (...) for a list of or")
+            raise UserError(f"{where}: the expression has more than {MAX_WORDS:,} words; write in (...) for many or")
         try:
             beyond = _beyond_columns(sql, words)
             if not beyond:
@@ -110,7 +110,7 @@ class Expression:
         except RecursionError:
             deep, grows = MAX_DEPTH + 1, 1
         if deep > MAX_DEPTH:
-            raise UserError(f"{where}: the expression is nested deeper than {MAX_DEPTH}; write in (...) for a list of or")
+            raise UserError(f"{where}: the expression is nested deeper than {MAX_DEPTH}; write in (...) for many or")
         if grows > MAX_GROWTH:
             raise UserError(
                 f"{where}: {sql!r} can make a text more than {MAX_GROWTH} times longer, or longer without bound: pad to"

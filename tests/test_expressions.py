@@ -197,7 +197,7 @@ READS = "read_csv('{file}')"
         "n in (with x as (select * from {read}) select n from x)",
         "n in (from {read})",
         "exists (from {read})",
-        'n in (select n from "read_csv"(\'{file}\'))',
+        "n in (select n from \"read_csv\"('{file}'))",
         "'\\' = opinion or n in (select n from {read}) or opinion = ''",
         "n > 1 /* ' */ or n in (select n from {read}) /* ' */",
         "n > 1 /* ' */ or n in /* */ ( /* */ from {read}) /* ' */",

@@ -29,7 +29,7 @@ PIPELINE: dict[str, Any] = {
                 "name": "facts",
                 "schema": {
                     "type": "object",
-                    "properties": {"kind": {"enum": ["praise", "complaint"]}, "word": {"type": "string", "maxLength": 8}},
+                    "properties": {"kind": {"enum": ["praise", "blame"]}, "word": {"type": "string", "maxLength": 8}},
                     "required": ["kind", "word"],
                 },
                 "when": "id % 100 = 0",
@@ -58,8 +58,9 @@ def main() -> int:
         texts = _write(folder / "input", options.rows, options.seed)
         (folder / "pipeline.json").write_text(json.dumps({**PIPELINE, "model": options.model}))
         begun = time.monotonic()
-        command = ["run", folder / "pipeline.json", "--input", folder / "input", "--output", folder / "output"]
-        code = subprocess.run([sys.executable, "-m", "headrace.cluster.cli", *map(str, command)], check=False).returncode
+        places = [folder / "pipeline.json", "--input", folder / "input", "--output", folder / "output"]
+        command = [sys.executable, "-m", "headrace.cluster.cli", "run", *map(str, places)]
+        code = subprocess.run(command, check=False).returncode
         print(f"headrace run: exit code {code}, {time.monotonic() - begun:.0f} s", flush=True)
         problems, outcomes = account(folder / "output", texts)
         if code:
@@ -74,9 +75,7 @@ def _write(folder: Path, rows: int, seed: int) -> dict[tuple[str, int], bytes | 
     """The input's files; the texts by file and row."""
     folder.mkdir(parents=True, exist_ok=True)
     made = short_texts(rows, seed)
-    table = pa.table(
-        {"id": pa.array(range(rows), pa.int64()), "text": as_strings(made)} | {k: v for k, v in columns(rows)}
-    )
+    table = pa.table({"id": pa.array(range(rows), pa.int64()), "text": as_strings(made)} | dict(columns(rows)))
     texts: dict[tuple[str, int], bytes | None] = {}
     size = -(-rows // FILES)
     for first in range(0, rows, size):
