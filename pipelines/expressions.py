@@ -327,7 +327,8 @@ def _growth(tree: Any) -> float:
         return max(inner)
     function = body["function"]
     family, which = next(iter(function.items())) if isinstance(function, dict) else (function, "")
-    name, options = next(iter(which.items())) if isinstance(which, dict) else (which, None)
+    options: Any
+    name, options = next(iter(which.items())) if isinstance(which, dict) else (which, {})
     if family == "StringExpr" and name in ("PadStart", "PadEnd", "ZFill"):
         width = _literal(children[1])
         return max(inner) if isinstance(width, int) and width <= MAX_WIDTH else math.inf
