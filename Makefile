@@ -15,7 +15,7 @@ ARGS := --limit 40 --set max_error_rate=0.1
 # make test TESTS="tests/test_models.py -k folder"
 TESTS :=
 
-.PHONY: help setup demo test check bench chaos scale clean distclean
+.PHONY: help setup demo test check bench chaos hostile scale clean distclean
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo "make check      ruff, mypy, import direction"
 	@echo "make bench      measure against Ray Data LLM, bare vLLM and Transformers, about an hour (ARGS=--quick: minutes)"
 	@echo "make chaos      200 rounds of faults, each followed by the same command again (ARGS=\"--rounds 20 --seed 7\")"
+	@echo "make hostile    10,000 nasty rows through the real engine, each accounted for (ARGS=\"--rows 500 --seed 7\")"
 	@echo "make scale      measure the driver on a million chunks and a worker over many (ARGS=\"--shards 10000\")"
 	@echo "make setup      only set up $(VENV)"
 	@echo "make clean      remove what was built (distclean: $(VENV) as well)"
@@ -58,6 +59,11 @@ bench: $(STAMP)
 
 chaos: $(STAMP)
 	$(PY) -m tests.chaos $(if $(filter command line,$(origin ARGS)),$(ARGS))
+
+hostile: $(STAMP)
+	@$(VENV)/bin/headrace model default >/dev/null
+	HEADRACE_ALL_SCHEMAS=1 $(PY) -m pytest tests/test_wild_schemas.py
+	$(PY) -m tests.hostile $(if $(filter command line,$(origin ARGS)),$(ARGS))
 
 scale: $(STAMP)
 	$(PY) -m tests.scale $(if $(filter command line,$(origin ARGS)),$(ARGS))

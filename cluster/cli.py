@@ -27,7 +27,8 @@ app.add_typer(models, name="model")
 
 PipelineFile = Annotated[str, typer.Argument(metavar="PIPELINE", help="A YAML file, or a Python file (file.py:name).")]
 Input = Annotated[
-    str, typer.Option("--input", "-i", metavar="URI", help="A Parquet file, a folder of them, or a glob; local or s3://.")
+    str,
+    typer.Option("--input", "-i", metavar="URI", help="A Parquet file, a folder of them, or a glob; local or s3://."),
 ]
 ModelName = Annotated[
     Optional[str],  # noqa: UP045  (typer evaluates it)
@@ -65,7 +66,8 @@ def run(
     pipeline: PipelineFile,
     input: Input,
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="URI", help="A folder, local or s3://; an earlier run's is resumed.")
+        str,
+        typer.Option("--output", "-o", metavar="URI", help="A folder, local or s3://; an earlier run's is resumed."),
     ],
     model: ModelName = None,
     limit: Annotated[Optional[int], typer.Option(min=1, help="Rows in total.")] = None,  # noqa: UP045

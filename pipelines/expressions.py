@@ -6,13 +6,16 @@ functions, and ``facts.purpose`` for a field of a struct. Text stands in single 
 names. Only truth matters: null, like false, is not true.
 
 A condition sees one row. Aggregates, window functions, subqueries and ``unnest`` would see others (which
-others would depend on the chunk) and are refused.
+others would depend on the chunk) and are refused; subqueries before Polars sees them, because it opens the
+file of a ``read_csv`` while it parses. What makes texts much longer is refused too: Polars ends the process
+where memory runs out.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 import warnings
 from collections.abc import Callable, Mapping
@@ -40,6 +43,22 @@ _NOT_ELEMENTWISE_FUNCTIONS = frozenset((
 _CACHED = 4096
 """Answers that a condition remembers: most read a label or two and so have few different inputs."""
 
+
+MAX_WORDS = 2_000
+"""Words and operators of a condition, numbers and texts not counted: Polars' stack ends at some ten thousand."""
+
+MAX_DEPTH = 100
+"""How deep a condition is nested, where each ``or`` of a row of them is a level: Polars takes 0.04 s for each row then,
+and four seconds for 450."""
+
+MAX_GROWTH = 100
+"""How many times longer than a column a text may become on the way."""
+
+MAX_WIDTH = 10_000
+"""The widest padding."""
+
+_UNCLEAR = re.compile(r"--|/\*|`|\$\w*\$|\b(?:e|u&)'", re.IGNORECASE)
+"""Comments and other quotes: where there is one, what :data:`_WORDS` takes for a text need not be one for Polars."""
 
 _WORDS = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\w+|\s+|.""")
 """What SQL is made of: texts, quoted names, words, space, anything else."""
@@ -71,16 +90,31 @@ class Expression:
         """
         if not sql.strip():
             raise UserError(f"{where}: the expression is empty")
+        words = [word for word in _WORDS.findall(sql) if not (word.isspace() or word.isdecimal() or word in ",'")]
+        if sum(not word.startswith("'") for word in words) > MAX_WORDS:
+            raise UserError(f"{where}: the expression has more than {MAX_WORDS:,} words; write in (...) for many or")
         try:
-            expr = pl.sql_expr(sql)
-            names = frozenset(expr.meta.root_names())
+            beyond = _beyond_columns(sql, words)
+            if not beyond:
+                expr = pl.sql_expr(sql)
+                names = frozenset(expr.meta.root_names())
+                beyond = _beyond_one_row(expr)
+            if beyond:
+                raise UserError(
+                    f"{where}: {sql!r} looks at more than one row ({beyond}): a condition sees one row, so it"
+                    " takes no aggregates, window functions, subqueries or unnest"
+                )
+            deep, grows = _depth(_tree(expr)), _growth(_tree(expr))
         except PolarsError as problem:
             raise UserError(f"{where}: {sql!r} is no Polars SQL expression: {_first_line(problem)}") from problem
-        beyond = _beyond_one_row(expr)
-        if beyond:
+        except RecursionError:
+            deep, grows = MAX_DEPTH + 1, 1
+        if deep > MAX_DEPTH:
+            raise UserError(f"{where}: the expression is nested deeper than {MAX_DEPTH}; write in (...) for many or")
+        if grows > MAX_GROWTH:
             raise UserError(
-                f"{where}: {sql!r} looks at more than one row ({beyond}): a condition sees one row, so it"
-                " takes no aggregates, window functions, subqueries or unnest"
+                f"{where}: {sql!r} can make a text more than {MAX_GROWTH} times longer, or longer without bound: pad to"
+                f" a number of at most {MAX_WIDTH:,}, replace and join with short texts in quotes"
             )
         return cls(sql, where, names, expr)
 
@@ -257,6 +291,67 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
 def _frame(schema: pa.Schema, rows: int) -> pl.DataFrame:
     columns = [pa.nulls(rows, field.type) for field in schema]
     return pl.DataFrame(pa.table(columns, schema=pa.schema([f.with_nullable(True) for f in schema])))
+
+
+def _beyond_columns(sql: str, words: list[str]) -> str:
+    """What in ``sql`` would read a file or another table; empty if nothing does."""
+    unclear = _UNCLEAR.search(sql) is not None
+    if unclear:
+        words = re.findall(r"\w+|[^\w\s]", sql)
+    for previous, word, following in zip(["(", *words], words, [*words[1:], ""], strict=False):
+        # Polars also takes a query that begins with FROM; elsewhere the word is in EXTRACT, TRIM and the like.
+        if word.lower() == "select" or (word.lower() == "from" and (unclear or previous == "(")):
+            return "subquery"
+        name = word.strip('"').lower()
+        if name.startswith(("read_", "scan_")) and following == "(":
+            return name
+    return ""
+
+
+def _depth(tree: Any) -> int:
+    if isinstance(tree, str):
+        return 1
+    return 1 + max(map(_depth, _children(*next(iter(tree.items())))), default=0)
+
+
+def _growth(tree: Any) -> float:
+    """How many times longer than a value of a column a text may become in ``tree``; infinite without a bound."""
+    if isinstance(tree, str):
+        return 1
+    kind, body = next(iter(tree.items()))
+    children = _children(kind, body)
+    inner = [_growth(child) for child in children] or [1]
+    if kind == "BinaryExpr":
+        return sum(inner) if body["op"] == "Plus" else max(inner)
+    if kind != "Function":
+        return max(inner)
+    function = body["function"]
+    family, which = next(iter(function.items())) if isinstance(function, dict) else (function, "")
+    options: Any
+    name, options = next(iter(which.items())) if isinstance(which, dict) else (which, {})
+    if family == "StringExpr" and name in ("PadStart", "PadEnd", "ZFill"):
+        width = _literal(children[1])
+        return max(inner) if isinstance(width, int) and width <= MAX_WIDTH else math.inf
+    if family == "StringExpr" and name == "Replace":
+        found, put = _literal(children[1]), _literal(children[2])
+        if not isinstance(put, str) or (not options["literal"] and "$" in put):
+            return math.inf
+        known = options["literal"] and isinstance(found, str) and found
+        return inner[0] * max(1.0, len(put) / len(found) if known else len(put) + 1)
+    if family == "StringExpr" and name == "ConcatHorizontal":
+        return sum(inner)
+    if family == "ListExpr" and name == "Join":
+        between = _literal(children[1])
+        return inner[0] * (len(between) + 1) if isinstance(between, str) else math.inf
+    return max(inner)
+
+
+def _literal(tree: Any) -> Any:
+    """The text or number that a literal is; None for anything else."""
+    value = tree.get("Literal") if isinstance(tree, dict) else None
+    for _ in range(2):
+        value = next(iter(value.values())) if isinstance(value, dict) else None
+    return value if isinstance(value, str | int) else None
 
 
 def _tree(expr: pl.Expr) -> Any:

@@ -41,9 +41,7 @@ TEXTS: tuple[Callable[[Dice], bytes | None], ...] = (
 def texts(rows: int, seed: int = 0) -> pa.Array:
     """``rows`` texts, every kind in turn; some are no UTF-8."""
     dice = Dice(seed)
-    made = [TEXTS[i % len(TEXTS)](dice) for i in range(rows)]
-    raw = pa.array(made, pa.binary())
-    return pa.Array.from_buffers(pa.string(), rows, raw.buffers())
+    return as_strings([TEXTS[i % len(TEXTS)](dice) for i in range(rows)])
 
 
 def columns(rows: int) -> Iterator[tuple[str, pa.Array]]:
@@ -70,3 +68,22 @@ def columns(rows: int) -> Iterator[tuple[str, pa.Array]]:
     yield "\U0001f600", every([2**63 - 1, None], pa.int64())
     yield "select", every([True, None], pa.bool_())
     yield "nothing", pa.nulls(rows)
+
+
+def short_texts(rows: int, seed: int, long: float = 0.002) -> list[bytes | None]:
+    """``rows`` texts of kinds chosen by dice, some of them two in one; all but a share of ``long`` are cut short."""
+    dice = Dice(seed)
+    made: list[bytes | None] = []
+    for _ in range(rows):
+        text = dice.choice(TEXTS)(dice)
+        if text is not None and dice.random() < 0.3:
+            text += dice.choice(TEXTS)(dice) or b""
+        if text is not None and len(text) > 200 and dice.random() >= long:
+            text = text[: dice.randrange(20, 200)].decode(errors="ignore").encode()
+        made.append(text)
+    return made
+
+
+def as_strings(made: list[bytes | None]) -> pa.Array:
+    """Bytes as a column of strings, those that are no UTF-8 too."""
+    return pa.Array.from_buffers(pa.string(), len(made), pa.array(made, pa.binary()).buffers())

@@ -16,7 +16,9 @@ from headrace.operators.schemas import Validator
 from headrace.pipelines.chain import Chain, RowResult
 from headrace.pipelines.engine import RequestRefused
 from headrace.pipelines.prompts import Composer, with_distinct_options
+from headrace.pipelines.rows import as_rows, sound
 from headrace.pipelines.spec import Pipeline
+from tests.nasty import as_strings, short_texts
 
 pytestmark = pytest.mark.engine
 
@@ -173,6 +175,24 @@ def test_log_probabilities_are_those_of_the_options(engine: VllmEngine, loop: as
 )
 def test_hostile_documents_are_answered(engine: VllmEngine, loop: asyncio.Runner, text: str) -> None:
     assert run(loop, through(chain(engine, OPINION), text))[0].outcome == "answered"
+
+
+def test_two_hundred_nasty_rows_are_each_accounted_for(engine: VllmEngine, loop: asyncio.Runner) -> None:
+    """`make hostile` asks thousands."""
+    table, unread = sound(pa.table({"text": as_strings(short_texts(200, seed=3, long=0))}), ["text"])
+    rows = [row["text"] for i, row in enumerate(as_rows(table)) if i not in unread]
+    results = run(loop, through(chain(engine, OPINION), *rows))
+    assert 0 < len(unread) < 30
+    assert len(results) + len(unread) == 200
+    for text, result in zip(rows, results, strict=True):
+        if text and text.strip():
+            assert result.outcome == "answered", (text, result.dead)
+            assert result.answers["opinion"] in ("positive", "negative")
+        else:
+            assert result.outcome == "dead", text
+            assert result.dead.reason in ("the document is null", "the document is empty")
+    (after,) = run(loop, through(chain(engine, OPINION), GOOD))
+    assert after.answers["opinion"] == "positive"
 
 
 def test_text_never_becomes_control_tokens(engine: VllmEngine) -> None:

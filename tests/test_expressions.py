@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime
 import pickle
 import time
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.pipelines import expressions
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.expressions import ConditionFailed, Expression
 
@@ -180,3 +182,97 @@ def test_a_condition_costs_little_beside_a_request() -> None:
 def test_expressions_travel_by_pickle() -> None:
     expression = pickle.loads(pickle.dumps(Expression.parse("n = 3", "when")))
     assert expression.evaluate(ROW, SCHEMA) is True
+
+
+sql_expr = expressions.pl.sql_expr
+READS = "read_csv('{file}')"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "n in (select n from {read})",
+        "n in (SeLeCt n from {read})",
+        "n in (((select n from {read})))",
+        "n in (with x as (select * from {read}) select n from x)",
+        "n in (from {read})",
+        "exists (from {read})",
+        "n in (select n from \"read_csv\"('{file}'))",
+        "'\\' = opinion or n in (select n from {read}) or opinion = ''",
+        "n > 1 /* ' */ or n in (select n from {read}) /* ' */",
+        "n > 1 /* ' */ or n in /* */ ( /* */ from {read}) /* ' */",
+        "n > 1 -- '\n or n in (select n from {read}) -- '",
+        "$$'$$ = opinion or n in (select n from {read}) or opinion = $$'$$",
+        "$a$'$a$ = opinion or n in (select n from {read}) or opinion = $a$'$a$",
+        "`'` = opinion or n in (select n from {read})",
+        "E'\\'' = opinion or n in (select n from {read}) or opinion = ''",
+        "n in (select\u00a0n from {read})",
+        "{read} = 'x'",
+        "opinion = (select min(x) from read_parquet('{file}'))",
+        "n in (select n from self)",
+        "n in (select * from generate_series(1, 1000000000000))",
+        "generate_series(1, 1000000000000) is null",
+    ],
+)
+def test_a_condition_reads_no_file_and_no_table(sql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Polars opens the file of a ``read_csv`` while it parses, and names its columns when it fails."""
+    file = tmp_path / "passwords.csv"
+    file.write_text("SECRET\n1\n")
+    parsed: list[str] = []
+    monkeypatch.setattr(expressions.pl, "sql_expr", lambda text: parsed.append(text) or sql_expr(text))
+    with pytest.raises(UserError, match=r"more than one row|no Polars SQL") as refusal:
+        Expression.parse(sql.format(file=file, read=READS.format(file=file)), "when")
+    assert "SECRET" not in str(refusal.value)
+    assert not any("passwords" in text for text in parsed), "Polars must not see it"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "opinion <> 'select n from read_csv()'",
+        "opinion <> 'it''s (select' and n > 1",
+        "extract(year from day) = 2026",
+        "trim(both 'x' from opinion) = 'negative'",
+        "opinion is distinct from 'positive'",
+        r"opinion ~ '^n\w+e$' and opinion <> 'from'",
+        "lpad(opinion, 10, '-') = '--negative'",
+        "replace(opinion, 'neg', 'pos') <> 'x'",
+        "length(concat(opinion, opinion)) = 16",
+        "opinion || '!' = 'negative!'",
+        "array_to_string(tags, ', ') = 'a, b'",
+        "n in (" + ",".join(map(str, range(20_000))) + ")",
+        " and ".join(["n = 3"] * 90),
+    ],
+    ids=range(13),
+)
+def test_what_looks_dangerous_and_is_not_works(sql: str) -> None:
+    assert ask(sql) is True
+
+
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [
+        ("length(lpad(opinion, 10000000000)) > 1", "longer"),
+        ("rpad(opinion, 1000000000, 'x') = ''", "longer"),
+        ("rpad(opinion, n, 'x') = ''", "longer"),
+        ("length(replace(opinion, 'a', opinion)) > 1", "longer"),
+        ("length(replace(opinion, '', '" + "x" * 200 + "')) > 1", "longer"),
+        ("length(" + "replace(" * 20 + "opinion" + ", 'a', 'aa')" * 20 + ") > 1", "longer"),
+        ("length(" + "regexp_replace(" * 20 + "opinion" + ", '.', 'aa')" * 20 + ") > 1", "longer"),
+        ("length(regexp_replace(opinion, '.*', '$0$0')) > 1", "longer"),
+        ("length(array_to_string(tags, opinion)) > 1", "longer"),
+        ("length(array_to_string(string_to_array(opinion, ''), '" + "x" * 200 + "')) > 1", "longer"),
+        (" or ".join(["n = 1"] * 20_000), "write in (...)"),
+        (" or ".join(["n = 1"] * 650), "nested deeper than 100"),
+        (" and ".join(["n = 1"] * 110), "write in (...)"),
+        ("n" + "+1" * 20_000 + " > 1", "more than 2,000 words"),
+        ("(" * 2000 + "n > 1" + ")" * 2000, "words"),
+        ("length(repeat(opinion, 1000000000)) > 1", "no Polars SQL"),
+    ],
+    ids=range(16),
+)
+def test_a_condition_cannot_use_up_the_memory_or_the_stack(sql: str, message: str) -> None:
+    """Polars would end the process; so these are refused while they are parsed."""
+    with pytest.raises(UserError) as refusal:
+        Expression.parse(sql, "when")
+    assert message in str(refusal.value)

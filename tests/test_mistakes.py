@@ -16,8 +16,9 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from headrace.cluster import preflight
 from headrace.cluster.cli import app
-from headrace.cluster.preflight import Preflight
+from headrace.cluster.preflight import Grammar, Preflight
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.loading import load_pipeline
 
@@ -537,6 +538,19 @@ def test_a_grammar_that_takes_too_long_is_given_up_and_named(default_model: str)
         Preflight.begin(load_pipeline(write()), default_model, seconds=0.001).finish()
     assert "lower maxItems and maxLength" in str(caught.value)
     assert time.monotonic() - started < 90
+
+
+@pytest.mark.engine  # about 10 s
+def test_a_grammar_that_is_slow_for_each_token_is_refused_and_named(
+    default_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No step makes such a one by itself: this pattern compiles in two seconds and takes 11 ms for each token."""
+    slow = Grammar("r.yaml:6: steps[1].extract: 'facts'", "regex", ".{0,500}")
+    monkeypatch.setattr(preflight, "grammars", lambda *_: [slow])
+    found = refusal("check", write(), "--model", "default")
+    assert found.startswith("r.yaml:6: steps[1].extract: 'facts': decoding with its grammar takes ")
+    assert "ms for each token, and the engine would wait for it (at most 5 ms)" in found
+    assert "lower maxItems and maxLength" in found
 
 
 @pytest.mark.engine  # about 7 s

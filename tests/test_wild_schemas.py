@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import os
 import pickle
 import random
 import sqlite3
@@ -20,8 +21,14 @@ from headrace.operators.base import Answer, Completion, Rejection
 from headrace.operators.schemas import SchemaError, check_schema
 from headrace.operators.structured import Structure
 
-LARGEST = 15_000
+ALL = "HEADRACE_ALL_SCHEMAS" in os.environ
+"""Every schema of the catalogue, as `make hostile` does it, and not some."""
+
+LARGEST = 10**9 if ALL else 15_000
 """Bytes of a schema: bigger ones cost a test seconds each."""
+
+SOME, WALKED = 90, 4
+"""Schemas that are tried, and that are walked through, where not all are."""
 
 SECONDS = 10.0
 """Processor time for one schema, on any machine: the slowest takes a second."""
@@ -54,7 +61,9 @@ def wild() -> dict[str, Any]:
 def test_each_schema_gives_valid_answers_or_is_refused_with_the_place_and_the_keyword() -> None:
     reasons: dict[str, str] = {}
     outcomes = {"accepted": 0, "refused": 0, "answers": 0, "rejections": 0}
-    for name, schema in wild().items():
+    found = wild()
+    for name in sorted(found) if ALL else random.Random(0).sample(sorted(found), SOME):
+        schema = found[name]
         begun = time.process_time()
         try:
             structure = Structure.of("answer", check_schema(schema))
@@ -78,8 +87,10 @@ def test_each_schema_gives_valid_answers_or_is_refused_with_the_place_and_the_ke
             structure.column.restore(column.to_pylist()[0])
         assert time.process_time() - begun < SECONDS, name
     assert not [(name, why) for name, why in reasons.items() if not why.startswith("/") or ": " not in why]
-    assert outcomes["accepted"] >= 200, outcomes
-    assert outcomes["refused"] >= 30, outcomes
+    tried = outcomes["accepted"] + outcomes["refused"]
+    print(outcomes)
+    assert outcomes["accepted"] > tried / 2, outcomes
+    assert outcomes["refused"] > tried / 20, outcomes
     assert outcomes["answers"] > outcomes["rejections"], outcomes
 
 
@@ -97,7 +108,7 @@ def test_what_the_engine_may_write_for_wild_schemas_is_read() -> None:
     compiler, walker = xgrammar.GrammarCompiler(info, cache_enabled=False), Walker(info, vocabulary)
     small = {name: schema for name, schema in wild().items() if len(json.dumps(schema)) < 2500}
     finished = tried = 0
-    for name in random.Random(0).sample(sorted(small), 6):
+    for name in sorted(small) if ALL else random.Random(0).sample(sorted(small), WALKED):
         try:
             structure = Structure.of("answer", check_schema(small[name]))
         except SchemaError:
