@@ -373,6 +373,7 @@ def kill_driver_sometime(stage: Stage, dice: random.Random) -> Outcome:
 def interrupt_driver(stage: Stage, dice: random.Random) -> Outcome:
     how = dice.choice([signal.SIGINT, signal.SIGTERM])
     process = stage.start()
+    stage.wait_until(lambda: bool(stage.case.log()), process)  # before it speaks it is not the product that is hit
     moment = stage.moment(dice, process)
     return _end_and_resume(stage, process, how, how.name, moment)
 
