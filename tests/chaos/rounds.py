@@ -519,6 +519,9 @@ def killer_row(stage: Stage, dice: random.Random) -> Outcome:
     count = dice.choice([1, 1, 2])
     for _ in range(count):
         row, _ = _answered(stage, dice)
+        # Not two in a chunk of three rows: then a third may be no help, see docs/guarantees.md.
+        while any((row[0], row[1] // CHUNK_ROWS) == (name, at // CHUNK_ROWS) for name, at in stage.case.killers):
+            row, _ = _answered(stage, dice)
         _at_row(stage, row, how)
         stage.case.dead.add(row)
         stage.case.killers.add(row)
