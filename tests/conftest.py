@@ -103,7 +103,8 @@ def no_orphans() -> Iterator[None]:
     """No process of ours is left when the test is over: an orphaned engine would hold memory and cores for ever."""
     before = {process.pid for process in psutil.process_iter()}
     yield
-    deadline = time.monotonic() + 60
+    # The processes of a Ray whose driver was killed wait a minute for it to come back before they end themselves.
+    deadline = time.monotonic() + 150
     while time.monotonic() < deadline:
         left = [
             process
@@ -117,7 +118,7 @@ def no_orphans() -> Iterator[None]:
         if not left:
             return
         time.sleep(1)
-    raise AssertionError(f"left behind: {[process.info for process in left]}")
+    raise AssertionError(f"left behind: {[(process.pid, process.info['name']) for process in left]}")
 
 
 def _ours(process: psutil.Process) -> bool:

@@ -160,7 +160,9 @@ def _value(draw: st.DrawFn, root: Mapping[str, Any], schema: Any, depth: int) ->
         case "boolean":
             return draw(st.booleans())
         case "integer":
-            low, high = schema.get("minimum", -(2**63)), schema.get("maximum", 2**63 - 1)
+            # Where a fraction is allowed as well, the column is one of doubles, which are exact up to here.
+            bits = 53 if "number" in kinds else 63
+            low, high = schema.get("minimum", -(2**bits)), schema.get("maximum", 2**bits - 1)
             step = schema.get("multipleOf", 1)
             return draw(st.integers(math.ceil(low / step), high // step)) * step
         case "number":
