@@ -178,6 +178,7 @@ def explain(
             "--output", "-o", metavar="URI", help="What a run into this output would do, given what is there."
         ),
     ] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="With --output: as a run with --prune would.")] = False,
     model: ModelName = None,
     overrides: Overrides = None,
     gpu_price: Annotated[
@@ -199,7 +200,9 @@ def explain(
         asked = prices(gpu_price, api_price)
         loaded = load_pipeline(pipeline, overrides or [], model)
         show_explanation(
-            explain_pipeline(loaded, input, measure_rows=rows if measure else None, limit=limit, output=output),
+            explain_pipeline(
+                loaded, input, measure_rows=rows if measure else None, limit=limit, output=output, prune=prune
+            ),
             asked,
             as_json=as_json,
         )

@@ -135,10 +135,12 @@ def explain_pipeline(
     measure_rows: int | None = None,
     limit: int | None = None,
     output: str | None = None,
+    prune: bool = False,
 ) -> Explanation:
     """Look ahead; with ``measure_rows``, take so many rows through every layout on an engine in this process first.
 
-    With ``output``, the forecast is for what a run into it would do, with ``--recompute changed`` if it takes that.
+    With ``output``, the forecast is for what a run into it would do, with ``--recompute changed`` if it takes that, and
+    with ``--prune`` if ``prune``.
 
     Raises:
         UserError: whatever :func:`~headrace.cluster.run.check` finds.
@@ -162,7 +164,7 @@ def explain_pipeline(
     size = record.engine.block_size if record.engine else block_size(pipeline)
     rows = min(checked.corpus.rows, limit or checked.corpus.rows)
     around = tuple(places(checked.corpus.shards, rows))
-    work, into = _into(checked, output, limit) if output is not None else (None, None)
+    work, into = _into(checked, output, limit, prune=prune) if output is not None else (None, None)
     ahead = Ahead(around, rows, checked.columns, size, record, None)
     if work is not None:
         ahead = looking_ahead(checked, record, rows, work)
@@ -186,7 +188,7 @@ def explain_pipeline(
     )
 
 
-def _into(checked: Checked, output: str, limit: int | None) -> tuple[Work | None, Into | None]:
+def _into(checked: Checked, output: str, limit: int | None, *, prune: bool) -> tuple[Work | None, Into | None]:
     """What a run into ``output`` would do; nothing where there is no output yet."""
     store = open_store(output)
     previous = load_plan(store)
@@ -194,7 +196,7 @@ def _into(checked: Checked, output: str, limit: int | None) -> tuple[Work | None
         return None, None
     there = Choice(previous.layouts, "the output has it", previous.priors)
     differs = changes_of(checked, previous, there)
-    work = Work.of(checked, store, previous, limit, there, Wish(recompute="changed" if differs else ""))
+    work = Work.of(checked, store, previous, limit, there, Wish("changed" if differs else "", prune=prune))
     asked: Counter[str] = Counter()
     for rows, steps in work.portions(checked, whole=True):
         asked.update(dict.fromkeys(steps, rows))

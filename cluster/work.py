@@ -14,12 +14,13 @@ from headrace.pipelines.errors import UserError
 from headrace.pipelines.graph import Graph
 from headrace.pipelines.layouts import Choice, Priors, with_default
 from headrace.pipelines.ledger import Ledger
+from headrace.pipelines.locations import object_uri
 from headrace.pipelines.outlook import Portion
 from headrace.pipelines.plan import Again, Changes, Chunk, Plan, differences, next_plan
 from headrace.pipelines.publish import is_complete, published
 from headrace.pipelines.reuse import Previous, Taken, take, taken, with_seeds
 from headrace.pipelines.seeds import Origin, base_chunk, idle_stages, load_bases, newest_bases, origins
-from headrace.pipelines.storage import Store, open_store, shown
+from headrace.pipelines.storage import Store, local_path, open_store, shown
 
 if TYPE_CHECKING:
     from headrace.cluster.run import Checked
@@ -228,6 +229,8 @@ class Work:
 
 
 def _other(store: Store, wish: Wish) -> Store:
+    if object_uri(wish.reuse) is None and local_path(wish.reuse).is_file():
+        raise UserError(f"--reuse: {wish.reuse} is a file. Name the folder that a run has put its output into.")
     other = open_store(wish.reuse)
     if other.uri == store.uri:
         raise UserError("--reuse names the output itself, whose answers are kept anyway. Name another output.")

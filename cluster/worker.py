@@ -202,10 +202,11 @@ class Worker:
         trial = watched.trial
         troubled = trial.notes.deaths > 0
         await asyncio.to_thread(trial.begin, "reading" if troubled else "chunk", range(chunk.first, chunk.last))
-        earlier, before = await asyncio.to_thread(self._earlier, chunk)
         key, last = self._assignment.key, not self._assignment.commit.suffix
         columns = list(dict.fromkeys((*self._graph.input_columns, *self._assignment.keep, *key)))
-        table, bad = await asyncio.to_thread(self._read, trial, shard, chunk, columns)
+        with trial.storage():
+            earlier, before = await asyncio.to_thread(self._earlier, chunk)
+            table, bad = await asyncio.to_thread(self._read, trial, shard, chunk, columns)
         self._progress.read_seconds += time.monotonic() - started
         watched.sign()
         asking = self._asking(chunk, table, bad, earlier, watched)
@@ -230,9 +231,10 @@ class Worker:
             seconds += before["seconds"]
         stats = {**asdict(usage), "seconds": seconds}
         output = chunk_table(self._assignment.commit.schema, chunk, results, keep, rows)
-        ours = await asyncio.to_thread(
-            commit_chunk, self._store, self._assignment.commit, chunk, output, counts, stats=stats
-        )
+        with trial.storage():
+            ours = await asyncio.to_thread(
+                commit_chunk, self._store, self._assignment.commit, chunk, output, counts, stats=stats
+            )
         self._progress.commit_seconds += time.monotonic() - answered
         self._progress.committed += chunk.rows
         # The driver reads the totals once more when it has the last record.
@@ -303,7 +305,7 @@ class Worker:
             return  # nobody is asked anything: what has died was the process
         given_up = {killer.row for killer in trial.notes.killers}
         candidates = [row for row in asking.left() if row not in suspects and row not in given_up]
-        for row in trial.notes.controls_among(candidates, CONTROL_TRIES):
+        for row in trial.notes.controls_among(candidates, 0 if trial.notes.last_control else CONTROL_TRIES):
             await asyncio.to_thread(trial.begin, "control", [row])
             await asking.ask([row])
             if asking.was_asked(row):

@@ -14,6 +14,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -42,6 +43,9 @@ EXPANSION = 4
 """How much larger rows are in memory than in a chunk file, about."""
 
 MOST_BUCKETS = 1 << 14
+
+AHEAD = 16
+"""Chunk files of the other output that are read at once: from an object store one read is mostly waiting."""
 
 GROUP_ROWS = 2048
 """Rows of a row group of a file of seeds: a worker reads those that its chunk needs."""
@@ -187,14 +191,20 @@ def taken(store: Store, plan: Plan) -> Taken | None:
 def _answers(previous: Previous, plan: Plan, origin: Origin) -> Iterator[pa.Table]:
     """What the other output's chunks have: digest, outcome, and the answers that stand under the plan's names."""
     outcomes = pa.array([ANSWERED, FILTERED] if origin.filters else [ANSWERED])
-    for chunk in sorted(committed(previous.store, previous.plan), key=lambda chunk: chunk.name):
-        with previous.store.open(chunk.name) as file:
+
+    def answers(name: str) -> pa.Table:
+        with previous.store.open(name) as file:
             read = pq.ParquetFile(file, page_checksum_verification=True).read(
                 columns=[DIGEST, "_outcome", *dict.fromkeys(origin.columns.values())], use_threads=False
             )
         read = read.filter(pc.is_in(read["_outcome"], value_set=outcomes))
         named = {has: read[had] for has, had in origin.columns.items()}
-        yield _plain(pa.table({DIGEST: read[DIGEST], "_outcome": read["_outcome"], **named}))
+        return _plain(pa.table({DIGEST: read[DIGEST], "_outcome": read["_outcome"], **named}))
+
+    names = sorted(chunk.name for chunk in committed(previous.store, previous.plan))
+    with ThreadPoolExecutor(AHEAD, thread_name_prefix="reuse") as pool:
+        for start in range(0, len(names), AHEAD):
+            yield from pool.map(answers, names[start : start + AHEAD])
 
 
 def _rows(plan: Plan, columns: pa.Schema) -> Iterator[pa.Table]:

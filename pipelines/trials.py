@@ -15,8 +15,9 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -35,6 +36,9 @@ MOST_UNEXPLAINED = 5
 
 MOST_CONTROLS = 3
 """Deaths of an engine over rows above suspicion, after which the run ends."""
+
+MOST_STUCK = 3
+"""Hangs in a run while a chunk's rows were read or its answers written, after which the run ends."""
 
 LEAST_KILLERS = 5
 """Rows of a chunk that may be given up whatever ``max_error_rate`` says."""
@@ -98,6 +102,7 @@ class Notes:
         unexplained: deaths in this run, since the last killer was found, that raised a new suspicion.
         controls: deaths in this run, in a row, over rows above suspicion.
         reading: points against reading the input's rows at all.
+        stuck: hangs in this run while the storage had the word.
         running: what the last try was at when it was last heard of.
         run: the run that has tried it last.
     """
@@ -110,6 +115,7 @@ class Notes:
     unexplained: int = 0
     controls: int = 0
     reading: int = 0
+    stuck: int = 0
     running: Running | None = None
     run: str = ""
 
@@ -120,7 +126,13 @@ class Notes:
 
     def taken_by(self, run: str) -> Notes:
         """A run takes the chunk on: what speaks against the engine was said of another run's."""
-        return self if run == self.run else replace(self, run=run, unexplained=0, controls=0)
+        return self if run == self.run else replace(self, run=run, unexplained=0, controls=0, stuck=0)
+
+    @property
+    def last_control(self) -> bool:
+        """Whether one more death over a control ends the run. In a small chunk the rows asked may all have been
+        killers, so this one had better not be a row."""
+        return self.controls >= MOST_CONTROLS - 1
 
     def begin(self, phase: Phase, rows: Iterable[int], owner: Owner) -> Notes:
         """A try begins: ``rows`` are about to be asked. Suspects come after a control, which then has passed."""
@@ -130,6 +142,10 @@ class Notes:
     def ended(self) -> Notes:
         """The try has come to an end that has nothing to do with rows."""
         return replace(self, running=None)
+
+    def stood(self) -> Notes:
+        """The try has hung in the storage: of that no row is guilty."""
+        return replace(self, deaths=self.deaths + 1, stuck=self.stuck + 1, running=None)
 
     def cleared(self) -> Notes:
         """The suspects were asked, and nothing has happened."""
@@ -187,6 +203,8 @@ class Notes:
                 f"the engine has died {self.controls} times over single rows that nothing speaks against, so it is "
                 f"the engine and not a row"
             )
+        if self.stuck >= MOST_STUCK:
+            return f"reading its rows or writing its answers has come to no end, {self.stuck} times"
         if self.unexplained >= MOST_UNEXPLAINED:
             return f"the engine has died {self.deaths} times, and no row does it alone"
         if len(self.killers) > most_killers:
@@ -220,7 +238,8 @@ def most_killers(chunk: Chunk, max_error_rate: float) -> int:
 class Trial:
     """One try of a chunk by one worker: its notes, kept where the next one finds them.
 
-    ``in_flight`` holds the rows that are with the engine now; whoever runs them keeps it.
+    ``in_flight`` holds the rows that are with the engine now, and ``in_storage`` says that the storage has the word;
+    whoever runs them keeps both.
     """
 
     store: Store
@@ -228,6 +247,7 @@ class Trial:
     owner: Owner
     notes: Notes = field(default_factory=Notes)
     in_flight: set[int] = field(default_factory=set)
+    in_storage: bool = False
 
     @classmethod
     def of(cls, store: Store, info: CommitInfo, chunk: Chunk, owner: Owner) -> Trial:
@@ -257,12 +277,25 @@ class Trial:
         running = self.notes.running
         if running is None:
             return
+        if hung and self.in_storage:
+            self.notes = self.notes.stood()
+            self._put()
+            return
         blamed = bool(self.in_flight) or running.phase in ("reading", "control", "group")
         if blamed:
             self.notes = self.notes.died(self.owner.run, self.in_flight or None, hung=hung)
             self._put()
         else:
             self.end()
+
+    @contextmanager
+    def storage(self) -> Iterator[None]:
+        """What is done in here is the storage's to end."""
+        self.in_storage = True
+        try:
+            yield
+        finally:
+            self.in_storage = False
 
     def end(self) -> None:
         """The try has ended otherwise: what was known before it stays."""

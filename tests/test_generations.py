@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -351,6 +351,17 @@ def test_an_interrupted_retry_goes_on_where_it_was(here: InProcess, corpus: Writ
     assert here.table().height == 40
 
 
+def would_ask(here: InProcess, source: Path, *, prune: bool) -> Mapping[str, int]:
+    """What ``explain --output`` says a run would ask with another instruction for ``facts``."""
+    from headrace.cluster.explain import explain_pipeline
+    from headrace.pipelines.spec import Pipeline
+
+    other = Pipeline.model_validate(changed(lambda d: step(d, "facts").update(instruction="Other.")))
+    into = explain_pipeline(other, str(source), output=str(here.output), prune=prune).into
+    assert into is not None
+    return into.asked
+
+
 def test_what_is_gone_is_pruned(here: InProcess, corpus: Write) -> None:
     source = corpus(texts(0, 12), [*texts(1, 5), None], texts(2, 5))
     here(STEPS, source)
@@ -360,6 +371,9 @@ def test_what_is_gone_is_pruned(here: InProcess, corpus: Write) -> None:
     assert here.table().height == 22, "it is kept"
     with pytest.raises(UserError, match="--prune"):
         here(changed(lambda d: d.update(keep=["id", "text"])), source, recompute="changed")
+    with pytest.raises(UserError, match="--prune"):
+        would_ask(here, source, prune=False)
+    assert would_ask(here, source, prune=True)["facts"] == 17
     result = here(STEPS, source, prune=True)
     assert result.changes.pruned == ["shard-1.parquet"]
     assert not here.requests

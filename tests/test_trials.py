@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from headrace.pipelines.plan import Chunk, CommitInfo
 from headrace.pipelines.storage import LocalStore
 from headrace.pipelines.trials import (
+    LEAST_KILLERS,
     MOST_CONTROLS,
+    MOST_STUCK,
     MOST_UNEXPLAINED,
     Notes,
     Owner,
@@ -51,7 +53,7 @@ def try_chunk(
         nonlocal notes
         notes = notes.begin(phase, group, owner)  # type: ignore[arg-type]
         if dies(set(group)):
-            fatal = next((row for row in group if dies({row})), group[0])
+            fatal = next((row for row in group if dies({row})), min(group, default=0))
             flight = {row for row in group if abs(row - fatal) <= seen // 2} if seen is not None else None
             notes = notes.died(owner.run if owner is OURS else "another", flight)
             raise Died
@@ -61,8 +63,12 @@ def try_chunk(
     try:
         if notes.deaths:
             suspects = set(members(notes.suspects))
-            for control in notes.controls_among([row for row in left if row not in suspects], int(bool(suspects))):
+            wanted = 0 if notes.last_control else int(bool(suspects))
+            controls = notes.controls_among([row for row in left if row not in suspects], wanted)
+            for control in controls:
                 run([control], "control")
+            if suspects and not controls:
+                run([], "control")  # a text that is no row's
             for group in notes.groups():
                 run(group, "group")
             notes = notes.cleared()
@@ -107,9 +113,18 @@ def test_several_rows_that_kill_are_found_and_no_other(at: set[int], seen: int |
     assert notes.deaths <= len(at) * 13
 
 
+@settings(deadline=None)
+@given(rows=st.integers(1, 8), seen=st.sampled_from([None, 0, 1]), data=st.data())
+def test_a_small_chunk_may_be_mostly_killers(rows: int, seen: int | None, data: st.DataObject) -> None:
+    at = data.draw(st.sets(st.integers(0, rows - 1), max_size=LEAST_KILLERS))
+    notes, why = through(rows, lambda group: bool(at & group), seen=seen)
+    assert not why
+    assert {killer.row for killer in notes.killers} == at
+
+
 def test_an_engine_that_dies_of_everything_condemns_no_row() -> None:
     for seen in (None, 0, 1, 50):
-        notes, why = through(1000, bool, seen=seen)
+        notes, why = through(1000, lambda _: True, seen=seen)
         assert "it is the engine and not a row" in why
         assert not notes.killers
         assert notes.deaths <= 3 + MOST_CONTROLS
@@ -197,6 +212,21 @@ def test_a_death_blames_what_was_with_the_engine_and_no_chunk_that_had_nothing_t
     trial.in_flight.update({4, 5, 9})
     trial.died(hung=True)
     assert Trial.of(store, INFO, CHUNK, Owner.me("run")).notes.suspects == ((4, 6), (9, 10))
+
+
+def test_a_storage_that_hangs_ends_the_run_and_no_row_is_blamed(store: LocalStore) -> None:
+    for hangs in range(MOST_STUCK):
+        trial = Trial.of(store, INFO, CHUNK, Owner.me("run"))
+        assert trial.notes.stuck == hangs
+        assert not trial.notes.hopeless(5)
+        trial.begin("reading" if trial.notes.deaths else "chunk", range(1000))
+        with trial.storage():
+            trial.died(hung=True)
+    notes = Trial.of(store, INFO, CHUNK, Owner.me("run")).notes
+    assert "reading its rows or writing its answers has come to no end, 3 times" in notes.hopeless(5)
+    assert not notes.suspects
+    assert not notes.unreadable
+    assert not Trial.of(store, INFO, CHUNK, Owner.me("later")).notes.hopeless(5)
 
 
 def test_what_a_run_was_at_when_it_ended_in_good_order_has_not_died(store: LocalStore) -> None:
