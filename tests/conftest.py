@@ -103,8 +103,7 @@ def no_orphans() -> Iterator[None]:
     """No process of ours is left when the test is over: an orphaned engine would hold memory and cores for ever."""
     before = {process.pid for process in psutil.process_iter()}
     yield
-    # The processes of a Ray whose driver was killed wait a minute for it to come back before they end themselves.
-    deadline = time.monotonic() + 150
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         left = [
             process

@@ -189,6 +189,10 @@ def test_the_end_of_a_child_is_the_end_of_its_orphans() -> None:
         orphan = psutil.Process(int(told))
         assert orphan.is_running()
     assert not orphan.is_running()
+    told = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout
+    orphan = psutil.Process(int(told))
+    assert orphan.ppid() != os.getpid(), "others' orphans are not adopted for ever"
+    orphan.kill()
 
 
 def test_results_are_plain_data(results: dict[str, Any]) -> None:

@@ -1,8 +1,9 @@
 """One system, one child process: fresh, and gone afterwards with all that it has started.
 
 Ray's daemons and engines leave their parent's process group, outlive it, and write over their environment. So this
-process makes itself the one that orphans among its descendants are handed to (``PR_SET_CHILD_SUBREAPER``, Linux), and
-what is below it after a child and was not before belongs to that child.
+process makes itself the one that orphans among its descendants are handed to (``PR_SET_CHILD_SUBREAPER``, Linux) while
+a child runs, and what is below it then and was not before belongs to that child. Not for longer: a Ray worker takes its
+raylet for alive as long as somebody other than process 1 is its parent.
 """
 
 from __future__ import annotations
@@ -71,8 +72,7 @@ def in_child(system: str, job: Mapping[str, Any], *, log: Path, timeout: float) 
 @contextmanager
 def no_descendants_left() -> Iterator[None]:
     """Whatever processes the body has started, directly or not, are gone after it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _adopt_orphans(True)
     this = psutil.Process()
     before = set(this.children(recursive=True))
     try:
@@ -86,3 +86,9 @@ def no_descendants_left() -> Iterator[None]:
                 with suppress(psutil.Error):
                     process.kill()
             psutil.wait_procs(started, timeout=5)
+        _adopt_orphans(False)
+
+
+def _adopt_orphans(yes: bool) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, int(yes), 0, 0, 0)
