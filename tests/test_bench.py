@@ -181,7 +181,8 @@ def test_a_child_that_fails_says_why(tmp_path: Path) -> None:
 def test_the_end_of_a_child_is_the_end_of_its_orphans() -> None:
     code = (
         "import subprocess, sys;"
-        "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True);"
+        "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'],"
+        " stdout=subprocess.DEVNULL, start_new_session=True);"
         "print(p.pid, flush=True)"
     )
     with no_descendants_left():
