@@ -27,6 +27,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import pyarrow as pa
+
 VARIABLE = "HEADRACE_CHAOS"
 """The environment variable that names the folder, for processes that somebody else starts (see ``site/``)."""
 
@@ -272,16 +274,23 @@ def install_in_driver(folder: Folder) -> None:
 
 def install_in_writer(folder: Folder) -> None:
     """A Parquet file that is half written may be the end of its writer: for Ray Data's own."""
-    import pyarrow.parquet as pq
+    import pyarrow.dataset as ds
 
-    close = pq.ParquetWriter.close
+    write = ds.write_dataset
 
-    def torn(self: Any) -> None:
-        if self.is_open:
+    def torn(data: Any, *args: Any, schema: pa.Schema | None = None, **options: Any) -> None:
+        schema = schema or data[0].schema
+        batches = [batch for table in data for batch in table.cast(schema).to_batches(max_chunksize=1)]
+
+        def rows() -> Iterator[pa.RecordBatch]:
+            yield from batches[: len(batches) // 2]
+            time.sleep(0.1)  # for the file to be opened
             folder.hit("file.torn")
-        close(self)
+            yield from batches[len(batches) // 2 :]
 
-    pq.ParquetWriter.close = torn
+        write(rows(), *args, schema=schema, **options)
+
+    ds.write_dataset = torn
 
 
 def _kind(path: str) -> str:
