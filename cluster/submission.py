@@ -34,7 +34,10 @@ INTERRUPTED = 130
 
 _FUNCTION = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_]\w*")
 
-_SECRET = re.compile(r"(^|[_.\-])(secret|password|passwd|token|credentials?|api_?key|access_?key)([_.\-]|$)", re.I)
+_SECRET = re.compile(
+    r"(^|[_.\-])((secret|password|passwd|credentials?|(api|access|private|secret)_?key)([_.\-]|$)|token$)",
+    re.IGNORECASE,
+)
 
 
 def looks_secret(name: str) -> bool:
