@@ -365,7 +365,7 @@ def jobs(address: JobsAddress = None, target: TargetName = None, as_json: AsJson
 
 @app.command()
 def init(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="A new folder, or an empty one.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Where to; nothing in it is overwritten.")],
 ) -> None:
     """Make a small project that runs: a pipeline, data, targets, an Airflow DAG, a CI file."""
     from headrace.cluster.new_project import make_project

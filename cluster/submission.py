@@ -35,7 +35,7 @@ INTERRUPTED = 130
 _FUNCTION = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_]\w*")
 
 _SECRET = re.compile(
-    r"(^|[_.\-])((secret|password|passwd|credentials?|(api|access|private|secret)_?key)([_.\-]|$)|token$)",
+    r"(^|[_.\-])((secret|password|passwd|credentials?|(api|access|private|secret)[_-]?key)([_.\-]|$)|token$)",
     re.IGNORECASE,
 )
 

@@ -1,7 +1,7 @@
 """Targets: where a run goes (a laptop, staging, production), by name, from ``headrace.yaml``.
 
 A target's values are defaults under what the command line says. ``${VAR}`` and ``${VAR:-default}`` in them are taken
-from the environment when a target is used. Secrets are never in the file: a key that holds one takes ``${VAR}`` only,
+from the environment when a target is used; a relative path is one from the file's folder. Secrets are never in the file: a key that holds one takes ``${VAR}`` only,
 and its value goes into this process's environment or into a header, never into a pipeline, a plan or a log.
 """
 
@@ -233,6 +233,9 @@ class _Reading:
         filled = {
             key: self._filled(value, (*loc, key), typed=key in ("model", "resources")) for key, value in body.items()
         }
+        for key in ("input", "output"):
+            if filled.get(key) and not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|[/~]", filled[key]):
+                filled[key] = str(self.file.absolute().parent / filled[key])
         storage = {key: _text(value) for key, value in filled.get("storage", {}).items()}
         if ("access_key" in storage) != ("secret_key" in storage):
             raise self.wrong((*loc, "storage"), "access_key and secret_key go together")
