@@ -125,12 +125,13 @@ def run(
 
     with _mistakes_as_messages():
         at = use_target(target)
+        source, into = at.place("input", input), at.place("output", output)
         loaded = load_pipeline(pipeline, at.overrides(overrides, model), at.model_name(model))
         with listener() as watching:
             result = run_pipeline(
                 loaded,
-                input=at.place("input", input),
-                output=at.place("output", output),
+                input=source,
+                output=into,
                 limit=limit,
                 address=at.ray_address(address),
                 listener=watching,
@@ -188,8 +189,9 @@ def sample(
 
     with _mistakes_as_messages():
         at = use_target(target)
+        source = at.place("input", input)
         loaded = load_pipeline(pipeline, at.overrides(overrides, model), at.model_name(model))
-        taken = sample_pipeline(loaded, at.place("input", input), rows)
+        taken = sample_pipeline(loaded, source, rows)
         show_sample(taken, documents=documents, raw=raw, as_json=as_json)
 
 
@@ -230,10 +232,10 @@ def explain(
     with _mistakes_as_messages():
         asked = prices(gpu_price, api_price)
         at = use_target(target)
+        source = at.place("input", input)
         loaded = load_pipeline(pipeline, at.overrides(overrides, model), at.model_name(model))
-        there = at.place("input", input)
         show_explanation(
-            explain_pipeline(loaded, there, measure_rows=rows if measure else None, limit=limit, output=output),
+            explain_pipeline(loaded, source, measure_rows=rows if measure else None, limit=limit, output=output),
             asked,
             as_json=as_json,
         )
@@ -247,7 +249,7 @@ def status(output: OutputOf = None, target: TargetName = None) -> None:
     from headrace.pipelines.status import read_status
 
     with _mistakes_as_messages():
-        show_status(read_status(use_target(target).place("output", output)))
+        show_status(read_status(use_target(target).output_of(output)))
 
 
 @app.command()
@@ -273,7 +275,7 @@ def errors(
     from headrace.pipelines.dead_letters import read_dead_letters
 
     with _mistakes_as_messages():
-        there = use_target(target).place("output", output)
+        there = use_target(target).output_of(output)
         show_errors(read_dead_letters(there, examples=examples, step=step, reason=reason), as_json=as_json)
 
 
@@ -329,12 +331,13 @@ def submit(
                 raise typer.Exit(stop_job(jobs, stop))
         if pipeline is None:
             raise UserError("Which pipeline? headrace submit PIPELINE, or headrace submit --stop ID")
+        source, into = at.place("input", input), at.place("output", output)
         model, overrides = at.model_name(model), at.overrides(overrides, model)
         load_pipeline(pipeline, overrides, model)  # mistakes are said here, before anything is sent
         submission = make_submission(
             pipeline,
-            input=at.place("input", input),
-            output=at.place("output", output),
+            input=source,
+            output=into,
             interval=interval,
             model=model,
             limit=limit,

@@ -230,7 +230,8 @@ def _files_of(file: Path, overrides: Sequence[str], include: Sequence[str]) -> t
     paths = {file}
     called = file.stem
     if file.suffix == ".py":
-        functions, schemas = _functions_in(file), []
+        functions: list[str] = _functions_in(file)
+        schemas: list[str] = []
         paths |= _modules(folder, _imports(file, ""))
     else:
         data = _data_of(file)

@@ -1,8 +1,9 @@
 """Targets: where a run goes (a laptop, staging, production), by name, from ``headrace.yaml``.
 
 A target's values are defaults under what the command line says. ``${VAR}`` and ``${VAR:-default}`` in them are taken
-from the environment when a target is used; a relative path is one from the file's folder. Secrets are never in the file: a key that holds one takes ``${VAR}`` only,
-and its value goes into this process's environment or into a header, never into a pipeline, a plan or a log.
+from the environment when a target is used; a relative input or output is one from the file's folder. Secrets are never
+in the file: a key that holds one takes ``${VAR}`` only, and its value goes into this process's environment or into a
+header, never into a pipeline, a plan or a log.
 """
 
 from __future__ import annotations
@@ -83,9 +84,20 @@ class Target:
         """
         found = self.input if option == "input" else self.output
         if given is None and found is None:
-            where = f"the target {self.name} of {FILE} has none" if self.name else f"there is no --target of {FILE}"
-            raise UserError(f"No {option} is named: give --{option} URI ({where})")
+            why = f"the target {self.name} has none" if self.name else f"or --target NAME, one of {FILE} that has it"
+            raise UserError(f"Missing option '--{option}': give it ({why})")
         return given if given is not None else str(found)
+
+    def output_of(self, given: str | None) -> str:
+        """The argument ``OUTPUT``, else the target's output.
+
+        Raises:
+            UserError: neither says any.
+        """
+        if given is None and self.output is None:
+            why = f"the target {self.name} has none" if self.name else f"or --target NAME, one of {FILE} that has it"
+            raise UserError(f"Missing argument 'OUTPUT': give it ({why})")
+        return given if given is not None else str(self.output)
 
     def ray_address(self, given: str | None) -> str | None:
         """The address that ``run`` connects to.

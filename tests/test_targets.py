@@ -81,7 +81,7 @@ def test_the_command_line_goes_first() -> None:
     assert target.place("input", "here") == "here"
     assert target.place("input", None) == "there"
     assert (target.ray_address("local"), target.ray_address(None)) == ("local", "auto")
-    with pytest.raises(UserError, match="No output is named: give --output"):
+    with pytest.raises(UserError, match="Missing option '--output'"):
         target.place("output", None)
     with pytest.raises(UserError, match="headrace submit --target prod"):
         Target(name="prod", address="http://head:8265").ray_address(None)
