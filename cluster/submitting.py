@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from headrace.cluster.jobs_api import Job, JobsClient, NoSuchJob, NotAuthorized, Refused
+from headrace.cluster.jobs_api import Job, JobsClient, NoSuchJob, NotAuthorized, Refused, ServerFailed, Unreachable
 from headrace.cluster.submission import (
     ATTEMPT,
     BASE,
@@ -45,6 +45,8 @@ def jobs_at(address: str | None, token: str | None = None) -> Iterator[JobsClien
             "headrace.yaml"
         )
     try:
+        with JobsClient(address, token=token, attempts=2) as first:
+            first.version()  # an address that is none is said at once
         with JobsClient(address, token=token) as client:
             yield client
     except (Refused, NotAuthorized, NoSuchJob) as error:
@@ -83,6 +85,9 @@ def follow(client: JobsClient, job_id: str, *, every: float = 2.0) -> int:
     """Show the log of a job as it comes, until it is over; its exit code.
 
     Interrupting it (Ctrl-C) leaves the job alone.
+
+    Raises:
+        JobsError: the cluster does not answer any more.
     """
     lines = 0
     try:
@@ -91,6 +96,11 @@ def follow(client: JobsClient, job_id: str, *, every: float = 2.0) -> int:
             if lines > 10 or not _RAYS_OWN.fullmatch(line):
                 _pass_on(line)
         job = client.info(job_id)
+    except NoSuchJob:
+        _say(f"Failed: the cluster does not know {job_id} any more. What is committed stays; the same command resumes.")
+        return 1
+    except (Unreachable, ServerFailed) as error:
+        raise type(error)(f"{error} {job_id} may go on: the same command follows it again.") from error
     except KeyboardInterrupt:
         _say(f"{job_id} goes on. The same command follows it again; headrace submit --stop {job_id} ends it.")
         return INTERRUPTED
