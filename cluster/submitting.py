@@ -26,7 +26,9 @@ from headrace.pipelines.errors import UserError
 STOP_SECONDS = 60.0
 """How long a job that was asked to end is waited for."""
 
-_RAYS_OWN = re.compile(r".* -- Runtime env is setting up\.|Running entrypoint for job .*")
+_RAYS_OWN = re.compile(
+    r".* -- Runtime env is setting up\.|Running entrypoint for job .*|\[.*\] logging\.cc:\d+: Set ray log level .*"
+)
 """What Ray puts before the first line of a log."""
 
 

@@ -22,9 +22,11 @@ START_SECONDS = 180
 class JobsCluster:
     """What a test knows of it."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+    def __init__(self, process: subprocess.Popen[str], url: str, session: str) -> None:
         self._process = process
         self.url = url
+        self.session = Path(session)
+        """The folder that Ray keeps its logs and the unpacked packages in."""
 
     def kill_node(self) -> None:
         """A node goes, with all that runs on it."""
@@ -62,7 +64,7 @@ def jobs_cluster(nodes: int, log: Path, token: str | None = None) -> Iterator[Jo
         assert process.stdout
         said = process.stdout.readline()
         assert said, log.read_text()[-3000:]
-        yield JobsCluster(process, json.loads(said)["url"])
+        yield JobsCluster(process, **json.loads(said))
     finally:
         process.communicate(timeout=120)
 
@@ -91,7 +93,10 @@ def main(nodes: int) -> None:
     try:
         workers = [cluster.add_node(num_cpus=1) for _ in range(nodes)]
         cluster.wait_for_nodes(START_SECONDS)
-        print(json.dumps({"url": f"http://{cluster.webui_url}"}), file=says)
+        print(
+            json.dumps({"url": f"http://{cluster.webui_url}", "session": cluster.head_node.get_session_dir_path()}),
+            file=says,
+        )
         for line in sys.stdin:
             assert line == "kill\n", line
             cluster.remove_node(workers.pop(), allow_graceful=False)
