@@ -1,7 +1,8 @@
 """A cluster with a dashboard, in a process of its own: ``python -m tests.jobs_cluster NODES``.
 
-It prints a line of JSON when it is up, and then does what is written to its standard input: ``kill`` (a node, without a
-word) or nothing more (the end of the input ends it). Where it runs with ``RAY_AUTH_MODE=token`` it wants a token.
+It prints a line of JSON when it is up, and then does what is written to its standard input: ``kill`` (a node goes
+without a word, and another comes). The end of the input ends it. With
+``RAY_AUTH_MODE=token`` in its environment it wants a token.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class JobsCluster:
         """The folder that Ray keeps its logs and the unpacked packages in."""
 
     def kill_node(self) -> None:
-        """A node goes, with all that runs on it."""
+        """A node goes, with all that runs on it, and another comes."""
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write("kill\n")
@@ -99,7 +100,8 @@ def main(nodes: int) -> None:
         )
         for line in sys.stdin:
             assert line == "kill\n", line
-            cluster.remove_node(workers.pop(), allow_graceful=False)
+            cluster.remove_node(workers.pop(0), allow_graceful=False)
+            workers.append(cluster.add_node(num_cpus=1))
             print("killed", file=says)
     finally:
         cluster.shutdown()

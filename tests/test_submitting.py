@@ -86,7 +86,6 @@ def test_the_log_is_shown_as_if_it_ran_here(submission: Submission, capsys: pyte
     assert said.err.splitlines() == [
         f"headrace: submitted {submission.id} to http://head:8265",
         "headrace: checking the pipeline and the input",
-        "[2026-11-21 18:16:22,636 I 28798 28798] logging.cc:303: Set ray log level from environment variable X to 3\n",
         "headrace: 10 of 80 rows, 2.0 rows/s",
     ]
     assert submit_and_follow(api.client(), submission, again=False, wait=True) == 0
