@@ -78,8 +78,8 @@ def _words(client: JobsClient, job: Submitted) -> str:
     ended = client.info(job.id).ended
     when = f" at {_time(ended)}" if ended else ""
     return (
-        f"{job.id} was done{when}: nothing to do. If the input has new files: --again, or another --interval for "
-        f"another day's run"
+        f"{job.id} was done{when}: nothing to do. If the input has new files, or the output is gone: --again; another "
+        f"--interval is another job"
     )
 
 
