@@ -6,6 +6,7 @@ puts them there as it submits, so they work while the job runs; Airflow writes t
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import quote
 
 from airflow.sdk import BaseOperatorLink
@@ -20,10 +21,12 @@ class DashboardLink(BaseOperatorLink):
 
     @property
     def xcom_key(self) -> str:
+        """Where the web server finds it."""
         return "ray_dashboard"
 
-    def get_link(self, operator, *, ti_key):  # type: ignore[no-untyped-def]
-        return getattr(operator, "dashboard_link", None) or ""
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """The page, once there is a job."""
+        return str(getattr(operator, "dashboard_link", ""))
 
 
 class ReportLink(BaseOperatorLink):
@@ -33,10 +36,12 @@ class ReportLink(BaseOperatorLink):
 
     @property
     def xcom_key(self) -> str:
+        """Where the web server finds it."""
         return "headrace_report"
 
-    def get_link(self, operator, *, ti_key):  # type: ignore[no-untyped-def]
-        return getattr(operator, "report_link", None) or ""
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """The page, once there is a job."""
+        return str(getattr(operator, "report_link", ""))
 
 
 def dashboard_link(address: str, job_id: str) -> str:

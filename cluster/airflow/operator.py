@@ -45,7 +45,7 @@ class HeadraceOperator(BaseOperator):
         input_uri: Parquet files, a folder of them or a glob, as the cluster sees it.
         output_uri: a folder. Give every data interval its own: ``s3://bucket/answers/{{ data_interval_start | ds }}``.
         arguments: options of ``headrace run`` by name, as in ``{"limit": 1000, "set": ["max_error_rate=0.05"]}``.
-        address: of Ray's dashboard, ``http://head:8265``. Without it (and ``conn_id``) ``RAY_API_SERVER_ADDRESS`` counts.
+        address: of Ray's dashboard, ``http://head:8265``; without it and ``conn_id``, ``RAY_API_SERVER_ADDRESS``.
         conn_id: a connection with the host, the port and, as its password, the token if the cluster wants one. A token
             may also come as ``RAY_AUTH_TOKEN`` or ``RAY_AUTH_TOKEN_PATH``, to workers and triggerer.
         report_url: where a browser finds the report; without it the console of S3 or Google's storage.
@@ -112,7 +112,9 @@ class HeadraceOperator(BaseOperator):
         self.report_link = ""
         self._job_id: str | None = None
         if unknown := sorted(set(self.arguments) - OPTIONS):
-            raise ValueError(f"arguments: headrace run has no option {unknown[0]!r}; it has {', '.join(sorted(OPTIONS))}")
+            raise ValueError(
+                f"arguments: headrace run has no option {unknown[0]!r}; it has {', '.join(sorted(OPTIONS))}"
+            )
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Submit the job, or find it, and wait for it: in the triggerer, from where :meth:`resume` goes on."""
@@ -137,7 +139,7 @@ class HeadraceOperator(BaseOperator):
             with client(self.address, self.conn_id) as jobs:
                 jobs.stop(self._job_id)
         except JobsError as error:
-            self.log.error("the job %s could not be stopped: %s", self._job_id, error)
+            self.log.warning("the job %s could not be stopped, and goes on: %s", self._job_id, error)
         else:
             self.log.info("the job %s is told to stop", self._job_id)
 
@@ -178,15 +180,16 @@ class HeadraceOperator(BaseOperator):
         """The id of the job that does this, and whether it has succeeded already."""
         try:
             wanted = self.submission(context)
-            earlier = attempts(jobs.list(), wanted.id)
-            # A success of this very try is its result: the worker was gone before it could say so. One of another try
-            # is none: whoever clears a task wants it run again.
-            mine = bool(earlier) and earlier[-1].metadata.get(TRY) == _try(context)
+        except UserError as error:
+            raise AirflowFailException(str(error)) from error
+        earlier = attempts(jobs.list(), wanted.id)
+        # A success of this very try is its result: the worker was gone before it could say so. One of another try
+        # is none: whoever clears a task wants it run again.
+        mine = bool(earlier) and earlier[-1].metadata.get(TRY) == _try(context)
+        try:
             begun = submit(jobs, wanted, again=not mine)
         except UserError as error:
-            if "is writing to" in str(error):
-                raise AirflowException(str(error)) from error
-            raise AirflowFailException(str(error)) from error
+            raise AirflowException(str(error)) from error  # another job writes to this output, and will end
         self._job_id = begun.id
         said = {"submitted": "submitted", "attached": "found the running", "done": "found the finished"}[begun.how]
         self.log.info("%s job %s at %s", said, begun.id, jobs.url)
