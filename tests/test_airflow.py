@@ -37,6 +37,11 @@ def days(number: int) -> list[date]:
     return [MONDAY + timedelta(days=i) for i in range(number)]
 
 
+def morning(day: date) -> str:
+    """When the interval that begins on this day is over: what a run by hand is given."""
+    return f"{day + timedelta(days=1)}T02:00:00+00:00"
+
+
 @pytest.fixture(scope="module")
 def bucket(s3_server: S3Server) -> Iterator[str]:
     """Where the example's reviews and answers are, with credentials in the environment of what is started now."""
@@ -135,7 +140,7 @@ def test_airflows_environment_has_neither_ray_nor_what_needs_it(airflow: Airflow
 def test_a_night_by_hand(airflow: Airflow, bucket: str, jobs: JobsClient) -> None:
     day = MONDAY - timedelta(days=7)
     put_reviews(bucket, day, ROWS)
-    said = airflow.run("dags", "test", DAG, f"{day}T02:00:00+00:00")
+    said = airflow.run("dags", "test", DAG, morning(day))
     assert len(answers(bucket, day)) == ROWS, said[-5000:]
     [job] = submissions(jobs, day)
     assert job.metadata["headrace_interval"] == f"{day}T02:00:00+00:00/{day + timedelta(days=1)}T02:00:00+00:00"
@@ -201,8 +206,7 @@ def test_a_week_is_filled_and_a_day_that_failed_goes_on(
 def test_a_task_that_is_failed_by_hand_stops_its_job(airflow: Airflow, bucket: str, jobs: JobsClient) -> None:
     day = MONDAY + timedelta(days=14)
     put_reviews(bucket, day, 500)
-    moment = f"{day}T02:00:00+00:00"
-    run = airflow.call("POST", f"/api/v2/dags/{DAG}/dagRuns", {"logical_date": moment})["dag_run_id"]
+    run = airflow.call("POST", f"/api/v2/dags/{DAG}/dagRuns", {"logical_date": morning(day)})["dag_run_id"]
     airflow.wait("rows are coming", lambda: chunks(bucket, day), 120)
     path = f"/api/v2/dags/{DAG}/dagRuns/{urllib.parse.quote(run)}/taskInstances/{TASK}"
     airflow.call("PATCH", path, {"new_state": "failed"})
@@ -212,7 +216,7 @@ def test_a_task_that_is_failed_by_hand_stops_its_job(airflow: Airflow, bucket: s
 
 def test_what_cannot_be_done_says_why_and_is_not_tried_again(airflow: Airflow, jobs: JobsClient) -> None:
     day = MONDAY + timedelta(days=21)  # there are no reviews of that day
-    run = airflow.call("POST", f"/api/v2/dags/{DAG}/dagRuns", {"logical_date": f"{day}T02:00:00+00:00"})["dag_run_id"]
+    run = airflow.call("POST", f"/api/v2/dags/{DAG}/dagRuns", {"logical_date": morning(day)})["dag_run_id"]
     states = ("failed", "success", "up_for_retry")
     task = airflow.wait("it is over", lambda: (t := airflow.task(DAG, run, TASK))["state"] in states and t, 120)
     assert (task["state"], task["try_number"]) == ("failed", 1)
