@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from airflow.exceptions import AirflowException
 from airflow.sdk import Asset, BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from headrace.cluster.airflow.connecting import client
 from headrace.cluster.airflow.links import DashboardLink, ReportLink, dashboard_link, report_link
@@ -118,6 +117,9 @@ class HeadraceOperator(BaseOperator):
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Submit the job, or find it, and wait for it: in the triggerer, from where :meth:`resume` goes on."""
+        return self._attempt(context)
+
+    def _attempt(self, context: Any) -> dict[str, Any]:
         with self._reaching() as jobs:
             job_id, over = self._begin(jobs, context)
             if over:
@@ -231,7 +233,7 @@ class HeadraceOperator(BaseOperator):
         if state == STOPPED and job is not None and job.metadata.get(TRY) != _try(context):
             # It was an earlier try's, and on its way out when this one found it.
             self.log.info("the job %s of an earlier try was stopped: beginning again", job_id)
-            return self.execute(context)
+            return self._attempt(context)
         self._show_links(jobs.url, context)
         outcome = judge(job_id, state, job.message if job else "", job.exit_code if job else None, log)
         self.log.info("the end of the job's log:\n%s", last_words(log))
