@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tests.s3_server import _free_port
+from tests.s3_server import _free_port as free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / ".setup" / "airflow-constraints.txt"
@@ -62,7 +62,7 @@ class Airflow:
     venv: Path
     home: Path
     variables: Mapping[str, str]
-    port: int = field(default_factory=_free_port)
+    port: int = field(default_factory=free_port)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property

@@ -21,7 +21,7 @@ import yaml
 from headrace.cluster.jobs_api import Job, JobsClient
 from headrace.cluster.submission import attempt_of
 from headrace.pipelines.storage import open_store
-from tests.airflow_server import ROOT, Airflow, serve
+from tests.airflow_server import ROOT, Airflow, free_port, serve
 from tests.conftest import REVIEWS
 from tests.s3_server import S3Server
 
@@ -59,7 +59,9 @@ def cluster(bucket: str) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
         patch.setenv("PYTHONPATH", str(ROOT))
-        head = {"num_cpus": 4, "include_dashboard": True, "dashboard_port": 0}
+        # The agent that starts jobs is silent where another Ray of this machine has its usual port.
+        ports = {"dashboard_port": 0, "dashboard_agent_listen_port": free_port()}
+        head = {"num_cpus": 4, "include_dashboard": True, **ports}
         started = Cluster(initialize_head=True, head_node_args=head)
     try:
         yield f"http://{started.head_node.webui_url}"
@@ -79,6 +81,9 @@ def airflow(bucket: str, cluster: str, tmp_path_factory: pytest.TempPathFactory)
         text = (ROOT / "examples" / "airflow" / "nightly.py").read_text()
         assert text.count("retry_delay=timedelta(minutes=5),") == 1
         text = text.replace("retry_delay=timedelta(minutes=5),", "retry_delay=timedelta(seconds=2), poll_interval=2,")
+        # Nor are there nights of today.
+        assert text.count("catchup=False,") == 1
+        text = text.replace("catchup=False,", "catchup=False, end_date=datetime(2025, 12, 31),")
         (started.dags / "nightly.py").write_text(text)
         # Half a second for a row, so that there is a middle in which things can happen.
         model = {"id": "fake", "seconds": 0.2, "max_num_seqs": 1}

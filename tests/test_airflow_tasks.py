@@ -1,0 +1,94 @@
+"""The operator in a real Airflow, and a Jobs API that runs nothing: what is submitted, stopped, tried again, said."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.airflow_server import ROOT, serve
+from tests.jobs_server import JobsServer, serve_jobs
+
+DAG = """
+from datetime import datetime, timedelta
+from airflow.sdk import DAG
+from headrace.cluster.airflow import HeadraceOperator
+
+with DAG("all_kinds", schedule=None, start_date=datetime(2025, 1, 1)):
+    def task(kind, **rest):
+        given = {"pipeline": "reviews.yaml", "input_uri": f"s3://i/{kind}", "conn_id": "ray_test", "poll_interval": 0.5}
+        return HeadraceOperator(**{**given, "output_uri": "s3://o/{{ task.task_id }}", "deferrable": False, **rest})
+
+    arguments = {"limit": "{{ 3 + 4 }}", "set": ["max_error_rate=0.{{ 5 }}"], "prune": True}
+    task("good", task_id="waits_here", arguments=arguments)
+    task("dead", task_id="too_many_dead", retries=3)
+    task("crash", task_id="crashes_once", retries=1, retry_delay=timedelta(seconds=1))
+    task("endless", task_id="too_long_here", execution_timeout=timedelta(seconds=2))
+    task("endless", task_id="too_long_deferred", deferrable=True, execution_timeout=timedelta(seconds=2))
+    task("good", task_id="no_file", pipeline="nowhere.yaml", retries=3)
+"""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What came of the DAG: the jobs, and what Airflow logged, by task."""
+
+    jobs: JobsServer
+    logs: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+    """The DAG, run once."""
+    with serve_jobs() as jobs:
+        host, _, port = jobs.url.removeprefix("http://").partition(":")
+        for airflow in serve(tmp_path_factory.mktemp("airflow"), {"AIRFLOW_CONN_RAY_TEST": f"http://{host}:{port}"}):
+            (airflow.dags / "all_kinds.py").write_text(DAG)
+            shutil.copy(ROOT / "examples" / "reviews.yaml", airflow.dags)
+            yield Told(jobs, by_task(airflow.run("dags", "test", "all_kinds", check=False)))
+
+
+def by_task(said: str) -> dict[str, str]:
+    """The log of ``airflow dags test``, taken apart: one task after another, some of them more than once."""
+    logs: dict[str, str] = {}
+    for task, text in re.findall(r"starting task_id=(\w+)(.*?)end task task_id=\1", said, re.DOTALL):
+        logs[task] = logs.get(task, "") + text
+    assert len(logs) == 6, said[-5000:]
+    return logs
+
+
+def test_arguments_are_templates_and_become_the_command(told: Told) -> None:
+    [job] = [job for job in told.jobs.of("good") if "s3://o/waits_here" in job["entrypoint"]]
+    wanted = (
+        "run reviews.yaml --input s3://i/good --output s3://o/waits_here --limit 7 --prune --set max_error_rate=0.5"
+    )
+    assert job["entrypoint"].endswith(f" {wanted}")
+    assert job["metadata"]["airflow_task"] == "waits_here"
+    assert "'dead': 1" in told.logs["waits_here"] or '"dead": 1' in told.logs["waits_here"]
+
+
+def test_too_many_dead_letters_are_said_and_not_tried_again(told: Told) -> None:
+    assert len(told.jobs.of("dead")) == 1
+    assert "2 of 4 rows (50.0%) could not be answered" in told.logs["too_many_dead"]
+    assert "headrace errors s3://o/dead" in told.logs["too_many_dead"]
+
+
+def test_a_crash_is_tried_again_under_the_next_id(told: Told) -> None:
+    first, second = told.jobs.of("crash")
+    assert second["submission_id"] == f"{first['submission_id']}-2"
+    assert second["entrypoint"] == first["entrypoint"], "the same command, which resumes"
+    assert "ended with exit code 137: at work" in told.logs["crashes_once"]
+
+
+@pytest.mark.parametrize("task", ["too_long_here", "too_long_deferred"])
+def test_a_timeout_stops_the_job(told: Told, task: str) -> None:
+    [job] = [job for job in told.jobs.of("endless") if f"s3://o/{task}" in job["entrypoint"]]
+    assert told.jobs.stopped.count(job["submission_id"]) == 1
+
+
+def test_a_pipeline_that_is_not_there_is_said_before_anything_is_sent(told: Told) -> None:
+    assert "nowhere.yaml: there is no such file" in told.logs["no_file"]
+    assert len(told.jobs.of("good")) == 1
