@@ -9,15 +9,17 @@ from dataclasses import dataclass
 
 import pytest
 
+from headrace.cluster.submission import make_submission
+from headrace.cluster.summary_line import ASKED
 from tests.airflow_server import ROOT, serve
 from tests.jobs_server import JobsServer, serve_jobs
 
 DAG = """
 from datetime import datetime, timedelta
-from airflow.sdk import DAG
+from airflow.sdk import DAG, CronDataIntervalTimetable
 from headrace.cluster.airflow import HeadraceOperator
 
-with DAG("all_kinds", schedule=None, start_date=datetime(2025, 1, 1)):
+with DAG("all_kinds", schedule=CronDataIntervalTimetable("0 0 * * *", "UTC"), start_date=datetime(2025, 1, 1)):
     def task(kind, **rest):
         given = {"pipeline": "reviews.yaml", "input_uri": f"s3://i/{kind}", "conn_id": "ray_test", "poll_interval": 0.5}
         return HeadraceOperator(**{**given, "output_uri": "s3://o/{{ task.task_id }}", "deferrable": False, **rest})
@@ -28,6 +30,7 @@ with DAG("all_kinds", schedule=None, start_date=datetime(2025, 1, 1)):
     task("crash", task_id="crashes_once", retries=1, retry_delay=timedelta(seconds=1))
     task("endless", task_id="too_long_here", execution_timeout=timedelta(seconds=2))
     task("endless", task_id="too_long_deferred", deferrable=True, execution_timeout=timedelta(seconds=2))
+    task("stopped", task_id="finds_a_job")
     task("good", task_id="no_file", pipeline="nowhere.yaml", retries=3)
 """
 
@@ -48,7 +51,16 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
         for airflow in serve(tmp_path_factory.mktemp("airflow"), {"AIRFLOW_CONN_RAY_TEST": f"http://{host}:{port}"}):
             (airflow.dags / "all_kinds.py").write_text(DAG)
             shutil.copy(ROOT / "examples" / "reviews.yaml", airflow.dags)
-            yield Told(jobs, by_task(airflow.run("dags", "test", "all_kinds", check=False)))
+            found = make_submission(
+                airflow.dags / "reviews.yaml",
+                input="s3://i/stopped",
+                output="s3://o/finds_a_job",
+                interval="2025-02-03T00:00:00+00:00/2025-02-04T00:00:00+00:00",
+                env={ASKED: "1"},
+            )
+            metadata = {**found.attempt_metadata(1), "airflow_try": "an earlier one"}
+            jobs.submit({"submission_id": found.id, "entrypoint": found.entrypoint, "metadata": metadata})
+            yield Told(jobs, by_task(airflow.run("dags", "test", "all_kinds", "2025-02-04", check=False)))
 
 
 def by_task(said: str) -> dict[str, str]:
@@ -56,7 +68,7 @@ def by_task(said: str) -> dict[str, str]:
     logs: dict[str, str] = {}
     for task, text in re.findall(r"starting task_id=(\w+)(.*?)end task task_id=\1", said, re.DOTALL):
         logs[task] = logs.get(task, "") + text
-    assert len(logs) == 6, said[-5000:]
+    assert len(logs) == 7, said[-5000:]
     return logs
 
 
@@ -81,6 +93,14 @@ def test_a_crash_is_tried_again_under_the_next_id(told: Told) -> None:
     assert second["submission_id"] == f"{first['submission_id']}-2"
     assert second["entrypoint"] == first["entrypoint"], "the same command, which resumes"
     assert "ended with exit code 137: at work" in told.logs["crashes_once"]
+
+
+def test_a_running_job_of_the_interval_is_waited_for_and_begun_again_if_it_was_on_its_way_out(told: Told) -> None:
+    first, second = told.jobs.of("stopped")
+    assert "found the running job" in told.logs["finds_a_job"]
+    assert f"the job {first['submission_id']} of an earlier try was stopped" in told.logs["finds_a_job"]
+    assert second["submission_id"] == f"{first['submission_id']}-2"
+    assert second["status"] == "SUCCEEDED"
 
 
 @pytest.mark.parametrize("task", ["too_long_here", "too_long_deferred"])
