@@ -27,9 +27,43 @@ app.add_typer(models, name="model")
 
 PipelineFile = Annotated[str, typer.Argument(metavar="PIPELINE", help="A YAML file, or a Python file (file.py:name).")]
 Input = Annotated[
-    str,
+    Optional[str],  # noqa: UP045  (typer evaluates it; required unless the target has one)
     typer.Option("--input", "-i", metavar="URI", help="A Parquet file, a folder of them, or a glob; local or s3://."),
 ]
+Output = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--output", "-o", metavar="URI", help="A folder, local or s3://; an earlier run's is resumed."),
+]
+OutputOf = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Argument(metavar="OUTPUT", help="The output folder of a run.", show_default=False),
+]
+TargetName = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--target", metavar="NAME", help="A target of headrace.yaml, whose values are defaults."),
+]
+Limit = Annotated[Optional[int], typer.Option(min=1, help="Rows in total.")]  # noqa: UP045
+Recompute = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        metavar="changed|all",
+        help="Do again what a changed pipeline changes, and keep the other columns; or do everything again.",
+    ),
+]
+Retry = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(metavar="errors", help="Ask the dead letters again."),
+]
+Prune = Annotated[bool, typer.Option("--prune", help="Remove the parts of files that are gone.")]
+Reuse = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(metavar="PREVIOUS_OUTPUT", help="Take the answers of another output for rows that are the same."),
+]
+JobsAddress = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(metavar="http://HEAD:8265", help="The dashboard of a Ray cluster; or RAY_API_SERVER_ADDRESS."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
 ModelName = Annotated[
     Optional[str],  # noqa: UP045  (typer evaluates it)
     typer.Option("--model", "-m", help="default, fake, a folder, or a hub id; replaces the pipeline's."),
@@ -64,34 +98,20 @@ def _options(
 @app.command()
 def run(
     pipeline: PipelineFile,
-    input: Input,
-    output: Annotated[
-        str,
-        typer.Option("--output", "-o", metavar="URI", help="A folder, local or s3://; an earlier run's is resumed."),
-    ],
+    input: Input = None,
+    output: Output = None,
     model: ModelName = None,
-    limit: Annotated[Optional[int], typer.Option(min=1, help="Rows in total.")] = None,  # noqa: UP045
+    limit: Limit = None,
     overrides: Overrides = None,
     address: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="A Ray cluster: auto, ray://HOST:PORT, or local (the default) to start Ray here."),
     ] = None,
-    recompute: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            metavar="changed|all",
-            help="Do again what a changed pipeline changes, and keep the other columns; or do everything again.",
-        ),
-    ] = None,
-    retry: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(metavar="errors", help="Ask the dead letters again."),
-    ] = None,
-    prune: Annotated[bool, typer.Option("--prune", help="Remove the parts of files that are gone.")] = False,
-    reuse: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(metavar="PREVIOUS_OUTPUT", help="Take the answers of another output for rows that are the same."),
-    ] = None,
+    recompute: Recompute = None,
+    retry: Retry = None,
+    prune: Prune = False,
+    reuse: Reuse = None,
+    target: TargetName = None,
 ) -> None:
     """Run a pipeline over Parquet files.
 
@@ -101,17 +121,20 @@ def run(
     from headrace.cluster.progress import listener, summary
     from headrace.cluster.run import run as run_pipeline
     from headrace.cluster.summary_line import announce
+    from headrace.cluster.targets import use_target
     from headrace.pipelines.loading import load_pipeline
 
     with _mistakes_as_messages():
-        loaded = load_pipeline(pipeline, overrides or [], model)
+        at = use_target(target)
+        source, into = at.place("input", input), at.place("output", output)
+        loaded = load_pipeline(pipeline, at.overrides(overrides, model), at.model_name(model))
         with listener() as watching:
             result = run_pipeline(
                 loaded,
-                input=input,
-                output=output,
+                input=source,
+                output=into,
                 limit=limit,
-                address=address,
+                address=at.ray_address(address),
                 listener=watching,
                 recompute=recompute,
                 retry=retry,
@@ -132,20 +155,24 @@ def check(
     ] = None,
     model: ModelName = None,
     overrides: Overrides = None,
+    target: TargetName = None,
 ) -> None:
     """Check a pipeline without starting an engine: keys, templates, conditions, schemas, grammars, model, input."""
     from headrace.cluster.checking import check_pipeline
     from headrace.cluster.tables import show_checked
+    from headrace.cluster.targets import use_target
     from headrace.pipelines.loading import load_pipeline
 
     with _mistakes_as_messages():
-        show_checked(check_pipeline(load_pipeline(pipeline, overrides or [], model), input))
+        at = use_target(target)
+        loaded = load_pipeline(pipeline, at.overrides(overrides, model), at.model_name(model))
+        show_checked(check_pipeline(loaded, at.input if input is None else input))
 
 
 @app.command()
 def sample(
     pipeline: PipelineFile,
-    input: Input,
+    input: Input = None,
     rows: Annotated[
         int, typer.Option("--rows", "-n", min=1, max=1000, help="How many rows, spread over the input.")
     ] = 5,
@@ -154,21 +181,26 @@ def sample(
     documents: Annotated[bool, typer.Option("--documents", help="Show each whole document.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Show the answers as the model gave them.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each row.")] = False,
+    target: TargetName = None,
 ) -> None:
     """Try a pipeline on a few rows, and print the answers. Nothing is written."""
     from headrace.cluster.sample import sample_pipeline
     from headrace.cluster.tables import show_sample
+    from headrace.cluster.targets import use_target
     from headrace.pipelines.loading import load_pipeline
 
     with _mistakes_as_messages():
-        taken = sample_pipeline(load_pipeline(pipeline, overrides or [], model), input, rows)
+        at = use_target(target)
+        source = at.place("input", input)
+        loaded = load_pipeline(pipeline, at.overrides(overrides, model), at.model_name(model))
+        taken = sample_pipeline(loaded, source, rows)
         show_sample(taken, documents=documents, raw=raw, as_json=as_json)
 
 
 @app.command()
 def explain(
     pipeline: PipelineFile,
-    input: Input,
+    input: Input = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Start an engine here, and take a sample through every layout.")
     ] = False,
@@ -190,38 +222,41 @@ def explain(
         Optional[str],  # noqa: UP045
         typer.Option("--api-price", metavar="IN,OUT", help="An API's price for a million tokens, to compare with."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
+    as_json: AsJson = False,
+    target: TargetName = None,
 ) -> None:
     """Show what a run would do: the steps, their prompts, what each layout computes, time, money."""
     from headrace.cluster.explain import explain_pipeline, prices
     from headrace.cluster.explain_view import show_explanation
+    from headrace.cluster.targets import use_target
     from headrace.pipelines.loading import load_pipeline
 
     with _mistakes_as_messages():
         asked = prices(gpu_price, api_price)
-        loaded = load_pipeline(pipeline, overrides or [], model)
+        at = use_target(target)
+        source = at.place("input", input)
+        loaded = load_pipeline(pipeline, at.overrides(overrides, model), at.model_name(model))
         show_explanation(
-            explain_pipeline(loaded, input, measure_rows=rows if measure else None, limit=limit, output=output),
+            explain_pipeline(loaded, source, measure_rows=rows if measure else None, limit=limit, output=output),
             asked,
             as_json=as_json,
         )
 
 
 @app.command()
-def status(
-    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The output folder of a run.")],
-) -> None:
+def status(output: OutputOf = None, target: TargetName = None) -> None:
     """Say how far an output is: rows by outcome, chunks to do, dead letters by reason."""
     from headrace.cluster.tables import show_status
+    from headrace.cluster.targets import use_target
     from headrace.pipelines.status import read_status
 
     with _mistakes_as_messages():
-        show_status(read_status(output))
+        show_status(read_status(use_target(target).output_of(output)))
 
 
 @app.command()
 def errors(
-    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The output folder of a run.")],
+    output: OutputOf = None,
     examples: Annotated[
         int, typer.Option("--examples", "-n", min=0, max=1000, help="Dead letters to show of each reason.")
     ] = 3,
@@ -233,14 +268,115 @@ def errors(
         Optional[str],  # noqa: UP045
         typer.Option(metavar="TEXT", help="Only those whose reason contains this."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
+    as_json: AsJson = False,
+    target: TargetName = None,
 ) -> None:
     """Show the dead letters of an output, finished or not: by reason, with examples and what to do."""
     from headrace.cluster.errors_view import show_errors
+    from headrace.cluster.targets import use_target
     from headrace.pipelines.dead_letters import read_dead_letters
 
     with _mistakes_as_messages():
-        show_errors(read_dead_letters(output, examples=examples, step=step, reason=reason), as_json=as_json)
+        there = use_target(target).output_of(output)
+        show_errors(read_dead_letters(there, examples=examples, step=step, reason=reason), as_json=as_json)
+
+
+@app.command()
+def submit(
+    pipeline: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="PIPELINE", help="A YAML file, or a Python file (file.py:name).", show_default=False),
+    ] = None,
+    input: Input = None,
+    output: Output = None,
+    address: JobsAddress = None,
+    target: TargetName = None,
+    interval: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="TEXT", help="The day, or other interval, that this run is for; another one is another job."
+        ),
+    ] = None,
+    model: ModelName = None,
+    limit: Limit = None,
+    overrides: Overrides = None,
+    recompute: Recompute = None,
+    retry: Retry = None,
+    prune: Prune = False,
+    reuse: Reuse = None,
+    include: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--include", metavar="GLOB", help="Ship these files of the pipeline's folder, too."),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the log until the job is over.")] = True,
+    again: Annotated[bool, typer.Option("--again", help="Run it once more though it was done.")] = False,
+    stop: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="ID", help="Stop this job, and submit nothing. What is committed stays."),
+    ] = None,
+) -> None:
+    """Run a pipeline on a Ray cluster, as a job that goes on without this machine.
+
+    The same command again follows the job while it runs, does nothing after it succeeded, and resumes after it failed
+    or was stopped. Exit codes are those of run; with --no-wait 0 says that it was submitted.
+    """
+    from headrace.cluster.submission import make_submission
+    from headrace.cluster.submitting import jobs_at, stop_job, submit_and_follow
+    from headrace.cluster.targets import use_target
+    from headrace.pipelines.errors import UserError
+    from headrace.pipelines.loading import load_pipeline
+
+    with _mistakes_as_messages():
+        at = use_target(target)
+        if stop is not None:
+            with jobs_at(address or at.address, at.token) as jobs:
+                raise typer.Exit(stop_job(jobs, stop))
+        if pipeline is None:
+            raise UserError("Which pipeline? headrace submit PIPELINE, or headrace submit --stop ID")
+        source, into = at.place("input", input), at.place("output", output)
+        model, overrides = at.model_name(model), at.overrides(overrides, model)
+        load_pipeline(pipeline, overrides, model)  # mistakes are said here, before anything is sent
+        submission = make_submission(
+            pipeline,
+            input=source,
+            output=into,
+            interval=interval,
+            model=model,
+            limit=limit,
+            overrides=overrides,
+            recompute=recompute,
+            retry=retry,
+            prune=prune,
+            reuse=reuse,
+            include=include or (),
+            env=at.settings(),
+        )
+        with jobs_at(address or at.address, at.token) as jobs:
+            code = submit_and_follow(jobs, submission, again=again, wait=wait)
+    raise typer.Exit(code)
+
+
+@app.command()
+def jobs(address: JobsAddress = None, target: TargetName = None, as_json: AsJson = False) -> None:
+    """List what headrace has submitted to a cluster."""
+    from headrace.cluster.submitting import jobs_at, show_jobs
+    from headrace.cluster.targets import use_target
+
+    with _mistakes_as_messages():
+        at = use_target(target)
+        with jobs_at(address or at.address, at.token) as there:
+            show_jobs(there.list(), as_json=as_json)
+
+
+@app.command()
+def init(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Where to; nothing in it is overwritten.")],
+) -> None:
+    """Make a small project that runs: a pipeline, data, targets, an Airflow DAG, a CI file."""
+    from headrace.cluster.new_project import make_project
+
+    with _mistakes_as_messages():
+        print(make_project(folder))
 
 
 @app.command()
@@ -274,6 +410,8 @@ def _mistakes_as_messages() -> Iterator[None]:
     signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
+    except typer.Exit:
+        raise
     except UserError as error:
         _say(f"Error: {error}")
         announce_failure(USERS_MISTAKE, str(error))
@@ -284,10 +422,11 @@ def _mistakes_as_messages() -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from None
     except Exception as error:
         from headrace.cluster.engines import EngineStartFailed
+        from headrace.cluster.jobs_api import JobsError
         from headrace.cluster.run import ChunksFailed
         from headrace.pipelines.errors import StorageUnavailable
 
-        if not isinstance(error, ChunksFailed | EngineStartFailed | StorageUnavailable):
+        if not isinstance(error, ChunksFailed | EngineStartFailed | JobsError | StorageUnavailable):
             announce_failure(1, f"{type(error).__name__}: {error}")
             raise
         _say(f"Failed: {error}")

@@ -27,7 +27,8 @@ from tenacity import (
     Retrying,
     retry_if_exception,
     stop_after_attempt,
-    wait_random_exponential,
+    wait_exponential,
+    wait_random,
 )
 
 T = TypeVar("T")
@@ -36,7 +37,7 @@ PORT = 8265
 """Where Ray's dashboard, and with it the Jobs API, listens unless told otherwise."""
 
 ATTEMPTS = 6
-"""Calls in all before what may pass is given up: some forty seconds, a head pod's move."""
+"""Calls in all before what may pass is given up: half a minute of pauses, and the time that the answers take."""
 
 TIMEOUT = 60.0
 """Seconds for an answer. A submission waits for an agent on the head node, which takes up to half a minute."""
@@ -334,7 +335,7 @@ class _Client:
         self._retrying: dict[str, Any] = {
             "retry": retry_if_exception(_may_pass),
             "stop": stop_after_attempt(attempts),
-            "wait": wait_random_exponential(multiplier=0.5, max=max_wait),
+            "wait": wait_exponential(max=max_wait) + wait_random(0, max_wait / 15),
             "retry_error_callback": _before_last,
         }
 

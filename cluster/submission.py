@@ -34,7 +34,10 @@ INTERRUPTED = 130
 
 _FUNCTION = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_]\w*")
 
-_SECRET = re.compile(r"(^|[_.\-])(secret|password|passwd|token|credentials?|api_?key|access_?key)([_.\-]|$)", re.I)
+_SECRET = re.compile(
+    r"(^|[_.\-])((secret|password|passwd|credentials?|(api|access|private|secret)[_-]?key)([_.\-]|$)|token$)",
+    re.IGNORECASE,
+)
 
 
 def looks_secret(name: str) -> bool:
@@ -227,7 +230,8 @@ def _files_of(file: Path, overrides: Sequence[str], include: Sequence[str]) -> t
     paths = {file}
     called = file.stem
     if file.suffix == ".py":
-        functions, schemas = _functions_in(file), []
+        functions: list[str] = _functions_in(file)
+        schemas: list[str] = []
         paths |= _modules(folder, _imports(file, ""))
     else:
         data = _data_of(file)

@@ -231,7 +231,12 @@ def _read_text(file: Path) -> str:
         raise UserError(f"{file}: cannot be read: {error.strerror}") from error
 
 
-def _read_data(file: Path) -> tuple[Any, dict[Loc, int | str]]:
+def read_data(file: Path) -> tuple[Any, dict[Loc, int | str]]:
+    """What a YAML or JSON file holds, and the line of each value.
+
+    Raises:
+        UserError: it cannot be read, or is neither.
+    """
     text = _read_text(file)
     if file.suffix.lower() != ".json":
         return _read_yaml(text, str(file))
@@ -247,7 +252,7 @@ def _read_data(file: Path) -> tuple[Any, dict[Loc, int | str]]:
 
 
 def _from_text(file: Path) -> tuple[dict[str, Any], dict[Loc, int | str]]:
-    data, lines = _read_data(file)
+    data, lines = read_data(file)
     if not isinstance(data, dict):
         given = "empty" if data is None else "a list" if isinstance(data, list) else "a single value"
         raise UserError(f"{file}: a pipeline is a mapping (name, document, steps...), and this file is {given}")
@@ -268,7 +273,7 @@ def _read_schemas(data: dict[str, Any], source: Source) -> None:
             if not file.is_file():
                 raise UserError(f"{here}: there is no file {str(file)!r} (paths are relative to the pipeline file)")
             try:
-                schema, _ = _read_data(file)
+                schema, _ = read_data(file)
             except UserError as error:
                 raise UserError(f"{here}: {error}") from error
             if not isinstance(schema, dict):

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from headrace.cluster.checking import check_pipeline
+from headrace.cluster.targets import read_target
 from headrace.pipelines.loading import load_pipeline, pipeline_json_schema
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +32,8 @@ def yaml_blocks(*, whole: bool) -> Iterator[Any]:
     """Pipelines (``whole``), or fragments of one."""
     for page in PAGES:
         for i, text in enumerate(blocks(page, "yaml")):
-            if ("steps" in yaml.safe_load(text)) == whole:
+            found = yaml.safe_load(text)
+            if "targets" not in found and ("steps" in found) == whole:
                 yield pytest.param(page, text, id=f"{page.stem}-{i}")
 
 
@@ -71,6 +73,17 @@ def test_a_pipeline_in_the_docs_is_in_order(
         monkeypatch.delitem(sys.modules, module, raising=False)
     fakes = [f"models.{name}=fake" for name in yaml.safe_load(text).get("models", {})]
     assert check_pipeline(load_pipeline(file, fakes, model="fake"), None).fields
+
+
+def test_targets_in_the_docs_are_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [text for page in PAGES for text in blocks(page, "yaml") if "targets" in yaml.safe_load(text)]
+    assert found
+    for text in found:
+        for name in re.findall(r"\$\{(\w+)\}", text):
+            monkeypatch.setenv(name, "something")
+        (tmp_path / "headrace.yaml").write_text(text)
+        for name in yaml.safe_load(text)["targets"]:
+            assert read_target(tmp_path / "headrace.yaml", name).name == name
 
 
 @pytest.mark.parametrize(("page", "text"), list(yaml_blocks(whole=False)))
