@@ -109,9 +109,9 @@ class Airflow:
     def python(self, code: str) -> str:
         """What a piece of Python prints in Airflow's environment."""
         command = [str(self.venv / "bin" / "python"), "-c", code]
-        return subprocess.run(
-            command, env=self.env, cwd=self.home, capture_output=True, text=True, check=True
-        ).stdout.strip()
+        done = subprocess.run(command, env=self.env, cwd=self.home, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-6000:]
+        return done.stdout.strip()
 
     def start(self, *parts: str) -> None:
         """Start these parts, or all."""

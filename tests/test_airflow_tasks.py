@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -9,9 +10,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from headrace.cluster.new_project import make_project
 from headrace.cluster.submission import make_submission
 from headrace.cluster.summary_line import ASKED
-from tests.airflow_server import ROOT, serve
+from tests.airflow_server import ROOT, Airflow, serve
 from tests.jobs_server import JobsServer, serve_jobs
 
 DAG = """
@@ -35,10 +37,28 @@ with DAG("all_kinds", schedule=CronDataIntervalTimetable("0 0 * * *", "UTC"), st
 """
 
 
+DAGS_AND_INTERVALS = """
+import json, os
+from datetime import timedelta
+from airflow.dag_processing.dagbag import DagBag
+from airflow.serialization.serialized_objects import DagSerialization
+
+bag = DagBag(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
+assert not bag.import_errors, bag.import_errors
+found = {}
+for name, dag in bag.dags.items():
+    read = DagSerialization.from_dict(DagSerialization.to_dict(dag))
+    interval = read.timetable.infer_manual_data_interval(run_after=dag.start_date + timedelta(days=3))
+    found[name] = (interval.end - interval.start).total_seconds()
+print(json.dumps(found))
+"""
+
+
 @dataclass(frozen=True)
 class Told:
     """What came of the DAG: the jobs, and what Airflow logged, by task."""
 
+    airflow: Airflow
     jobs: JobsServer
     logs: dict[str, str]
 
@@ -60,7 +80,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
             )
             metadata = {**found.attempt_metadata(1), "airflow_try": "an earlier one"}
             jobs.submit({"submission_id": found.id, "entrypoint": found.entrypoint, "metadata": metadata})
-            yield Told(jobs, by_task(airflow.run("dags", "test", "all_kinds", "2025-02-04", check=False)))
+            yield Told(airflow, jobs, by_task(airflow.run("dags", "test", "all_kinds", "2025-02-04", check=False)))
 
 
 def by_task(said: str) -> dict[str, str]:
@@ -70,6 +90,13 @@ def by_task(said: str) -> dict[str, str]:
         logs[task] = logs.get(task, "") + text
     assert len(logs) == 7, said[-5000:]
     return logs
+
+
+def test_the_dags_that_come_along_are_read_and_their_intervals_are_days(told: Told) -> None:
+    shutil.copy(ROOT / "examples" / "airflow" / "nightly.py", told.airflow.dags)
+    make_project(str(told.airflow.dags / "tickets"))
+    found = json.loads(told.airflow.python(DAGS_AND_INTERVALS).splitlines()[-1])
+    assert found == {"all_kinds": 86400, "nightly_reviews": 86400, "nightly_tickets": 86400}
 
 
 def test_arguments_are_templates_and_become_the_command(told: Told) -> None:
