@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -66,6 +67,12 @@ def jobs_cluster(nodes: int, log: Path, token: str | None = None) -> Iterator[Jo
         process.communicate(timeout=120)
 
 
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        return int(taken.getsockname()[1])
+
+
 def main(nodes: int) -> None:
     """Run it until the input ends."""
     says = os.fdopen(os.dup(1), "w", buffering=1)
@@ -74,7 +81,12 @@ def main(nodes: int) -> None:
 
     cluster = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 0, "include_dashboard": True, "dashboard_port": 0},
+        head_node_args={
+            "num_cpus": 0,
+            "include_dashboard": True,
+            "dashboard_port": 0,
+            "dashboard_agent_listen_port": _free_port(),  # Ray's own is one for the machine
+        },
     )
     try:
         workers = [cluster.add_node(num_cpus=1) for _ in range(nodes)]

@@ -84,16 +84,12 @@ def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def rows_done(output: Path) -> int:
-    return len(list(output.glob("_headrace/chunks/**/*.parquet")))
-
-
-def wait_until(what: Callable[[], Any], seconds: float = PATIENCE) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, "it did not happen"
+def wait_for_chunks(output: Path, number: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while len(list(output.glob("_headrace/chunks/**/*.parquet"))) < number:
+        assert process.poll() is None, finished(process)
+        assert time.monotonic() < deadline, "no chunks are committed"
         time.sleep(0.2)
-    return found
 
 
 def test_a_run_that_loses_a_node_is_complete_and_shown_as_one_here(
@@ -104,7 +100,7 @@ def test_a_run_that_loses_a_node_is_complete_and_shown_as_one_here(
     words = ["submit", project / "pipeline.yaml", "--input", source, "--output", output, "--interval", "2026-11-20"]
 
     first = command(cluster, *words)
-    wait_until(lambda: rows_done(output) >= 2)
+    wait_for_chunks(output, 2, first)
     cluster.kill_node()
     second = command(cluster, *words)
     code, out, err = finished(first)
@@ -153,7 +149,7 @@ def test_a_job_that_is_stopped_is_resumed_by_the_same_command(
     job_id = re.search(r"submitted (\S+) to", err)
     assert job_id
     follower = command(cluster, *words)
-    wait_until(lambda: rows_done(output) >= 2)
+    wait_for_chunks(output, 2, follower)
 
     # Other arguments into the same output have to wait.
     code, _, err = finished(command(cluster, *words, "--limit", 30))
