@@ -15,7 +15,7 @@ ARGS := --limit 40 --set max_error_rate=0.1
 # make test TESTS="tests/test_models.py -k folder"
 TESTS :=
 
-.PHONY: help setup demo test check bench chaos hostile scale clean distclean
+.PHONY: help setup demo test check bench chaos hostile scale airflow clean distclean
 .DEFAULT_GOAL := help
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo "make chaos      200 rounds of faults, each followed by the same command again (ARGS=\"--rounds 20 --seed 7\")"
 	@echo "make hostile    10,000 nasty rows through the real engine, each accounted for (ARGS=\"--rows 500 --seed 7\")"
 	@echo "make scale      measure the driver on a million chunks and a worker over many (ARGS=\"--shards 10000\")"
+	@echo "make airflow    a week of nights in a real Airflow, with an S3 server and a Ray cluster, and what goes wrong"
 	@echo "make setup      only set up $(VENV)"
 	@echo "make clean      remove what was built (distclean: $(VENV) as well)"
 
@@ -67,6 +68,9 @@ hostile: $(STAMP)
 
 scale: $(STAMP)
 	$(PY) -m tests.scale $(if $(filter command line,$(origin ARGS)),$(ARGS))
+
+airflow: $(STAMP)
+	HEADRACE_WEEK=1 $(PY) -m pytest tests/test_airflow.py
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

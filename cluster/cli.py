@@ -120,6 +120,7 @@ def run(
     """
     from headrace.cluster.progress import listener, summary
     from headrace.cluster.run import run as run_pipeline
+    from headrace.cluster.summary_line import announce
     from headrace.cluster.targets import use_target
     from headrace.pipelines.loading import load_pipeline
 
@@ -141,6 +142,7 @@ def run(
                 reuse=reuse,
             )
         summary(result)
+        announce(result)
     raise typer.Exit(result.exit_code)
 
 
@@ -402,6 +404,7 @@ def model_default() -> None:
 @contextmanager
 def _mistakes_as_messages() -> Iterator[None]:
     """Turn what a user can mend into a message and an exit code, and what they cannot into what to do next."""
+    from headrace.cluster.summary_line import announce_failure
     from headrace.pipelines.errors import UserError
 
     def interrupt(*_: object) -> None:
@@ -414,9 +417,11 @@ def _mistakes_as_messages() -> Iterator[None]:
         raise
     except UserError as error:
         _say(f"Error: {error}")
+        announce_failure(USERS_MISTAKE, str(error))
         raise typer.Exit(USERS_MISTAKE) from error
     except KeyboardInterrupt:
         _say("Interrupted. What is committed stays; the same command resumes.")
+        announce_failure(INTERRUPTED, "interrupted")
         raise typer.Exit(INTERRUPTED) from None
     except Exception as error:
         from headrace.cluster.engines import EngineStartFailed
@@ -425,8 +430,10 @@ def _mistakes_as_messages() -> Iterator[None]:
         from headrace.pipelines.errors import StorageUnavailable
 
         if not isinstance(error, ChunksFailed | EngineStartFailed | JobsError | StorageUnavailable):
+            announce_failure(1, f"{type(error).__name__}: {error}")
             raise
         _say(f"Failed: {error}")
+        announce_failure(1, str(error))
         raise typer.Exit(1) from error
 
 

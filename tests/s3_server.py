@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -21,6 +19,19 @@ from typing import Any
 import pytest
 
 KEY, SECRET = "TESTKEYOFHEADRACE", "a-secret/of+headrace/that-nobody-may-see"
+
+
+SIDE_PORTS = (
+    "admin.port",
+    "admin.port.grpc",
+    "filer.port",
+    "filer.port.grpc",
+    "master.port",
+    "master.port.grpc",
+    "s3.port.grpc",
+    "volume.port",
+    "volume.port.grpc",
+)
 
 
 @dataclass(frozen=True)
@@ -62,28 +73,28 @@ class S3Server:
 
 def serve(folder: Path) -> Iterator[S3Server]:
     """Start the server, make the bucket, and stop it at the end."""
-    # Its side ports are fixed, so there is one on a machine at a time.
-    with open(Path(tempfile.gettempdir()) / f"headrace-seaweed-{os.getuid()}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        port = _free_port()
-        command = [str(Path(sys.executable).with_name("weed")), "mini", f"-dir={folder}", "-ip=127.0.0.1"]
-        command += ["-ip.bind=127.0.0.1", f"-s3.port={port}", "-admin.ui=false"]
-        environment = {**os.environ, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
-        with open(folder / "log", "wb") as log:
-            process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
-        try:
-            server = S3Server(f"http://127.0.0.1:{port}")
-            _wait(server.endpoint, process, folder / "log")
-            client = server.client()
-            for _ in range(100):  # it answers a little before it can make buckets
-                with contextlib.suppress(OSError):
-                    client.call_s3("create_bucket", Bucket=server.bucket)
-                    break
-                time.sleep(0.1)
-            yield server
-        finally:
-            process.kill()
-            process.wait()
+    port = _free_port()
+    command = [str(Path(sys.executable).with_name("weed")), "mini", f"-dir={folder}", "-ip=127.0.0.1"]
+    command += ["-ip.bind=127.0.0.1", f"-s3.port={port}", "-admin.ui=false", "-webdav=false"]
+    # Where they are not given its side ports are the same for all servers of a machine.
+    command += [f"-{name}={_free_port()}" for name in SIDE_PORTS]
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
+    environment = {**os.environ, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+    with open(folder / "log", "wb") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+    try:
+        server = S3Server(f"http://127.0.0.1:{port}")
+        _wait(server.endpoint, process, folder / "log")
+        client = server.client()
+        for _ in range(100):  # it answers a little before it can make buckets
+            with contextlib.suppress(OSError):
+                client.call_s3("create_bucket", Bucket=server.bucket)
+                break
+            time.sleep(0.1)
+        yield server
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _free_port() -> int:
