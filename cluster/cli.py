@@ -312,8 +312,8 @@ def manifest(
     ] = None,
 ) -> None:
     """Print a KubeRay manifest (a RayJob and its ConfigMap) that runs a pipeline on Kubernetes."""
-    from headrace.cluster.manifest import Options
-    from headrace.cluster.manifest_text import installed_ray, print_manifest
+    from headrace.cluster.kube.options import Options
+    from headrace.cluster.kube.text import installed_ray, print_manifest
 
     runs: Any = typer.main.get_command(app)
     # Says of a misspelt option here what the pod would say of it tomorrow night.

@@ -1,8 +1,8 @@
 """What KubeRay 1.7 takes as a RayJob, offline: the shape of the fields that we use, and the rules between fields.
 
-The shape is told here in few words and is stricter than a cluster: a key that is not listed is an error. Pod templates are
-held against Kubernetes' own schemas (the package kubernetes-validate). The rules are those that the operator enforces when
-it meets a RayJob. With HEADRACE_RAYJOB_CRD=FILE the tests also hold every manifest against that CRD (KubeRay's
+The shape is told here in few words and is stricter than a cluster: a key that is not listed is an error. Pod templates
+are held against Kubernetes' own schemas (package kubernetes-validate). The rules are those that the operator enforces
+when it meets a RayJob. With HEADRACE_RAYJOB_CRD=FILE the tests also hold every manifest against that CRD (KubeRay's
 ray.io_rayjobs.yaml), turned strict.
 """
 
@@ -66,9 +66,7 @@ RAY_JOB = _object(
             ),
             enableInTreeAutoscaling=_FLAG,
             gcsFaultToleranceOptions={"type": "object"},
-            headGroupSpec=_object(
-                "template", labels=_TEXTS, rayStartParams=_TEXTS, resources=_TEXTS, template=_POD
-            ),
+            headGroupSpec=_object("template", labels=_TEXTS, rayStartParams=_TEXTS, resources=_TEXTS, template=_POD),
             rayVersion=_TEXT,
             workerGroupSpecs={
                 "type": "array",

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 import yaml
 
-from headrace.cluster.bundle import bundle
-from headrace.cluster.manifest import MOUNT, Options, manifest
-from headrace.cluster.manifest_text import as_yaml
+from headrace.cluster.kube.bundle import bundle
+from headrace.cluster.kube.manifest import manifest
+from headrace.cluster.kube.options import Options
+from headrace.cluster.kube.pods import MOUNT
+from headrace.cluster.kube.text import as_yaml
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.loading import load_pipeline
 from tests.kuberay import problems, templates
@@ -65,7 +67,7 @@ def folder(tmp_path: Path) -> Path:
         "jobs/pipeline.yaml": PIPELINE,
         "jobs/two.yaml": TWO_MODELS,
         "jobs/steps/__init__.py": "",
-        "jobs/steps/texts.py": "import json\nfrom .clean import tidy\n\n\ndef length(row) -> int:\n    return tidy(row)\n",
+        "jobs/steps/texts.py": "import os\nfrom .clean import tidy\n\ndef length(row) -> int:\n    return tidy(row)\n",
         "jobs/steps/clean.py": "from words import count\n\n\ndef tidy(row):\n    return count(row)\n",
         "jobs/words.py": "def count(row):\n    return len(str(row))\n",
         "jobs/not_imported.py": "raise SystemExit\n",
@@ -107,7 +109,11 @@ def container(documents: list[Any], name: str) -> Any:
         {"name": "a" * 47, "namespace": "data-jobs"},
         {"workers": "1:8", "gpus_per_worker": 1, "gpus_per_pod": 8, "worker_cpu": "32", "worker_memory": "200Gi"},
         {"gpus_per_worker": 1, "workers": "3"},
-        {"spot": False, "node_selectors": ["nvidia.com/gpu.product=NVIDIA-H100"], "tolerations": ["team=data:NoExecute"]},
+        {
+            "spot": False,
+            "node_selectors": ["nvidia.com/gpu.product=NVIDIA-H100"],
+            "tolerations": ["team=data:NoExecute"],
+        },
         {"tolerations": ["gpu-only", "team=data"], "labels": ["team=data", "example.com/cost-centre=7"]},
         {"model_cache": "pvc:models"},
         {"model_cache": "pvc:models:ro"},
@@ -133,8 +139,14 @@ BROKEN: dict[str, tuple[str, Callable[[Any, Any], object]]] = {
     "an unknown key of a pod": ("gpus", lambda job, spec: pod(spec).update(gpus=3)),
     "an unknown key of a container": ("cpu", lambda job, spec: pod(spec)["containers"][0].update(cpu="1")),
     "a number for a text": ("num-cpus", lambda job, spec: head(spec)["rayStartParams"].update({"num-cpus": 0})),
-    "a value of a variable": ("env", lambda job, spec: pod(spec)["containers"][0]["env"].append({"name": "A", "value": 1})),
-    "autoscaler": ("upscalingMode", lambda job, spec: spec["rayClusterSpec"]["autoscalerOptions"].update(upscalingMode="Fast")),
+    "a value of a variable": (
+        "env",
+        lambda job, spec: pod(spec)["containers"][0]["env"].append({"name": "A", "value": 1}),
+    ),
+    "autoscaler": (
+        "upscalingMode",
+        lambda job, spec: spec["rayClusterSpec"]["autoscalerOptions"].update(upscalingMode="Fast"),
+    ),
     "autoscaler's container": (
         "securityContext",
         lambda job, spec: spec["rayClusterSpec"]["autoscalerOptions"]["securityContext"].update(privilege=1),
@@ -229,7 +241,7 @@ def test_the_checks_see_what_a_cluster_refuses(make: Make, case: str) -> None:
 
 
 def test_the_command_survives_the_shell(make: Make, tmp_path: Path) -> None:
-    source, override = "s3://b/it's $(date) `x` \"q\" *?;&|\\n\n", "steps.opinion.labels.yes=don't $HOME"
+    source, override = 's3://b/it\'s $(date) `x` "q" *?;&|\\n\n', "steps.opinion.labels.yes=don't $HOME"
     documents = make(input=source, overrides=[override], run=["--recompute", "changed", "--limit", "5"])
     assert documents[1]["spec"]["entrypoint"] == "sh /etc/headrace/run.sh"
     (tmp_path / "bin").mkdir()
@@ -251,7 +263,11 @@ def test_the_command_survives_the_shell(make: Make, tmp_path: Path) -> None:
 def test_the_pods_have_the_files_that_the_pipeline_needs(make: Make, folder: Path, tmp_path: Path) -> None:
     documents = make()
     mounts = {
-        name: {mount["mountPath"]: mount["subPath"] for mount in container(documents, name)["volumeMounts"] if "subPath" in mount}
+        name: {
+            mount["mountPath"]: mount["subPath"]
+            for mount in container(documents, name)["volumeMounts"]
+            if "subPath" in mount
+        }
         for name in ("head", "gpu-2")
     }
     assert mounts["head"] == mounts["gpu-2"], "workers import what the driver imports, by the same path"
@@ -263,7 +279,10 @@ def test_the_pods_have_the_files_that_the_pipeline_needs(make: Make, folder: Pat
     assert there == load_pipeline(folder / "jobs/pipeline.yaml")
     code = "import steps.texts; print(steps.texts.length('abc'))"
     where = tmp_path / "pod/pipeline/jobs"
-    assert subprocess.run([sys.executable, "-c", code], cwd=where, capture_output=True, text=True, check=True).stdout == "3\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=where, capture_output=True, text=True, check=True).stdout
+        == "3\n"
+    )
     assert "not_imported.py" not in documents[0]["data"]
 
 
@@ -359,7 +378,11 @@ def test_no_engine_lands_on_the_head(make: Make) -> None:
 def test_secrets_are_names(make: Make) -> None:
     documents = make(secrets=("s3-keys", "hub"))
     wanted = [{"secretRef": {"name": "s3-keys"}}, {"secretRef": {"name": "hub"}}]
-    assert [container(documents, name).get("envFrom") for name in ("head", "gpu-2", "submitter")] == [wanted, wanted, None]
+    assert [container(documents, name).get("envFrom") for name in ("head", "gpu-2", "submitter")] == [
+        wanted,
+        wanted,
+        None,
+    ]
 
 
 TOKEN = "hf_" + "aB3" * 10

@@ -9,8 +9,9 @@ from typing import Any
 import yaml
 
 from headrace import __version__
-from headrace.cluster.bundle import bundle
-from headrace.cluster.manifest import Manifest, Options, manifest
+from headrace.cluster.kube.bundle import bundle
+from headrace.cluster.kube.manifest import Manifest, manifest
+from headrace.cluster.kube.options import Options
 from headrace.pipelines.loading import load_pipeline
 
 
@@ -23,7 +24,7 @@ def print_manifest(path: str, options: Options) -> None:
     """Print the manifest of a pipeline file, and to stderr what to look at before it is applied.
 
     Raises:
-        UserError: as :func:`headrace.cluster.manifest.manifest`, and of a pipeline that is not in order.
+        UserError: as :func:`headrace.cluster.kube.manifest.manifest`, and of a pipeline that is not in order.
     """
     pipeline = load_pipeline(path, options.overrides, options.model)
     made = manifest(pipeline, None if options.pipeline_in_image else bundle(pipeline), options)
