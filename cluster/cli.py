@@ -250,14 +250,19 @@ def manifest(
     output: Annotated[str, typer.Option("--output", "-o", metavar="URI", help="As for run; in an object store.")],
     run_options: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Argument(metavar="[-- RUN_OPTIONS]", help="More for headrace run, as in: -- --recompute changed."),
+        typer.Argument(metavar="RUN_OPTIONS", help="After --: more for headrace run, as in -- --recompute changed."),
     ] = None,
     model: ModelName = None,
     overrides: Overrides = None,
     name: Annotated[Optional[str], typer.Option(help="The job's name; else the pipeline's.")] = None,  # noqa: UP045
     namespace: Annotated[Optional[str], typer.Option(help="Else kubectl's.")] = None,  # noqa: UP045
-    image: Annotated[str, typer.Option(help="Of all pods; docs/kuberay.md says how to build one.")] = DEFAULT_IMAGE,
-    image_pull_secret: Annotated[Optional[list[str]], typer.Option(metavar="NAME")] = None,  # noqa: UP045
+    image: Annotated[
+        str, typer.Option(help="Of all pods; cluster/deploy/README.md says how to build one.")
+    ] = DEFAULT_IMAGE,
+    image_pull_secret: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="NAME", help="A Secret with the registry's password."),
+    ] = None,
     workers: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(metavar="MIN:MAX", help="Engines; else as the pipeline says."),
@@ -292,7 +297,10 @@ def manifest(
     model_cache: Annotated[
         str, typer.Option(metavar="VOLUME", help="pvc:NAME, pvc:NAME:ro, emptyDir:SIZE or hostPath:PATH.")
     ] = "emptyDir:200Gi",
-    service_account: Annotated[Optional[str], typer.Option(metavar="NAME")] = None,  # noqa: UP045
+    service_account: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="NAME", help="Of head and workers, for roles that go with it; it must exist."),
+    ] = None,
     secret: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(metavar="NAME", help="A Secret whose keys become variables. Never its content."),
