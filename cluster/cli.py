@@ -6,12 +6,16 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
+from headrace import __version__
+
 DONE, USERS_MISTAKE, TOO_MANY_DEAD, INTERRUPTED = 0, 2, 3, 130
 """Exit codes; 1 is a failure that is nobody's mistake (a disk, a cluster), after which the same command resumes."""
+
+DEFAULT_IMAGE = f"headrace:{__version__}"
 
 app = typer.Typer(
     name="headrace",
@@ -80,8 +84,6 @@ Overrides = Annotated[
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from headrace import __version__
-
         print(f"headrace {__version__}")
         raise typer.Exit
 
@@ -380,6 +382,125 @@ def init(
 
     with _mistakes_as_messages():
         print(make_project(folder))
+
+
+@app.command()
+def manifest(
+    pipeline: PipelineFile,
+    input: Annotated[str, typer.Option("--input", "-i", metavar="URI", help="As for run; in an object store.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="URI", help="As for run; in an object store.")],
+    run_options: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(metavar="RUN_OPTIONS", help="After --: more for headrace run, as in -- --recompute changed."),
+    ] = None,
+    model: ModelName = None,
+    overrides: Overrides = None,
+    name: Annotated[Optional[str], typer.Option(help="The job's name; else the pipeline's.")] = None,  # noqa: UP045
+    namespace: Annotated[Optional[str], typer.Option(help="Else kubectl's.")] = None,  # noqa: UP045
+    image: Annotated[
+        str, typer.Option(help="Of all pods; cluster/deploy/README.md says how to build one.")
+    ] = DEFAULT_IMAGE,
+    image_pull_secret: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="NAME", help="A Secret with the registry's password."),
+    ] = None,
+    workers: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="MIN:MAX", help="Engines; else as the pipeline says."),
+    ] = None,
+    gpus_per_worker: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=0, help="GPUs that one engine is split over; else as the pipeline says."),
+    ] = None,
+    gpus_per_pod: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="GPUs of a pod, for several engines in one; else one engine's."),
+    ] = None,
+    worker_cpu: Annotated[Optional[str], typer.Option(help="Cores of a pod; else 4 a GPU.")] = None,  # noqa: UP045
+    worker_memory: Annotated[Optional[str], typer.Option(help="Of a pod; else 24Gi a GPU.")] = None,  # noqa: UP045
+    head_cpu: Annotated[str, typer.Option(help="Cores of the head, where the driver runs.")] = "4",
+    head_memory: Annotated[str, typer.Option(help="Of the head.")] = "16Gi",
+    spot: Annotated[
+        bool, typer.Option("--spot/--on-demand", help="Whether workers may run on spot nodes. The head never does.")
+    ] = True,
+    toleration: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="KEY[=VALUE][:EFFECT]", help="Of the workers, beside those for GPUs and spot nodes."),
+    ] = None,
+    node_selector: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="KEY=VALUE", help="Of the workers."),
+    ] = None,
+    label: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="KEY=VALUE", help="On everything."),
+    ] = None,
+    model_cache: Annotated[
+        str, typer.Option(metavar="VOLUME", help="pvc:NAME, pvc:NAME:ro, emptyDir:SIZE or hostPath:PATH.")
+    ] = "emptyDir:200Gi",
+    service_account: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="NAME", help="Of head and workers, for roles that go with it; it must exist."),
+    ] = None,
+    secret: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="NAME", help="A Secret whose keys become variables. Never its content."),
+    ] = None,
+    env: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="NAME=VALUE", help="A variable that is no secret."),
+    ] = None,
+    retries: Annotated[int, typer.Option(min=0, help="Attempts after the first, each on a new cluster.")] = 2,
+    deadline: Annotated[str, typer.Option(metavar="TIME", help="Of one attempt, as in 12h.")] = "24h",
+    start_deadline: Annotated[str, typer.Option(metavar="TIME", help="Until an attempt runs.")] = "30m",
+    ttl: Annotated[str, typer.Option(metavar="TIME", help="How long the cluster stays when it is over.")] = "1h",
+    ray_version: Annotated[Optional[str], typer.Option(help="The image's; else the one here.")] = None,  # noqa: UP045
+    pipeline_in_image: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="PATH", help="The pipeline's path in the image, instead of files in the manifest."),
+    ] = None,
+) -> None:
+    """Print a KubeRay manifest (a RayJob and its ConfigMap) that runs a pipeline on Kubernetes."""
+    from headrace.cluster.kube.options import Options
+    from headrace.cluster.kube.text import installed_ray, print_manifest
+
+    runs: Any = typer.main.get_command(app)
+    # Says of a misspelt option here what the pod would say of it tomorrow night.
+    runs.commands["run"].make_context("run", [pipeline, "--input", input, "--output", output, *(run_options or [])])
+    with _mistakes_as_messages():
+        options = Options(
+            ray_version=ray_version or installed_ray(),
+            input=input,
+            output=output,
+            name=name,
+            namespace=namespace,
+            image=image,
+            image_pull_secrets=image_pull_secret or [],
+            gpus_per_worker=gpus_per_worker,
+            gpus_per_pod=gpus_per_pod,
+            workers=workers,
+            worker_cpu=worker_cpu,
+            worker_memory=worker_memory,
+            head_cpu=head_cpu,
+            head_memory=head_memory,
+            spot=spot,
+            tolerations=toleration or [],
+            node_selectors=node_selector or [],
+            labels=label or [],
+            model_cache=model_cache,
+            service_account=service_account,
+            secrets=secret or [],
+            env=env or [],
+            retries=retries,
+            deadline=deadline,
+            start_deadline=start_deadline,
+            ttl=ttl,
+            run=run_options or [],
+            overrides=overrides or [],
+            model=model,
+            pipeline_in_image=pipeline_in_image,
+        )
+        print_manifest(pipeline, options)
 
 
 @app.command()

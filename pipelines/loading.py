@@ -15,6 +15,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def load_pipeline(path: str | Path, overrides: Sequence[str] = (), model: str | 
         _override(data, lines, override)
     data = {key: value for key, value in data.items() if not key.startswith("x-")}
     source = Source(str(path), folder, lines)
-    _read_schemas(data, source)
+    source = replace(source, files=_read_schemas(data, source))
     try:
         return Pipeline.model_validate(data).with_source(source)
     except ValidationError as error:
@@ -259,8 +260,9 @@ def _from_text(file: Path) -> tuple[dict[str, Any], dict[Loc, int | str]]:
     return data, lines
 
 
-def _read_schemas(data: dict[str, Any], source: Source) -> None:
-    """Put the schema itself where a step names a file that holds one, relative to the pipeline's folder."""
+def _read_schemas(data: dict[str, Any], source: Source) -> tuple[str, ...]:
+    """Put the schema itself where a step names a file that holds one, relative to the pipeline's folder; the names."""
+    names: list[str] = []
     for i, step in enumerate(data.get("steps") or () if isinstance(data.get("steps"), list) else ()):
         if not isinstance(step, dict):
             continue
@@ -278,7 +280,9 @@ def _read_schemas(data: dict[str, Any], source: Source) -> None:
                 raise UserError(f"{here}: {error}") from error
             if not isinstance(schema, dict):
                 raise UserError(f"{here}: {file} holds no JSON Schema: that is a mapping")
+            names.append(body["schema"])
             body["schema"] = schema
+    return tuple(dict.fromkeys(names))
 
 
 # -- Python --------------------------------------------------------------------------------------------------

@@ -250,6 +250,8 @@ class Source:
     """The folder of the file: Python functions of Map steps are importable from it."""
     lines: Mapping[Loc, int | str] = field(default_factory=dict)
     """The line of each value in a YAML or JSON file, or the ``--set`` that gave it."""
+    files: tuple[str, ...] = ()
+    """The files of JSON Schemas that it names, as they are written there."""
 
     def label(self, loc: Loc) -> str:
         """``reviews.yaml:7`` for a location: its own line, or that of the nearest thing around it."""

@@ -73,7 +73,8 @@ def test_wheel_has_every_module_under_headrace_and_nothing_else(built: Path) -> 
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     tree = {f"headrace/{p}/{name}" for p in ("operators", "pipelines", "cluster") for name in modules(ROOT / p)}
     assert {name for name in names if name.endswith(".py")} == tree | {"headrace/__init__.py"}
-    assert "headrace/py.typed" in names
+    deploy = ("Containerfile", "README.md", "ray-up.yaml", "values-8gpu.yaml")
+    assert {"headrace/py.typed", *(f"headrace/cluster/deploy/{name}" for name in deploy)} <= names
     assert {name.partition("/")[0] for name in names} == {"headrace"}
 
 

@@ -1,0 +1,120 @@
+"""The files of a pipeline that must be where it runs: its own, the schemas that it names, the Python beside it."""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from headrace.operators import Map
+from headrace.pipelines.errors import UserError
+from headrace.pipelines.spec import Pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Files by their paths below one folder, in which they find each other as they do where they come from.
+
+    Attributes:
+        pipeline: what ``headrace run`` is given, relative to that folder: ``reviews.yaml``, ``jobs.py:nightly``.
+        files: their texts.
+        elsewhere: functions of Map steps whose modules do not lie beside the pipeline.
+    """
+
+    pipeline: str
+    files: Mapping[PurePosixPath, str]
+    elsewhere: tuple[str, ...] = ()
+
+
+def bundle(pipeline: Pipeline) -> Bundle:
+    """The files of a pipeline that was read from a file.
+
+    Of Python it is what lies beside the pipeline file and is imported by name, by the functions of Map steps or by
+    the pipeline itself. Files that such code opens are not seen.
+
+    Raises:
+        UserError: a schema is named by an absolute path, or a file is no UTF-8 text or cannot be read.
+    """
+    source = pipeline.source
+    if source is None:
+        raise UserError("A manifest is made of a pipeline file, and this pipeline was made in Python.")
+    name, colon, attribute = source.path.partition(".py:")
+    own = Path(f"{name}.py" if colon else source.path).resolve()
+    found = {own}
+    elsewhere = []
+    for written in source.files:
+        if Path(written).is_absolute():
+            raise UserError(
+                f"{source.path}: the schema {written!r} is named by an absolute path, which leads nowhere on a "
+                f"cluster. Name it relative to the pipeline file."
+            )
+        found.add(Path(os.path.normpath(source.folder / written)))
+    if own.suffix == ".py":
+        found |= _imported(own, source.folder)
+    for step in pipeline.steps:
+        if isinstance(step, Map):
+            module = step.function.partition(":")[0]
+            files = _modules(source.folder, module)
+            if not files:
+                elsewhere.append(step.function)
+            for file in files:
+                found |= {file, *_imported(file, source.folder)}
+    root = Path(os.path.commonpath([file.parent for file in found]))
+    texts = {PurePosixPath(file.relative_to(root).as_posix()): _text(file) for file in sorted(found)}
+    return Bundle(own.relative_to(root).as_posix() + (f":{attribute}" if colon else ""), texts, tuple(elsewhere))
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}") from error
+
+
+def _modules(folder: Path, dotted: str) -> list[Path]:
+    """The files that importing ``dotted`` reads from ``folder``: packages on the way, and the module itself."""
+    found: list[Path] = []
+    for part in dotted.split("."):
+        inner = folder / part
+        if (inner / "__init__.py").is_file():
+            found.append(inner / "__init__.py")
+        elif (file := folder / f"{part}.py").is_file():
+            return [*found, file]
+        elif not inner.is_dir():
+            return found
+        folder = inner
+    return found
+
+
+def _imported(file: Path, folder: Path) -> set[Path]:
+    """What ``file`` imports from ``folder``, and what that imports, by name."""
+    found: set[Path] = set()
+    waiting = [file]
+    while waiting:
+        current = waiting.pop()
+        for dotted in _names(current, folder):
+            for module in _modules(folder, dotted):
+                if module not in found and module != file:
+                    found.add(module)
+                    waiting.append(module)
+    return found
+
+
+def _names(file: Path, folder: Path) -> Iterator[str]:
+    """The modules that a file names in its imports, absolute."""
+    try:
+        tree = ast.parse(_text(file), str(file))
+    except SyntaxError as error:
+        raise UserError(f"{file}:{error.lineno}: not Python: {error.msg}") from error
+    package = file.parent.relative_to(folder).parts
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            around = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join([*around, *([node.module] if node.module else [])])
+            yield from (f"{base}.{alias.name}" if base else alias.name for alias in node.names)

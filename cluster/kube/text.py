@@ -1,0 +1,55 @@
+"""``headrace manifest``: a manifest as YAML, the way people write it."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from typing import Any
+
+import yaml
+
+from headrace import __version__
+from headrace.cluster.kube.bundle import bundle
+from headrace.cluster.kube.manifest import Manifest, manifest
+from headrace.cluster.kube.options import Options
+from headrace.pipelines.loading import load_pipeline
+
+
+def installed_ray() -> str:
+    """The version of Ray here, which is that of an image built from here."""
+    return version("ray")
+
+
+def print_manifest(path: str, options: Options) -> None:
+    """Print the manifest of a pipeline file, and to stderr what to look at before it is applied.
+
+    Raises:
+        UserError: as :func:`headrace.cluster.kube.manifest.manifest`, and of a pipeline that is not in order.
+    """
+    pipeline = load_pipeline(path, options.overrides, options.model)
+    made = manifest(pipeline, None if options.pipeline_in_image else bundle(pipeline), options)
+    print(as_yaml(made), end="")
+    for warning in made.warnings:
+        print(f"Warning: {warning}", file=sys.stderr)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Texts of several lines as blocks, and no anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def as_yaml(manifest: Manifest) -> str:
+    """The documents of a manifest, in the order in which they are to be applied."""
+    documents = [manifest.config_map, manifest.ray_job]
+    text = yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
+    return f"# Made by headrace {__version__} for KubeRay 1.7: kubectl apply -f THIS_FILE\n{text}"

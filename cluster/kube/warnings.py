@@ -1,0 +1,102 @@
+"""What whoever applies a manifest should look at first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from headrace.cluster.engine_config import FAKE
+from headrace.cluster.kube.bundle import Bundle
+from headrace.cluster.kube.engines import Engines, Group
+from headrace.cluster.kube.options import Options
+from headrace.cluster.kube.secrets_seen import secret_name
+from headrace.cluster.models import DEFAULT
+from headrace.pipelines.errors import UserError
+from headrace.pipelines.spec import Pipeline
+from headrace.pipelines.stages import stages_of
+
+
+def model_warnings(pipeline: Pipeline) -> Iterator[str]:
+    """Of the pipeline's models.
+
+    Raises:
+        UserError: a model that pods cannot see, or a secret among its engine arguments.
+    """
+    for stage in stages_of(pipeline):
+        spec = pipeline.spec_of(stage.model)
+        for key in spec.engine:
+            if secret_name(key):
+                raise UserError(
+                    f"The model's {key} looks like a secret, and a manifest is no place for one: put it into a Secret "
+                    f"of the cluster and name that with --secret (Hugging Face reads HF_TOKEN)."
+                )
+        if spec.id == FAKE:
+            yield "The model is fake: its answers are made up."
+        elif spec.id == DEFAULT:
+            yield (
+                "The model is default: each pod makes it on its first use, for which the image needs the extra "
+                "default-model. It is for trying out."
+            )
+        elif spec.id.startswith("/"):
+            yield f"The model {spec.id} is a folder: it must be in the image, under that path."
+        elif spec.id.startswith((".", "~")) or spec.id.count("/") != 1:
+            raise UserError(
+                f"The model {spec.id!r} is a folder of this machine, and pods do not see it. Give a hub id, or put the "
+                f"folder into the image and name it by its absolute path."
+            )
+        else:
+            if Path(spec.id).is_dir() or (pipeline.folder is not None and (pipeline.folder / spec.id).is_dir()):
+                yield f"The model {spec.id} is a folder here, and a hub id on the cluster."
+            if spec.revision is None:
+                yield (
+                    f"The model {spec.id} has no revision. If its branch moves between two attempts, the second is "
+                    f"refused because its answers would be another model's: set revision to a commit."
+                )
+
+
+def job_warnings(
+    pipeline: Pipeline,
+    files: Bundle | None,
+    engines: Sequence[Engines],
+    groups: Sequence[Group],
+    options: Options,
+) -> Iterator[str]:
+    """Of files, image, workers, cache and rights."""
+    for function in files.elsewhere if files else ():
+        yield f"The function {function} is not beside the pipeline: its module must be in the image."
+    if "@sha256:" not in options.image:
+        tag = options.image.rpartition("/")[2].partition(":")[2]
+        if tag in ("", "latest"):
+            yield f"The image {options.image} has no fixed tag: nodes that cached it run another version."
+        if "/" not in options.image:
+            yield f"The image {options.image} has no registry: nodes look for it where they are configured to."
+    for each in engines:
+        if each.gpus and options.gpus_per_pod and options.gpus_per_pod % each.gpus:
+            yield f"--gpus-per-pod {options.gpus_per_pod}: engines of {each.gpus} GPUs leave some of them unused."
+    if sum(group.pods for group in groups) == 1 and not options.workers:
+        yield "There is one worker at most: give more with --workers MIN:MAX."
+    if any(not group.gpus for group in groups):
+        yield "There are engines without a GPU: the image needs the extra cpu for them, not gpu."
+    kind, _, _ = options.model_cache.partition(":")
+    if kind == "hostPath":
+        yield (
+            "--model-cache hostPath: most clusters refuse that (the baseline Pod Security Standard does), and the "
+            "folder must be writable for user 1000."
+        )
+    elif kind == "emptyDir" and any(
+        pipeline.spec_of(each.model).id not in (FAKE, DEFAULT) and not pipeline.spec_of(each.model).id.startswith("/")
+        for each in engines
+    ):
+        yield (
+            "--model-cache emptyDir: each pod downloads the model for itself. A volume that all share (pvc:NAME) is "
+            "quicker."
+        )
+    elif kind == "pvc" and sum(group.pods for group in groups) > 1:
+        yield "--model-cache pvc: all pods mount the claim, so its access mode must be ReadWriteMany (or ReadOnlyMany)."
+    if not options.secrets and options.service_account is None:
+        yield "No --secret and no --service-account: the pods have the node's own rights to input and output, or none."
+    if options.service_account is not None:
+        yield (
+            f"The service account {options.service_account} must be there before: KubeRay makes none of that name. It "
+            f"binds the autoscaler's role to it."
+        )
