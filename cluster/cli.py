@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Optional
 
@@ -92,6 +92,9 @@ def run(
         Optional[str],  # noqa: UP045
         typer.Option(metavar="PREVIOUS_OUTPUT", help="Take the answers of another output for rows that are the same."),
     ] = None,
+    log_format: Annotated[
+        str, typer.Option("--log-format", metavar="text|json", help="json: an object a line, on standard error.")
+    ] = "text",
 ) -> None:
     """Run a pipeline over Parquet files.
 
@@ -102,9 +105,9 @@ def run(
     from headrace.cluster.run import run as run_pipeline
     from headrace.pipelines.loading import load_pipeline
 
-    with _mistakes_as_messages():
+    with _mistakes_as_messages(_teller(log_format)):
         loaded = load_pipeline(pipeline, overrides or [], model)
-        with listener() as watching:
+        with listener(log_format) as watching:
             result = run_pipeline(
                 loaded,
                 input=input,
@@ -117,7 +120,7 @@ def run(
                 prune=prune,
                 reuse=reuse,
             )
-        summary(result)
+        summary(result, log_format)
     raise typer.Exit(result.exit_code)
 
 
@@ -261,21 +264,25 @@ def model_default() -> None:
 
 
 @contextmanager
-def _mistakes_as_messages() -> Iterator[None]:
-    """Turn what a user can mend into a message and an exit code, and what they cannot into what to do next."""
+def _mistakes_as_messages(say: Callable[[str, int], None] | None = None) -> Iterator[None]:
+    """Turn what a user can mend into a message and an exit code, and what they cannot into what to do next.
+
+    ``say`` is told both, where it is not to be a line of text.
+    """
     from headrace.pipelines.errors import UserError
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
+    say = say or _say
     signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     except UserError as error:
-        _say(f"Error: {error}")
+        say(f"Error: {error}", USERS_MISTAKE)
         raise typer.Exit(USERS_MISTAKE) from error
     except KeyboardInterrupt:
-        _say("Interrupted. What is committed stays; the same command resumes.")
+        say("Interrupted. What is committed stays; the same command resumes.", INTERRUPTED)
         raise typer.Exit(INTERRUPTED) from None
     except Exception as error:
         from headrace.cluster.engines import EngineStartFailed
@@ -284,12 +291,21 @@ def _mistakes_as_messages() -> Iterator[None]:
 
         if not isinstance(error, ChunksFailed | EngineStartFailed | StorageUnavailable):
             raise
-        _say(f"Failed: {error}")
+        say(f"Failed: {error}", 1)
         raise typer.Exit(1) from error
 
 
-def _say(message: str) -> None:
+def _say(message: str, exit_code: int) -> None:
     print(message, file=sys.stderr, flush=True)
+
+
+def _teller(log_format: str) -> Callable[[str, int], None] | None:
+    """What says how a command has failed, where it is not a line of text."""
+    if log_format != "json":
+        return None
+    from headrace.cluster.json_log import tell_end
+
+    return tell_end
 
 
 def main() -> None:
