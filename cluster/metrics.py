@@ -261,7 +261,7 @@ class WorkerMetrics:
         self._grown("headrace_retries_total", usage.retries)
         self._grown("headrace_documents_truncated_total", usage.truncated)
         self._grown("headrace_rows_reused_total", usage.reused)
-        self._grown("headrace_rows_duplicate_total", usage.duplicates)
+        self._grown("headrace_rows_duplicate_total", usage.duplicates if self._last else 0)
         for step, counts in usage.steps.items():
             self._grown("headrace_requests_total", counts.get("requests", 0), step)
             self._grown("headrace_output_tokens_total", counts.get("output", 0), step)
