@@ -78,6 +78,7 @@ class JsonListener(Listener):
         self._pace.see(totals)
         if totals.rows and (self._said is None or now - self._said >= self._seconds):
             self._said = now
+            figures: dict[str, Any] = {**self._pace.figures()}
             write(
                 "info",
                 "progress",
@@ -87,7 +88,7 @@ class JsonListener(Listener):
                 filtered=totals.filtered,
                 engines=totals.alive,
                 restarts=totals.restarts,
-                **self._pace.figures(),
+                **figures,
             )
 
 
