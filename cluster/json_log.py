@@ -73,6 +73,9 @@ class JsonListener(Listener):
     def say(self, note: str) -> None:
         write("info", "note", note)
 
+    def warn(self, note: str) -> None:
+        write("warning", "note", note)
+
     def progress(self, totals: Totals) -> None:
         now = time.monotonic()
         self._pace.see(totals)

@@ -46,16 +46,16 @@ def configured() -> bool:
     return any(folder.joinpath("openlineage.yml").is_file() for folder in (Path(), Path.home() / ".openlineage"))
 
 
-def lineage(say: Callable[[str], None]) -> Lineage | None:
-    """What sends the events of a run; None where nobody wants any. ``say`` hears why there are none."""
+def lineage(warn: Callable[[str], None]) -> Lineage | None:
+    """What sends the events of a run; None where nobody wants any. ``warn`` hears why there are none."""
     if not configured():
         return None
     try:
-        return Lineage(say)
+        return Lineage(warn)
     except ImportError as missing:
-        say(f"no lineage: OpenLineage is configured, but not installed ({missing}). pip install 'headrace[lineage]'")
+        warn(f"no lineage: OpenLineage is configured, but not installed ({missing}). pip install 'headrace[lineage]'")
     except Exception as wrong:  # noqa: BLE001  (each transport has its own for what is wrong in its configuration)
-        say(f"no lineage: OpenLineage's configuration is not understood: {type(wrong).__name__}: {wrong}")
+        warn(f"no lineage: OpenLineage's configuration is not understood: {type(wrong).__name__}: {wrong}")
     return None
 
 
@@ -67,11 +67,11 @@ class Lineage(Observer):
         Exception: it is configured in a way that it does not understand.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, warn: Callable[[str], None]) -> None:
         from openlineage.client import OpenLineageClient
         from openlineage.client.uuid import generate_new_uuid
 
-        self._say = say
+        self._warn = warn
         self._id = str(generate_new_uuid())
         self._sender = Sender(OpenLineageClient())
         self._begun = False
@@ -81,7 +81,7 @@ class Lineage(Observer):
         try:
             self._parent = _parent()
         except ValueError as wrong:
-            say(f"lineage: the parent run in OPENLINEAGE_PARENT_ID is left out, for it is none: {wrong}")
+            warn(f"lineage: the parent run in OPENLINEAGE_PARENT_ID is left out, for it is none: {wrong}")
 
     def begun(self, checked: Checked, input: str, output: str) -> None:
         self._checked, self._input, self._output = checked, input, output
@@ -106,7 +106,7 @@ class Lineage(Observer):
             kind, message = "FAIL", f"{result.status}: {result.counts.dead:,} of {result.counts.rows:,} rows"
         self._send(kind, [self._read()], outputs, _failure(message))
         if problem := self._sender.close(SEND_SECONDS):
-            self._say(f"lineage: {problem}")
+            self._warn(f"lineage: {problem}")
 
     def _send(self, kind: str, inputs: list[Any], outputs: list[Any], facets: dict[str, Any]) -> None:
         from importlib.metadata import version

@@ -42,9 +42,9 @@ class Observer:
 class Observers(Observer):
     """Passes on what happens to all that listen; one that fails is told no more, and the user is told why, once."""
 
-    def __init__(self, observers: list[Observer], say: Callable[[str], None]) -> None:
+    def __init__(self, observers: list[Observer], warn: Callable[[str], None]) -> None:
         self._observers = observers
-        self._say = say
+        self._warn = warn
         self.result: RunResult | None = None
         """What :meth:`ended` is told."""
 
@@ -80,7 +80,8 @@ class Observers(Observer):
                 tell(observer)
             except Exception as error:  # noqa: BLE001  (what looks on must not end a run)
                 self._observers.remove(observer)
-                self._say(f"{type(observer).__name__} has failed, and is told no more: {type(error).__name__}: {error}")
+                said = f"{type(error).__name__}: {error}"
+                self._warn(f"{type(observer).__name__} has failed, and is told no more: {said}")
 
 
 @contextmanager
@@ -90,8 +91,8 @@ def observed(listener: Listener) -> Iterator[Observers]:
     from headrace.cluster.metrics import DriverMetrics
     from headrace.cluster.tracing import tracing
 
-    wanted = [DriverMetrics(), tracing(listener.say), lineage(listener.say)]
-    observers = Observers([observer for observer in wanted if observer is not None], listener.say)
+    wanted = [DriverMetrics(), tracing(listener.warn), lineage(listener.warn)]
+    observers = Observers([observer for observer in wanted if observer is not None], listener.warn)
     try:
         yield observers
     except BaseException as error:

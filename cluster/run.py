@@ -148,6 +148,10 @@ class Listener:
     def say(self, note: str) -> None:
         """Something that the user should know before the work starts."""
 
+    def warn(self, note: str) -> None:
+        """Something beside the run has failed, and the run goes on."""
+        self.say(note)
+
     def progress(self, totals: Totals) -> None:
         """The totals have changed."""
 

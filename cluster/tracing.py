@@ -45,19 +45,19 @@ def configured() -> bool:
     return exporters != "none" if exporters else any(os.environ.get(name) for name in ENDPOINTS)
 
 
-def tracing(say: Callable[[str], None]) -> Tracing | None:
-    """What makes the spans of a run; None where nobody wants any. ``say`` hears why there are none."""
+def tracing(warn: Callable[[str], None]) -> Tracing | None:
+    """What makes the spans of a run; None where nobody wants any. ``warn`` hears why there are none."""
     provider = _providers_own()
     if provider is not None:
-        return Tracing(provider, say, ours=False)
+        return Tracing(provider, warn, ours=False)
     if not configured():
         return None
     try:
-        return Tracing(_provider(), say, ours=True)
+        return Tracing(_provider(), warn, ours=True)
     except ImportError as missing:
-        say(f"no traces: OpenTelemetry is configured, but not installed ({missing}). pip install 'headrace[otel]'")
+        warn(f"no traces: OpenTelemetry is configured, but not installed ({missing}). pip install 'headrace[otel]'")
     except ValueError as wrong:
-        say(f"no traces: {wrong}")
+        warn(f"no traces: {wrong}")
     return None
 
 
@@ -66,7 +66,7 @@ class Tracing(Observer):
 
     traces = True
 
-    def __init__(self, provider: Any, say: Callable[[str], None], *, ours: bool) -> None:
+    def __init__(self, provider: Any, warn: Callable[[str], None], *, ours: bool) -> None:
         from opentelemetry import context, trace
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -74,7 +74,7 @@ class Tracing(Observer):
 
         self._provider = provider
         self._ours = ours
-        self._say = say
+        self._warn = warn
         self._every = 1
         self._seen = 0
         self._models: dict[str, str] = {}
@@ -124,7 +124,7 @@ class Tracing(Observer):
         flush.start()
         flush.join(FLUSH_SECONDS)
         if flush.is_alive():
-            self._say(f"the last spans were not taken in {FLUSH_SECONDS:g} s")
+            self._warn(f"the last spans were not taken in {FLUSH_SECONDS:g} s")
 
     def _flush(self) -> None:
         if self._ours:

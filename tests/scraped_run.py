@@ -1,4 +1,4 @@
-"""``python -m tests.scraped_run FILE COMMAND...``: a headrace command, and who reads the endpoints of its Ray meanwhile.
+"""``python -m tests.scraped_run FILE COMMAND...``: a headrace command whose Ray's endpoints are read meanwhile.
 
 FILE gets the last value of each of our samples that there was, as JSON.
 """
