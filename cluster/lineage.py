@@ -30,7 +30,7 @@ SEND_SECONDS = 10.0
 """How long the end of a run waits until its events are sent."""
 
 MOST_CHARACTERS = 500
-"""Of an error's message."""
+"""Of the first line of an error's message."""
 
 PRODUCER = "https://pypi.org/project/headrace"
 
@@ -236,7 +236,7 @@ def _fields(fields: Iterable[pa.Field]) -> list[Any]:
 def _failure(message: str) -> dict[str, Any]:
     from openlineage.client.facet_v2 import error_message_run
 
-    said = message.strip()[:MOST_CHARACTERS]
+    said = message.strip().partition("\n")[0][:MOST_CHARACTERS]
     return {"errorMessage": error_message_run.ErrorMessageRunFacet(said, "PYTHON")} if said else {}
 
 

@@ -32,7 +32,7 @@ FLUSH_SECONDS = 10.0
 """How long the end of a run waits for the last spans to be taken."""
 
 MOST_CHARACTERS = 500
-"""Of an error's message."""
+"""Of the first line of an error's message."""
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
