@@ -330,10 +330,6 @@ class DriverMetrics(Observer):
         """A file has its part."""
         if self._meters is not None:
             self._open.discard(shard)
-
-    def ended(self, result: RunResult | None, error: BaseException | None) -> None:
-        """Say the last, where Ray is still there to hear it."""
-        if self._meters is not None:
             self._tell()
 
     def _tell(self) -> None:

@@ -101,9 +101,13 @@ def stat_loggers() -> list[Any] | None:
 
     if not ray.is_initialized():
         return None
-    from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
+    from ray.util import metrics
+    from vllm.v1.metrics import ray_wrappers
 
-    return [RayPrometheusStatLogger]
+    if ray_wrappers.ray_metrics is None:
+        # It imports Ray Serve beside, which is not installed here; without it all works but the name of a replica.
+        ray_wrappers.ray_metrics = metrics
+    return [ray_wrappers.RayPrometheusStatLogger]
 
 
 def sampling_params(constraint: Constraint, sampling: Sampling) -> Any:

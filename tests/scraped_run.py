@@ -48,7 +48,7 @@ class Scraper:
             text = answer.read().decode()
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
-                if "headrace" in sample.name:
+                if sample.name.startswith(("ray_headrace_", "ray_vllm_")):
                     key = (sample.name, tuple(sorted(sample.labels.items())))
                     self.samples[key] = {
                         "name": sample.name,

@@ -20,7 +20,7 @@ Make = Callable[..., Pipeline]
 EVENTS = [name for name in vars(Observer) if not name.startswith("_")]
 
 
-@pytest.mark.parametrize("event", ["begun", "phase", "working", "chunk", "published", "ended"])
+@pytest.mark.parametrize("event", ["begun", "phase", "working", "chunk", "published"])
 def test_one_that_fails_is_dropped_with_a_note(
     here: InProcess, corpus: Write, reviews: Make, monkeypatch: pytest.MonkeyPatch, event: str
 ) -> None:
