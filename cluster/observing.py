@@ -39,6 +39,10 @@ class Observer:
         """The run is over: with a result, or with an error."""
 
 
+NOBODY = Observer()
+"""Hears, and does nothing."""
+
+
 class Observers(Observer):
     """Passes on what happens to all that listen; one that fails is told no more, and the user is told why, once."""
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from headrace.cluster.engine_config import FAKE
 from headrace.cluster.locate import Located, locate_models, unused_models
+from headrace.cluster.observing import NOBODY, Observer
 from headrace.cluster.work import Wish, Work
 from headrace.operators.base import Layout
 from headrace.pipelines.checkpoint import Counts, chunk_record, chunk_records, committed, counts_of
@@ -438,7 +439,7 @@ def _work(
     work: Work,
     result: RunResult,
     listener: Listener,
-    observers: Observers,
+    observers: Observer = NOBODY,
 ) -> None:
     """Let the workers do the chunks, publish each shard when its last one is there, stop when it is hopeless."""
     plan = work.plan
