@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from headrace.cluster import json_log
-from headrace.cluster.progress import LOG_FORMATS, listener, summary
+from headrace.cluster.progress import listener, summary
 from headrace.cluster.run import Totals
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.spec import Pipeline
@@ -111,17 +111,11 @@ def test_the_summary_has_the_reports_figures(
     assert said["figures"]["prompt"] == result.totals.figures.prompt
 
 
-@pytest.mark.parametrize("log_format", [*LOG_FORMATS, "xml"])
-def test_a_mistake_is_said_in_the_format_too(log_format: str, tmp_path: Path) -> None:
+def test_a_mistake_is_said_in_the_format_too(tmp_path: Path) -> None:
     example = Path(__file__).parent.parent / "examples" / "reviews.yaml"
     command = ["run", example, "--model", "fake", "--input", tmp_path / "none", "--output", tmp_path / "out"]
-    done = subprocess.run(
-        [*HEADRACE, *command, "--log-format", log_format], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*HEADRACE, *command, "--log-format", "json"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    if log_format != "json":
-        assert done.stderr.splitlines()[-1].startswith("Error: ")
-        return
     assert done.stdout == ""
     *_, failed = [json.loads(line) for line in done.stderr.splitlines()]
     assert (failed["level"], failed["event"], failed["exit_code"]) == ("error", "failed", 2)
