@@ -9,6 +9,7 @@ Where there is no Ray in the process (a test, ``headrace sample``) nothing is re
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -157,7 +158,7 @@ METRICS: Mapping[str, Metric] = {
 
 
 class Meters:
-    """The metrics of one process, made as they are first used; deaf where there is no Ray in it."""
+    """The metrics of one process, made as they are first used; deaf where there is no Ray in it, or it fails."""
 
     def __init__(self, **labels: str) -> None:
         import ray
@@ -169,18 +170,25 @@ class Meters:
 
     def inc(self, name: str, value: float, **labels: str) -> None:
         """Add to a counter; nothing happens for nothing."""
-        if self._on and value > 0:
-            self._metric(name, "counter").inc(value, tags=self._tags(labels))
+        if value > 0:
+            self._record(name, "counter", "inc", value, labels)
 
     def set(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge."""
-        if self._on:
-            self._metric(name, "gauge").set(float(value), tags=self._tags(labels))
+        self._record(name, "gauge", "set", float(value), labels)
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Add a value to a histogram."""
-        if self._on:
-            self._metric(name, "histogram").observe(value, tags=self._tags(labels))
+        self._record(name, "histogram", "observe", value, labels)
+
+    def _record(self, name: str, kind: Kind, method: str, value: float, labels: Mapping[str, str]) -> None:
+        if not self._on:
+            return
+        try:
+            getattr(self._metric(name, kind), method)(value, tags=self._tags(labels))
+        except Exception as error:  # noqa: BLE001  (what is only looked at must not end a run)
+            self._on = False
+            print(f"headrace: no more metrics: {name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
 
     def _metric(self, name: str, kind: Kind) -> Any:
         made = self._made.get(name)

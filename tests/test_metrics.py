@@ -135,6 +135,19 @@ def test_labels_are_few_and_short() -> None:
     assert meters._tags({"reason": "two\nlines " + 1000 * "x"})["reason"] == "two lines " + 90 * "x"
 
 
+def test_metrics_that_fail_end_with_a_word(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no agent")
+
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    monkeypatch.setattr("ray.util.metrics.Gauge", fails)
+    meters = Meters(pipeline="p")
+    meters.set("headrace_run_rows_planned", 1)
+    meters.set("headrace_run_rows_planned", 2)
+    said = capsys.readouterr().err
+    assert said == "headrace: no more metrics: headrace_run_rows_planned: RuntimeError: no agent\n"
+
+
 def test_a_model_in_a_folder_is_known_by_the_folders_name() -> None:
     assert model_label("/home/someone/models/smollm") == "smollm"
     assert model_label("org/model") == "org/model"
