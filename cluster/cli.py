@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Optional
 
@@ -63,6 +63,9 @@ Reuse = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(metavar="PREVIOUS_OUTPUT", help="Take the answers of another output for rows that are the same."),
 ]
+LogFormat = Annotated[
+    str, typer.Option("--log-format", metavar="text|json", help="json: an object a line, on standard error.")
+]
 JobsAddress = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(metavar="http://HEAD:8265", help="The dashboard of a Ray cluster; or RAY_API_SERVER_ADDRESS."),
@@ -114,6 +117,7 @@ def run(
     prune: Prune = False,
     reuse: Reuse = None,
     target: TargetName = None,
+    log_format: LogFormat = "text",
 ) -> None:
     """Run a pipeline over Parquet files.
 
@@ -126,11 +130,11 @@ def run(
     from headrace.cluster.targets import use_target
     from headrace.pipelines.loading import load_pipeline
 
-    with _mistakes_as_messages():
+    with _mistakes_as_messages(_teller(log_format)):
         at = use_target(target)
         source, into = at.place("input", input), at.place("output", output)
         loaded = load_pipeline(pipeline, at.overrides(overrides, model), at.model_name(model))
-        with listener() as watching:
+        with listener(log_format) as watching:
             result = run_pipeline(
                 loaded,
                 input=source,
@@ -143,7 +147,7 @@ def run(
                 prune=prune,
                 reuse=reuse,
             )
-        summary(result)
+        summary(result, log_format)
         announce(result)
     raise typer.Exit(result.exit_code)
 
@@ -523,25 +527,29 @@ def model_default() -> None:
 
 
 @contextmanager
-def _mistakes_as_messages() -> Iterator[None]:
-    """Turn what a user can mend into a message and an exit code, and what they cannot into what to do next."""
+def _mistakes_as_messages(say: Callable[[str, int], None] | None = None) -> Iterator[None]:
+    """Turn what a user can mend into a message and an exit code, and what they cannot into what to do next.
+
+    ``say`` is told both, where it is not to be a line of text.
+    """
     from headrace.cluster.summary_line import announce_failure
     from headrace.pipelines.errors import UserError
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
+    say = say or _say
     signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     except typer.Exit:
         raise
     except UserError as error:
-        _say(f"Error: {error}")
+        say(f"Error: {error}", USERS_MISTAKE)
         announce_failure(USERS_MISTAKE, str(error))
         raise typer.Exit(USERS_MISTAKE) from error
     except KeyboardInterrupt:
-        _say("Interrupted. What is committed stays; the same command resumes.")
+        say("Interrupted. What is committed stays; the same command resumes.", INTERRUPTED)
         announce_failure(INTERRUPTED, "interrupted")
         raise typer.Exit(INTERRUPTED) from None
     except Exception as error:
@@ -553,13 +561,22 @@ def _mistakes_as_messages() -> Iterator[None]:
         if not isinstance(error, ChunksFailed | EngineStartFailed | JobsError | StorageUnavailable):
             announce_failure(1, f"{type(error).__name__}: {error}")
             raise
-        _say(f"Failed: {error}")
+        say(f"Failed: {error}", 1)
         announce_failure(1, str(error))
         raise typer.Exit(1) from error
 
 
-def _say(message: str) -> None:
+def _say(message: str, exit_code: int) -> None:
     print(message, file=sys.stderr, flush=True)
+
+
+def _teller(log_format: str) -> Callable[[str, int], None] | None:
+    """What says how a command has failed, where it is not a line of text."""
+    if log_format != "json":
+        return None
+    from headrace.cluster.json_log import tell_end
+
+    return tell_end
 
 
 def main() -> None:

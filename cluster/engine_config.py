@@ -24,6 +24,7 @@ class EngineConfig:
         gpus: of one engine; 0 is the CPU.
         threads: of one engine on a CPU.
         kv_gib: GiB for the KV cache on a CPU; a GPU's is what the weights leave free.
+        metrics: whether the engine's own metrics go to Ray's endpoints, where it runs in Ray.
     """
 
     model: str
@@ -33,3 +34,4 @@ class EngineConfig:
     gpus: int = 0
     threads: int = 1
     kv_gib: int = 1
+    metrics: bool = False

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from headrace.pipelines.stages import Stage
 
 
+VLLM_METRICS = "HEADRACE_VLLM_METRICS"
+"""The environment variable that has vLLM's own metrics exposed beside ours; off by default for what they cost."""
+
+
 def engine_config(checked: Checked, allotment: Allotment, stage: Stage | None = None) -> EngineConfig:
     """The engine of a stage (the first, or only one, if none is named) of a checked pipeline, in the room it gets."""
     stage = stage or checked.stages[0]
@@ -33,6 +37,7 @@ def engine_config(checked: Checked, allotment: Allotment, stage: Stage | None = 
         gpus=allotment.gpus,
         threads=allotment.cpus,
         kv_gib=allotment.kv_gib,
+        metrics=os.environ.get(VLLM_METRICS, "0") not in ("", "0"),
     )
 
 

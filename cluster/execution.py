@@ -82,6 +82,8 @@ class Execution:
         self._store = store
         self._allotments = allotments
         self.run_id = uuid.uuid4().hex[:12]
+        self.traced = False
+        """Whether workers are to say in a chunk's record when they did what."""
         self._idle = idle
 
     @classmethod
@@ -205,6 +207,7 @@ class Execution:
                     origins=origins,
                     key=plan.key,
                     reads=plan.reads,
+                    traced=self.traced,
                 ),
                 allotment,
             )
@@ -386,13 +389,16 @@ class _Watcher:
         from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_list
 
         totals = Totals()
+        actors = set()
         for key in _internal_kv_list(self._prefix):
             value = _internal_kv_get(key)
             if value is None:
                 continue
             said = json.loads(value)
+            fresh = time.time() - said["time"] < STALE_SECONDS
+            totals.alive += fresh
+            actors.add(said["actor"])
             if said["last"]:  # rows go through every stage, and are done after the last
-                fresh = time.time() - said["time"] < STALE_SECONDS
                 totals.rows += said["rows"] if fresh else said["committed"]
                 totals.dead += said["dead"]
                 totals.filtered += said["filtered"]
@@ -401,4 +407,5 @@ class _Watcher:
             totals.usage.merge(Usage(**said["usage"]))
             for name in ("asked", "least", "busy_seconds", "full_seconds"):
                 setattr(totals, name, getattr(totals, name) + said[name])
+        totals.restarts = totals.engines - len(actors)
         self._watch(totals)

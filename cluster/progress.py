@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from headrace.cluster import terminal
 from headrace.cluster.run import Listener, RunResult, Totals
+from headrace.pipelines.errors import UserError
 from headrace.pipelines.outlook import Outlook
 from headrace.pipelines.storage import shown
 
@@ -29,10 +30,25 @@ PHASES = {
 }
 
 
+LOG_FORMATS = ("text", "json")
+"""What ``--log-format`` takes."""
+
+
 @contextmanager
-def listener() -> Iterator[Listener]:
-    """The listener that fits what standard error is."""
-    if sys.stderr.isatty():
+def listener(log_format: str = "text") -> Iterator[Listener]:
+    """The listener that is wanted, and fits what standard error is.
+
+    Raises:
+        UserError: there is no such format.
+    """
+    if log_format not in LOG_FORMATS:
+        raise UserError(f"--log-format takes {' or '.join(LOG_FORMATS)}, not {log_format!r}.")
+    if log_format == "json":
+        from headrace.cluster.json_log import JsonListener, json_lines
+
+        with json_lines():
+            yield JsonListener(LINE_SECONDS)
+    elif sys.stderr.isatty():
         bar = BarListener()
         with bar.shown():
             yield bar
@@ -121,24 +137,38 @@ class Pace:
             self._first = (time.monotonic(), totals)
         self._last = (time.monotonic(), totals)
 
-    def text(self) -> str:
-        """Rates in words; empty before there are any."""
+    def figures(self) -> dict[str, float]:
+        """Rates by name; empty before there are any. ``seconds_left`` only where it can be said."""
         if self._first is None or self._last is None:
-            return ""
+            return {}
         (began, first), (now, last) = self._first, self._last
         seconds = max(now - began, 1e-9)
         rows = (last.rows - last.usage.reused - first.rows + first.usage.reused) / seconds
         tokens = (last.usage.prompt + last.usage.output - first.usage.prompt - first.usage.output) / seconds
         cached = last.usage.cached / last.usage.prompt if last.usage.prompt else 0.0
-        parts = [
-            f"{rows:.1f} rows/s",
-            f"{tokens:,.0f} tokens/s",
-            f"{cached:.0%} of prompts cached",
-            f"{last.dead} dead",
-        ]
+        found = {
+            "rows_per_second": round(rows, 3),
+            "tokens_per_second": round(tokens, 1),
+            "cached_share": round(cached, 4),
+        }
         through = (last.rows - first.rows) / seconds
         if through > 0 and last.planned > last.rows:
-            parts.append(f"{duration((last.planned - last.rows) / through)} left")
+            found["seconds_left"] = round((last.planned - last.rows) / through, 1)
+        return found
+
+    def text(self) -> str:
+        """Rates in words; empty before there are any."""
+        found = self.figures()
+        if not found or self._last is None:
+            return ""
+        parts = [
+            f"{found['rows_per_second']:.1f} rows/s",
+            f"{found['tokens_per_second']:,.0f} tokens/s",
+            f"{found['cached_share']:.0%} of prompts cached",
+            f"{self._last[1].dead} dead",
+        ]
+        if "seconds_left" in found:
+            parts.append(f"{duration(found['seconds_left'])} left")
         return ", ".join(parts)
 
 
@@ -167,8 +197,13 @@ def _off(happened: float, forecast: float) -> str:
     return f"it was {happened / forecast - 1:+.1%}" if forecast else "it was 0"
 
 
-def summary(result: RunResult) -> None:
-    """Print what a run did."""
+def summary(result: RunResult, log_format: str = "text") -> None:
+    """Print what a run did, or write it as a line of the log."""
+    if log_format == "json":
+        from headrace.cluster.json_log import write_summary
+
+        write_summary(result)
+        return
     from rich.table import Table
     from rich.text import Text
 

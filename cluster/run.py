@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from headrace.cluster.engine_config import FAKE
 from headrace.cluster.locate import Located, locate_models, unused_models
+from headrace.cluster.observing import NOBODY, Observer
 from headrace.cluster.work import Wish, Work
 from headrace.operators.base import Layout
 from headrace.pipelines.checkpoint import Counts, chunk_record, chunk_records, committed, counts_of
@@ -47,6 +48,7 @@ from headrace.pipelines.usage import Usage
 
 if TYPE_CHECKING:
     from headrace.cluster.execution import Execution
+    from headrace.cluster.observing import Observers
     from headrace.cluster.preflight import Ahead
 
 STAYS = "What is committed stays. Run the same command again for the rest."
@@ -59,7 +61,11 @@ Status = Literal["complete", "already complete", "too many dead letters"]
 
 @dataclass(slots=True)
 class Totals:
-    """What is known of a run while it goes on: rows by outcome, tokens, seconds. All sums over the workers."""
+    """What is known of a run while it goes on: rows by outcome, tokens, seconds. All sums over the workers.
+
+    ``engines`` have been started, ``restarts`` of them in the place of one that had died; ``alive`` have reported of
+    late.
+    """
 
     planned: int = 0
     rows: int = 0
@@ -70,6 +76,8 @@ class Totals:
     busy_seconds: float = 0.0
     full_seconds: float = 0.0
     engines: int = 0
+    alive: int = 0
+    restarts: int = 0
     engine: EngineFacts | None = None
     usage: Usage = field(default_factory=Usage)
 
@@ -140,6 +148,10 @@ class Listener:
 
     def say(self, note: str) -> None:
         """Something that the user should know before the work starts."""
+
+    def warn(self, note: str) -> None:
+        """Something beside the run has failed, and the run goes on."""
+        self.say(note)
 
     def progress(self, totals: Totals) -> None:
         """The totals have changed."""
@@ -270,21 +282,38 @@ def run(
         UserError: something that the caller has to mend; nothing was written.
         ChunksFailed: some chunks could not be done; the same call resumes.
     """
+    from headrace.cluster.observing import observed
+
+    listener = listener or Listener()
+    wish = Wish.of(recompute, retry, prune=prune, reuse=reuse)
+    with observed(listener) as observers:
+        observers.result = _run(pipeline, str(input), str(output), limit, address, wish, listener, observers)
+    return observers.result
+
+
+def _run(
+    pipeline: Pipeline | str | Path,
+    input: str,
+    output: str,
+    limit: int | None,
+    address: str | None,
+    wish: Wish,
+    listener: Listener,
+    observers: Observers,
+) -> RunResult:
     from headrace.cluster.execution import Execution
     from headrace.cluster.preflight import Preflights
     from headrace.cluster.records import read_record
 
-    listener = listener or Listener()
-    wish = Wish.of(recompute, retry, prune=prune, reuse=reuse)
-    clock = Clock(listener)
+    clock = Clock(listener, observers)
     if not isinstance(pipeline, Pipeline):
         from headrace.pipelines.loading import load_pipeline
 
         pipeline = load_pipeline(pipeline)
     with clock.phase("checking"):
-        store = open_store(str(output))
-        check_output_folder(store, str(input))
-        checked = check(pipeline, str(input))
+        store = open_store(output)
+        check_output_folder(store, input)
+        checked = check(pipeline, input)
         previous = load_plan(store)
         rows = min(checked.corpus.rows, limit or checked.corpus.rows)
         # Layouts are chosen once for an output, with the first rows that there are.
@@ -292,6 +321,7 @@ def run(
         at_once = previous or not rows or wish.retry or wish.reuse
         work = Work.of(checked, store, previous, limit, there, wish) if at_once else None
         record = read_record(checked)
+    observers.begun(checked, input, store.uri)
     result = RunResult("complete", store.uri, 0, Counts(), notes=list(checked.notes), stages=checked.stages_as_data())
     if work and is_complete(store, work.plan):
         result.status = "already complete"
@@ -332,12 +362,15 @@ def run(
         begin(store, plan)
         result.counts = _count(store, work)
         result.resumed = result.counts.rows
-        with Publisher(store, plan, work.done, work.published, staged=len(checked.stages) > 1) as publisher:
+        observers.working(work, result)
+        staged = len(checked.stages) > 1
+        with Publisher(store, plan, work.done, work.published, staged=staged, made=observers.published) as publisher:
             publisher.publish_ready()
             if execution is not None:
                 with clock.phase("running"):
                     entering = entries(store, commits(plan, pipeline, checked.stages), work.todo)
-                    _work(execution, entering, publisher, pipeline, work, result, listener)
+                    execution.traced = observers.traced
+                    _work(execution, entering, publisher, pipeline, work, result, listener, observers)
     finally:
         if execution is not None:
             execution.end()
@@ -406,6 +439,7 @@ def _work(
     work: Work,
     result: RunResult,
     listener: Listener,
+    observers: Observer = NOBODY,
 ) -> None:
     """Let the workers do the chunks, publish each shard when its last one is there, stop when it is hopeless."""
     plan = work.plan
@@ -421,8 +455,10 @@ def _work(
         totals.planned = planned
         result.totals = totals
         listener.progress(totals)
+        observers.totals(totals)
 
     for record in execution.records(plan, entering, watch, work.origins):
+        observers.chunk(record)
         if "failed" in record:
             if record["users"]:
                 raise UserError(record["failed"])
@@ -450,17 +486,26 @@ def _work(
 class Publisher:
     """Makes a shard's part as soon as its last chunk is committed, a few at a time, beside the run.
 
-    Leaving it waits for the parts that are under way. ``staged``: stages have left files of their own.
+    Leaving it waits for the parts that are under way. ``staged``: stages have left files of their own. ``made`` is told
+    each shard that has its part now, from another thread.
 
     Raises (from any method, and on leaving):
         Unaccounted, OSError: a part could not be made.
     """
 
     def __init__(
-        self, store: Store, plan: Plan, done: Ledger, published: Collection[int], *, staged: bool = False
+        self,
+        store: Store,
+        plan: Plan,
+        done: Ledger,
+        published: Collection[int],
+        *,
+        staged: bool = False,
+        made: Callable[[int], None] = lambda shard: None,
     ) -> None:
         self.store = store
         self._staged = staged
+        self._tell = made
         self._plan = plan
         self._done = done
         self._published = published
@@ -519,6 +564,7 @@ class Publisher:
         publish_shard(self.store, self._plan, shard)
         if self._staged:
             sweep(self.store, [shard])
+        self._tell(shard.index)
 
     def _made(self, made: Future[None]) -> None:
         if not made.cancelled() and (failure := made.exception()) is not None:
@@ -547,16 +593,19 @@ def _last_counts(store: Store) -> Counts:
 class Clock:
     """Seconds by phase."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, observers: Observers) -> None:
         self.seconds: dict[str, float] = {}
         self._listener = listener
+        self._observers = observers
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Time what happens inside, and say that it happens."""
         self._listener.phase(name)
-        started = time.monotonic()
+        began, started = time.time(), time.monotonic()
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
+            seconds = time.monotonic() - started
+            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+            self._observers.phase(name, began, began + seconds)

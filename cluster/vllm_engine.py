@@ -32,7 +32,9 @@ class VllmEngine:
 
         args = AsyncEngineArgs(**engine_args(config))
         # The context of offline inference has batch-sized defaults; a server's has latency-sized ones.
-        self._llm: Any = AsyncLLM.from_engine_args(args, usage_context=UsageContext.LLM_CLASS)
+        self._llm: Any = AsyncLLM.from_engine_args(
+            args, usage_context=UsageContext.LLM_CLASS, stat_loggers=stat_loggers() if config.metrics else None
+        )
         vllm_config = self._llm.vllm_config
         self.tokenizer = HubTokenizer(config.model, config.revision, trust_remote_code=config.trust_remote_code)
         self.max_model_len: int = vllm_config.model_config.max_model_len
@@ -88,6 +90,24 @@ class VllmEngine:
         self._llm.shutdown()
         # Its finalizer needs modules that are gone by the time the interpreter would run it.
         self._llm = None
+
+
+def stat_loggers() -> list[Any] | None:
+    """What tells Ray's Prometheus endpoints of vLLM's own metrics; nothing where this process is not in Ray.
+
+    They are the only ones then: ``disable_log_stats`` leaves out vLLM's own loggers, and these stay.
+    """
+    import ray
+
+    if not ray.is_initialized():
+        return None
+    from ray.util import metrics
+    from vllm.v1.metrics import ray_wrappers
+
+    if ray_wrappers.ray_metrics is None:
+        # It imports Ray Serve beside, which is not installed here; without it all works but the name of a replica.
+        ray_wrappers.ray_metrics = metrics
+    return [ray_wrappers.RayPrometheusStatLogger]
 
 
 def sampling_params(constraint: Constraint, sampling: Sampling) -> Any:

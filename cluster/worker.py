@@ -28,6 +28,8 @@ import pyarrow as pa
 from headrace.cluster.asking import Asking
 from headrace.cluster.engine_config import EngineConfig
 from headrace.cluster.engines import NoEngine, start_or_explain
+from headrace.cluster.metrics import WorkerMetrics
+from headrace.cluster.tracing import ChunkTimes
 from headrace.cluster.turns import Turns
 from headrace.cluster.watchdog import Watchdog, Watched
 from headrace.operators.base import Layout, ModelStep, Sampling, Text
@@ -77,6 +79,7 @@ class Assignment:
         engine: None where nothing is to be asked, because all answers of this stage's steps are there.
         origins: what of each base of the chunks stands.
         key: with ``reads`` what the digests of rows are made of; none if there are none.
+        traced: whether a chunk's record is to say what was done when.
     """
 
     run_id: str
@@ -95,6 +98,7 @@ class Assignment:
     origins: Mapping[int, Origin] = field(default_factory=dict)
     key: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+    traced: bool = False
 
 
 class Worker:
@@ -137,6 +141,8 @@ class Worker:
             engine_seconds=time.monotonic() - started,
             last=not assignment.commit.suffix,
         )
+        self._model = assignment.engine.model if assignment.engine else None
+        self._metrics = WorkerMetrics(self._pipeline, self._model, last=not assignment.commit.suffix)
 
     async def __call__(self, batch: Mapping[str, Any]) -> AsyncIterator[dict[str, list[Any]]]:
         """Work through the chunks of a batch; yields each descriptor with the chunk's record in it."""
@@ -152,30 +158,42 @@ class Worker:
             if self._started is None:
                 self._started = asyncio.ensure_future(self._start())
             record: dict[str, Any] = {**wanted}
+            times = ChunkTimes(self._model)
             try:
                 await asyncio.shield(self._started)
                 async with self._turn:
-                    record |= await self._chunk(chunk, Shard(**wanted["shard"]))
+                    times.begin()
+                    record |= await self._chunk(chunk, Shard(**wanted["shard"]), times)
             except EngineDied as error:
                 self._engine_died(error)
             except (UserError, InputChanged) as error:
                 record |= {"failed": str(error), "users": True}
+                times.failed(error)
             except OSError as error:
                 record |= {"failed": f"{type(error).__name__}: {error}", "users": False}
+                times.failed(error)
+            self._metrics.chunk("failed" if "failed" in record else "committed" if record["ours"] else "lost")
+            if self._assignment.traced:
+                record["spans"] = [*wanted.get("spans", ()), times.told]
             yield {"chunk": [json.dumps(record)]}
 
     async def _start(self) -> None:
         self._progress.publish()
         await self._chain.start()
         self._starts.succeeded()
+        self._metrics.started(self._progress.engine_seconds, self._engine.kv_tokens)
         self._reporting = asyncio.ensure_future(self._report())
 
     async def _report(self) -> None:
         while True:
-            self._progress.publish()
+            self._tell()
             await asyncio.sleep(REPORT_SECONDS)
 
-    async def _chunk(self, chunk: Chunk, shard: Shard) -> dict[str, Any]:
+    def _tell(self) -> None:
+        self._progress.publish()
+        self._metrics.look(self._progress, self._chain, len(self._watchdog.trials))
+
+    async def _chunk(self, chunk: Chunk, shard: Shard, times: ChunkTimes) -> dict[str, Any]:
         """Do a chunk, with nothing else on the engine if earlier tries have died."""
         if done := await asyncio.to_thread(self._committed, chunk):
             # Whoever did it may have died before its notes were gone.
@@ -189,14 +207,14 @@ class Worker:
         async with self._turns.alone() if trial.notes.deaths else self._turns.together():
             with self._watchdog.over(trial) as watched:
                 try:
-                    record = await self._try(chunk, shard, watched)
+                    record = await self._try(chunk, shard, watched, times)
                 except (Exception, asyncio.CancelledError):
                     await asyncio.to_thread(trial.end)
                     raise
         await asyncio.to_thread(trial.forget)
         return record
 
-    async def _try(self, chunk: Chunk, shard: Shard, watched: Watched) -> dict[str, Any]:
+    async def _try(self, chunk: Chunk, shard: Shard, watched: Watched, times: ChunkTimes) -> dict[str, Any]:
         """Read, ask, commit."""
         started = time.monotonic()
         trial = watched.trial
@@ -208,6 +226,7 @@ class Worker:
             earlier, before = await asyncio.to_thread(self._earlier, chunk)
             table, bad = await asyncio.to_thread(self._read, trial, shard, chunk, columns)
         self._progress.read_seconds += time.monotonic() - started
+        times.mark("read")
         watched.sign()
         asking = self._asking(chunk, table, bad, earlier, watched)
         if troubled and self._assignment.engine is not None:
@@ -224,7 +243,9 @@ class Worker:
             usage.merge(result.usage)
         rows = digests(table, key, self._assignment.reads) if key and last else None
         answered = time.monotonic()
+        times.mark("ask")
         watched.sign()
+        asked_here = {step: dict(counts) for step, counts in usage.steps.items()}
         seconds = round(answered - started, 3)
         if before:
             usage.merge(Usage(**{name: value for name, value in before.items() if name != "seconds"}))
@@ -235,10 +256,14 @@ class Worker:
             ours = await asyncio.to_thread(
                 commit_chunk, self._store, self._assignment.commit, chunk, output, counts, stats=stats
             )
+        times.mark("commit")
+        times.done(asdict(counts), asked_here)
         self._progress.commit_seconds += time.monotonic() - answered
         self._progress.committed += chunk.rows
+        if ours:
+            self._metrics.committed(results, counts, time.monotonic() - started)
         # The driver reads the totals once more when it has the last record.
-        self._progress.publish()
+        self._tell()
         fresh = [result for result in results if not result.usage.reused]
         asked = sum(result.dead is None or result.dead.step != DOCUMENT for result in fresh)
         lost = sum(result.dead is not None and result.dead.step != DOCUMENT for result in fresh)
@@ -365,10 +390,8 @@ class Starts:
     """
 
     def __init__(self, run_id: str) -> None:
-        import ray
-
+        actor = actor_id()
         # Without Ray (a test) there is no next process.
-        actor = ray.get_runtime_context().get_actor_id() if ray.is_initialized() else None
         self._key = f"headrace-starts/{run_id}/{actor}".encode() if actor else b""
         self.hopeless = False
 
@@ -404,6 +427,7 @@ class Progress:
         self.engine = asdict(EngineFacts.of(engine))
         self.last = last
         self._key = f"headrace/{run_id}/{os.getpid()}-{time.time_ns()}".encode()
+        self._actor = actor_id()
         self.engine_seconds = engine_seconds
         self.read_seconds = 0.0
         self.commit_seconds = 0.0
@@ -421,19 +445,25 @@ class Progress:
         self.filtered += result.outcome == "filtered"
         self.usage.merge(result.usage)
 
+    @property
+    def all_usage(self) -> Usage:
+        """What was asked, for the rows and besides."""
+        usage = Usage()
+        usage.merge(self.usage)
+        usage.merge(self._chain.usage)
+        return usage
+
     def publish(self) -> None:
         """Put the totals; they are for looking at, so nothing depends on their being current."""
         from ray.experimental.internal_kv import _internal_kv_put
 
-        usage = Usage()
-        usage.merge(self.usage)
-        usage.merge(self._chain.usage)
         totals = {
             "time": time.time(),
             "least": self._chain.blocks.least,
             "busy_seconds": self._chain.window.busy_seconds,
             "full_seconds": self._chain.window.full_seconds,
             "engine": self.engine,
+            "actor": self._actor,
             "asked": self.asked,
             "last": self.last,
             "rows": self.rows,
@@ -443,9 +473,16 @@ class Progress:
             "engine_seconds": self.engine_seconds,
             "read_seconds": self.read_seconds,
             "commit_seconds": self.commit_seconds,
-            "usage": asdict(usage),
+            "usage": asdict(self.all_usage),
         }
         _internal_kv_put(self._key, json.dumps(totals).encode(), overwrite=True)
+
+
+def actor_id() -> str | None:
+    """The actor's that runs in this process: the same for all processes that Ray starts for it. None without Ray."""
+    import ray
+
+    return str(ray.get_runtime_context().get_actor_id()) if ray.is_initialized() else None
 
 
 def end() -> NoReturn:

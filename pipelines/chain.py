@@ -459,7 +459,13 @@ class Chain:
                 added = sum(len(p.tail) - len(static.tail) for p, static in zip(prompts, ready.prompts, strict=True))
                 output = sum(completion.output_tokens for completion in completions)
                 result.usage.count(
-                    step.name, rows=int(attempt == begin), requests=len(prompts), output=output, added=added
+                    step.name,
+                    rows=int(attempt == begin),
+                    requests=len(prompts),
+                    prompt=sum(completion.prompt_tokens for completion in completions),
+                    cached=sum(completion.cached_tokens for completion in completions),
+                    output=output,
+                    added=added,
                 )
                 priors = await self._prior(ready, context) if step.calibrated else []
             except RequestRefused as refusal:

@@ -18,8 +18,8 @@ class Usage:
         prompt: prompt tokens; ``cached`` of them came from the prefix cache, the others were computed.
         reused: rows of which nothing was asked, for all was known of them from an earlier generation or another output.
         documents: document tokens, once for each row that was asked about.
-        steps: for each step, ``rows`` that it was asked about, ``requests``, ``output`` tokens, and ``added`` prompt
-            tokens that came from the row besides its document.
+        steps: for each step, ``rows`` that it was asked about, ``requests``, ``prompt``, ``cached`` and ``output``
+            tokens, and ``added`` prompt tokens that came from the row besides its document.
         layouts: prompt tokens that each layout would compute, heads apart; ``taken`` is the one that was.
     """
 

@@ -56,6 +56,16 @@ class Window:
         return self._inside
 
     @property
+    def waiting(self) -> int:
+        """Documents that wait for room now."""
+        return len(self._waiting)
+
+    @property
+    def used(self) -> int:
+        """Tokens that the documents in flight have room for."""
+        return self._used
+
+    @property
     def busy_seconds(self) -> float:
         """Time with a document in flight."""
         self._tick()

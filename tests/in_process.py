@@ -16,7 +16,7 @@ import pytest
 import headrace.cluster.execution
 from headrace.cluster.execution import Execution
 from headrace.cluster.resources import Allotment
-from headrace.cluster.run import Checked, RunResult, Totals, run
+from headrace.cluster.run import Checked, Listener, RunResult, Totals, run
 from headrace.cluster.worker import Progress, Worker
 from headrace.pipelines.plan import Chunk, Plan
 from headrace.pipelines.seeds import Origin
@@ -110,7 +110,7 @@ class InProcess:
         return found
 
 
-class Hears:
+class Hears(Listener):
     """Keeps what a run says."""
 
     def __init__(self, said: list[str]) -> None:

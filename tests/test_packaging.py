@@ -75,6 +75,7 @@ def test_wheel_has_every_module_under_headrace_and_nothing_else(built: Path) -> 
     assert {name for name in names if name.endswith(".py")} == tree | {"headrace/__init__.py"}
     deploy = ("Containerfile", "README.md", "ray-up.yaml", "values-8gpu.yaml")
     assert {"headrace/py.typed", *(f"headrace/cluster/deploy/{name}" for name in deploy)} <= names
+    assert {"headrace/cluster/grafana/headrace.json", "headrace/cluster/alerts/headrace.rules.yaml"} <= names
     assert {name.partition("/")[0] for name in names} == {"headrace"}
 
 
