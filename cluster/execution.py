@@ -399,6 +399,6 @@ class _Watcher:
             totals.engines += 1
             totals.engine = EngineFacts(**said["engine"])
             totals.usage.merge(Usage(**said["usage"]))
-            for name in ("asked", "least", "busy_seconds", "full_seconds"):
+            for name in ("asked", "least", "busy_seconds", "full_seconds", "gpu_seconds"):
                 setattr(totals, name, getattr(totals, name) + said[name])
         self._watch(totals)

@@ -136,6 +136,7 @@ class Worker:
             self._engine,
             engine_seconds=time.monotonic() - started,
             last=not assignment.commit.suffix,
+            gpus=assignment.engine.gpus if assignment.engine else 0,
         )
 
     async def __call__(self, batch: Mapping[str, Any]) -> AsyncIterator[dict[str, list[Any]]]:
@@ -397,8 +398,11 @@ class Starts:
 class Progress:
     """A worker's running totals, put where the driver can read them (the cluster's key-value store)."""
 
-    def __init__(self, run_id: str, chain: Chain, engine: Engine, engine_seconds: float, *, last: bool = True) -> None:
+    def __init__(
+        self, run_id: str, chain: Chain, engine: Engine, engine_seconds: float, *, last: bool = True, gpus: int = 0
+    ) -> None:
         self._chain = chain
+        self._gpus = gpus
         self.engine = asdict(EngineFacts.of(engine))
         self.last = last
         self._key = f"headrace/{run_id}/{os.getpid()}-{time.time_ns()}".encode()
@@ -431,6 +435,7 @@ class Progress:
             "least": self._chain.blocks.least,
             "busy_seconds": self._chain.window.busy_seconds,
             "full_seconds": self._chain.window.full_seconds,
+            "gpu_seconds": self._chain.window.busy_seconds * self._gpus,
             "engine": self.engine,
             "asked": self.asked,
             "last": self.last,
