@@ -87,7 +87,9 @@ class Charts:
             for i, count in enumerate(before):
                 y = PLOT - count / most * (PLOT - TOP)
                 points += [f"{i / number * 1000:.1f},{y:.1f}", f"{(i + 1) / number * 1000:.1f},{y:.1f}"]
-            pieces.append(_stretched(Markup('<polyline class="was-line" points="{}"></polyline>').format(" ".join(points))))
+            pieces.append(
+                _stretched(Markup('<polyline class="was-line" points="{}"></polyline>').format(" ".join(points)))
+            )
         every = max(1, -(-len(labels) // MOST_TICKS))
         for i, label in enumerate(labels):
             if i % every == 0:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from headrace.pipelines.publish import REPORT, REPORT_PAGE, is_complete
 from headrace.pipelines.report_data import Looked, Picked, look
 from headrace.pipelines.report_figures import Seen
 from headrace.pipelines.report_rows import Document, Place, place_of, read_documents
-from headrace.pipelines.spec import ReportSettings
+from headrace.pipelines.spec import Pipeline, ReportSettings
 from headrace.pipelines.storage import Store, open_store, shown
 
 FORMAT = 1
@@ -151,9 +151,13 @@ def make_page(
     settings: ReportSettings,
     *,
     before: Mapping[str, Any] | None = None,
+    whole: bool = False,
 ) -> Page:
-    """All that is on the page, and in ``report.json``. Nothing is written."""
-    fresh = _fresh(store, plan, settings)
+    """All that is on the page, and in ``report.json``. Nothing is written.
+
+    ``whole`` holds all of the output against the previous one, and not what its last generation has added.
+    """
+    fresh = None if whole else _fresh(store, plan, settings)
     looked = look(store, plan, rows=not settings.redact and fresh is None)
     baseline = _baseline(plan, facts, settings, before)
     now = fresh or looked
@@ -375,43 +379,86 @@ def as_json(report: Mapping[str, Any]) -> bytes:
 # -- the command ---------------------------------------------------------------------------------------------
 
 
-def report_output(
-    output: str,
-    *,
-    to: str | None = None,
-    previous: str | None = None,
-    redact: bool | None = None,
-    gpu_price: str | None = None,
-    api_price: str | None = None,
-) -> Made:
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the command line asks for.
+
+    Attributes:
+        output: to report of.
+        previous: the output to hold it against; None for what it was held against by its run.
+        to: a local file for the page; then nothing is written into the output.
+        redact: None for as it was.
+        prices: settings with the prices that were given.
+    """
+
+    output: str
+    previous: str | None = None
+    to: str | None = None
+    redact: bool | None = None
+    prices: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        output: str | None,
+        previous: str | None = None,
+        compare: tuple[str, str] | None = None,
+        to: str | None = None,
+        redact: bool | None = None,
+        gpu_price: str | None = None,
+        api_price: str | None = None,
+    ) -> Wish:
+        """From the options of the command.
+
+        Raises:
+            UserError: they do not go together.
+        """
+        if compare and (output or previous):
+            raise UserError("--compare A B names both outputs: leave OUTPUT and --previous out.")
+        if compare:
+            previous, output = compare
+        if not output:
+            raise UserError("Name the output: headrace report OUTPUT, or headrace report --compare A B.")
+        return cls(output, previous, to, redact, _prices(gpu_price, api_price))
+
+
+def report_output(wish: Wish) -> Made:
     """Make the report of an output anew, finished or not, into the output or into a file of its own.
 
-    Args:
-        to: a local file for the page; then nothing is written into the output.
-        previous: the output to hold it against.
-        redact: None for as it was.
+    Raises:
+        UserError: it is no output, or the file cannot be written.
+    """
+    store, plan = open_output(wish.output)
+    facts = _facts(store, plan, wish.output)
+    change = {**wish.prices, **({"previous": wish.previous} if wish.previous else {})}
+    if wish.redact is not None:
+        change["redact"] = wish.redact
+    settings = _settings(plan, facts).model_copy(update=change)
+    if wish.to is None:
+        return write_report(store, plan, facts, settings)
+    return _into_file(make_page(store, plan, facts, settings), wish.to)
+
+
+def compare_outputs(wish: Wish) -> Page:
+    """What moved from one output to another; a page of it only where the wish names a file for that.
 
     Raises:
-        UserError: it is no output, a price is none, or ``to`` cannot be written.
+        UserError: one of them is no output, or the file cannot be written.
     """
-    from headrace.cluster.explain import prices
+    store, plan = open_output(wish.output)
+    facts = _facts(store, plan, wish.output)
+    # Without a page nobody sees rows.
+    redact = wish.redact if wish.redact is not None and wish.to else wish.to is None
+    settings = _settings(plan, facts).model_copy(update={**wish.prices, "previous": wish.previous, "redact": redact})
+    page = make_page(store, plan, facts, settings, whole=True)
+    if wish.to is not None:
+        _into_file(page, wish.to)
+    return page
+
+
+def _into_file(page: Page, to: str) -> Made:
     from headrace.cluster.report_html import render
 
-    asked = prices(gpu_price, api_price)
-    store, plan = open_output(output)
-    facts = _facts(store, plan, output)
-    settings = _settings(plan, facts)
-    change: dict[str, Any] = {"previous": previous} if previous else {}
-    if redact is not None:
-        change["redact"] = redact
-    if asked.gpu is not None:
-        change["gpu_price"] = asked.gpu
-    if asked.api_in is not None:
-        change["api_price"] = (asked.api_in, asked.api_out)
-    settings = settings.model_copy(update=change)
-    if to is None:
-        return write_report(store, plan, facts, settings)
-    page = make_page(store, plan, facts, settings)
     try:
         Path(to).write_bytes(render(page).encode("utf-8", "replace"))
     except OSError as problem:
@@ -419,19 +466,24 @@ def report_output(
     return Made(to, tuple(in_words(each) for each in page.moved if each.flagged), page)
 
 
-def with_prices(settings: ReportSettings, gpu_price: str | None, api_price: str | None) -> ReportSettings:
-    """Settings with the prices of the command line, where they were given.
+def with_prices(pipeline: Pipeline, gpu_price: str | None, api_price: str | None) -> Pipeline:
+    """The pipeline with the prices of the command line, where they were given.
 
     Raises:
         UserError: they do not look like prices.
     """
+    change = _prices(gpu_price, api_price)
+    return pipeline.model_copy(update={"report": pipeline.report.model_copy(update=change)}) if change else pipeline
+
+
+def _prices(gpu_price: str | None, api_price: str | None) -> dict[str, Any]:
     from headrace.cluster.explain import prices
 
     asked = prices(gpu_price, api_price)
     change: dict[str, Any] = {} if asked.gpu is None else {"gpu_price": asked.gpu}
     if asked.api_in is not None:
         change["api_price"] = (asked.api_in, asked.api_out)
-    return settings.model_copy(update=change)
+    return change
 
 
 def _facts(store: Store, plan: Plan, output: str) -> dict[str, Any]:

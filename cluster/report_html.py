@@ -184,7 +184,9 @@ class _View:
         if counts["dead"]:
             groups = report["dead_letters"]["groups"]
             most = f" Most often: {groups[0]['step']}: {_cut(groups[0]['reason'], 160)}" if groups else ""
-            lines.append(f"{counts['dead']:,} of {rows:,} rows are dead letters ({_share(counts['dead'], rows)}).{most}")
+            lines.append(
+                f"{counts['dead']:,} of {rows:,} rows are dead letters ({_share(counts['dead'], rows)}).{most}"
+            )
         if gone := (report.get("changes") or {}).get("gone"):
             lines.append(f"{len(gone):,} input files are gone; their parts stay: {_names(gone)}.")
         usage = (report.get("totals") or {}).get("usage") or {}
@@ -233,7 +235,9 @@ class _View:
             for each in column.fields:
                 if each.values is not None:
                     was = fields.get(each.path)
-                    views.append(self._values(f"{name}.{each.path}", each.values, was.values if was else None, "values"))
+                    views.append(
+                        self._values(f"{name}.{each.path}", each.values, was.values if was else None, "values")
+                    )
         return views
 
     def _values(
@@ -332,9 +336,7 @@ class _View:
             ),
             "caption": f"Lengths of {name}",
             "head": [f"{lengths.unit} from", "texts", "share"],
-            "rows": [
-                (f"{EDGES[i]:,}", f"{bins[i]:,}", _share(bins[i], lengths.count)) for i in span if bins.get(i)
-            ],
+            "rows": [(f"{EDGES[i]:,}", f"{bins[i]:,}", _share(bins[i], lengths.count)) for i in span if bins.get(i)],
             "moved": self._moved("lengths", column) if column else None,
         }
 
@@ -353,7 +355,12 @@ class _View:
         rows: list[Cells] = []
         for path, each in fields[:MOST_NULLS]:
             was = old[path].null_share if path in old and old[path].count else None
-            cells = [path, self._charts.bar(each.null_share, was), f"{each.null_share:.1%}", f"{_empty_share(each):.1%}"]
+            cells = [
+                path,
+                self._charts.bar(each.null_share, was),
+                f"{each.null_share:.1%}",
+                f"{_empty_share(each):.1%}",
+            ]
             rows.append((*cells, "-" if was is None else f"{was:.1%}") if old else cells)
         more = len(fields) - MOST_NULLS
         moved = [self._moved("null", path, only_flagged=True) for path, _ in fields]
@@ -401,7 +408,9 @@ class _View:
                 (each.begin, each.end, value if value is None or not share else value * 100)
                 for each, value in zip(found, values, strict=True)
             ]
-            drawn = self._charts.lines(name, points, ends=ends, top=100.0 if share else None, unit=" %" if share else "")
+            drawn = self._charts.lines(
+                name, points, ends=ends, top=100.0 if share else None, unit=" %" if share else ""
+            )
             return {"name": name, "chart": drawn, "said": said}
 
         charts = [
@@ -435,7 +444,11 @@ class _View:
         cost = self._report["cost"]
         rows: list[Cells] = [
             ("prompt tokens", f"{cost['prompt_tokens']:,}", ""),
-            ("of them from the cache", f"{cost['cached_tokens']:,}", _share(cost["cached_tokens"], cost["prompt_tokens"])),
+            (
+                "of them from the cache",
+                f"{cost['cached_tokens']:,}",
+                _share(cost["cached_tokens"], cost["prompt_tokens"]),
+            ),
             ("tokens generated", f"{cost['output_tokens']:,}", ""),
             ("engine-hours", f"{cost['engine_hours']:,.3g}", "time in which engines had work, summed over them"),
         ]
@@ -487,9 +500,7 @@ class _View:
             "efficiency": [
                 (name, f"{figures[key]:.2f}", said) for name, key, said in shares if figures.get(key) is not None
             ],
-            "input_changes": [
-                (word, f"{len(paths):,}", _names(paths)) for word, paths in changes.items() if paths
-            ],
+            "input_changes": [(word, f"{len(paths):,}", _names(paths)) for word, paths in changes.items() if paths],
             "phases": [(name, f"{seconds:,.1f}") for name, seconds in (report.get("seconds") or {}).items()],
         }
 
@@ -533,7 +544,9 @@ class _View:
         sure = picked.answers.get(f"{name}_confidence") if self._seen.columns[name].confidence is not None else None
         return {
             "name": name,
-            "sure": ", ".join(f"{each:.2f}" for each in (sure if isinstance(sure, list) else [sure]) if each is not None),
+            "sure": ", ".join(
+                f"{each:.2f}" for each in (sure if isinstance(sure, list) else [sure]) if each is not None
+            ),
             "fields": fields,
             "text": None if value is None else _text(value),
         }
@@ -547,7 +560,9 @@ class _View:
 
 def _moved_text(each: Moved) -> str:
     name, was, now = each.most
-    chance = "by chance less than once in a thousand" if each.chance < 0.001 else f"by chance with p = {each.chance:.2g}"
+    chance = (
+        "by chance less than once in a thousand" if each.chance < 0.001 else f"by chance with p = {each.chance:.2g}"
+    )
     if each.what == "lengths":
         return f"{each.distance:.1%} of the texts moved to other lengths; so much happens {chance}."
     where = f"; {name} was {was:.1%} and is {now:.1%}" if each.distance else ""

@@ -113,9 +113,7 @@ def look(store: Store, plan: Plan, *, only_plan: int | None = None, rows: bool =
     return Looked(seen, *(tuple(picked for *_, picked in found) for found in (total.random, total.unsure)))
 
 
-def windows_of(
-    shards: Collection[PlannedShard], only_plan: int | None, *, seed: str
-) -> tuple[list[Window], int, bool]:
+def windows_of(shards: Collection[PlannedShard], only_plan: int | None, *, seed: str) -> tuple[list[Window], int, bool]:
     """What to look at, how many planned rows there are, and whether that is all of them."""
     ranges = [
         Window(shard, span.first, span.last)
@@ -123,12 +121,12 @@ def windows_of(
         for span in shard.spans
         if only_plan is None or span.plan == only_plan
     ]
-    planned = sum(each.last - each.first for each in ranges)
+    planned = sum(part.last - part.first for part in ranges)
     if planned <= MOST_ROWS and len(shards) <= PLACES:
         pieces = [
-            Window(each.shard, first, min(first + PIECE_ROWS, each.last))
-            for each in ranges
-            for first in range(each.first, each.last, PIECE_ROWS)
+            Window(part.shard, first, min(first + PIECE_ROWS, part.last))
+            for part in ranges
+            for first in range(part.first, part.last, PIECE_ROWS)
         ]
         return pieces, planned, True
     distance = planned / PLACES
@@ -136,11 +134,11 @@ def windows_of(
     at = random.Random(seed).random() * distance
     size = min(WINDOW, max(1, int(distance)))
     found, before = [], 0
-    for each in ranges:
-        length = each.last - each.first
+    for part in ranges:
+        length = part.last - part.first
         while at < before + length and len(found) < PLACES:
-            first = each.first + int(at - before)
-            found.append(Window(each.shard, first, min(first + size, each.last)))
+            first = part.first + int(at - before)
+            found.append(Window(part.shard, first, min(first + size, part.last)))
             at += distance
         before += length
     return found, planned, False
@@ -149,9 +147,7 @@ def windows_of(
 def _look_at(store: Store, window: Window, wanted: Sequence[Wanted], rows: bool) -> _Piece:
     piece = _Piece([Tally(column) for column in wanted])
     answers = list(dict.fromkeys(name for column in wanted for name in (column.name, column.confidence) if name))
-    single = [
-        column.confidence for column in wanted if column.confidence and not pa.types.is_list(column.type)
-    ]
+    single = [column.confidence for column in wanted if column.confidence and not pa.types.is_list(column.type)]
     dice = random.Random(f"{window.shard.path}-{window.first}")
     for table in _tables(store, window, ["_row", *answers]):
         piece.rows += table.num_rows
@@ -227,7 +223,8 @@ def _lowest(table: pa.Table, confidences: list[str]) -> pa.Array | None:
 def _picked(shard: PlannedShard, table: pa.Table, i: int, answers: list[str], lowest: pa.Array | None) -> Picked:
     row = table.slice(i, 1)
     values = {name: _value(row[name][0]) for name in answers}
-    return Picked(shard.index, shard.path, row["_row"][0].as_py(), values, None if lowest is None else lowest[i].as_py())
+    sure = None if lowest is None else lowest[i].as_py()
+    return Picked(shard.index, shard.path, row["_row"][0].as_py(), values, sure)
 
 
 def _value(scalar: pa.Scalar) -> Any:

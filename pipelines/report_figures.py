@@ -415,4 +415,3 @@ def _most(values: Counter[str], order: Iterable[str]) -> dict[str, int]:
     known = [value for value in order if value in values]
     rest = sorted((value for value in values if value not in set(known)), key=lambda value: (-values[value], value))
     return {value: values[value] for value in (*known, *rest) if value in known or values[value]}
-

@@ -90,6 +90,7 @@ class _Source:
         self._problem = "its input file is gone" if shard.gone else ""
         self._reader: ChunkReader | None = None
         self._columns: tuple[str, ...] = ()
+        self._measured = 0  # rows before it are measured
 
     def document(self, row: int) -> Document:
         """The document of one row."""
@@ -135,9 +136,11 @@ class _Source:
         size = max(1, source.size // max(1, source.rows))
         last = min(row + max(1, min(NEIGHBOURS, READ_BYTES // size)), source.rows)
         table = reader.read(source, row, last, self._columns)
-        beside, _ = sound(table.select(self._reads), self._reads)
+        # Rows that are shown come in order, and what is read with one may hold the next.
+        beside, _ = sound(table.slice(max(0, self._measured - row)).select(self._reads), self._reads)
         for text in _texts(self._pipeline, beside):
             self._lengths.add(len(text))
+        self._measured = max(self._measured, last)
         return table.slice(0, 1).combine_chunks()
 
 
@@ -152,6 +155,8 @@ def _texts(pipeline: Pipeline, table: pa.Table) -> Iterator[str]:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
     return "" if value is None else str(value)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 MOST_POINTS = 240
@@ -79,7 +80,7 @@ def rates(series: Mapping[str, list[float]], most: int = 80) -> list[Rate]:
     step = max(1, -(-(count - 1) // most))
     marks = [*range(0, count - 1, step), count - 1]
     found = []
-    for first, last in zip(marks, marks[1:], strict=False):
+    for first, last in pairwise(marks):
         # A worker that dies takes totals back that nobody has committed: less than nothing is nothing.
         rose = {name: max(0.0, series[name][last] - series[name][first]) for name in NAMES}
         if rose["seconds"] <= 0:
