@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup, escape
 
-HEIGHT = 170
+HEIGHT = 154
 """Pixels of a chart, of which :data:`PLOT` are above the axis."""
 
 PLOT, TOP = 130, 18
@@ -42,6 +42,13 @@ class Charts:
             '<rect class="now" x="0" y="4" width="{}%" height="12" rx="2"></rect>{}</svg>'
         ).format(_percent(share * 100), mark)
 
+    def key(self, kind: str, name: str) -> Markup:
+        """A name with the colour of its class."""
+        return Markup(
+            '<svg class="key" width="12" height="12" aria-hidden="true" focusable="false">'
+            '<rect class="{}" width="12" height="12" rx="2"></rect></svg> {}'
+        ).format(kind, name)
+
     def stacked(self, title: str, parts: Sequence[tuple[str, int, str]]) -> Markup:
         """One bar of parts: name, count and class of each."""
         whole = sum(count for _, count, _ in parts) or 1
@@ -66,6 +73,7 @@ class Charts:
         counts: Sequence[float],
         labels: Sequence[str],
         before: Sequence[float] | None = None,
+        unit: str = "rows",
     ) -> Markup:
         """Columns, one for each count; ``labels`` stand below where each begins (and one where the last ends).
 
@@ -94,7 +102,7 @@ class Charts:
         for i, label in enumerate(labels):
             if i % every == 0:
                 pieces.append(_tick(i * width, label, last=i >= number))
-        pieces.append(Markup('<text class="tick" x="0" y="11">{}</text>').format(_scale(most)))
+        pieces.append(Markup('<text class="tick" x="0" y="11">{:,.0f} {}</text>').format(most, unit))
         peak = max(range(len(counts)), key=lambda i: counts[i]) if counts else 0
         said = f"Most at {labels[peak]}" if counts and labels else "Nothing to show"
         return self._svg(title, said, Markup("").join(pieces), HEIGHT, "histogram")
@@ -134,9 +142,11 @@ class Charts:
         pieces = [_grid(), _stretched(drawn)]
         pieces.append(Markup('<text class="tick" x="0" y="11">{}{}</text>').format(_scale(most), unit))
         pieces += [_tick(0, ends[0]), _tick(100, ends[1], last=True)]
-        mean = sum(values) / len(values) if values else 0.0
-        said = f"Between {_scale(min(values))}{unit} and {_scale(max(values))}{unit}, on average {_scale(mean)}{unit}"
-        return self._svg(title, said if values else "Nothing to show", Markup("").join(pieces), HEIGHT, "lines")
+        said = "Nothing to show"
+        if values:
+            least, mean = min(values), sum(values) / len(values)
+            said = f"Between {_scale(least)}{unit} and {_scale(max(values))}{unit}, on average {_scale(mean)}{unit}"
+        return self._svg(title, said, Markup("").join(pieces), HEIGHT, "lines")
 
     def _svg(self, title: str, description: str, inside: Markup, height: int, kind: str) -> Markup:
         number = next(self._numbers)

@@ -22,7 +22,7 @@ from markupsafe import Markup
 from headrace.cluster.charts import Charts
 from headrace.cluster.progress import duration
 from headrace.cluster.report import Example, Page, Row, in_words
-from headrace.pipelines.drift import Moved
+from headrace.pipelines.drift import CHANCE, Moved
 from headrace.pipelines.report_data import Picked
 from headrace.pipelines.report_figures import EDGES, ColumnSeen, FieldSeen, LengthsSeen
 from headrace.pipelines.report_rows import Document
@@ -56,6 +56,9 @@ SECTIONS = (
     ("plan", "Plan"),
 )
 
+NUMBER_CHARACTERS = 16
+"""A cell with more characters is no number, and may be broken into lines."""
+
 Cells = Sequence[Any]
 
 
@@ -70,6 +73,7 @@ def _template() -> Template:
         autoescape=True, undefined=StrictUndefined, finalize=visible, trim_blocks=True, lstrip_blocks=True
     )
     environment.tests["chart"] = lambda value: isinstance(value, Markup)
+    environment.tests["words"] = lambda value: isinstance(value, str) and len(value) > NUMBER_CHARACTERS
     return environment.from_string(_resource("report.html.j2"))
 
 
@@ -210,14 +214,14 @@ class _View:
             said.append(f"{report['reused']:,} took the answers that they had before.")
         return {
             "chart": self._charts.stacked("Rows by outcome", parts),
-            "rows": [(name, f"{count:,}", _share(count, rows)) for name, count, _ in parts],
+            "rows": [(self._charts.key(kind, name), f"{count:,}", _share(count, rows)) for name, count, kind in parts],
             "moved": self._moved("outcomes", ""),
             "said": " ".join(said),
         }
 
     def _looked(self) -> str:
         seen = self._seen
-        which = "of this run's new rows" if self._report["fresh"] else "of the output"
+        which = "among the rows that this run has added" if self._report["fresh"] else "of the output"
         if seen.whole:
             return f"All {seen.rows:,} answered rows {which} were looked at."
         return (
@@ -251,7 +255,8 @@ class _View:
         # Of a step that may choose several labels a share is of rows, and shares add up to more than one.
         many = column is not None and column.many
         whole = (column.answered if many and column else sum(values.values())) or 1
-        old = sum(before.values()) if before and not many else 0
+        earlier = self._before.get(name)
+        old = (earlier.answered if many and earlier else sum(before.values())) if before else 0
         listed = list(dict.fromkeys((*values, *(before or ()))))
         rows: list[Cells] = []
         for label in listed[:MOST_LABELS]:
@@ -329,7 +334,7 @@ class _View:
         was = _scaled([old.get(i, 0) for i in span], sum(counts)) if old else None
         return {
             "name": name,
-            "chart": self._charts.histogram(name, counts, [*labels, _count(EDGES[last + 1])], was),
+            "chart": self._charts.histogram(name, counts, [*labels, _count(EDGES[last + 1])], was, unit="texts"),
             "said": (
                 f"{lengths.count:,} {of}: half have at most {lengths.p50:,}, 95 % at most {lengths.p95:,}, the longest "
                 f"{lengths.most:,}. Two columns to each doubling."
@@ -413,7 +418,7 @@ class _View:
             )
             return {"name": name, "chart": drawn, "said": said}
 
-        charts = [
+        charts: list[dict[str, Any]] = [
             chart("Rows a second", "Rows that came to their end.", [each.rows for each in found]),
             chart("Tokens a second", "Prompts and answers together.", [each.tokens for each in found]),
             chart(
@@ -531,7 +536,7 @@ class _View:
         picked = row.picked
         return {
             "place": f"{picked.path} row {picked.row}",
-            "sure": "" if picked.confidence is None else f"{picked.confidence:.2f}",
+            "sure": "" if picked.confidence is None else f"lowest confidence {picked.confidence:.2f}",
             "document": _document(row.document),
             "answers": [self._answer(picked, name) for name in self._seen.columns if name in picked.answers],
         }
@@ -560,13 +565,12 @@ class _View:
 
 def _moved_text(each: Moved) -> str:
     name, was, now = each.most
-    chance = (
-        "by chance less than once in a thousand" if each.chance < 0.001 else f"by chance with p = {each.chance:.2g}"
-    )
+    rare = each.chance < CHANCE
+    chance = "less than once in a thousand times" if rare else f"with a probability of {each.chance:.2g}"
     if each.what == "lengths":
-        return f"{each.distance:.1%} of the texts moved to other lengths; so much happens {chance}."
+        return f"{each.distance:.1%} of the texts moved to other lengths. Chance alone does that {chance}."
     where = f"; {name} was {was:.1%} and is {now:.1%}" if each.distance else ""
-    return f"{each.distance:.1%} of the rows moved{where}. So much happens {chance}."
+    return f"{each.distance:.1%} of the rows moved{where}. Chance alone does that {chance}."
 
 
 def _document(document: Document) -> dict[str, Any]:
