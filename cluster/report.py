@@ -324,7 +324,7 @@ def _listed(groups: Sequence[Group], *, redact: bool) -> list[dict[str, Any]]:
     found: dict[Any, dict[str, Any]] = {}
     for at, group in enumerate(groups):
         reason = said(group.reason)
-        entry = {"step": group.step, "reason": reason, "count": 0, "advice": advice(group.reason)}
+        entry: dict[str, Any] = {"step": group.step, "reason": reason, "count": 0, "advice": advice(group.reason)}
         entry = found.setdefault((group.step, reason) if redact else at, entry)
         entry["count"] += group.count
     return list(found.values())

@@ -19,6 +19,7 @@ from headrace.pipelines.checkpoint import DEAD, Counts, chunk_records, committed
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.plan import Chunk, Plan, load_plan
 from headrace.pipelines.publish import ERRORS, published
+from headrace.pipelines.rows import plain_value
 from headrace.pipelines.storage import Store, open_store
 
 BATCH_ROWS = 1024
@@ -211,7 +212,7 @@ def _add(
 
 
 def _letter(table: pa.Table, row: int, plan: Plan) -> Letter:
-    values = table.slice(row, 1).to_pylist()[0]
+    values = {name: plain_value(table[name][row]) for name in table.column_names}
     return Letter(
         values["_shard"],
         values["_row"],

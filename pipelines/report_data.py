@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from headrace.pipelines.plan import Plan, PlannedShard
 from headrace.pipelines.report_figures import Seen, Tally, Wanted, wanted_columns
+from headrace.pipelines.rows import plain_value
 from headrace.pipelines.storage import Store
 from headrace.pipelines.threads import each
 
@@ -133,7 +134,8 @@ def windows_of(shards: Collection[PlannedShard], only_plan: int | None, *, seed:
     # No secret is drawn: the same output gives the same report.
     at = random.Random(seed).random() * distance
     size = min(WINDOW, max(1, int(distance)))
-    found, before = [], 0
+    found: list[Window] = []
+    before = 0
     for part in ranges:
         length = part.last - part.first
         while at < before + length and len(found) < PLACES:
@@ -222,13 +224,6 @@ def _lowest(table: pa.Table, confidences: list[str]) -> pa.Array | None:
 
 def _picked(shard: PlannedShard, table: pa.Table, i: int, answers: list[str], lowest: pa.Array | None) -> Picked:
     row = table.slice(i, 1)
-    values = {name: _value(row[name][0]) for name in answers}
+    values = {name: plain_value(row[name][0]) for name in answers}
     sure = None if lowest is None else lowest[i].as_py()
     return Picked(shard.index, shard.path, row["_row"][0].as_py(), values, sure)
-
-
-def _value(scalar: pa.Scalar) -> Any:
-    try:
-        return scalar.as_py()
-    except (ArithmeticError, ValueError):  # a time that no Python object holds
-        return str(scalar)

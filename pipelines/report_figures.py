@@ -110,7 +110,7 @@ class Lengths:
 def _three_digits(length: int) -> int:
     if length < 1000:
         return length
-    unit = 10 ** (len(str(length)) - 3)
+    unit = int(10 ** (len(str(length)) - 3))
     return round(length / unit) * unit
 
 

@@ -20,7 +20,7 @@ from headrace.pipelines.errors import UserError
 from headrace.pipelines.plan import Plan, PlannedShard
 from headrace.pipelines.report_data import Picked
 from headrace.pipelines.report_figures import Lengths, LengthsSeen
-from headrace.pipelines.rows import as_rows, sound
+from headrace.pipelines.rows import as_rows, plain_value, sound
 from headrace.pipelines.spec import Pipeline
 
 BUDGET_SECONDS = 60.0
@@ -108,11 +108,11 @@ class _Source:
         except (UserError, OSError) as problem:
             self._problem = f"its input file is gone, or cannot be reached from here: {problem}"
             return Document(None, self._problem)
-        table, bad = sound(table)
+        table, bad = sound(table, self._reads)
         if bad:
             return Document(None, bad[0])
-        values = as_rows(table)[0]
-        kept = {name: _shown(values[name]) for name in self._keep if name in values}
+        values = as_rows(table.select(self._reads))[0]
+        kept = {name: _shown(plain_value(table[name][0])) for name in self._keep if name in table.column_names}
         try:
             text = render_document(self._pipeline.document_template, values)
         except TemplateProblem as problem:
