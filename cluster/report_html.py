@@ -28,7 +28,7 @@ from headrace.pipelines.report_figures import EDGES, ColumnSeen, FieldSeen, Leng
 from headrace.pipelines.report_rows import Document
 from headrace.pipelines.series import rates
 
-HEAD_CHARACTERS = 1_200
+HEAD_CHARACTERS = 700
 """Characters of a document that are shown at once; so many more are shown when one asks for them:"""
 
 TAIL_CHARACTERS = 8_000
