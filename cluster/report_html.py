@@ -167,7 +167,7 @@ class _View:
         running = (report.get("seconds") or {}).get("running")
         if running and totals.get("rows"):
             fresh = max(0, totals["rows"] - totals.get("usage", {}).get("reused", 0))
-            tiles.append(("rows a second", f"{fresh / running:,.3g}", f"{duration(running)} of running"))
+            tiles.append(("rows a second", f"{fresh / running:,.3g}", f"in {duration(running)}, start included"))
         if cost["prompt_tokens"]:
             share = _share(cost["cached_tokens"], cost["prompt_tokens"])
             tiles.append(("prompt tokens", _count(cost["prompt_tokens"]), f"{share} from the cache"))
@@ -436,7 +436,10 @@ class _View:
         ]
         return {
             "over_time": charts,
-            "over_time_said": "The last run, from its first row asked; minutes and seconds.",
+            "over_time_said": (
+                "The last run, from when the workers were sent for, in minutes and seconds. Nothing comes before the "
+                "engines are up."
+            ),
             "over_time_caption": "the run over time",
             "over_time_head": ["until", "rows/s", "tokens/s", "cached", "full batch"],
             "over_time_rows": [
@@ -452,7 +455,7 @@ class _View:
             (
                 "of them from the cache",
                 f"{cost['cached_tokens']:,}",
-                _share(cost["cached_tokens"], cost["prompt_tokens"]),
+                f"{_share(cost['cached_tokens'], cost['prompt_tokens'])} of the prompt tokens",
             ),
             ("tokens generated", f"{cost['output_tokens']:,}", ""),
             ("engine-hours", f"{cost['engine_hours']:,.3g}", "time in which engines had work, summed over them"),

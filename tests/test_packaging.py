@@ -74,6 +74,8 @@ def test_wheel_has_every_module_under_headrace_and_nothing_else(built: Path) -> 
     tree = {f"headrace/{p}/{name}" for p in ("operators", "pipelines", "cluster") for name in modules(ROOT / p)}
     assert {name for name in names if name.endswith(".py")} == tree | {"headrace/__init__.py"}
     assert "headrace/py.typed" in names
+    data = {f"headrace/cluster/{file.name}" for kind in ("*.j2", "*.css") for file in (ROOT / "cluster").glob(kind)}
+    assert {"headrace/cluster/report.html.j2", "headrace/cluster/report.css"} <= data <= names
     assert {name.partition("/")[0] for name in names} == {"headrace"}
 
 
