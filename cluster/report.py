@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from headrace import __version__
 from headrace.pipelines.checkpoint import Unaccounted
 from headrace.pipelines.dead_letters import Group, Letter, advice, alike, published_letters, read_dead_letters
 from headrace.pipelines.drift import Moved, drift
-from headrace.pipelines.errors import UserError
+from headrace.pipelines.errors import StorageUnavailable, UserError
 from headrace.pipelines.plan import Plan, load_plan
 from headrace.pipelines.publish import REPORT, REPORT_PAGE, is_complete
 from headrace.pipelines.report_data import Looked, Picked, look
@@ -426,8 +427,27 @@ def report_output(wish: Wish) -> Made:
     """Make the report of an output anew, finished or not, into the output or into a file of its own.
 
     Raises:
-        UserError: it is no output, or the file cannot be written.
+        UserError: it is no output, a part of it cannot be read, or the file cannot be written.
     """
+    with _readable(wish):
+        return _report_output(wish)
+
+
+@contextmanager
+def _readable(wish: Wish) -> Iterator[None]:
+    """A damaged file is something that the user has to know of."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as problem:
+        # pyarrow says of a damaged page that it is an OSError without a number.
+        if isinstance(problem, StorageUnavailable) or (isinstance(problem, OSError) and problem.errno is not None):
+            raise
+        raise UserError(
+            f"A part of {wish.output!r}{' or of ' + repr(wish.previous) if wish.previous else ''} is damaged: {problem}"
+        ) from problem
+
+
+def _report_output(wish: Wish) -> Made:
     store, plan = open_output(wish.output)
     facts = _facts(store, plan, wish.output)
     change = {**wish.prices, **({"previous": wish.previous} if wish.previous else {})}
@@ -443,8 +463,13 @@ def compare_outputs(wish: Wish) -> Page:
     """What moved from one output to another; a page of it only where the wish names a file for that.
 
     Raises:
-        UserError: one of them is no output, or the file cannot be written.
+        UserError: one of them is no output, a part cannot be read, or the file cannot be written.
     """
+    with _readable(wish):
+        return _compare_outputs(wish)
+
+
+def _compare_outputs(wish: Wish) -> Page:
     store, plan = open_output(wish.output)
     facts = _facts(store, plan, wish.output)
     # Without a page nobody sees rows.

@@ -222,6 +222,8 @@ class _View:
     def _looked(self) -> str:
         seen = self._seen
         which = "among the rows that this run has added" if self._report["fresh"] else "of the output"
+        if not self._report["complete"]:
+            which = "of the parts that are published"
         if seen.whole:
             return f"All {seen.rows:,} answered rows {which} were looked at."
         return (

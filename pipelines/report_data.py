@@ -8,6 +8,7 @@ Memory is that of a few batches, whatever the size of the output.
 from __future__ import annotations
 
 import heapq
+import json
 import random
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from headrace.pipelines.checkpoint import RECORD_KEY
 from headrace.pipelines.plan import Plan, PlannedShard
 from headrace.pipelines.report_figures import Seen, Tally, Wanted, wanted_columns
 from headrace.pipelines.rows import plain_value
@@ -102,7 +104,8 @@ def look(store: Store, plan: Plan, *, only_plan: int | None = None, rows: bool =
     windows, planned, whole = windows_of(shards, only_plan, seed=f"{plan.fingerprint}-{plan.number}")
     wanted = wanted_columns(plan.schema, plan.pipeline, plan.columns)
     total = _Piece([Tally(column) for column in wanted])
-    for piece in each(lambda window: _look_at(store, window, wanted, rows), windows, "report"):
+    fingerprint = plan.fingerprint
+    for piece in each(lambda window: _look_at(store, window, fingerprint, wanted, rows), windows, "report"):
         total.merge(piece)
     seen = Seen(
         total.rows,
@@ -146,12 +149,12 @@ def windows_of(shards: Collection[PlannedShard], only_plan: int | None, *, seed:
     return found, planned, False
 
 
-def _look_at(store: Store, window: Window, wanted: Sequence[Wanted], rows: bool) -> _Piece:
+def _look_at(store: Store, window: Window, fingerprint: str, wanted: Sequence[Wanted], rows: bool) -> _Piece:
     piece = _Piece([Tally(column) for column in wanted])
     answers = list(dict.fromkeys(name for column in wanted for name in (column.name, column.confidence) if name))
     single = [column.confidence for column in wanted if column.confidence and not pa.types.is_list(column.type)]
     dice = random.Random(f"{window.shard.path}-{window.first}")
-    for table in _tables(store, window, ["_row", *answers]):
+    for table in _tables(store, window, fingerprint, ["_row", *answers]):
         piece.rows += table.num_rows
         for tally in piece.tallies:
             tally.add(table)
@@ -160,10 +163,13 @@ def _look_at(store: Store, window: Window, wanted: Sequence[Wanted], rows: bool)
     return piece
 
 
-def _tables(store: Store, window: Window, columns: list[str]) -> Iterator[pa.Table]:
-    """The window's rows, as far as they are in its part."""
+def _tables(store: Store, window: Window, fingerprint: str, columns: list[str]) -> Iterator[pa.Table]:
+    """The window's rows, as far as they are in its part, and were answered by this pipeline."""
     with store.open(window.shard.part_name) as source:
         file = pq.ParquetFile(source, page_checksum_verification=True)
+        said = json.loads((file.metadata.metadata or {}).get(RECORD_KEY, b"{}"))
+        if said.get("fingerprint") != fingerprint:
+            return  # an earlier generation's, until this one's is there
         for group in range(file.num_row_groups):
             if not _may_hold(file.metadata, group, window):
                 continue

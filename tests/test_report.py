@@ -636,6 +636,30 @@ def test_an_output_that_is_not_finished_has_a_report_of_what_is_there(
     assert here.report()["complete"]
 
 
+def test_a_damaged_part_is_said_to_be_one(done: InProcess) -> None:
+    [part] = done.output.glob("part-00000-*.parquet")
+    data = bytearray(part.read_bytes())
+    data[200:400] = b"x" * 200
+    part.write_bytes(data)
+    result = headrace(str(done.output))
+    assert result.exit_code == 2, result.output
+    assert "is damaged" in result.output
+
+
+def test_parts_of_an_earlier_generation_are_left_out(here: InProcess, corpus: Write) -> None:  # noqa: F811
+    from tests.in_process import Stopped
+
+    source = corpus(texts("a", 20), texts("b", 20))
+    here(STEPS, source)
+    here.stop_after = 1
+    more = {**STEPS, "steps": [*STEPS["steps"], {"summarize": {"name": "another", "max_words": 5}}]}
+    with pytest.raises(Stopped):
+        here(more, source, recompute="changed")
+    assert headrace(str(here.output)).exit_code == 0
+    seen = here.report()["seen"]
+    assert seen["columns"]["another"]["answered"] == seen["rows"] <= 20
+
+
 def test_a_report_of_a_table_with_odd_types(here: InProcess, corpus: Write) -> None:  # noqa: F811
     """Whatever the kept columns are, and with no answered row at all."""
     source = corpus(["broken"] * 3)
