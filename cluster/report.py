@@ -80,6 +80,7 @@ class Page:
     Attributes:
         report: as ``report.json`` has it.
         examples: dead letters by group, in the order of ``report["dead_letters"]``.
+        warnings: what could not be done.
     """
 
     report: Mapping[str, Any]
@@ -89,6 +90,7 @@ class Page:
     random: tuple[Row, ...]
     least_sure: tuple[Row, ...]
     examples: tuple[tuple[Example, ...], ...]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,24 +127,27 @@ def write_report(
     settings: ReportSettings,
     *,
     before: Mapping[str, Any] | None = None,
+    strict: bool = False,
 ) -> Made:
     """Look at an output, and put page and figures into it.
 
     Args:
         facts: what the run has counted (``RunResult.as_report``), or an earlier report.
         before: the report that the output had before the run.
+        strict: the output that the settings name as the previous one must be there.
 
     Raises:
         TROUBLE: it cannot be made.
     """
     from headrace.cluster.report_html import render
 
-    made = make_page(store, plan, facts, settings, before=before)
+    made = make_page(store, plan, facts, settings, before=before, strict=strict)
     # The figures last: that they are there says that the page is.
     store.replace(REPORT_PAGE, render(made).encode("utf-8", "replace"))
     store.replace(REPORT, as_json(made.report))
     place = f"{shown(store.uri).rstrip('/')}/{REPORT_PAGE}"
-    return Made(place, tuple(in_words(each) for each in made.moved if each.flagged)[:MOST_WARNINGS], made)
+    flagged = tuple(in_words(each) for each in made.moved if each.flagged)[:MOST_WARNINGS]
+    return Made(place, (*made.warnings, *flagged), made)
 
 
 def make_page(
@@ -153,14 +158,24 @@ def make_page(
     *,
     before: Mapping[str, Any] | None = None,
     whole: bool = False,
+    strict: bool = False,
 ) -> Page:
     """All that is on the page, and in ``report.json``. Nothing is written.
 
-    ``whole`` holds all of the output against the previous one, and not what its last generation has added.
+    ``whole`` holds all of the output against the previous one, and not what its last generation has added; for the
+    others see :func:`write_report`.
     """
     fresh = None if whole else _fresh(store, plan, settings)
     looked = look(store, plan, rows=not settings.redact and fresh is None)
-    baseline = _baseline(plan, facts, settings, before)
+    warnings = []
+    try:
+        baseline = _baseline(plan, facts, settings, before)
+    except (UserError, OSError) as problem:
+        if strict:
+            raise
+        # The first night has none before it.
+        baseline = None
+        warnings.append(f"there is no previous output to hold the answers against: {problem}")
     now = fresh or looked
     groups, all_letters = _letters(store, plan, facts, settings)
     moved: list[Moved] = []
@@ -192,7 +207,8 @@ def make_page(
         },
         "cost": cost(facts, settings),
     }
-    return Page(report, now, baseline.seen if baseline else None, tuple(moved), random, least_sure, examples)
+    before_it = baseline.seen if baseline else None
+    return Page(report, now, before_it, tuple(moved), random, least_sure, examples, tuple(warnings))
 
 
 def cost(facts: Mapping[str, Any], settings: ReportSettings) -> dict[str, Any]:
@@ -455,8 +471,8 @@ def _report_output(wish: Wish) -> Made:
         change["redact"] = wish.redact
     settings = _settings(plan, facts).model_copy(update=change)
     if wish.to is None:
-        return write_report(store, plan, facts, settings)
-    return _into_file(make_page(store, plan, facts, settings), wish.to)
+        return write_report(store, plan, facts, settings, strict=wish.previous is not None)
+    return _into_file(make_page(store, plan, facts, settings, strict=wish.previous is not None), wish.to)
 
 
 def compare_outputs(wish: Wish) -> Page:
@@ -475,7 +491,7 @@ def _compare_outputs(wish: Wish) -> Page:
     # Without a page nobody sees rows.
     redact = wish.redact if wish.redact is not None and wish.to else wish.to is None
     settings = _settings(plan, facts).model_copy(update={**wish.prices, "previous": wish.previous, "redact": redact})
-    page = make_page(store, plan, facts, settings, whole=True)
+    page = make_page(store, plan, facts, settings, whole=True, strict=True)
     if wish.to is not None:
         _into_file(page, wish.to)
     return page
@@ -488,7 +504,7 @@ def _into_file(page: Page, to: str) -> Made:
         Path(to).write_bytes(render(page).encode("utf-8", "replace"))
     except OSError as problem:
         raise UserError(f"{to!r} cannot be written: {problem.strerror or problem}.") from problem
-    return Made(to, tuple(in_words(each) for each in page.moved if each.flagged), page)
+    return Made(to, (*page.warnings, *(in_words(each) for each in page.moved if each.flagged)), page)
 
 
 def with_prices(pipeline: Pipeline, gpu_price: str | None, api_price: str | None) -> Pipeline:

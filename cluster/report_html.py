@@ -134,7 +134,7 @@ class _View:
             "sections": SECTIONS,
             "tiles": self._tiles(),
             "attention": self._attention(),
-            "notes": report.get("notes") or [],
+            "notes": [*(report.get("notes") or []), *self._page.warnings],
             "outcomes": self._outcomes(),
             "looked": self._looked(),
             "held_against": f"{previous['what']} ({_moment(previous['made'])})" if previous else "",

@@ -13,7 +13,7 @@ def show_made(made: Made) -> None:
     """Say where the page is, and what in it to look at."""
     console = terminal.console()
     for warning in made.warnings:
-        console.print(Text(f"moved: {warning}"))
+        console.print(Text(f"note: {warning}"))
     print(made.page)
 
 

@@ -28,12 +28,15 @@ from headrace.pipelines.threads import each
 MOST_ROWS = 1 << 20
 """Planned rows up to which all of an output is looked at, and that a sample of a larger one has."""
 
-PLACES = 256
-"""Windows of a sample, and parts up to which all of an output is looked at."""
+MOST_PARTS = 256
+"""Parts up to which all of an output is looked at."""
+
+PLACES = 64
+"""Windows of a sample. For each a row group or two are decoded, so a sample costs as much as ten million rows."""
 
 WINDOW = MOST_ROWS // PLACES
 
-PIECE_ROWS = 1 << 16
+PIECE_ROWS = 1 << 17
 """Planned rows that a thread takes at once where all are looked at."""
 
 BATCH_ROWS = 4096
@@ -126,7 +129,7 @@ def windows_of(shards: Collection[PlannedShard], only_plan: int | None, *, seed:
         if only_plan is None or span.plan == only_plan
     ]
     planned = sum(part.last - part.first for part in ranges)
-    if planned <= MOST_ROWS and len(shards) <= PLACES:
+    if planned <= MOST_ROWS and len(shards) <= MOST_PARTS:
         pieces = [
             Window(part.shard, first, min(first + PIECE_ROWS, part.last))
             for part in ranges

@@ -218,13 +218,13 @@ def test_a_large_output_is_sampled_evenly_and_a_small_one_seen_whole() -> None:
     half = sum(sizes[:200]) / sum(sizes)
     assert sum(each.shard.index < 200 for each in windows) == pytest.approx(half * PLACES, abs=1)
 
-    windows, planned, whole = windows_of([shard(0, 150_000), shard(1, 10)], None, seed="x")
+    windows, planned, whole = windows_of([shard(0, 280_000), shard(1, 10)], None, seed="x")
     assert whole
-    assert planned == 150_010
+    assert planned == 280_010
     assert [(each.shard.index, each.first, each.last) for each in windows] == [
-        (0, 0, 65_536),
-        (0, 65_536, 131_072),
-        (0, 131_072, 150_000),
+        (0, 0, 131_072),
+        (0, 131_072, 262_144),
+        (0, 262_144, 280_000),
         (1, 0, 10),
     ]
     # Only what plan 2 has added.
@@ -591,6 +591,14 @@ def test_two_outputs_are_compared(done: InProcess, corpus: Write, tmp_path: Path
     pipeline = {**STEPS, "report": {"previous": str(done.output)}}
     done(pipeline, corpus(texts("a", 40), folder="third-in"), output=third)
     assert done.report(third)["previous"]["what"] == str(done.output)
+
+
+def test_a_previous_output_that_is_not_there_is_a_note(here: InProcess, corpus: Write, tmp_path: Path) -> None:  # noqa: F811
+    """The first of a series of nightly runs has nothing before it."""
+    pipeline = {**STEPS, "report": {"previous": str(tmp_path / "last-night")}}
+    result = here(pipeline, corpus(texts("a", 20)))
+    assert any("there is no previous output to hold the answers against" in note for note in result.notes)
+    assert "there is no previous output" in Outline.of(page_of(here.output)).text
 
 
 def test_an_output_without_report_can_be_compared(done: InProcess, corpus: Write, tmp_path: Path) -> None:
