@@ -330,6 +330,8 @@ def test_a_series_is_bounded_and_adds_up() -> None:
         series.see({"rows": second * 3, "dead": 0, "prompt": second * 100, "cached": second * 50, "output": second,
                     "busy": second, "full": second / 2})  # fmt: skip
         assert len(series.points) <= MOST_POINTS
+    gaps = [later[0] - before[0] for before, later in pairwise(series.points)]
+    assert max(gaps[:-1]) == min(gaps[:-1]), "the beginning is not thinner than the end"
     now[0] = 20_000.0
     last = {
         "rows": 60_000,
