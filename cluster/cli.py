@@ -84,6 +84,15 @@ Overrides = Annotated[
     ),
 ]
 
+GpuPrice = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--gpu-price", metavar="PRICE/h", help="What a GPU costs an hour, as in 2.5/h."),
+]
+ApiPrice = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--api-price", metavar="IN,OUT", help="An API's price for a million tokens, to compare with."),
+]
+
 
 def _show_version(wanted: bool) -> None:
     if wanted:
@@ -118,6 +127,8 @@ def run(
     reuse: Reuse = None,
     target: TargetName = None,
     log_format: LogFormat = "text",
+    gpu_price: GpuPrice = None,
+    api_price: ApiPrice = None,
 ) -> None:
     """Run a pipeline over Parquet files.
 
@@ -125,6 +136,7 @@ def run(
     the same command resumes, 2 a mistake in what was given, 3 too many dead letters, 130 interrupted.
     """
     from headrace.cluster.progress import listener, summary
+    from headrace.cluster.report import with_prices
     from headrace.cluster.run import run as run_pipeline
     from headrace.cluster.summary_line import announce
     from headrace.cluster.targets import use_target
@@ -133,7 +145,9 @@ def run(
     with _mistakes_as_messages(_teller(log_format)):
         at = use_target(target)
         source, into = at.place("input", input), at.place("output", output)
-        loaded = load_pipeline(pipeline, at.overrides(overrides, model), at.model_name(model))
+        loaded = with_prices(
+            load_pipeline(pipeline, at.overrides(overrides, model), at.model_name(model)), gpu_price, api_price
+        )
         with listener(log_format) as watching:
             result = run_pipeline(
                 loaded,
@@ -221,14 +235,8 @@ def explain(
     prune: Annotated[bool, typer.Option("--prune", help="With --output: as a run with --prune would.")] = False,
     model: ModelName = None,
     overrides: Overrides = None,
-    gpu_price: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--gpu-price", metavar="PRICE/h", help="What a GPU costs an hour, as in 2.5/h."),
-    ] = None,
-    api_price: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--api-price", metavar="IN,OUT", help="An API's price for a million tokens, to compare with."),
-    ] = None,
+    gpu_price: GpuPrice = None,
+    api_price: ApiPrice = None,
     as_json: AsJson = False,
     target: TargetName = None,
 ) -> None:
@@ -505,6 +513,47 @@ def manifest(
             pipeline_in_image=pipeline_in_image,
         )
         print_manifest(pipeline, options)
+
+
+@app.command()
+def report(
+    output: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="OUTPUT", help="The output folder of a run."),
+    ] = None,
+    previous: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="PREVIOUS_OUTPUT", help="The output to hold it against, say last night's."),
+    ] = None,
+    compare: Annotated[
+        Optional[tuple[str, str]],  # noqa: UP045
+        typer.Option(
+            metavar="A B", help="Print what moved from output A to output B; nothing is written without --to."
+        ),
+    ] = None,
+    to: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="FILE", help="Write the page here, and nothing into the output."),
+    ] = None,
+    redact: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option(
+            "--redact/--no-redact", help="Leave the text of rows out: documents, kept columns, free and raw answers."
+        ),
+    ] = None,
+    gpu_price: GpuPrice = None,
+    api_price: ApiPrice = None,
+) -> None:
+    """Make the report of an output anew, finished or not: a page, and the figures as JSON."""
+    from headrace.cluster.report import Wish, compare_outputs, report_output
+    from headrace.cluster.report_view import show_comparison, show_made
+
+    with _mistakes_as_messages():
+        wish = Wish.of(output, previous, compare, to, redact, gpu_price, api_price)
+        if compare:
+            show_comparison(compare_outputs(wish), to)
+        else:
+            show_made(report_output(wish))
 
 
 @app.command()

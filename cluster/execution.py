@@ -405,7 +405,7 @@ class _Watcher:
             totals.engines += 1
             totals.engine = EngineFacts(**said["engine"])
             totals.usage.merge(Usage(**said["usage"]))
-            for name in ("asked", "least", "busy_seconds", "full_seconds"):
+            for name in ("asked", "least", "busy_seconds", "full_seconds", "gpu_seconds"):
                 setattr(totals, name, getattr(totals, name) + said[name])
         totals.restarts = totals.engines - len(actors)
         self._watch(totals)

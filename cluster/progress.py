@@ -27,6 +27,7 @@ PHASES = {
     "measuring": "measuring the layouts on a sample",
     "running": "starting the engine",
     "publishing": "publishing",
+    "reporting": "writing the report",
 }
 
 
@@ -256,6 +257,8 @@ def summary(result: RunResult, log_format: str = "text") -> None:
         phases = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in result.seconds.items())
         table.add_row("seconds", phases)
     table.add_row("output", Text(shown(result.output)))
+    if result.report:
+        table.add_row("report", Text(result.report))
     console.print(table)
     if result.exit_code:
         rate = counts.dead / max(1, counts.rows)

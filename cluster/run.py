@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Any, Literal
@@ -39,9 +40,11 @@ from headrace.pipelines.publish import (
     is_complete,
     publish_shard,
 )
+from headrace.pipelines.report_figures import Lengths
+from headrace.pipelines.series import Series
 from headrace.pipelines.spec import Pipeline
 from headrace.pipelines.stages import Stage, commits, entries, stages_of, sweep
-from headrace.pipelines.storage import Store, open_store
+from headrace.pipelines.storage import Store, open_store, shown
 from headrace.pipelines.survey import places
 from headrace.pipelines.trials import settle, sweep_notes
 from headrace.pipelines.usage import Usage
@@ -75,6 +78,7 @@ class Totals:
     least: int = 0
     busy_seconds: float = 0.0
     full_seconds: float = 0.0
+    gpu_seconds: float = 0.0
     engines: int = 0
     alive: int = 0
     restarts: int = 0
@@ -97,6 +101,9 @@ class RunResult:
         seconds: by phase.
         outlook: what was forecast for the rows that this run was to do.
         stages: the models, as they were loaded, and the steps that ran on each.
+        series: how the totals grew.
+        started: ISO 8601, UTC.
+        report: where the page is; empty if there is none.
     """
 
     status: Status
@@ -110,6 +117,9 @@ class RunResult:
     notes: list[str] = field(default_factory=list)
     outlook: Outlook | None = None
     stages: list[dict[str, Any]] = field(default_factory=list)
+    series: Series = field(default_factory=Series)
+    started: str = ""
+    report: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -133,7 +143,20 @@ class RunResult:
             "changes": asdict(self.changes),
             "notes": self.notes,
             "stages": self.stages,
+            "started": self.started,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "series": self.series.to_data(),
+            "document_tokens": self._document_tokens(),
         }
+
+    def _document_tokens(self) -> dict[str, Any] | None:
+        """Lengths of the documents that were tokenized for the forecast; None where there was none."""
+        if self.outlook is None:
+            return None
+        lengths = Lengths("tokens")
+        for length in self.outlook.survey.lengths:
+            lengths.add(length)
+        return asdict(lengths.seen())
 
 
 class ChunksFailed(Exception):
@@ -144,7 +167,8 @@ class Listener:
     """Hears how a run gets on; this one does nothing. The command line shows a bar."""
 
     def phase(self, name: str) -> None:
-        """A phase begins: ``checking``, ``reusing``, ``starting``, ``measuring``, ``running``, ``publishing``."""
+        """A phase begins: ``checking``, ``reusing``, ``starting``, ``measuring``, ``running``, ``publishing``,
+        ``reporting``."""
 
     def say(self, note: str) -> None:
         """Something that the user should know before the work starts."""
@@ -323,12 +347,16 @@ def _run(
         record = read_record(checked)
     observers.begun(checked, input, store.uri)
     result = RunResult("complete", store.uri, 0, Counts(), notes=list(checked.notes), stages=checked.stages_as_data())
+    result.started = datetime.now(UTC).isoformat(timespec="seconds")
     if work and is_complete(store, work.plan):
         result.status = "already complete"
         result.plan = work.plan.number
-        result.counts = _last_counts(store)
+        last = _last_report(store)
+        result.counts = Counts(**last["counts"])
         if wish.retry:
             result.notes.append("there are no dead letters to ask again")
+        if "seen" not in last:  # the run that completed it ended before its report
+            _report(store, work.plan, last, None, pipeline, result, clock)
         return result
     if work and work.lender:
         with clock.phase("reusing"):
@@ -383,10 +411,12 @@ def _run(
         # Rows that were asked some steps only would tell less than the truth of what conditions let through.
         result.notes += keep_record(checked, record.with_run(_observation(result, plan), result.totals.engine))
     result.seconds = clock.seconds
+    before = _report_before(store)
     if result.status == "complete":
         with clock.phase("publishing"):
             sweep_notes(store)
             finish(store, plan, result.as_report())
+    _report(store, plan, result.as_report(), before, pipeline, result, clock)
     return result
 
 
@@ -454,6 +484,7 @@ def _work(
     def watch(totals: Totals) -> None:
         totals.planned = planned
         result.totals = totals
+        result.series.see(_point(totals))
         listener.progress(totals)
         observers.totals(totals)
 
@@ -474,6 +505,7 @@ def _work(
         if stop.due:
             result.status = "too many dead letters"
             return
+    result.series.see(_point(result.totals), last=True)
     if failed:
         raise ChunksFailed(
             f"{failed} of {chunks} chunks could not be done, the last for this reason: {last_failure}\n{STAYS}"
@@ -481,6 +513,19 @@ def _work(
     for chunk in publisher.unheard_of():
         result.counts += counts_of(chunk_record(publisher.store, chunk))
         publisher.add(chunk)
+
+
+def _point(totals: Totals) -> dict[str, float]:
+    usage = totals.usage
+    return {
+        "rows": totals.rows,
+        "dead": totals.dead,
+        "prompt": usage.prompt,
+        "cached": usage.cached,
+        "output": usage.output,
+        "busy": totals.busy_seconds,
+        "full": totals.full_seconds,
+    }
 
 
 class Publisher:
@@ -584,10 +629,44 @@ def _count(store: Store, work: Work) -> Counts:
     return total
 
 
-def _last_counts(store: Store) -> Counts:
+def _last_report(store: Store) -> dict[str, Any]:
     import json
 
-    return Counts(**json.loads(store.read(REPORT))["counts"])
+    last: dict[str, Any] = json.loads(store.read(REPORT))
+    return last
+
+
+def _report_before(store: Store) -> dict[str, Any] | None:
+    """What the last run has reported; None where there is nothing, or nothing that can be read."""
+    try:
+        return _last_report(store)
+    except (OSError, ValueError):
+        return None
+
+
+def _report(
+    store: Store,
+    plan: Plan,
+    facts: Mapping[str, Any],
+    before: Mapping[str, Any] | None,
+    pipeline: Pipeline,
+    result: RunResult,
+    clock: Clock,
+) -> None:
+    """Write the report. What goes wrong with it is a note: the run has done its work."""
+    from headrace.cluster.report import TROUBLE, write_report
+
+    with clock.phase("reporting"):
+        try:
+            made = write_report(store, plan, facts, pipeline.report, before=before)
+        except TROUBLE as problem:
+            result.notes.append(
+                f"the report could not be written ({type(problem).__name__}: {problem}). The output is not touched by "
+                f"that; headrace report {shown(result.output)} tries again."
+            )
+            return
+    result.report = made.page
+    result.notes += made.warnings
 
 
 class Clock:

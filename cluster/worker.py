@@ -140,6 +140,7 @@ class Worker:
             self._engine,
             engine_seconds=time.monotonic() - started,
             last=not assignment.commit.suffix,
+            gpus=assignment.engine.gpus if assignment.engine else 0,
         )
         self._model = assignment.engine.model if assignment.engine else None
         self._metrics = WorkerMetrics(self._pipeline, self._model, last=not assignment.commit.suffix)
@@ -422,8 +423,11 @@ class Starts:
 class Progress:
     """A worker's running totals, put where the driver can read them (the cluster's key-value store)."""
 
-    def __init__(self, run_id: str, chain: Chain, engine: Engine, engine_seconds: float, *, last: bool = True) -> None:
+    def __init__(
+        self, run_id: str, chain: Chain, engine: Engine, engine_seconds: float, *, last: bool = True, gpus: int = 0
+    ) -> None:
         self._chain = chain
+        self._gpus = gpus
         self.engine = asdict(EngineFacts.of(engine))
         self.last = last
         self._key = f"headrace/{run_id}/{os.getpid()}-{time.time_ns()}".encode()
@@ -462,6 +466,7 @@ class Progress:
             "least": self._chain.blocks.least,
             "busy_seconds": self._chain.window.busy_seconds,
             "full_seconds": self._chain.window.full_seconds,
+            "gpu_seconds": self._chain.window.busy_seconds * self._gpus,
             "engine": self.engine,
             "actor": self._actor,
             "asked": self.asked,

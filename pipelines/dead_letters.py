@@ -7,7 +7,7 @@ in batches, so memory does not grow with their number.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from headrace.pipelines.checkpoint import DEAD, Counts, chunk_records, committed
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.plan import Chunk, Plan, load_plan
 from headrace.pipelines.publish import ERRORS, published
+from headrace.pipelines.rows import plain_value
 from headrace.pipelines.storage import Store, open_store
 
 BATCH_ROWS = 1024
@@ -109,8 +110,37 @@ def read_dead_letters(
     groups: dict[tuple[str, str], Group] = {}
     for table in _tables(store, plan, open_chunks):
         _add(groups, table, plan, examples, step, reason)
-    ordered = sorted(groups.values(), key=lambda group: (-group.count, group.step, group.reason))
-    return DeadLetters(store.uri, plan, counts, tuple(ordered), not open_chunks)
+    return DeadLetters(store.uri, plan, counts, in_order(groups.values()), not open_chunks)
+
+
+def published_letters(
+    store: Store, plan: Plan, *, examples: int = 3, most: int = 200_000, files: int = 512
+) -> tuple[tuple[Group, ...], bool]:
+    """The dead letters of a complete output in groups, the most frequent first, and whether all were read.
+
+    No part is looked at, so this takes a few calls for each file that has dead letters; ``most`` bounds how many
+    letters are read, and ``files`` of how many input files.
+    """
+    groups: dict[tuple[str, str], Group] = {}
+    there, read = set(store.names(ERRORS)), 0
+    names = ["_shard", "_row", *plan.keep, "_step", "_reason", "_raw", "_tries"]
+    for shard in plan.shards:
+        if shard.part_name not in there or shard.pruned:
+            continue
+        if not files:
+            return in_order(groups.values()), False
+        files -= 1
+        for table in _batches(store, f"{ERRORS}/{shard.part_name}", names):
+            if read >= most:
+                return in_order(groups.values()), False
+            _add(groups, table, plan, examples, None, None)
+            read += table.num_rows
+    return in_order(groups.values()), True
+
+
+def in_order(groups: Iterable[Group]) -> tuple[Group, ...]:
+    """The most frequent first."""
+    return tuple(sorted(groups, key=lambda group: (-group.count, group.step, group.reason)))
 
 
 def alike(reason: str) -> str:
@@ -185,7 +215,7 @@ def _add(
 
 
 def _letter(table: pa.Table, row: int, plan: Plan) -> Letter:
-    values = table.slice(row, 1).to_pylist()[0]
+    values = {name: plain_value(table[name][row]) for name in table.column_names}
     return Letter(
         values["_shard"],
         values["_row"],

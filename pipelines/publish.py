@@ -39,6 +39,7 @@ ERRORS = "_errors"
 SUCCESS = "_SUCCESS"
 CURRENT = f"{FOLDER}/current.json"
 REPORT = f"{FOLDER}/report.json"
+REPORT_PAGE = f"{FOLDER}/report.html"
 
 GROUP_ROWS = 131_072
 GROUP_BYTES = 64 << 20

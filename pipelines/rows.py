@@ -72,6 +72,14 @@ def as_rows(table: pa.Table) -> list[dict[str, Any]]:
     return table.to_pylist() if table.num_columns else [{} for _ in range(table.num_rows)]
 
 
+def plain_value(scalar: pa.Scalar) -> Any:
+    """A value as Python for looking at; as text where no Python object holds it (the year 300,000)."""
+    try:
+        return scalar.as_py()
+    except (ArithmeticError, ValueError):
+        return str(scalar.cast(pa.int64())) if pa.types.is_temporal(scalar.type) else f"({scalar.type})"
+
+
 def earlier_results(table: pa.Table, chunk: Chunk) -> list[RowResult]:
     """Each row of a chunk as an earlier stage left it: those that are not in its ``table`` were filtered out."""
     results = [RowResult(row, "filtered") for row in range(chunk.first, chunk.last)]

@@ -199,11 +199,27 @@ def parse_time(value: str) -> float:
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2].lower()]
 
 
+PriceOfAMillion = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 class NamedModel(Model):
     """A model that steps name, beside the pipeline's own."""
 
     resources: Resources | None = None
     """What its engines get. Without it: the same as the pipeline's own."""
+
+
+class ReportSettings(_Plain):
+    """What the report of a run shows."""
+
+    redact: bool = False
+    """Leave the text of rows out: documents, kept columns, free answers, raw answers. Figures and labels stay."""
+    gpu_price: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """What a GPU costs an hour, in whatever money."""
+    api_price: tuple[PriceOfAMillion, PriceOfAMillion] | None = None
+    """What an API takes for a million tokens, in and out, to hold beside it."""
+    previous: str | None = Field(default=None, min_length=1)
+    """The output that answers are held against. Without it: this one, as the generation before left it."""
 
 
 def _long_form(value: object) -> object:
@@ -306,6 +322,8 @@ class Pipeline(_Plain):
     """How much worse answers may be in the layout that `auto` takes: 0.02 is two in a hundred."""
     resources: Resources = Resources()
     """What the engines get; can be set on the command line as well."""
+    report: ReportSettings = ReportSettings()
+    """What the report of a run shows, and the prices that it reckons with."""
 
     _source: Source | None = PrivateAttr(default=None)
 

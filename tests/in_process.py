@@ -56,7 +56,10 @@ class InProcess:
         if not isinstance(pipeline, Pipeline):
             pipeline = Pipeline.model_validate(pipeline)
         options = {"output": self.output, **options}
-        return run(pipeline, input=source, listener=Hears(self.said), **options)
+        result = run(pipeline, input=source, listener=Hears(self.said), **options)
+        # A run goes on without one, so nothing else would tell.
+        assert not [note for note in result.notes if "the report could not be written" in note], result.notes
+        return result
 
     def begin(self, checked: Checked, store: Store, address: str | None, idle: Sequence[int] = ()) -> Execution:
         self.engines = len(checked.stages) - len(idle)

@@ -112,7 +112,11 @@ CHANGES: list[tuple[str, Callable[[dict[str, Any]], object], set[str] | None]] =
     ("keep", lambda d: d.update(keep=["id", "text"]), set()),
     ("key", lambda d: d.update(key=["id"]), set()),
     ("checkpoint_rows", lambda d: d.update(checkpoint_rows=7), None),
-    ("name, max_error_rate, resources", lambda d: d.update(name="x", max_error_rate=0.9, resources={"cpus": 1}), None),
+    (
+        "name, max_error_rate, resources, report",
+        lambda d: d.update(name="x", max_error_rate=0.9, resources={"cpus": 1}, report={"redact": True}),
+        None,
+    ),
 ]
 
 

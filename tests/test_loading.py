@@ -171,7 +171,7 @@ class TestMistakes:
             " short_keys)",
             "r.yaml:9: steps[2].summarize.max_words: must be a whole number, not 'many'",
             'r.yaml:11: unknown key "keeep"; did you mean "keep"? (keys: name, model, models, document, steps, keep,'
-            " key, checkpoint_rows, too_long, max_error_rate, layout, layout_tolerance, resources)",
+            " key, checkpoint_rows, too_long, max_error_rate, layout, layout_tolerance, resources, report)",
         ]
 
     def test_an_unknown_operator(self) -> None:

@@ -104,7 +104,7 @@ def test_the_pipeline_without_a_mistake_is_in_order() -> None:
 
 KEYS = (
     "(keys: name, model, models, document, steps, keep, key, checkpoint_rows, too_long, max_error_rate, layout, "
-    "layout_tolerance, resources)"
+    "layout_tolerance, resources, report)"
 )
 
 

@@ -76,6 +76,8 @@ def test_wheel_has_every_module_under_headrace_and_nothing_else(built: Path) -> 
     deploy = ("Containerfile", "README.md", "ray-up.yaml", "values-8gpu.yaml")
     assert {"headrace/py.typed", *(f"headrace/cluster/deploy/{name}" for name in deploy)} <= names
     assert {"headrace/cluster/grafana/headrace.json", "headrace/cluster/alerts/headrace.rules.yaml"} <= names
+    data = {f"headrace/cluster/{file.name}" for kind in ("*.j2", "*.css") for file in (ROOT / "cluster").glob(kind)}
+    assert {"headrace/cluster/report.html.j2", "headrace/cluster/report.css"} <= data <= names
     assert {name.partition("/")[0] for name in names} == {"headrace"}
 
 

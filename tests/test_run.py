@@ -103,6 +103,10 @@ def test_a_run_answers_every_row_and_readers_see_whole_parts_only(case: Callable
     assert "2 dead letters" in done.stdout
     dead = pl.read_parquet(it.output / "_errors" / "*.parquet")
     assert sorted(dead["_reason"]) == ["the document is empty", "the document is null"]
+    report = json.loads((it.output / "_headrace" / "report.json").read_text())
+    assert report["series"]["rows"][-1] == 33, "how it went over time"
+    assert "report.html" in done.stdout
+    assert (it.output / "_headrace" / "report.html").exists()
     assert "part-00003" in " ".join(path.name for path in it.output.glob("*.parquet"))
 
     asked = len(it.asked())

@@ -99,6 +99,8 @@ def test_runs_on_s3_give_the_table_that_runs_on_a_disk_give(
     second = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert second.returncode == 0, second.stdout + second.stderr
     assert "from earlier runs" in second.stdout
+    assert f"{output}/_headrace/report.html" in second.stdout
+    assert b"document 1 " in open_store(output).read("_headrace/report.html"), "documents are read back"
 
     # Between S3 and a disk, and from a disk to a disk, which is what the others are held against.
     pairs = [(local, str(tmp_path / "out")), (f"{prefix}/input", str(tmp_path / "from_s3")), (local, f"{prefix}/to_s3")]
