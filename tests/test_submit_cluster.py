@@ -27,6 +27,9 @@ TOKEN = "8f0e63d7a4c94a2fb5d1c2e3f4a5b6c7"
 
 PATIENCE = 240.0
 
+ROWS = 80
+"""Of the run that is stopped: enough that it is not done before."""
+
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobsCluster]:
@@ -140,7 +143,7 @@ def test_a_run_that_loses_a_node_is_complete_and_shown_as_one_here(
 def test_a_job_that_is_stopped_is_resumed_by_the_same_command(
     cluster: JobsCluster, client: JobsClient, project: Path, tmp_path: Path, corpus: Callable[..., Path]
 ) -> None:
-    source = corpus([f"Document {row}." for row in range(40)])
+    source = corpus([f"Document {row}." for row in range(ROWS)])
     output = tmp_path / "output"
     words = ["submit", project / "pipeline.yaml", "--input", source, "--output", output, "--set", "resources.workers=1"]
 
@@ -148,21 +151,20 @@ def test_a_job_that_is_stopped_is_resumed_by_the_same_command(
     assert code == 0, out + err
     job_id = re.search(r"submitted (\S+) to", err)
     assert job_id
-    follower = command(cluster, *words)
-    wait_for_chunks(output, 2, follower)
-
     # Other arguments into the same output have to wait.
     code, _, err = finished(command(cluster, *words, "--limit", 30))
     assert code == 2
     assert f"{job_id[1]} is writing to {output}" in err
 
+    follower = command(cluster, *words)
+    wait_for_chunks(output, 2, follower)
     code, out, err = finished(command(cluster, "submit", "--stop", job_id[1]))
     assert code == 0, out + err
     code, out, err = finished(follower)
     assert code == 130, out + err
     assert "was stopped" in err
     done = read_status(str(output)).counts.rows
-    assert 10 <= done < 40
+    assert 10 <= done < ROWS
 
     code, out, err = finished(command(cluster, *words))
     assert code == 0, out + err
