@@ -27,7 +27,7 @@ TOKEN = "8f0e63d7a4c94a2fb5d1c2e3f4a5b6c7"
 
 PATIENCE = 240.0
 
-ROWS = 80
+ROWS = 60
 """Of the run that is stopped: enough that it is not done before."""
 
 
@@ -98,7 +98,7 @@ def wait_for_chunks(output: Path, number: int, process: subprocess.Popen[str]) -
 def test_a_run_that_loses_a_node_is_complete_and_shown_as_one_here(
     cluster: JobsCluster, client: JobsClient, project: Path, tmp_path: Path, corpus: Callable[..., Path]
 ) -> None:
-    source = corpus(*[[f"Document {shard} {row} of the corpus." for row in range(40)] for shard in range(2)])
+    source = corpus(*[[f"Document {shard} {row} of the corpus." for row in range(30)] for shard in range(2)])
     output = tmp_path / "output"
     words = ["submit", project / "pipeline.yaml", "--input", source, "--output", output, "--interval", "2026-11-20"]
 
@@ -115,16 +115,16 @@ def test_a_run_that_loses_a_node_is_complete_and_shown_as_one_here(
     assert code == 0, out + err
     assert "headrace: submitted headrace-reviews-" in err
     assert "headrace: checking the pipeline and the input" in err
-    assert re.search(r"headrace: \d+ of 80 rows, .* rows/s", err)
-    assert "80 answered" in out
+    assert re.search(r"headrace: \d+ of 60 rows, .* rows/s", err)
+    assert "60 answered" in out
     code, out, err = finished(second)
     assert code == 0, out + err
     assert "runs already: following it" in err
-    assert "80 answered" in out
+    assert "60 answered" in out
 
     table = pq.read_table(output)
     assert sorted(zip(table["_shard"].to_pylist(), table["_row"].to_pylist(), strict=True)) == [
-        (f"shard-{shard}.parquet", row) for shard in range(2) for row in range(40)
+        (f"shard-{shard}.parquet", row) for shard in range(2) for row in range(30)
     ]
     assert set(table["length"].to_pylist()) == {6}
 
