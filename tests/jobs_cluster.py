@@ -70,7 +70,11 @@ def jobs_cluster(nodes: int, log: Path, token: str | None = None) -> Iterator[Jo
         assert said, log.read_text()[-3000:]
         yield JobsCluster(process, **json.loads(said))
     finally:
-        process.communicate(timeout=120)
+        try:
+            process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            process.kill()  # Ray's processes end when they see that their parent is gone
+            raise
 
 
 def _free_port() -> int:
