@@ -580,14 +580,16 @@ def _moved_text(each: Moved) -> str:
 
 def _document(document: Document) -> dict[str, Any]:
     text = document.text or ""
-    rest = text[HEAD_CHARACTERS:]
+    # A few characters more are not worth a click.
+    at = HEAD_CHARACTERS if len(text) > HEAD_CHARACTERS * 1.3 else len(text)
+    rest = text[at:]
     tail = rest[:TAIL_CHARACTERS]
     more = f"{len(rest):,} more characters"
     if len(rest) > len(tail):
         more += f", the first {len(tail):,} of them"
     kept = [(name, _cut(value, VALUE_CHARACTERS)) for name, value in (document.kept or {}).items()]
     problem = document.problem if document.text is None else ""
-    return {"head": text[:HEAD_CHARACTERS], "tail": tail, "more": more, "problem": problem, "kept": kept}
+    return {"head": text[:at], "tail": tail, "more": more, "problem": problem, "kept": kept}
 
 
 def _letter(example: Example, of_group: str) -> dict[str, Any]:

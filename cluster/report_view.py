@@ -32,6 +32,8 @@ def show_comparison(page: Page, to: str | None) -> None:
     for heading in ("", "column", "what", "most", "before", "now", "moved", "chance"):
         table.add_column(heading, justify="right" if heading in ("before", "now", "moved", "chance") else "left")
     for each in page.moved:
+        if not each.distance:
+            continue
         name, was, now = each.most
         # The bins of lengths have numbers only.
         shares = ("", "", "") if each.what == "lengths" else (name, f"{was:.1%}", f"{now:.1%}")
