@@ -437,6 +437,17 @@ def test_a_document_that_cannot_be_shown_is_said_to_be_so(done: InProcess, tmp_p
     assert "its input file is gone, or cannot be reached from here" in Outline.of(page_of(done.output)).text
 
 
+def test_a_report_in_an_object_store(here: InProcess, corpus: Write, prefix: str) -> None:  # noqa: F811
+    store = open_store(f"{prefix}/input")
+    for path in corpus(texts("a", 30)).iterdir():
+        store.replace(path.name, path.read_bytes())
+    result = here(STEPS, f"{prefix}/input", output=f"{prefix}/output")  # type: ignore[arg-type]
+    assert result.report == f"{prefix}/output/_headrace/report.html"
+    page = open_store(f"{prefix}/output").read("_headrace/report.html").decode()
+    assert "document a " in Outline.of(page).text, "read back from the store"
+    assert "gone, or cannot be reached" not in page
+
+
 def test_reading_documents_comes_to_an_end(done: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = load_plan(open_store(str(done.output)))
     assert plan is not None
