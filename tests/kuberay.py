@@ -77,6 +77,7 @@ RAY_JOB = _object(
                     labels=_TEXTS,
                     maxReplicas=_COUNT,
                     minReplicas=_COUNT,
+                    priority=_COUNT,
                     rayStartParams=_TEXTS,
                     replicas=_COUNT,
                     resources=_TEXTS,
@@ -217,6 +218,9 @@ def _cluster_rules(cluster: Json, annotations: Json, mode: str) -> Iterator[str]
             yield "suspend of a group"
         if "idleTimeoutSeconds" in group and (not second or group["idleTimeoutSeconds"] < 0):
             yield "idleTimeoutSeconds of a group"
+        version = tuple(map(int, cluster.get("rayVersion", "0.0").split(".")[:2]))
+        if group.get("priority") and (not second or version < (2, 56)):
+            yield "priority of a group"
     if options.get("idleTimeoutSeconds", 0) < 0:
         yield "idleTimeoutSeconds is negative"
     if any(each["name"] == "KUBERAY_GEN_AUTOSCALER_START_CMD" for each in options.get("env", [])):

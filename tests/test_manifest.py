@@ -199,6 +199,10 @@ BROKEN: dict[str, tuple[str, Callable[[Any, Any], object]]] = {
             group(spec).update(idleTimeoutSeconds=1),
         ),
     ),
+    "an old Ray's priority": (
+        "priority",
+        lambda job, spec: (spec["rayClusterSpec"].update(rayVersion="2.55.1"), group(spec).update(priority=1)),
+    ),
     "Redis": ("REDIS", lambda job, spec: set_env(spec, "RAY_REDIS_ADDRESS", "redis:6379")),
     "Redis twice": (
         "Redis",
@@ -339,6 +343,31 @@ def test_models_of_different_sizes_have_pods_of_their_own(make: Make, folder: Pa
     assert (run.resources_of("").gpus, run.resources_of("large").gpus) == (1, 4)
     [group] = make("two.yaml", gpus_per_pod=8)[1]["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     assert (group["groupName"], group["maxReplicas"]) == ("gpu-8", 2)
+
+
+def test_rays_autoscaler_starts_the_group_that_is_asked_for(make: Make) -> None:
+    from ray.autoscaler.v2.instance_manager.config import NodeTypeConfig
+    from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
+    from ray.autoscaler.v2.utils import ResourceRequestUtil
+
+    documents = make("two.yaml")
+    types = {"head": NodeTypeConfig("head", 0, 0, resources={"CPU": 0})}
+    for group in documents[1]["spec"]["rayClusterSpec"]["workerGroupSpecs"]:
+        name, limits = group["groupName"], container(documents, group["groupName"])["resources"]["limits"]
+        has = {"CPU": float(limits["cpu"]), "GPU": float(limits["nvidia.com/gpu"])}
+        types[name] = NodeTypeConfig(name, group["minReplicas"], group["maxReplicas"], resources=has)
+    # First come small tasks of Ray Data, which nothing but a worker can do; then the engines of each model.
+    for asked, wanted in (
+        ([{"CPU": 1}] * 4, {"gpu-1": 1}),
+        ([{"CPU": 1, "GPU": 1}] * 2, {"gpu-1": 2}),
+        ([{"CPU": 1, "GPU": 4}] * 2, {"gpu-4": 2}),
+    ):
+        requests = ResourceRequestUtil.group_by_count([ResourceRequestUtil.make(each) for each in asked])
+        said = ResourceDemandScheduler().schedule(
+            SchedulingRequest(True, node_type_configs=types, max_num_nodes=10, resource_requests=requests)
+        )
+        assert {each.instance_type: each.count for each in said.to_launch} == wanted
+        assert not said.infeasible_resource_requests
 
 
 def test_spot_nodes_are_for_workers_alone(make: Make) -> None:
