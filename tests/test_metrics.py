@@ -214,6 +214,16 @@ def test_all_that_is_documented_is_exposed_and_nothing_else(scraped: dict[str, A
         assert {kinds[sample] for sample in samples_of(name)} == {METRICS[name].kind}
 
 
+def test_gauges_stay_while_there_is_somebody_to_set_them(scraped: dict[str, Any]) -> None:
+    ours = {metric.exposed: metric for metric in METRICS.values() if metric.kind == "gauge"}
+    for where in ("driver", "worker"):
+        seen: dict[str, float] = {}
+        for sample in scraped["samples"]:
+            if sample["name"] in ours and ours[sample["name"]].where == where:
+                seen[sample["name"]] = max(seen.get(sample["name"], 0.0), sample["seen"])
+        assert max(seen.values()) - min(seen.values()) < 3, seen
+
+
 def test_samples_have_our_labels_and_hold_what_happened(scraped: dict[str, Any]) -> None:
     samples = scraped["samples"]
     for sample in samples:
