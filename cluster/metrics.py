@@ -238,11 +238,6 @@ class WorkerMetrics:
         self._last = last
         self._told: dict[tuple[str, str], float] = {}
 
-    def started(self, engine_seconds: float, kv_tokens: int) -> None:
-        """The engine is there."""
-        self._meters.set("headrace_engine_start_seconds", engine_seconds)
-        self._meters.set("headrace_kv_cache_tokens", kv_tokens)
-
     def chunk(self, outcome: Literal["committed", "lost", "failed"]) -> None:
         """A chunk has come to its end here."""
         self._meters.inc("headrace_chunks_total", 1, outcome=outcome)
@@ -277,6 +272,9 @@ class WorkerMetrics:
         self._grown("headrace_engine_full_seconds_total", window.full_seconds)
         self._grown("headrace_read_seconds_total", progress.read_seconds)
         self._grown("headrace_commit_seconds_total", progress.commit_seconds)
+        # A gauge that is not set again is gone from the endpoint after two of Ray's reports.
+        self._meters.set("headrace_engine_start_seconds", progress.engine_seconds)
+        self._meters.set("headrace_kv_cache_tokens", progress.engine["kv_tokens"])
         self._meters.set("headrace_chunks_in_flight", chunks)
         self._meters.set("headrace_window_documents", window.inside)
         self._meters.set("headrace_window_waiting", window.waiting)
@@ -310,13 +308,10 @@ class DriverMetrics(Observer):
 
     def working(self, work: Work, result: RunResult) -> None:
         """The work begins: Ray is there."""
-        self._meters = meters = Meters(pipeline=self._pipeline.name)
+        self._meters = Meters(pipeline=self._pipeline.name)
         self._result = result
         self._left = len(work.todo)
         self._planned = work.plan.rows
-        meters.set("headrace_run_rows_planned", self._planned)
-        meters.set("headrace_run_rows_resumed", result.resumed)
-        meters.set("headrace_run_max_error_rate", self._pipeline.max_error_rate)
         self._open = {shard.index for shard in work.plan.shards if shard.has_part and not shard.gone}
         self._open -= work.published.keys()
         self._tell()
@@ -344,6 +339,10 @@ class DriverMetrics(Observer):
         assert self._meters is not None
         assert self._result is not None
         self._said = time.monotonic()
+        # All of them, for one that is not set again is gone after two of Ray's reports.
+        self._meters.set("headrace_run_rows_planned", self._planned)
+        self._meters.set("headrace_run_rows_resumed", self._result.resumed)
+        self._meters.set("headrace_run_max_error_rate", self._pipeline.max_error_rate)
         for outcome in ("answered", "filtered", "dead"):
             self._meters.set("headrace_run_rows", getattr(self._result.counts, outcome), outcome=outcome)
         self._meters.set("headrace_run_chunks_left", self._left)

@@ -182,7 +182,6 @@ class Worker:
         self._progress.publish()
         await self._chain.start()
         self._starts.succeeded()
-        self._metrics.started(self._progress.engine_seconds, self._engine.kv_tokens)
         self._reporting = asyncio.ensure_future(self._report())
 
     async def _report(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -55,6 +56,7 @@ class Scraper:
                         "kind": family.type,
                         "labels": sample.labels,
                         "value": sample.value,
+                        "seen": time.monotonic(),
                     }
 
 
