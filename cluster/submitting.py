@@ -26,7 +26,9 @@ from headrace.pipelines.errors import UserError
 STOP_SECONDS = 60.0
 """How long a job that was asked to end is waited for."""
 
-_RAYS_OWN = re.compile(r".* -- Runtime env is setting up\.|Running entrypoint for job .*")
+_RAYS_OWN = re.compile(
+    r".* -- Runtime env is setting up\.|Running entrypoint for job .*|\[.*\] logging\.cc:\d+: Set ray log level .*"
+)
 """What Ray puts before the first line of a log."""
 
 
@@ -76,8 +78,8 @@ def _words(client: JobsClient, job: Submitted) -> str:
     ended = client.info(job.id).ended
     when = f" at {_time(ended)}" if ended else ""
     return (
-        f"{job.id} was done{when}: nothing to do. If the input has new files: --again, or another --interval for "
-        f"another day's run"
+        f"{job.id} was done{when}: nothing to do. If the input has new files, or the output is gone: --again; another "
+        f"--interval is another job"
     )
 
 

@@ -5,41 +5,39 @@ from __future__ import annotations
 import ast
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from headrace.cluster.cli import app
 from headrace.cluster.new_project import make_project
 from headrace.cluster.submission import make_submission
 from headrace.cluster.targets import read_target
 from headrace.pipelines.errors import UserError
+from tests.in_process import InProcess, here
+
+__all__ = ["here"]
 
 
-def test_the_project_checks_and_runs_as_it_says(tmp_path: Path) -> None:
+def test_the_project_checks_and_runs_as_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: InProcess
+) -> None:
     project = tmp_path / "my project"
-    said = make_project(str(project))
+    said = CliRunner().invoke(app, ["init", str(project)]).output
     commands = [line.strip().rpartition("&& ")[2] for line in said.splitlines() if "headrace " in line]
     assert len(commands) == 2
     assert f"cd {shlex.quote(str(project))} && " in said
+    monkeypatch.chdir(project)
     for command in commands:
         words = shlex.split(command)
         assert words.pop(0) == "headrace"
-        done = subprocess.run(
-            [sys.executable, "-m", "headrace.cluster.cli", *words],
-            cwd=project,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-    table = pq.read_table(project / "build" / "answers")
-    assert table.num_rows == 30
-    assert {"id", "received", "topic", "facts", "summary"} <= set(table.column_names)
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+    table = here.table(project / "build" / "answers")
+    assert table.height == 30
+    assert {"id", "received", "topic", "facts", "summary"} <= set(table.columns)
 
 
 def test_its_files_are_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,9 @@ TOKEN = "8f0e63d7a4c94a2fb5d1c2e3f4a5b6c7"
 
 PATIENCE = 240.0
 
+ROWS = 60
+"""Of the run that is stopped: enough that it is not done before."""
+
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobsCluster]:
@@ -95,28 +98,33 @@ def wait_for_chunks(output: Path, number: int, process: subprocess.Popen[str]) -
 def test_a_run_that_loses_a_node_is_complete_and_shown_as_one_here(
     cluster: JobsCluster, client: JobsClient, project: Path, tmp_path: Path, corpus: Callable[..., Path]
 ) -> None:
-    source = corpus(*[[f"Document {shard} {row} of the corpus." for row in range(40)] for shard in range(2)])
+    source = corpus(*[[f"Document {shard} {row} of the corpus." for row in range(30)] for shard in range(2)])
     output = tmp_path / "output"
     words = ["submit", project / "pipeline.yaml", "--input", source, "--output", output, "--interval", "2026-11-20"]
 
     first = command(cluster, *words)
     wait_for_chunks(output, 2, first)
+    # Only what is needed was sent.
+    folder = cluster.session / "runtime_resources" / "working_dir_files"
+    [package] = [path.parent for path in folder.glob("*/counting.py")]
+    sent = {str(path.relative_to(package)) for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    assert sent == {"pipeline.yaml", "counting.py", "shared/words.py", "schemas/facts.yaml"}
     cluster.kill_node()
     second = command(cluster, *words)
     code, out, err = finished(first)
     assert code == 0, out + err
     assert "headrace: submitted headrace-reviews-" in err
     assert "headrace: checking the pipeline and the input" in err
-    assert re.search(r"headrace: \d+ of 80 rows, .* rows/s", err)
-    assert "80 answered" in out
+    assert re.search(r"headrace: \d+ of 60 rows, .* rows/s", err)
+    assert "60 answered" in out
     code, out, err = finished(second)
     assert code == 0, out + err
     assert "runs already: following it" in err
-    assert "80 answered" in out
+    assert "60 answered" in out
 
-    table = pq.read_table(sorted(output.glob("*.parquet"))[0].parent, schema=None)
+    table = pq.read_table(output)
     assert sorted(zip(table["_shard"].to_pylist(), table["_row"].to_pylist(), strict=True)) == [
-        (f"shard-{shard}.parquet", row) for shard in range(2) for row in range(40)
+        (f"shard-{shard}.parquet", row) for shard in range(2) for row in range(30)
     ]
     assert set(table["length"].to_pylist()) == {6}
 
@@ -127,20 +135,15 @@ def test_a_run_that_loses_a_node_is_complete_and_shown_as_one_here(
     [job] = [job for job in client.list() if job.metadata.get("headrace_output") == str(output)]
     assert (job.status, job.exit_code) == ("SUCCEEDED", 0)
 
-    # Nothing of the token is where others could read it, and only what is needed was sent.
+    # Nothing of the token is where others could read it.
     data = client._http.get(f"{client.url}/api/jobs/{job.id}").text + client.logs(job.id)
     assert TOKEN not in data
-    packages = list(Path("/tmp/ray").glob("session_*/runtime_resources/working_dir_files/_ray_pkg_*/counting.py"))
-    assert packages
-    sent = {path.name for package in packages for path in package.parent.rglob("*") if path.is_file()}
-    assert {"pipeline.yaml", "counting.py", "words.py", "facts.yaml"} <= sent
-    assert "secret.txt" not in sent
 
 
 def test_a_job_that_is_stopped_is_resumed_by_the_same_command(
     cluster: JobsCluster, client: JobsClient, project: Path, tmp_path: Path, corpus: Callable[..., Path]
 ) -> None:
-    source = corpus([f"Document {row}." for row in range(40)])
+    source = corpus([f"Document {row}." for row in range(ROWS)])
     output = tmp_path / "output"
     words = ["submit", project / "pipeline.yaml", "--input", source, "--output", output, "--set", "resources.workers=1"]
 
@@ -148,21 +151,20 @@ def test_a_job_that_is_stopped_is_resumed_by_the_same_command(
     assert code == 0, out + err
     job_id = re.search(r"submitted (\S+) to", err)
     assert job_id
-    follower = command(cluster, *words)
-    wait_for_chunks(output, 2, follower)
-
     # Other arguments into the same output have to wait.
     code, _, err = finished(command(cluster, *words, "--limit", 30))
     assert code == 2
     assert f"{job_id[1]} is writing to {output}" in err
 
+    follower = command(cluster, *words)
+    wait_for_chunks(output, 2, follower)
     code, out, err = finished(command(cluster, "submit", "--stop", job_id[1]))
     assert code == 0, out + err
     code, out, err = finished(follower)
     assert code == 130, out + err
     assert "was stopped" in err
     done = read_status(str(output)).counts.rows
-    assert 10 <= done < 40
+    assert 10 <= done < ROWS
 
     code, out, err = finished(command(cluster, *words))
     assert code == 0, out + err
@@ -199,7 +201,7 @@ def test_two_at_the_same_time_get_one_job(
     assert sorted(job.how for job in told) == ["attached", "attached", "attached", "submitted"]
     assert {job.id for job in told} == {submission.id}
     assert client.wait(submission.id, timeout=PATIENCE).exit_code == 2
-    assert "there is no" in client.logs(submission.id).lower()
+    assert "Error: " in client.logs(submission.id)
 
 
 def test_without_the_token_nothing_is_told(cluster: JobsCluster, monkeypatch: pytest.MonkeyPatch) -> None:

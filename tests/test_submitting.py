@@ -20,6 +20,7 @@ LOG = [
     "2026-11-21 02:00:00,123\tINFO job_manager.py:568 -- Runtime env is setting up.\n",
     "Running entrypoint for job headrace-a: python -m headrace.cluster.cli run a.yaml\n",
     "headrace: checking the pipeline and the input\n",
+    "[2026-11-21 18:16:22,636 I 28798 28798] logging.cc:303: Set ray log level from environment variable X to 3\n",
     "headrace: 10 of 80 rows, 2.0 rows/s\n",
     "rows     80 answered\n",
 ]

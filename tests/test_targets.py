@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from headrace.cluster.cli import app
 from headrace.cluster.targets import Target, read_target, use_target
 from headrace.pipelines.errors import UserError
 from tests.conftest import REVIEWS
+from tests.in_process import InProcess, here
+
+__all__ = ["here"]
 
 TARGETS = """\
 x-common: &common
@@ -158,7 +160,9 @@ def test_the_nearest_file_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert use_target("t").model == "inner"
 
 
-def test_a_run_takes_all_from_a_target_and_leaves_no_secret(tmp_path: Path, corpus: Callable[..., Path]) -> None:
+def test_a_run_takes_all_from_a_target_and_leaves_no_secret(
+    tmp_path: Path, corpus: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, here: InProcess
+) -> None:
     corpus(["one document.", "another one."], folder="data")
     (tmp_path / "pipeline.yaml").write_text(yaml.safe_dump({**REVIEWS, "model": "Qwen/Qwen3-8B"}))
     target = {
@@ -171,25 +175,28 @@ def test_a_run_takes_all_from_a_target_and_leaves_no_secret(tmp_path: Path, corp
     }
     (tmp_path / "headrace.yaml").write_text(yaml.safe_dump({"targets": {"here": target}}))
     hidden = {"THE_TOKEN": "f00dfeed01", "THE_KEY": "f00dfeed02", "THE_SECRET": "f00dfeed03"}
-    environment = {**os.environ, **hidden, "FOLDER": "data"}
+    entered = {"RAY_AUTH_TOKEN": "THE_TOKEN", "AWS_ACCESS_KEY_ID": "THE_KEY", "AWS_SECRET_ACCESS_KEY": "THE_SECRET"}
+    for name in (*entered, "AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, "ambient")
+    for name, value in {**hidden, "FOLDER": "data"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
 
-    def command(*words: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "headrace.cluster.cli", *words, "--target", "here"],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    said = command("check", "pipeline.yaml") + command("run", "pipeline.yaml") + command("status") + command("errors")
+    said = ""
+    for words in (
+        ["check", "pipeline.yaml"],
+        ["run", "pipeline.yaml"],
+        ["explain", "pipeline.yaml"],
+        ["status"],
+        ["errors"],
+    ):
+        done = CliRunner().invoke(app, [*words, "--target", "here"])
+        assert done.exit_code == 0, done.output
+        said += done.output
     assert "2 answered" in said
-    report = json.loads((tmp_path / "out" / "_headrace" / "report.json").read_text())
-    assert report["counts"]["answered"] == 2
+    assert here.report(tmp_path / "out")["counts"]["answered"] == 2
+    assert {name: os.environ[name] for name in entered} == {name: hidden[of] for name, of in entered.items()}
+    assert not {"AWS_PROFILE", "AWS_SESSION_TOKEN"} & set(os.environ)
     written = said.encode() + b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert b"fake" in written
     assert not [value for value in hidden.values() if value.encode() in written]
