@@ -161,11 +161,10 @@ def test_a_week_is_filled_and_a_day_that_failed_goes_on(
     bad = week[1]
     for day in week:
         put_reviews(bucket, day, ROWS_OF_THE_BAD_DAY if day == bad else ROWS)
-    airflow.start()
-    airflow.wait("the DAG is there", lambda: DAG in airflow.run("dags", "list", "--output", "json"), 180)
-    airflow.run("dags", "unpause", DAG)
     backfill = ["backfill", "create", "--dag-id", DAG, "--from-date", f"{week[0]}", "--to-date", f"{week[-1]}T23:00:00"]
+    unpause(airflow)
     airflow.run(*backfill, "--max-active-runs", "2")
+    airflow.start()
 
     # The driver of one day is killed in the middle of it.
     airflow.wait("some of the bad day is committed", lambda: chunks(bucket, bad) >= 2, 240)
@@ -207,13 +206,13 @@ def test_a_week_is_filled_and_a_day_that_failed_goes_on(
     # The same again has nothing to do, in Airflow; and where Airflow is told to, in headrace.
     airflow.wait("the backfill is over", lambda: not open_backfills(airflow), 120)
     known = {job.id for job in jobs.list()}
-    airflow.run(*backfill)
+    without_scheduler(airflow, *backfill)
     airflow.wait("the second backfill is over", lambda: not open_backfills(airflow), 120)
     assert {job.id for job in jobs.list()} == known
     assert len([run for run in airflow.runs(DAG) if run["run_type"] == "backfill"]) == DAYS
     if not WHOLE:
         return
-    airflow.run(*backfill, "--reprocess-behavior", "completed", "--max-active-runs", "2")
+    without_scheduler(airflow, *backfill, "--reprocess-behavior", "completed", "--max-active-runs", "2")
     airflow.wait("the third backfill is over", lambda: not open_backfills(airflow), 60 + 60 * DAYS)
     again = [run for run in airflow.runs(DAG) if run["run_type"] == "backfill"][-DAYS:]
     for day, run in zip(week, again, strict=True):
@@ -221,6 +220,26 @@ def test_a_week_is_filled_and_a_day_that_failed_goes_on(
         assert last.id not in known
         assert "is complete already: nothing to do" in jobs.logs(last.id)
         assert airflow.xcom(DAG, run["dag_run_id"], TASK)["requests"] == 0
+
+
+def unpause(airflow: Airflow) -> None:
+    airflow.run("dags", "reserialize")
+    airflow.run("dags", "unpause", DAG)
+
+
+def run_all(airflow: Airflow) -> None:
+    """Have all parts of Airflow running, if an earlier test has not."""
+    if not airflow.processes:
+        unpause(airflow)
+        airflow.start()
+    airflow.wait("the API answers", lambda: airflow.call("GET", "/api/v2/version"))
+
+
+def without_scheduler(airflow: Airflow, *words: str) -> None:
+    """A command that writes much: SQLite has one writer at a time, and fails the others after a while."""
+    airflow.kill("scheduler", "dag-processor")
+    airflow.run(*words)
+    airflow.start("scheduler", "dag-processor")
 
 
 def open_backfills(airflow: Airflow) -> list[Any]:
@@ -232,6 +251,7 @@ def open_backfills(airflow: Airflow) -> list[Any]:
 def test_a_task_that_is_failed_by_hand_stops_its_job(airflow: Airflow, bucket: str, jobs: JobsClient) -> None:
     day = MONDAY + timedelta(days=14)
     put_reviews(bucket, day, 500)
+    run_all(airflow)
     run = airflow.call("POST", f"/api/v2/dags/{DAG}/dagRuns", {"logical_date": morning(day)})["dag_run_id"]
     airflow.wait("rows are coming", lambda: chunks(bucket, day), 120)
     path = f"/api/v2/dags/{DAG}/dagRuns/{urllib.parse.quote(run)}/taskInstances/{TASK}"
@@ -243,6 +263,7 @@ def test_a_task_that_is_failed_by_hand_stops_its_job(airflow: Airflow, bucket: s
 @pytest.mark.skipif(not WHOLE, reason="make airflow")
 def test_what_cannot_be_done_says_why_and_is_not_tried_again(airflow: Airflow, jobs: JobsClient) -> None:
     day = MONDAY + timedelta(days=21)  # there are no reviews of that day
+    run_all(airflow)
     run = airflow.call("POST", f"/api/v2/dags/{DAG}/dagRuns", {"logical_date": morning(day)})["dag_run_id"]
     states = ("failed", "success", "up_for_retry")
     task = airflow.wait("it is over", lambda: (t := airflow.task(DAG, run, TASK))["state"] in states and t, 120)
