@@ -255,7 +255,7 @@ def test_the_log_is_json_and_nothing_else(scraped: dict[str, Any]) -> None:
     lines = [json.loads(line) for line in scraped["stderr"].splitlines() if "logging.cc" not in line]
     assert all(datetime.fromisoformat(line["ts"]).tzinfo and line["level"] and line["event"] for line in lines)
     phases = [line["phase"] for line in lines if line["event"] == "phase"]
-    assert phases == ["checking", "starting", "running", "publishing"]
+    assert phases == ["checking", "starting", "running", "publishing", "reporting"]
     progress = [line for line in lines if line["event"] == "progress"]
     assert progress
     assert all(line["planned"] == len(TEXTS) for line in progress)

@@ -50,7 +50,7 @@ def test_all_is_told_in_order(here: InProcess, corpus: Write, reviews: Make, mon
     told.clear()
     here(reviews(), source)
     assert [event for event in told if event not in ("totals", "published")] == [
-        *("checking", "begun", "starting", "working", "chunk", "running", "publishing", "ended")
+        *("checking", "begun", "starting", "working", "chunk", "running", "publishing", "reporting", "ended")
     ]
     assert told.count("published") == 1
     told.clear()
