@@ -176,7 +176,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "max_num_seqs": 4,
         "max_model_len": 4000,
         "log": str(folder / "asked"),
-        "faults": {"odd one": "invalid_once", "document 1.": "die_once"},
+        "faults": {"odd one": "invalid_once", 'document 1.\n"""The opinion': "die_once"},
     }
     pipeline = {**REVIEWS, "model": engine, "too_long": "truncate"}
     (folder / "pipeline.yaml").write_text(yaml.safe_dump(pipeline))
