@@ -32,7 +32,7 @@ SEND_SECONDS = 10.0
 MOST_CHARACTERS = 500
 """Of the first line of an error's message."""
 
-PRODUCER = "https://pypi.org/project/headrace"
+PRODUCER = "urn:headrace"
 
 
 def configured() -> bool:
