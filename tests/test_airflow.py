@@ -189,16 +189,17 @@ def test_a_week_is_filled_and_a_day_that_failed_goes_on(
         assert len(answers(bucket, day)) == len(set(answers(bucket, day))) == rows
         counts = airflow.xcom(DAG, run["dag_run_id"], TASK)
         assert (counts["rows"], counts["answered"], counts["dead"]) == (rows, rows, 0)
-        assert counts["prompt_tokens"] > 0 < counts["output_tokens"]
         tries = airflow.task(DAG, run["dag_run_id"], TASK)["try_number"]
         ids = [job.id for job in submissions(jobs, day)]
         if day == bad:
             assert tries >= 2
-            assert counts["resumed"] >= 20
-            assert ids == [ids[0], f"{ids[0]}-2"], "whatever was restarted, no other job was needed"
+            # The second job may be through before Airflow is back, whose next try is then a job with nothing to do.
+            assert ids in ([ids[0], f"{ids[0]}-2"], [ids[0], f"{ids[0]}-2", f"{ids[0]}-3"])
+            assert counts["resumed"] >= 20 if len(ids) == 2 else counts["requests"] == 0
         else:
             # Airflow may count a try for the restart; it finds the job that runs.
             assert len(ids) == 1
+            assert counts["prompt_tokens"] > 0 < counts["output_tokens"]
         links = airflow.links(DAG, run["dag_run_id"], TASK)
         assert links["Ray dashboard"] == f"{cluster}/#/jobs/{ids[-1]}"
         assert links["headrace report"].endswith(f"nightly/answers/{day}/_headrace/report.html")
