@@ -136,7 +136,7 @@ def run(
     the same command resumes, 2 a mistake in what was given, 3 too many dead letters, 130 interrupted.
     """
     from headrace.cluster.progress import listener, summary
-    from headrace.cluster.report import with_prices
+    from headrace.cluster.report_command import with_prices
     from headrace.cluster.run import run as run_pipeline
     from headrace.cluster.summary_line import announce
     from headrace.cluster.targets import use_target
@@ -545,7 +545,7 @@ def report(
     api_price: ApiPrice = None,
 ) -> None:
     """Make the report of an output anew, finished or not: a page, and the figures as JSON."""
-    from headrace.cluster.report import Wish, compare_outputs, report_output
+    from headrace.cluster.report_command import Wish, compare_outputs, report_output
     from headrace.cluster.report_view import show_comparison, show_made
 
     with _mistakes_as_messages():

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from headrace.cluster.submission import looks_secret
+from headrace.cluster.secrets_seen import secret_in, secret_name
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.loading import read_data
 from headrace.pipelines.spec import Loc, Resources, loc_text
@@ -222,7 +222,7 @@ class _Reading:
                 self._secrets(inner, (*loc, i), top)
             return
         inside = loc[len(top) :]
-        secret = any(looks_secret(part) for part in inside if isinstance(part, str))
+        secret = any(secret_name(part) for part in inside if isinstance(part, str))
         if secret and inside[0] not in ("token", "storage"):
             raise self.wrong(
                 loc, "would stand in the plan. Leave it out, and set it in the environment of the machines that need it"
@@ -235,10 +235,10 @@ class _Reading:
         elif isinstance(value, str):
             for escaped, inner in _VARIABLE.findall(value):
                 named = _REFERENCE.fullmatch(inner)
-                if named and not escaped and looks_secret(named[1]):
+                if named and not escaped and secret_name(named[1]):
                     raise self.wrong(loc, f"${{{named[1]}}} looks like a secret, and this value is not kept secret")
-            if re.search(r"://[^/@\s]*:[^/@\s]*@", value):
-                raise self.wrong(loc, "has credentials in it: those go into the environment")
+            if seen := secret_in(value):
+                raise self.wrong(loc, f"has credentials in it ({seen[0]}): those go into the environment")
 
     def target(self, name: str, body: Mapping[str, Any]) -> Target:
         loc: Loc = ("targets", name)

@@ -223,7 +223,12 @@ def _read_yaml(text: str, name: str) -> tuple[Any, dict[Loc, int | str]]:
         raise UserError(f"{name}: nested too deeply") from error
 
 
-def _read_text(file: Path) -> str:
+def read_text(file: Path) -> str:
+    """What a text file holds.
+
+    Raises:
+        UserError: it cannot be read, or is no UTF-8.
+    """
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -238,7 +243,7 @@ def read_data(file: Path) -> tuple[Any, dict[Loc, int | str]]:
     Raises:
         UserError: it cannot be read, or is neither.
     """
-    text = _read_text(file)
+    text = read_text(file)
     if file.suffix.lower() != ".json":
         return _read_yaml(text, str(file))
     try:

@@ -1,7 +1,8 @@
-"""Why rows become dead letters, in a few classes: for metrics, whose labels must be few and hold nothing of a row.
+"""Why rows become dead letters, without anything of a row: for those who may not see rows.
 
-A letter's own reason is a sentence, with values, numbers and names in it. Its class follows from how the sentence
-begins, and from the kind of its step; what is not known is ``other``.
+A letter's own reason is a sentence, with values, numbers and names in it. Metrics, whose labels must be few, have its
+class, which follows from how the sentence begins and from the kind of its step; what is not known is ``other``. A
+redacted report has the words in it that are headrace's own.
 """
 
 from __future__ import annotations
@@ -79,3 +80,23 @@ def reason_class(letter: DeadLetter, kinds: Mapping[str, str]) -> ReasonClass:
 
 def _first(patterns: tuple[tuple[re.Pattern[str], ReasonClass], ...], text: str, otherwise: ReasonClass) -> ReasonClass:
     return next((found for pattern, found in patterns if pattern.match(text)), otherwise)
+
+
+_PHRASES = (
+    r"the document is (?:null|empty)",
+    r"too long|too short|too small|too big|is missing|must not be there|holds an item twice|fits none of the forms",
+    r"is not one of|is not of type|is not a valid|does not match|is not a multiple of|does not fit exactly one",
+    r"what the schema forbids|no value of the enum|stands for nothing|no property of the schema|is there twice",
+    r"not JSON|more text after the JSON value|nested too deep|not a JSON value|half of a surrogate pair",
+    r"the answer was cut|the answer is empty|not whole sentences|does not come to an end|has more than",
+    r"no probabilit(?:y|ies)|the engine refused the request|(?:killed|hung) the engine",
+    r"cannot be (?:read|decoded|rendered)|beyond what|does not fit into",
+    r"raised|returned|at most [\d,]+ (?:tokens )?fit",
+)
+"""What headrace itself says in reasons. The rest of a reason may be a row's."""
+
+
+def redacted_reason(reason: str) -> str:
+    """What a reason says without anything that a row may have said: the first phrase that is headrace's own."""
+    found = re.search("|".join(_PHRASES), reason)
+    return f"… {found[0]} …" if found else "(a reason that may hold text of rows)"

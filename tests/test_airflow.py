@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -21,8 +19,9 @@ import yaml
 from headrace.cluster.jobs_api import Job, JobsClient
 from headrace.cluster.submission import attempt_of
 from headrace.pipelines.storage import open_store
-from tests.airflow_server import ROOT, Airflow, free_port, serve
+from tests.airflow_server import ROOT, Airflow, serve
 from tests.conftest import REVIEWS
+from tests.jobs_cluster import jobs_cluster
 from tests.s3_server import S3Server
 
 DAG, TASK = "nightly_reviews", "answer"
@@ -54,21 +53,10 @@ def bucket(s3_server: S3Server) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def cluster(bucket: str) -> Iterator[str]:
+def cluster(bucket: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Ray cluster whose nodes can read the bucket; the address of its jobs."""
-    from ray.cluster_utils import Cluster
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-        patch.setenv("PYTHONPATH", str(ROOT))
-        # The agent that starts jobs is silent where another Ray of this machine has its usual port.
-        ports = {"dashboard_port": 0, "dashboard_agent_listen_port": free_port()}
-        head = {"num_cpus": 4, "include_dashboard": True, **ports}
-        started = Cluster(initialize_head=True, head_node_args=head)
-    try:
-        yield f"http://{started.head_node.webui_url}"
-    finally:
-        started.shutdown()
+    with jobs_cluster(4, tmp_path_factory.mktemp("ray") / "cluster.log") as started:
+        yield started.url
 
 
 @pytest.fixture(scope="module")

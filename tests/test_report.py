@@ -23,12 +23,13 @@ from typer.testing import CliRunner
 
 from headrace.cluster import report as report_module
 from headrace.cluster.cli import app
-from headrace.cluster.report import Wish, redacted_reason, report_output
+from headrace.cluster.report_command import Wish, report_output
 from headrace.cluster.report_html import visible
 from headrace.pipelines import report_data, report_rows
 from headrace.pipelines.dead_letters import alike
 from headrace.pipelines.drift import CHANCE, chi_squared_tail, homogeneity, moved
 from headrace.pipelines.plan import PlannedShard, Span, load_plan
+from headrace.pipelines.reasons import redacted_reason
 from headrace.pipelines.report_data import MOST_ROWS, PLACES, windows_of
 from headrace.pipelines.report_figures import EDGES, Lengths
 from headrace.pipelines.series import MOST_POINTS, Series, rates

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
+from headrace.cluster import shipping
 from headrace.cluster import submission as module
 from headrace.cluster.jobs_api import Job, JobExists
-from headrace.cluster.submission import Submitted, exit_code_of, looks_secret, make_submission, submit
+from headrace.cluster.secrets_seen import secret_name
+from headrace.cluster.submission import Submitted, exit_code_of, make_submission, submit
 from headrace.pipelines.errors import UserError
 
 PIPELINE = {"name": "reviews", "document": "{{ text }}", "steps": []}
@@ -157,6 +159,8 @@ def test_the_id_follows_from_what_is_asked(tmp_path: Path, pipeline: Path) -> No
         ({"overrides": ["model.hf_token=hidden"]}, "--set model.hf_token: a secret"),
         ({"overrides": ['models["a"]["api_key"]=hidden']}, "a secret"),
         ({"env": {"AWS_SECRET_ACCESS_KEY": "hidden"}}, "AWS_SECRET_ACCESS_KEY"),
+        ({"env": {"NOTE": "hf_" + "hidden" * 5}}, "NOTE: the environment of a job"),
+        ({"overrides": ["steps.a.instruction=hf_" + "hidden" * 5]}, "--set steps.a.instruction: a secret"),
         ({"include": ["nothing*"]}, "--include nothing\\*: there is no such file"),
         ({"include": ["../outside.txt"]}, "is not in"),
         ({"include": ["/etc/hostname"]}, "is not in"),
@@ -173,22 +177,24 @@ def test_what_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> 
 
 def test_what_is_too_large_is_refused_by_name(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(pipeline.parent, {"data.bin": "x" * 5000})
-    monkeypatch.setattr(module, "MOST_BYTES", 4000)
+    monkeypatch.setattr(shipping, "MOST_BYTES", 4000)
     make(pipeline)
     with pytest.raises(UserError, match=r"data\.bin"):
         make(pipeline, include=["data.bin"])
 
 
 @pytest.mark.parametrize(
-    "name", ["hf_token", "token", "HF_TOKEN", "storage.secret_key", "AWS_ACCESS_KEY_ID", "api-key"]
+    "name", ["hf_token", "token", "HF_TOKEN", "storage.secret_key", "AWS_ACCESS_KEY_ID", "api-key", "DB_PASS"]
 )
 def test_secrets_are_known_by_their_names(name: str) -> None:
-    assert looks_secret(name)
+    assert secret_name(name)
 
 
-@pytest.mark.parametrize("name", ["tokenizer", "max_tokens", "allowed_token_ids", "AWS_ENDPOINT_URL", "monkey", "key"])
+@pytest.mark.parametrize(
+    "name", ["tokenizer", "max_tokens", "allowed_token_ids", "AWS_ENDPOINT_URL", "monkey", "key", "A_TOKEN_FILE"]
+)
 def test_other_names_are_no_secrets(name: str) -> None:
-    assert not looks_secret(name)
+    assert not secret_name(name)
 
 
 class Cluster:

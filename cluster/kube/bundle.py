@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from headrace.cluster.python_imports import imported_names
 from headrace.operators import Map
 from headrace.pipelines.errors import UserError
+from headrace.pipelines.loading import read_text
 from headrace.pipelines.spec import Pipeline
 
 
@@ -62,17 +63,8 @@ def bundle(pipeline: Pipeline) -> Bundle:
             for file in files:
                 found |= {file, *_imported(file, source.folder)}
     root = Path(os.path.commonpath([file.parent for file in found]))
-    texts = {PurePosixPath(file.relative_to(root).as_posix()): _text(file) for file in sorted(found)}
+    texts = {PurePosixPath(file.relative_to(root).as_posix()): read_text(file) for file in sorted(found)}
     return Bundle(own.relative_to(root).as_posix() + (f":{attribute}" if colon else ""), texts, tuple(elsewhere))
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror}") from error
 
 
 def _modules(folder: Path, dotted: str) -> list[Path]:
@@ -96,25 +88,9 @@ def _imported(file: Path, folder: Path) -> set[Path]:
     waiting = [file]
     while waiting:
         current = waiting.pop()
-        for dotted in _names(current, folder):
+        for dotted in imported_names(current, folder):
             for module in _modules(folder, dotted):
                 if module not in found and module != file:
                     found.add(module)
                     waiting.append(module)
     return found
-
-
-def _names(file: Path, folder: Path) -> Iterator[str]:
-    """The modules that a file names in its imports, absolute."""
-    try:
-        tree = ast.parse(_text(file), str(file))
-    except SyntaxError as error:
-        raise UserError(f"{file}:{error.lineno}: not Python: {error.msg}") from error
-    package = file.parent.relative_to(folder).parts
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            around = package[: len(package) - node.level + 1] if node.level else ()
-            base = ".".join([*around, *([node.module] if node.module else [])])
-            yield from (f"{base}.{alias.name}" if base else alias.name for alias in node.names)

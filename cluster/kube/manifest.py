@@ -22,8 +22,8 @@ from headrace.cluster.kube.bundle import Bundle
 from headrace.cluster.kube.engines import engines_of, groups_of
 from headrace.cluster.kube.options import Options, check_names, check_places, pairs, seconds
 from headrace.cluster.kube.pods import MOUNT, Pods, amounts_of, container_security
-from headrace.cluster.kube.secrets_seen import secret_in
 from headrace.cluster.kube.warnings import job_warnings, model_warnings
+from headrace.cluster.secrets_seen import secret_in
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.spec import Pipeline
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace import __version__
-from headrace.cluster.kube.secrets_seen import secret_in, secret_name
+from headrace.cluster.secrets_seen import secret_in, secret_name
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.locations import object_uri, without_userinfo
 from headrace.pipelines.spec import parse_time

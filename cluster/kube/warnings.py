@@ -9,8 +9,8 @@ from headrace.cluster.engine_config import FAKE
 from headrace.cluster.kube.bundle import Bundle
 from headrace.cluster.kube.engines import Engines, Group
 from headrace.cluster.kube.options import Options
-from headrace.cluster.kube.secrets_seen import secret_name
 from headrace.cluster.models import DEFAULT
+from headrace.cluster.secrets_seen import secret_name
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.spec import Pipeline
 from headrace.pipelines.stages import stages_of

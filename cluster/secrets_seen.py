@@ -1,10 +1,13 @@
-"""What looks like a secret, and so must not stand in a file that people keep and review."""
+"""What looks like a secret, and so must not stand where others read it: a manifest, a job's command, ``headrace.yaml``.
+
+Airflow's environment imports this: the standard library alone.
+"""
 
 from __future__ import annotations
 
 import re
 
-_PARTS = {"SECRET", "TOKEN", "PASSWORD", "PASSWD", "PASS", "PWD", "CREDENTIAL", "CREDENTIALS", "KEY", "APIKEY"}
+_PARTS = {"SECRET", "PASSWORD", "PASSWD", "PASS", "PWD", "CREDENTIAL", "CREDENTIALS", "APIKEY"}
 _PLACES = ("FILE", "PATH", "DIR")
 
 _FORMS = (
@@ -16,15 +19,21 @@ _FORMS = (
     ("a Slack token", r"\bxox[abprs]-[A-Za-z0-9-]{10,}"),
     ("a signed token", r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}"),
     ("a private key", r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
-    ("a password in a URI", r"://[^/\s:@\"']+:[^/\s:@\"']+@"),
+    ("a password in a URI", r"://[^/\s:@\"']*:[^/\s@\"']*@"),
     ("an account key", r"(?i)\b(?:AccountKey|SharedAccessSignature)="),
 )
 
 
 def secret_name(name: str) -> bool:
-    """Whether a variable of that name holds a secret: ``HF_TOKEN`` does, ``AWS_WEB_IDENTITY_TOKEN_FILE`` does not."""
-    parts = name.upper().split("_")
-    return parts[-1] not in _PLACES and bool(_PARTS & set(parts))
+    """Whether a variable, or a key (``storage.secret_key``), is called as those are that hold a secret.
+
+    ``HF_TOKEN``, ``api-key`` and ``AWS_ACCESS_KEY_ID`` do; ``AWS_WEB_IDENTITY_TOKEN_FILE``, ``allowed_token_ids`` and
+    ``key`` do not.
+    """
+    parts = re.split(r"[_.\-]", name.upper())
+    if parts[-1] in _PLACES:
+        return False
+    return bool(_PARTS & set(parts)) or parts[-1] == "TOKEN" or "KEY" in parts[1:]
 
 
 def secret_in(text: str) -> tuple[str, int] | None:
