@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 LINE_SECONDS = 10.0
 """How often a line is printed where there is no terminal."""
 
+LEAST_ROWS = 8
+"""Rows that must be through before it is said how long the rest will take: the first ones fill the engine."""
+
 PHASES = {
     "checking": "checking the pipeline and the input",
     "reusing": "looking for rows that were answered before",
@@ -153,7 +156,7 @@ class Pace:
             "cached_share": round(cached, 4),
         }
         through = (last.rows - first.rows) / seconds
-        if through > 0 and last.planned > last.rows:
+        if last.rows - first.rows >= LEAST_ROWS and last.planned > last.rows:
             found["seconds_left"] = round((last.planned - last.rows) / through, 1)
         return found
 
@@ -163,7 +166,7 @@ class Pace:
         if not found or self._last is None:
             return ""
         parts = [
-            f"{found['rows_per_second']:.1f} rows/s",
+            f"{found['rows_per_second']:.{1 if found['rows_per_second'] >= 1 else 2}f} rows/s",
             f"{found['tokens_per_second']:,.0f} tokens/s",
             f"{found['cached_share']:.0%} of prompts cached",
             f"{self._last[1].dead} dead",
