@@ -102,7 +102,9 @@ class NoEngine:
     block_size = GPU_BLOCK
     max_num_seqs = 256
 
-    async def complete(self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling) -> Completion:
+    async def complete(
+        self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling, *, follow_up: bool = False
+    ) -> Completion:
         """There is nobody to ask.
 
         Raises:

@@ -93,7 +93,9 @@ class FakeEngine:
         self._seen: set[str] = set()
         self._blocks: OrderedDict[int, None] = OrderedDict()
 
-    async def complete(self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling) -> Completion:
+    async def complete(
+        self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling, *, follow_up: bool = False
+    ) -> Completion:
         text = self.tokenizer.decode(prompt)
         fault = next((kind for mark, kind in self._faults.items() if mark in text), "")
         digest = hashlib.sha256(text.encode()).hexdigest()

@@ -160,10 +160,12 @@ class OnlyChoices:
         self.block_size = engine.block_size
         self.max_num_seqs = engine.max_num_seqs
 
-    async def complete(self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling) -> Completion:
+    async def complete(
+        self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling, *, follow_up: bool = False
+    ) -> Completion:
         """A choice, or nothing."""
         if isinstance(constraint, Choice):
-            return await self._engine.complete(prompt, constraint, sampling)
+            return await self._engine.complete(prompt, constraint, sampling, follow_up=follow_up)
         return Completion("", "stop")
 
     async def reset_prefix_cache(self) -> None:

@@ -41,10 +41,13 @@ class VllmEngine:
         self.block_size: int = vllm_config.cache_config.block_size
         self.kv_tokens: int = vllm_config.cache_config.num_gpu_blocks * self.block_size
         self.max_num_seqs: int = vllm_config.scheduler_config.max_num_seqs
+        self._by_priority = vllm_config.scheduler_config.policy == "priority"
         self._params: dict[tuple[Constraint, Sampling], Any] = {}
         self._ids = itertools.count()
 
-    async def complete(self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling) -> Completion:
+    async def complete(
+        self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling, *, follow_up: bool = False
+    ) -> Completion:
         from vllm.exceptions import VLLMClientError
         from vllm.inputs import TokensPrompt
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
@@ -55,7 +58,8 @@ class VllmEngine:
         final: Any = None
         try:
             request = TokensPrompt(prompt_token_ids=list(prompt))
-            async for output in self._llm.generate(request, params, str(next(self._ids))):
+            priority = int(self._by_priority and not follow_up)
+            async for output in self._llm.generate(request, params, str(next(self._ids)), priority=priority):
                 final = output
         except EngineDeadError as error:
             raise EngineDied(str(error)) from error
@@ -141,6 +145,8 @@ def engine_args(config: EngineConfig) -> dict[str, Any]:
         "revision": config.revision,
         "trust_remote_code": config.trust_remote_code,
         "enable_prefix_caching": True,
+        # What a document is asked after its first answers goes before other documents, while its prefix is hot.
+        "scheduling_policy": "priority",
         "disable_log_stats": True,
         "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
     }

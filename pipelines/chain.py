@@ -501,19 +501,20 @@ class Chain:
         return ids[:room]
 
     async def _complete(self, prompts: Sequence[Prompt], ids: Sequence[int], usage: Usage) -> list[Completion]:
+        follow_up = usage.requests > 0
         completions = (
-            await asyncio.gather(*(self._request(prompt, ids) for prompt in prompts))
+            await asyncio.gather(*(self._request(prompt, ids, follow_up) for prompt in prompts))
             if len(prompts) > 1
-            else [await self._request(prompts[0], ids)]
+            else [await self._request(prompts[0], ids, follow_up)]
         )
         for completion in completions:
             usage.add(completion)
         return completions
 
-    async def _request(self, prompt: Prompt, ids: Sequence[int]) -> Completion:
+    async def _request(self, prompt: Prompt, ids: Sequence[int], follow_up: bool) -> Completion:
         tokens = prompt.around(ids)
         self.blocks.add(tokens)
-        return await self._engine.complete(tokens, prompt.constraint, prompt.sampling)
+        return await self._engine.complete(tokens, prompt.constraint, prompt.sampling, follow_up=follow_up)
 
     async def _prior(self, ready: Prepared, context: str) -> list[Completion]:
         """Completions on content-free documents, their log-probabilities averaged; asked once for each context."""

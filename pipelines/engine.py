@@ -62,8 +62,14 @@ class Engine(Protocol):
     max_num_seqs: int
     """Requests that one step of the engine can hold."""
 
-    async def complete(self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling) -> Completion:
+    async def complete(
+        self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling, *, follow_up: bool = False
+    ) -> Completion:
         """Ask once.
+
+        Args:
+            follow_up: of a document that was asked about before: its tokens are in the prefix cache now and will not
+                be for long, so it goes before requests that are not.
 
         Raises:
             RequestRefused: the engine will not take this request; others are not affected.

@@ -68,7 +68,7 @@ def results() -> dict[str, Any]:
             "steps": {"1": sweep, "3": sweep},
             "quality": {"hoisted": {"reviews": 9, "accuracy": 0.9, "auc": 0.95, "majority": 0.6}},
         },
-        "window": {"4096": {"points": {"1": [point(4.0)], "headrace": [point(2.0)]}}, "8192": None},
+        "window": {"8192, fcfs": {"points": {"1": [point(4.0)], "headrace": [point(2.0)]}}, "8192, priority": None},
         "cpu": {"tokens": 503, "milliseconds": {"the whole chain": 1.25, "lay out prompts": 0.033}},
         "failures": [{"what": "ray-piped", "why": "because"}],
     }
@@ -78,10 +78,10 @@ def results() -> dict[str, Any]:
 def test_documents_have_the_wanted_length_and_all_differ(tokens: int) -> None:
     tokenizer = FakeEngine({}).tokenizer
     reviews = [f"Review number {i} says that it is a good product, all in all." for i in range(20)]
-    documents = make_documents(reviews, tokens, 8, tokenizer)
+    documents = make_documents(reviews, [tokens] * 8, tokenizer)
     assert all(tokens - 2 <= len(tokenizer.encode(text)) <= tokens for text in documents)
     assert len({text[:16] for text in documents}) == 8
-    assert documents == make_documents(reviews, tokens, 8, tokenizer)
+    assert documents == make_documents(reviews, [tokens] * 8, tokenizer)
 
 
 def test_documents_come_back_as_they_were_written(tmp_path: Path) -> None:

@@ -24,10 +24,14 @@ class Recorder(FakeEngine):
     def __init__(self, **args: Any) -> None:
         super().__init__(args)
         self.asked: list[tuple[str, Constraint, Sampling]] = []
+        self.follow_ups: list[bool] = []
 
-    async def complete(self, prompt: Any, constraint: Constraint, sampling: Sampling) -> Completion:
+    async def complete(
+        self, prompt: Any, constraint: Constraint, sampling: Sampling, *, follow_up: bool = False
+    ) -> Completion:
         self.asked.append((self.tokenizer.decode(prompt), constraint, sampling))
-        return await super().complete(prompt, constraint, sampling)
+        self.follow_ups.append(follow_up)
+        return await super().complete(prompt, constraint, sampling, follow_up=follow_up)
 
 
 def rows(pipeline: Pipeline, engine: FakeEngine, *texts: str | None) -> list[RowResult]:
@@ -139,6 +143,25 @@ def test_a_step_reads_earlier_answers_after_the_document(reviews: Make) -> None:
     (result,) = rows(reviews(steps=steps), engine, "stones")
     asked = engine.asked[-1][0]
     assert asked.index("stones") < asked.index(f"Say why it is about {result.answers['topic']}.")
+
+
+def test_what_a_document_is_asked_after_its_first_answers_goes_before_other_documents(reviews: Make) -> None:
+    steps = [
+        step("classify", "topic", labels=["mills", "rivers"]),
+        step("classify", "tone", labels=["dry", "warm"]),
+        step("generate", "why", prompt="Say why it is about {{ topic }}."),
+        step("generate", "haiku", prompt="A haiku."),
+    ]
+    engine = Recorder(faults={"A haiku": "invalid_once"})
+    rows(reviews(steps=steps), engine, "stones", "sticks")
+    of_documents = [
+        (text, follow_up)
+        for (text, *_), follow_up in zip(engine.asked, engine.follow_ups, strict=True)
+        if "N/A" not in text
+    ]
+    assert of_documents
+    for text, follow_up in of_documents:
+        assert follow_up == ("Say why" in text or "not accepted" in text), text
 
 
 def test_what_depends_on_a_dead_step_is_not_asked(reviews: Make) -> None:

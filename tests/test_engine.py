@@ -210,6 +210,24 @@ def test_a_document_longer_than_the_model_is_a_dead_letter(engine: VllmEngine, l
     assert "tokens" in dead.dead.reason
 
 
+def test_a_follow_up_goes_before_what_waits(engine: VllmEngine, loop: asyncio.Runner) -> None:
+    answered: list[str] = []
+
+    async def ask(name: str, *, follow_up: bool) -> None:
+        prompt = engine.tokenizer.encode(f"{name} " + "and so on " * 160)
+        await engine.complete(prompt, Text(), Sampling(max_tokens=1), follow_up=follow_up)
+        answered.append(name)
+
+    async def go() -> None:
+        others = [asyncio.ensure_future(ask(f"Document {i}", follow_up=False)) for i in range(16)]
+        await asyncio.sleep(0.2)
+        await asyncio.gather(ask("the follow-up", follow_up=True), *others)
+
+    run(loop, go())
+    assert len(answered) == 17
+    assert answered.index("the follow-up") < 13, "it waited for what came before it"
+
+
 def test_a_request_that_the_engine_refuses_does_not_harm_others(engine: VllmEngine, loop: asyncio.Runner) -> None:
     async def both() -> list[Any]:
         fine = engine.complete(engine.tokenizer.encode("Hello"), Text(), Sampling(max_tokens=2))

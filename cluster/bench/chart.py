@@ -49,7 +49,7 @@ def _panels(results: Mapping[str, Any]) -> list[Callable[[Any], None]]:
     for subject, label in (("lengths", "tokens in a document"), ("steps", "steps")):
         if len(swept := engine.get(subject) or {}) > 1:
             panels.append(partial(_lines, swept=swept, label=label))
-    measured = {f"KV {pool} tokens": found["points"] for pool, found in (results.get("window") or {}).items() if found}
+    measured = {f"KV {pool}": found["points"] for pool, found in (results.get("window") or {}).items() if found}
     if measured:
         panels.append(partial(_windows, measured=measured))
     return panels

@@ -43,7 +43,9 @@ class AtOnce:
     def __init__(self, tokenizer: HubTokenizer) -> None:
         self.tokenizer = tokenizer
 
-    async def complete(self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling) -> Completion:
+    async def complete(
+        self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling, *, follow_up: bool = False
+    ) -> Completion:
         return answer(constraint, len(prompt))
 
     async def reset_prefix_cache(self) -> None:

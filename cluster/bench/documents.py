@@ -38,8 +38,8 @@ def clear_reviews(reviews: pl.DataFrame, most: int) -> list[tuple[str, str]]:
     return [rows[i * len(rows) // most] for i in range(most)] if most < len(rows) else rows
 
 
-def make_documents(reviews: Sequence[str], tokens: int, count: int, tokenizer: Tokenizer) -> list[str]:
-    """``count`` texts of ``tokens`` tokens each (one or two fewer where a cut falls inside a character or a word).
+def make_documents(reviews: Sequence[str], lengths: Sequence[int], tokenizer: Tokenizer) -> list[str]:
+    """Texts of ``lengths`` tokens each (one or two fewer where a cut falls inside a character or a word).
 
     Each opens with another review, so that no two share a beginning that a prefix cache could use, and goes on with
     reviews in an order of its own.
@@ -47,11 +47,11 @@ def make_documents(reviews: Sequence[str], tokens: int, count: int, tokenizer: T
     Raises:
         ValueError: there are fewer reviews than documents.
     """
-    if count > len(reviews):
-        raise ValueError(f"{count} documents need as many reviews to begin with, and there are {len(reviews)}")
-    openings = random.Random(tokens).sample(range(len(reviews)), count)
+    if len(lengths) > len(reviews):
+        raise ValueError(f"{len(lengths)} documents need as many reviews to begin with, and there are {len(reviews)}")
+    openings = random.Random(max(lengths)).sample(range(len(reviews)), len(lengths))
     documents = []
-    for opening in openings:
+    for opening, tokens in zip(openings, lengths, strict=True):
         others = [review for i, review in enumerate(reviews) if i != opening]
         random.Random(f"{tokens}/{opening}").shuffle(others)
         text = reviews[opening]
@@ -59,6 +59,13 @@ def make_documents(reviews: Sequence[str], tokens: int, count: int, tokenizer: T
             text += " " + others.pop() if others else " " + reviews[opening]
         documents.append(_cut(text, tokens, tokenizer))
     return documents
+
+
+def spread_lengths(least: int, most: int, count: int) -> list[int]:
+    """``count`` lengths from ``least`` to ``most``, each step the same factor, in an order that mixes them."""
+    lengths = [round(least * (most / least) ** (i / max(1, count - 1))) for i in range(count)]
+    random.Random(count).shuffle(lengths)
+    return lengths
 
 
 def _cut(text: str, tokens: int, tokenizer: Tokenizer) -> str:

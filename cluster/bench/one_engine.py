@@ -59,9 +59,11 @@ class Recorder:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    async def complete(self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling) -> Completion:
+    async def complete(
+        self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling, *, follow_up: bool = False
+    ) -> Completion:
         self.asked.append((prompt, constraint, sampling))
-        return await self._engine.complete(prompt, constraint, sampling)
+        return await self._engine.complete(prompt, constraint, sampling, follow_up=follow_up)
 
 
 class Bare:

@@ -97,17 +97,21 @@ STEPS: tuple[dict[str, Any], ...] = (
 )
 
 
-def pipeline(steps: int, layout: str = "auto", *, documents: int = 1000) -> Pipeline:
-    """The first ``steps`` steps over a column ``text``.
+def pipeline(steps: int, layout: str = "auto", *, documents: int = 1000, reads: bool = False) -> Pipeline:
+    """The first ``steps`` steps over a column ``text``; ``reads`` has the last one read the first one's answer.
 
     A quarter of the documents make a chunk, as in a run over a corpus, where several chunks are in flight.
     """
+    taken = [{kind: {**step, "retries": 0} for kind, step in entry.items()} for entry in STEPS[:steps]]
+    if reads:
+        last = next(iter(taken[-1].values()))
+        last["instruction"] += " Somebody else has found that their opinion is {{ opinion }}."
     return Pipeline.model_validate(
         {
             "name": f"bench-{steps}",
             "document": "{{ text }}",
             "layout": layout,
-            "steps": [{kind: {**step, "retries": 0} for kind, step in entry.items()} for entry in STEPS[:steps]],
+            "steps": taken,
             "keep": ["id"],
             "checkpoint_rows": max(1, -(-documents // 4)),
             "max_error_rate": 1.0,

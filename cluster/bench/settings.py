@@ -21,7 +21,7 @@ class Settings:
         systems: measured side by side over three steps, in this order in every round.
         documents: of three steps; ``few`` for what is slow by the document (Transformers row by row), ``batch`` for
             Transformers in one batch, ``six_documents`` of :attr:`six_tokens` tokens for six steps.
-        window_documents: for each number of documents in flight; more than the largest that is fixed would show more.
+        window_documents: for each number of documents in flight, of mixed lengths between :attr:`window_lengths`.
         pools: sizes of the KV cache, in tokens.
         layout: of headrace's prompts where it runs beside others.
         windows: documents in flight; None is headrace's own choice.
@@ -42,9 +42,10 @@ class Settings:
     step_counts: tuple[int, ...] = (1, 3, 6)
     step_documents: int = 4
     quality_reviews: int = 200
-    pools: tuple[int, ...] = (2048, 4096, 16384)
-    windows: tuple[int | None, ...] = (1, 4, 16, 64, None)
-    window_documents: int = 16
+    pools: tuple[int, ...] = (8192, 16384, 32768)
+    windows: tuple[int | None, ...] = (4, 64, None)
+    window_documents: int = 24
+    window_lengths: tuple[int, int] = (50, 6000)
     window_rounds: int = 1
     cpu_rows: int = 2000
 
@@ -63,8 +64,8 @@ QUICK = Settings(
     step_counts=(1, 3),
     step_documents=2,
     quality_reviews=20,
-    pools=(4096,),
-    windows=(1, 4, None),
+    pools=(8192,),
+    windows=(4, None),
     window_documents=4,
     cpu_rows=500,
 )

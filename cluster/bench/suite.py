@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,7 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from headrace.cluster.bench.documents import REVIEWS, make_documents, read_reviews, write_documents
+from headrace.cluster.bench.documents import (
+    REVIEWS,
+    make_documents,
+    read_reviews,
+    spread_lengths,
+    write_documents,
+)
 from headrace.cluster.bench.machine import machine_facts
 from headrace.cluster.bench.measure import ChildFailed, in_child
 from headrace.cluster.bench.settings import ONE_ENGINE, Settings
@@ -120,13 +127,17 @@ class Suite:
         self._save()
 
     def _window(self) -> None:
-        """Documents in flight, over sizes of the KV cache."""
+        """Documents in flight, over sizes of the KV cache, with vLLM's own order of requests and with ours."""
         sizes = self._settings
-        source = self._documents(sizes.tokens, sizes.window_documents)
+        lengths = spread_lengths(*sizes.window_lengths, sizes.window_documents)
+        documents = make_documents(self._reviews, lengths, self._tokenizer)
+        source = str(write_documents(documents, self._out / "documents" / f"mixed-{len(documents)}").resolve())
         found = self.results.setdefault("window", {})
-        for pool in sizes.pools:
-            job = {"input": source, "windows": sizes.windows, "rounds": sizes.window_rounds, "pool": pool}
-            found[str(pool)] = self._child("window", f"documents in flight, a KV cache of {pool} tokens", job)
+        for pool, policy in itertools.product(sizes.pools, ("fcfs", "priority")):
+            job = {"input": source, "windows": sizes.windows, "rounds": sizes.window_rounds}
+            job |= {"pool": pool, "policy": policy}
+            what = f"documents in flight, a KV cache of {pool} tokens, {policy}"
+            found[f"{pool}, {policy}"] = self._child("window", what, job)
             self._save()
 
     def _cpu(self) -> None:
@@ -153,7 +164,7 @@ class Suite:
 
     def _documents(self, tokens: int, count: int, first: int | None = None) -> str:
         """The folder of ``count`` documents of ``tokens`` tokens, or of the ``first`` of them."""
-        wanted = make_documents(self._reviews, tokens, count, self._tokenizer)[:first]
+        wanted = make_documents(self._reviews, [tokens] * count, self._tokenizer)[:first]
         return str(write_documents(wanted, self._out / "documents" / f"{tokens}-{len(wanted)}").resolve())
 
     def _save(self) -> None:

@@ -14,14 +14,19 @@ from headrace.cluster.bench.pipelines import CHAIN, pipeline
 from headrace.cluster.engine_config import CPU_BLOCK
 from headrace.cluster.vllm_engine import VllmEngine
 
-MAX_MODEL_LEN = 2048
+MAX_MODEL_LEN = 8192
 """vLLM refuses a KV cache that one request of this length would not fit into."""
 
 
 def sweep(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Each of the job's ``windows`` (None: as many as headrace sees fit) with a cache of ``pool`` tokens."""
+    """Each of the job's ``windows`` (None: as many as headrace sees fit) with a cache of ``pool`` tokens.
+
+    The chain's summary reads an earlier answer, so that a document comes back to the engine after others have come:
+    steps that wait for nothing are all asked at once, and their prefix is never lost.
+    """
     blocks = job["pool"] // CPU_BLOCK + 1  # vLLM keeps one for itself
-    engine = VllmEngine(engine_settings(job, num_gpu_blocks_override=blocks, max_model_len=MAX_MODEL_LEN))
+    sizes = {"num_gpu_blocks_override": blocks, "max_model_len": MAX_MODEL_LEN}
+    engine = VllmEngine(engine_settings(job, scheduling_policy=job["policy"], **sizes))
     try:
         documents = read_documents(Path(job["input"]))
         return asyncio.run(_sweep(Bench(engine), documents, job["windows"], job["rounds"]))
@@ -30,7 +35,7 @@ def sweep(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def _sweep(bench: Bench, documents: Sequence[str], windows: Sequence[int | None], rounds: int) -> dict[str, Any]:
-    chain = pipeline(3, CHAIN)
+    chain = pipeline(3, CHAIN, reads=True)
     await bench.chain(chain, documents[:1])
 
     def trial(window: int | None) -> Trial:

@@ -43,6 +43,9 @@ PIPELINE: dict[str, Any] = {
 
 FILES = 4
 
+MOST_SHOWN = 20
+"""Problems that are printed one by one."""
+
 
 def main() -> int:
     """Write the rows, run, count; 1 when a row is not accounted for."""
@@ -67,7 +70,10 @@ def main() -> int:
             problems.append(f"headrace run ended with {code}")
     for what, count in outcomes.most_common():
         print(f"{count:7,} {what}")
-    print(*(problems or [f"{options.rows:,} rows, each answered or a dead letter with its reason."]), sep="\n")
+    shown = problems[:MOST_SHOWN] or [f"{options.rows:,} rows, each answered or a dead letter with its reason."]
+    print(*shown, sep="\n")
+    if len(problems) > MOST_SHOWN:
+        print(f"and {len(problems) - MOST_SHOWN:,} more like these")
     return 1 if problems else 0
 
 
