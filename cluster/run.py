@@ -480,6 +480,7 @@ def _work(
         return
     chunks = sum(map(len, entering))
     failed, last_failure = 0, ""
+    before = result.counts
 
     def watch(totals: Totals) -> None:
         totals.planned = planned
@@ -504,15 +505,24 @@ def _work(
             stop.add(counts_of(record), *says)
         if stop.due:
             result.status = "too many dead letters"
-            return
+            break
+    if result.status == "complete":
+        if failed:
+            raise ChunksFailed(
+                f"{failed} of {chunks} chunks could not be done, the last for this reason: {last_failure}\n{STAYS}"
+            )
+        for chunk in publisher.unheard_of():
+            result.counts += counts_of(chunk_record(publisher.store, chunk))
+            publisher.add(chunk)
+    _count_heard(result, before)
     result.series.see(_point(result.totals), last=True)
-    if failed:
-        raise ChunksFailed(
-            f"{failed} of {chunks} chunks could not be done, the last for this reason: {last_failure}\n{STAYS}"
-        )
-    for chunk in publisher.unheard_of():
-        result.counts += counts_of(chunk_record(publisher.store, chunk))
-        publisher.add(chunk)
+
+
+def _count_heard(result: RunResult, before: Counts) -> None:
+    """Rows as the chunks' records say: a worker that died may not have come to say what it had just committed."""
+    totals, now = result.totals, result.counts
+    totals.rows, totals.dead = now.rows - before.rows, now.dead - before.dead
+    totals.filtered = now.filtered - before.filtered
 
 
 def _point(totals: Totals) -> dict[str, float]:

@@ -200,6 +200,19 @@ def test_where_nothing_is_to_be_asked_no_engine_is_started(
     assert result.totals.usage.reused == 12
 
 
+def test_rows_are_counted_by_what_was_committed_and_not_by_what_workers_came_to_say(
+    here: InProcess, corpus: Write
+) -> None:
+    source = corpus([*texts(0, 12), None])
+    here.stop_after = 1
+    with pytest.raises(Stopped):
+        here(STEPS, source)
+    totals = here(STEPS, source).totals
+    # The workers here say nothing of their rows, like one that dies as soon as it has committed.
+    assert (totals.rows, totals.dead) == (3, 1)
+    assert here.report()["totals"]["rows"] == 3
+
+
 def test_recompute_all_asks_everything_again(here: InProcess, corpus: Write) -> None:
     source = corpus(texts(0, 12))
     here(STEPS, source)
