@@ -26,7 +26,9 @@ Write = Callable[..., Path]
 
 
 class Case:
-    """A pipeline file, an input and an output, and the command that runs them."""
+    """A pipeline file, an input and an output, and the command that runs them: on a Ray of its own, or on ``ray``."""
+
+    ray: str | None = None
 
     def __init__(self, folder: Path, source: Path, pipeline: dict[str, Any], engine: dict[str, Any]) -> None:
         self.source = source
@@ -40,10 +42,17 @@ class Case:
         return [*HEADRACE, "run", str(self.file), "--input", str(self.source), "--output", str(self.output), *more]
 
     def run(self, *more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command(*more), capture_output=True, text=True, timeout=300, check=False)
+        return subprocess.run(
+            self.command(*more), env=self.environment(), capture_output=True, text=True, timeout=300, check=False
+        )
 
     def start(self) -> subprocess.Popen[str]:
-        return subprocess.Popen(self.command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(
+            self.command(), env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, **({"RAY_ADDRESS": self.ray} if self.ray else {})}
 
     def asked(self) -> list[str]:
         """The prompts of all requests, by all engines there ever were."""
@@ -79,10 +88,24 @@ class Case:
 
 @pytest.fixture
 def case(tmp_path: Path, corpus: Write) -> Callable[..., Case]:
+    """A case on a Ray of its own."""
+
     def make(*shards: list[str | None], engine: dict[str, Any] | None = None, **changes: Any) -> Case:
         from tests.conftest import REVIEWS
 
         return Case(tmp_path, corpus(*shards), {**REVIEWS, **changes}, engine or {})
+
+    return make
+
+
+@pytest.fixture
+def shared_case(case: Callable[..., Case], ray_address: str) -> Callable[..., Case]:
+    """A case on the Ray that tests share."""
+
+    def make(*shards: list[str | None], **changes: Any) -> Case:
+        it = case(*shards, **changes)
+        it.ray = ray_address
+        return it
 
     return make
 
@@ -116,8 +139,8 @@ def test_a_run_answers_every_row_and_readers_see_whole_parts_only(case: Callable
     assert len(it.asked()) == asked
 
 
-def test_too_many_dead_letters_end_with_3_and_keep_what_is_committed(case: Callable[..., Case]) -> None:
-    it = case([*texts(0, 30), *[None] * 30], max_error_rate=0.01)
+def test_too_many_dead_letters_end_with_3_and_keep_what_is_committed(shared_case: Callable[..., Case]) -> None:
+    it = shared_case([*texts(0, 30), *[None] * 30], max_error_rate=0.01)
     done = it.run()
     assert done.returncode == 3, done.stderr
     assert "Too many dead letters" in done.stdout
@@ -142,7 +165,11 @@ def terminate(process: subprocess.Popen[str], _: Case) -> None:
 
 @pytest.mark.parametrize(("how", "code"), [(kill_driver, -signal.SIGKILL), (interrupt, 130), (terminate, 130)])
 def test_a_run_that_was_ended_resumes_and_asks_nothing_again_that_was_committed(
-    case: Callable[..., Case], how: Callable[[subprocess.Popen[str], Case], None], code: int, no_orphans: None
+    case: Callable[..., Case],
+    how: Callable[[subprocess.Popen[str], Case], None],
+    code: int,
+    ray_address: str,
+    no_orphans: None,
 ) -> None:
     it = case(texts(0, 120), texts(1, 120), engine={"seconds": 0.2, "max_num_seqs": 4})
     process = it.start()
@@ -159,6 +186,7 @@ def test_a_run_that_was_ended_resumes_and_asks_nothing_again_that_was_committed(
         for row in pq.read_table(path).to_pylist()
         for text in [f"document {row['id'].replace('-', ' ')}."]
     }
+    it.ray = ray_address  # as after the death of a whole cluster
     again = it.run()
     assert again.returncode == 0, again.stderr
     it.check_complete()
@@ -167,8 +195,8 @@ def test_a_run_that_was_ended_resumes_and_asks_nothing_again_that_was_committed(
     assert not [prompt for prompt in new for text in settled if f"\n{text}\n" in prompt]
 
 
-def test_a_worker_that_is_killed_is_replaced_and_its_chunks_are_done_again(case: Callable[..., Case]) -> None:
-    it = case(texts(0, 120), engine={"seconds": 0.2, "max_num_seqs": 4})
+def test_a_worker_that_is_killed_is_replaced_and_its_chunks_are_done_again(shared_case: Callable[..., Case]) -> None:
+    it = shared_case(texts(0, 120), engine={"seconds": 0.2, "max_num_seqs": 4})
     process = it.start()
     it.wait_for_chunks(2, process)
     worker = json.loads(it.log.read_text().splitlines()[-1])["pid"]
@@ -178,8 +206,8 @@ def test_a_worker_that_is_killed_is_replaced_and_its_chunks_are_done_again(case:
     it.check_complete()
 
 
-def test_an_engine_that_dies_once_costs_time_and_no_row(case: Callable[..., Case]) -> None:
-    it = case(texts(0, 40), engine={"faults": {"document 0 15.": "die_once"}})
+def test_an_engine_that_dies_once_costs_time_and_no_row(shared_case: Callable[..., Case]) -> None:
+    it = shared_case(texts(0, 40), engine={"faults": {"document 0 15.": "die_once"}})
     done = it.run()
     assert done.returncode == 0, done.stderr
     it.check_complete()
@@ -212,7 +240,9 @@ def test_an_engine_that_answers_nothing_ends_the_run(case: Callable[..., Case], 
     assert not it.chunks()
 
 
-def test_two_drivers_at_once_do_not_spoil_the_output(case: Callable[..., Case], no_orphans: None) -> None:
+def test_two_drivers_at_once_do_not_spoil_the_output(
+    case: Callable[..., Case], ray_address: str, no_orphans: None
+) -> None:
     it = case(texts(0, 60), [*texts(1, 60), None], engine={"seconds": 0.2, "max_num_seqs": 8})
     both = [it.start(), it.start()]
     outs = [process.communicate(timeout=400)[0] for process in both]
@@ -222,12 +252,13 @@ def test_two_drivers_at_once_do_not_spoil_the_output(case: Callable[..., Case], 
     assert set(codes) <= {0, 2}, outs
     assert it.check_complete().height == 120
     assert len(it.chunks()) == 13
+    it.ray = ray_address
     assert it.run().returncode == 0
     it.check_complete()
 
 
-def test_a_larger_limit_adds_rows_and_new_files_are_done_alone(case: Callable[..., Case], corpus: Write) -> None:
-    it = case(texts(0, 30), texts(1, 30))
+def test_a_larger_limit_adds_rows_and_new_files_are_done_alone(shared_case: Callable[..., Case], corpus: Write) -> None:
+    it = shared_case(texts(0, 30), texts(1, 30))
     assert it.run("--limit", "20").returncode == 0
     assert pl.read_parquet(it.output / "*.parquet").height == 20
     before = len(it.asked())
@@ -245,8 +276,8 @@ def test_a_larger_limit_adds_rows_and_new_files_are_done_alone(case: Callable[..
     assert all("document 2 0." in p or "N/A" in p for p in it.asked()[before:])
 
 
-def test_a_changed_prompt_is_refused_with_the_columns_that_would_change(case: Callable[..., Case]) -> None:
-    it = case(texts(0, 5))
+def test_a_changed_prompt_is_refused_with_the_columns_that_would_change(shared_case: Callable[..., Case]) -> None:
+    it = shared_case(texts(0, 5))
     assert it.run().returncode == 0
     refused = it.run("--set", "steps.facts.instruction=Something else.")
     assert refused.returncode == 2
@@ -254,8 +285,8 @@ def test_a_changed_prompt_is_refused_with_the_columns_that_would_change(case: Ca
     assert "summary" not in refused.stderr
 
 
-def test_generations_on_ray(case: Callable[..., Case], corpus: Write, tmp_path: Path) -> None:
-    it = case(texts(0, 30), engine={"faults": {"document 0 7.": "invalid_once"}}, key=["id"])
+def test_generations_on_ray(shared_case: Callable[..., Case], corpus: Write, tmp_path: Path) -> None:
+    it = shared_case(texts(0, 30), engine={"faults": {"document 0 7.": "invalid_once"}}, key=["id"])
     facts = ["--set", "steps.facts.retries=0"]
     done = it.run(*facts)
     assert "1 dead letters" in done.stdout, done.stderr

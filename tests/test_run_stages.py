@@ -68,13 +68,14 @@ def rows_of(prompts: list[str]) -> set[str]:
     return {found[0] for prompt in prompts if (found := re.search(r"document \d+ \d+\.", prompt))}
 
 
-def test_rows_go_through_both_models_and_each_is_accounted_for(two: Callable[..., TwoModels]) -> None:
+def test_rows_go_through_both_models_and_each_is_accounted_for(two: Callable[..., TwoModels], ray_address: str) -> None:
     it = two(
         [*texts(0, 24), None],
         texts(1, 6),
         first={"faults": {"document 0 3.": "refuse"}},
         second={"faults": {"document 0 5.": "die_once", "document 1 ": "refuse"}},
     )
+    it.ray = ray_address
     done = it.run()
     assert done.returncode == 0, done.stderr
     answers = pl.read_parquet(it.output / "*.parquet")
@@ -97,7 +98,7 @@ def test_rows_go_through_both_models_and_each_is_accounted_for(two: Callable[...
 
 
 def test_a_run_killed_between_the_stages_resumes_without_asking_the_first_model_again(
-    two: Callable[..., TwoModels], no_orphans: None
+    two: Callable[..., TwoModels], ray_address: str, no_orphans: None
 ) -> None:
     it = two(
         texts(0, 60), texts(1, 60), first={"seconds": 1, "max_num_seqs": 2}, second={"seconds": 1, "max_num_seqs": 1}
@@ -114,6 +115,7 @@ def test_a_run_killed_between_the_stages_resumes_without_asking_the_first_model_
     assert 1 <= len(committed) < len(answered) < 12, "the second model begins before the first is through"
     first, second = len(it.asked()), len(it.asked_big())
 
+    it.ray = ray_address
     again = it.run("--set", "model.max_num_seqs=256", "--set", "models.big.max_num_seqs=256")
     assert again.returncode == 0, again.stderr
     assert rows_in(answered).isdisjoint(rows_of(it.asked()[first:]))
