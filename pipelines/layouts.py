@@ -64,6 +64,13 @@ class Choice:
     priors: Priors = field(default_factory=dict)
 
 
+def of_several_models(pipeline: Pipeline) -> Choice:
+    """What a pipeline with several models takes: what it fixes, else the reference, whatever was measured."""
+    fixed = fixed_layouts(pipeline)
+    left_open = "with several models no other is taken unless the pipeline says so (layout)"
+    return Choice(with_default(pipeline, {}), "the pipeline says so" if all(fixed.values()) else left_open)
+
+
 def choose(
     pipeline: Pipeline,
     cost: Callable[[Mapping[str, Layout]], float],
