@@ -125,7 +125,7 @@ def _tree(explained: Explanation) -> Tree:
         if len(explained.parts) > 1:
             part = where[step.name]
             asks = f", {part.model}" if step.name in views else ""
-            text.append(f"  stage {part.stage.number}{asks}", style="not bold cyan")
+            text.append(f"  stage {part.stage.number}{asks}", style="not bold")
         if step.when:
             text.append(f"  when {step.when}", style="not bold italic")
         if len(waits) > 1:
