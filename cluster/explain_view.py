@@ -17,7 +17,7 @@ from headrace.cluster.explain import Explanation, Into, Part, Prices, PromptView
 from headrace.cluster.progress import duration
 from headrace.operators.base import Layout, ModelStep
 from headrace.pipelines.forecast import Forecast
-from headrace.pipelines.layouts import REFERENCE, fixed_layouts
+from headrace.pipelines.layouts import REFERENCE, leaves_open
 
 SHARED, DOCUMENT, CHANGING = "green", "cyan", "yellow"
 """Colours of what is computed once per engine, once or more per document, and for each request."""
@@ -241,7 +241,7 @@ def _quality_note(explained: Explanation, part: Part) -> str:
             rows = f"{record.sample} of {sampled} rows, which came to this model"
             rest = "; --rows takes more" if record.sample < FEW_ROWS else ""
         return f"Measured on {rows}: {against}{rest}. Of free text only that there is an answer counts."
-    if any(fixed_layouts(pipeline)[view.name] is None for view in part.steps):
+    if leaves_open(pipeline, part.stage.steps):
         return "The other layouts change answers, too: --measure says how much, and what they save in time."
     return ""
 

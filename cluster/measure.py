@@ -24,7 +24,7 @@ from headrace.pipelines.corpus import ChunkReader, InputUnreadable
 from headrace.pipelines.engine import Engine
 from headrace.pipelines.forecast import EngineFacts, Observation, Record
 from headrace.pipelines.graph import Graph
-from headrace.pipelines.layouts import REFERENCE, opened, with_default
+from headrace.pipelines.layouts import REFERENCE, leaves_open, opened, with_default
 from headrace.pipelines.outlook import Outlook, look_ahead
 from headrace.pipelines.quality import score
 from headrace.pipelines.rows import as_rows, sound
@@ -130,11 +130,13 @@ async def measure_stage(
     Returns:
         What was observed, and the rows as a run without any measurement has them.
     """
-    chains = prepare_all(pipeline, engine.tokenizer, engine.max_model_len, steps)
+    open_here = leaves_open(pipeline, steps)
+    chains = prepare_all(pipeline, engine.tokenizer, engine.max_model_len, steps) if open_here else {}
     wanted: dict[Layout, Mapping[str, Layout]] = {layout: chained.layouts for layout, chained in chains.items()}
     fixed = with_default(pipeline, {})
     if not wanted:
-        other = next((layout for layout in fixed.values() if layout != REFERENCE), REFERENCE)
+        here = [layout for name, layout in fixed.items() if steps is None or name in steps]
+        other = next((layout for layout in here if layout != REFERENCE), REFERENCE)
         wanted = {REFERENCE: dict.fromkeys(fixed, REFERENCE), other: fixed}
     pipeline = opened(pipeline)
     results: dict[Layout, list[RowResult]] = {}

@@ -457,7 +457,7 @@ def looking_ahead(
     stage = stage or checked.stages[0]
     there = Choice(work.plan.layouts, "the output has it", work.plan.priors) if work else None
     if there is None and len(checked.stages) > 1:
-        there = of_several_models(checked.pipeline)
+        there = of_several_models(checked.pipeline, stage.steps)
     return Ahead(
         places=tuple(places(checked.corpus.shards, rows)),
         rows=work.rows_left if work else rows,

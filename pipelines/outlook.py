@@ -15,7 +15,7 @@ from headrace.operators.base import Layout
 from headrace.pipelines.chain import Chained, prepare, prepare_all
 from headrace.pipelines.engine import Tokenizer
 from headrace.pipelines.forecast import Forecast, Record, forecast, together
-from headrace.pipelines.layouts import Choice, choose, fixed_layouts
+from headrace.pipelines.layouts import Choice, choose, fixed_layouts, leaves_open
 from headrace.pipelines.spec import Pipeline
 from headrace.pipelines.survey import Survey
 
@@ -117,7 +117,7 @@ def look_ahead(
     def cost(wanted: Mapping[str, Layout]) -> float:
         return cast(prepare(pipeline, tokenizer, max_model_len, wanted, steps=steps)).computed
 
-    candidates = prepare_all(pipeline, tokenizer, max_model_len, steps)
+    candidates = prepare_all(pipeline, tokenizer, max_model_len, steps) if leaves_open(pipeline, steps) else {}
     if there is not None:
         choice = there
     else:

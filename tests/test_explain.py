@@ -255,6 +255,21 @@ def test_fixed_layouts_are_measured_and_taken_with_several_models_too(corpus: Wr
     assert found.parts[1].outlook.choice.reason == "the pipeline says so"
 
 
+def test_a_model_whose_layouts_are_all_fixed_is_measured_in_these_and_the_reference(
+    explain: Callable[..., Result],
+) -> None:
+    steps = [dict(step) for step in TWO["steps"][:2]]
+    steps += [{kind: {**step, "layout": "hoisted"}} for each in TWO["steps"][2:] for kind, step in each.items()]
+    first, second = json.loads(explain("--json", "--measure", "--rows", "20", **{**TWO, "steps": steps}).stdout)[
+        "models"
+    ]
+    assert set(first["layouts"]) == set(first["quality"]) == {"instruction_first", "document_first", "hoisted"}
+    assert second["layouts"] == {}
+    assert set(second["quality"]) == {"instruction_first", "hoisted"}
+    assert second["taken"]["because"] == "the pipeline says so"
+    assert set(second["taken"]["layouts"].values()) == {"hoisted"}
+
+
 def test_one_model_under_a_name_is_explained_as_that_model(corpus: Write) -> None:
     steps = [{kind: {**step, "model": "big"}} for each in REVIEWS["steps"] for kind, step in each.items()]
     named = Pipeline.model_validate({**REVIEWS, "models": TWO["models"], "model": "default", "steps": steps})
