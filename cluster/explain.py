@@ -318,20 +318,14 @@ def _measure(checked: Checked, configs: Sequence[EngineConfig], records: Sequenc
         found[stage.number] = record
         most_asked = max(most_asked, sum(result.usage.requests > 0 for result in results))
         sample = sample.after(results)
-    return [
-        _kept(checked, stage, found[stage.number].among(taken, most_asked) if several else found[stage.number], record)
-        if stage.number in found
-        else record
-        for stage, record in zip(checked.stages, records, strict=True)
-    ]
-
-
-def _kept(checked: Checked, stage: Stage, found: Record, before: Record) -> Record:
-    """What was measured, with what runs have shown before; kept for the next time, unless the engine is a fake."""
-    found = replace(found, runs=before.runs)
-    if checked.models[stage.model].source != FAKE:
-        write_record(checked, found, stage)
-    return found
+    known = list(records)
+    for i, stage in enumerate(checked.stages):
+        if stage.number in found:
+            record = found[stage.number].among(taken, most_asked) if several else found[stage.number]
+            known[i] = replace(record, runs=known[i].runs)
+            if checked.models[stage.model].source != FAKE:
+                write_record(checked, known[i], stage)
+    return known
 
 
 def _say(message: str) -> None:

@@ -336,7 +336,9 @@ def _together(explained: Explanation, prices: Prices) -> Table:
             table.add_row(
                 name, f"{hours or 0.0:,.3g} at least: an engine that waits for another model's answers costs, too"
             )
-    _money_rows(table, _money_together(explained, prices))
+    for name, amount in _money_together(explained, prices).items():
+        bound = " at least" if name == "money" else ""  # as for the hours that it is made of
+        table.add_row(name, amount if isinstance(amount, str) else f"{amount:,.4g}{bound}")
     return table
 
 

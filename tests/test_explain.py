@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import headrace.cluster.run
 from headrace.cluster.cli import app
 from headrace.cluster.execution import Execution, _Watcher
-from headrace.cluster.explain import Part, Prices, explain_pipeline, prices
+from headrace.cluster.explain import Part, Prices, _tokenizer, explain_pipeline, prices
 from headrace.cluster.explain_view import as_data
 from headrace.cluster.fake_engine import FakeEngine
 from headrace.cluster.measure import measure_stage, sample_rows
@@ -228,6 +228,14 @@ def test_models_are_measured_one_after_the_other_each_on_the_rows_that_come_to_i
     assert "at least: an engine that waits" in said
 
 
+def test_a_models_own_arguments_count_for_it_alone(corpus: Write) -> None:
+    pipeline = two(models={"big": {**TWO["models"]["big"], "block_size": 64}})
+    found = explain_pipeline(pipeline, str(corpus(TEXTS)))
+    assert [part.block_size for part in found.parts] == [16, 64]
+    lengths = [_tokenizer(found.checked, stage)[1] for stage in found.checked.stages]
+    assert lengths == [32_768, 4096]
+
+
 def test_a_model_to_which_no_row_comes_is_not_measured_and_says_so(explain: Callable[..., Result]) -> None:
     nobody = [TWO["steps"][0], {"filter": {"name": "bad", "where": "opinion is null"}}, *TWO["steps"][2:]]
     done = explain("--json", "--measure", "--rows", "8", "--gpu-price", "2", **{**TWO, "steps": nobody})
@@ -242,7 +250,7 @@ def test_a_model_to_which_no_row_comes_is_not_measured_and_says_so(explain: Call
 def test_fixed_layouts_are_measured_and_taken_with_several_models_too(corpus: Write) -> None:
     pipeline = two(layout="hoisted")
     checked = check(pipeline, str(corpus(TEXTS)))
-    sample = sample_rows(checked, 20)
+    sample = sample_rows(checked, 40)
     record, results = asyncio.run(
         measure_stage(FakeEngine({}), pipeline, checked.columns, sample, steps=checked.stages[0].steps)
     )
