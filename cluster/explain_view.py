@@ -289,8 +289,9 @@ def _forecast(explained: Explanation, part: Part, prices: Prices) -> Table:
     if taken.seconds is None:
         table.add_row("time", "not measured on this kind of machine yet (--measure)")
     else:
+        rows = "rows/s" if len(explained.parts) == 1 else "rows/s of the input"
         table.add_row(
-            "time", f"{duration(taken.seconds)} on one engine with {_engine(part)}, {_rate(taken)} rows/s, once it runs"
+            "time", f"{duration(taken.seconds)} on one engine with {_engine(part)}, {_rate(taken)} {rows}, once it runs"
         )
         table.add_row("GPU-hours" if part.config.gpus else "engine-hours", f"{part.hours:,.3g}")
     _money_rows(table, _money(explained, part, prices))

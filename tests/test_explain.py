@@ -416,6 +416,23 @@ def test_a_run_that_resumes_between_two_models_leaves_nothing(heard: InProcess, 
     assert record_of(checked, 1) == record_of(checked, 2) == Record()
 
 
+def test_a_run_that_has_lost_an_engine_leaves_nothing(
+    heard: InProcess, corpus: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Progress.publish
+
+    def publish(progress: Progress) -> None:
+        told(progress)
+        progress._actor = "the first and the one in its place"
+        publish_to_ray(progress)
+
+    monkeypatch.setattr(Progress, "publish", publish)
+    source = corpus(TEXTS)
+    assert heard(TWO, source).totals.restarts
+    checked = check(two(), str(source))
+    assert record_of(checked, 1) == record_of(checked, 2) == Record()
+
+
 def test_records_of_one_model_are_not_taken_for_anothers(
     corpus: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
