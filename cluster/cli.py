@@ -222,7 +222,10 @@ def explain(
     pipeline: PipelineFile,
     input: Input = None,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Start an engine here, and take a sample through every layout.")
+        bool,
+        typer.Option(
+            "--measure", help="Start an engine here (of each model in turn), and take a sample through every layout."
+        ),
     ] = False,
     rows: Annotated[int, typer.Option("--rows", "-n", min=8, max=10_000, help="Rows that --measure takes.")] = 64,
     limit: Annotated[Optional[int], typer.Option(min=1, help="Rows in total, as for run.")] = None,  # noqa: UP045

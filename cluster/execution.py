@@ -24,7 +24,7 @@ import pyarrow as pa
 from headrace.cluster.engines import engine_config
 from headrace.cluster.measure import SAMPLE_ROWS, measure_and_look, sample_rows
 from headrace.cluster.resources import Allotment, cores, gpus_here
-from headrace.cluster.run import Checked, ChunksFailed, Totals
+from headrace.cluster.run import Checked, ChunksFailed, StageTotals, Totals
 from headrace.cluster.sharing import Demand, share
 from headrace.cluster.worker import CHUNKS_AT_A_WORKER, Assignment, Worker
 from headrace.pipelines.errors import UserError
@@ -201,6 +201,7 @@ class Execution:
                     priors=plan.priors,
                     columns=checked.columns,
                     keep=checked.keep if infos[i] is infos[-1] else (),
+                    stage=stage.number,
                     steps=stage.steps,
                     before=infos[i - 1] if i else None,
                     chunk_seconds=checked.pipeline.resources_of(stage.model).chunk_seconds,
@@ -405,6 +406,11 @@ class _Watcher:
             totals.engines += 1
             totals.engine = EngineFacts(**said["engine"])
             totals.usage.merge(Usage(**said["usage"]))
+            stage = totals.stages.setdefault(said["stage"], StageTotals())
+            stage.engine = totals.engine
+            stage.asked += said["asked"]
+            stage.busy_seconds += said["busy_seconds"]
+            stage.usage.merge(Usage(**said["usage"]))
             for name in ("asked", "least", "busy_seconds", "full_seconds", "gpu_seconds"):
                 setattr(totals, name, getattr(totals, name) + said[name])
         totals.restarts = totals.engines - len(actors)

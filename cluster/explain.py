@@ -6,22 +6,21 @@ import asyncio
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 
 from headrace.cluster.engine_config import FAKE, EngineConfig
 from headrace.cluster.engines import engine_config, start_beside_a_user
 from headrace.cluster.fake_engine import BytesTokenizer
-from headrace.cluster.measure import measure_on, sample_rows
-from headrace.cluster.preflight import FAKE_LENGTH, Ahead, Preflight, context_length, wanted_length
+from headrace.cluster.measure import measure_stage, sample_rows
+from headrace.cluster.preflight import FAKE_LENGTH, Preflights, context_length, wanted_length
 from headrace.cluster.records import read_record, write_record
-from headrace.cluster.resources import block_size
 from headrace.cluster.run import Checked, check, looking_ahead
-from headrace.cluster.sample import allot_one
+from headrace.cluster.sample import allot_each
 from headrace.cluster.tokenizer import HubTokenizer
 from headrace.cluster.work import Wish, Work, changes_of
 from headrace.operators.base import Choice as OneOf
-from headrace.operators.base import Constraint, Json
+from headrace.operators.base import Constraint, Json, Layout
 from headrace.pipelines.chain import Chained, prepare
 from headrace.pipelines.engine import Tokenizer
 from headrace.pipelines.errors import UserError
@@ -29,10 +28,10 @@ from headrace.pipelines.forecast import Record
 from headrace.pipelines.graph import Graph
 from headrace.pipelines.layouts import Choice
 from headrace.pipelines.outlook import Outlook
-from headrace.pipelines.plan import load_plan
+from headrace.pipelines.plan import Chunk, load_plan
 from headrace.pipelines.spec import Pipeline
-from headrace.pipelines.storage import open_store
-from headrace.pipelines.survey import places
+from headrace.pipelines.stages import Stage, commits, entries
+from headrace.pipelines.storage import Store, open_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ class StepView:
 
     name: str
     kind: str
-    layout: str
+    layout: Layout
     prompts: tuple[PromptView, ...]
     share: float | None
     added: float | None
@@ -61,20 +60,50 @@ class StepView:
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
-    """All that is shown."""
+class Part:
+    """What is to be expected of one model, with its own tokenizer and an engine of its own.
 
-    checked: Checked
-    waits_for: Mapping[str, tuple[str, ...]]
+    Attributes:
+        stage: what runs there.
+        model: what it is called.
+        config: of one engine, in the room that it gets on this machine.
+        steps: those that ask it.
+        room: KV tokens that a document of median length, and one of the 95th percentile, needs while it is in flight.
+        idle: whether nothing is left to ask it, so that no engine is started.
+    """
+
+    stage: Stage
+    model: str
     outlook: Outlook
     record: Record
     config: EngineConfig
     block_size: int
     steps: tuple[StepView, ...]
     room: tuple[int, int]
-    """KV tokens that a document of median length, and one of the 95th percentile, needs while it is in flight."""
+    idle: bool = False
+
+    @property
+    def hours(self) -> float | None:
+        """Of the engine's GPUs, or of the engine where it has none; None where nothing was observed."""
+        seconds = self.outlook.taken.seconds
+        return None if seconds is None else seconds / 3600 * max(1, self.config.gpus)
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """All that is shown.
+
+    Attributes:
+        parts: one for each model, in the order in which a row comes to them.
+        into: what there is of an output, which the forecast then takes into account.
+        crowded: why the engines of all models do not fit this machine at once; empty if they do.
+    """
+
+    checked: Checked
+    waits_for: Mapping[str, tuple[str, ...]]
+    parts: tuple[Part, ...]
     into: Into | None = None
-    """What there is of an output, which the forecast then takes into account."""
+    crowded: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +166,7 @@ def explain_pipeline(
     output: str | None = None,
     prune: bool = False,
 ) -> Explanation:
-    """Look ahead; with ``measure_rows``, take so many rows through every layout on an engine in this process first.
+    """Look ahead; with ``measure_rows``, take so many rows through every layout on engines in this process first.
 
     With ``output``, the forecast is for what a run into it would do, with ``--recompute changed`` if it takes that, and
     with ``--prune`` if ``prune``.
@@ -146,87 +175,164 @@ def explain_pipeline(
         UserError: whatever :func:`~headrace.cluster.run.check` finds.
     """
     checked = check(pipeline, input)
-    model = checked.only_model
-    if model is None:
-        raise UserError("explain is for pipelines with one model; this one has several.")
-    config = engine_config(checked, allot_one(checked, starting=measure_rows is not None))
-    Preflight.begin(pipeline, model.source, model.revision).finish()
-    record = read_record(checked)
-    tokenizer: Tokenizer
-    if model.source == FAKE:
-        tokenizer, length = BytesTokenizer(), wanted_length(pipeline) or FAKE_LENGTH
-    else:
-        trust = pipeline.model_spec.trust_remote_code
-        tokenizer = HubTokenizer(model.source, model.revision, trust_remote_code=trust)
-        length = wanted_length(pipeline) or context_length(model.source, model.revision)
+    allotments, crowded = allot_each(checked, starting=measure_rows is not None)
+    both = zip(checked.stages, allotments, strict=True)
+    configs = [engine_config(checked, allotment, stage) for stage, allotment in both]
+    with Preflights.begin(pipeline, checked.stages, checked.models) as preflight:
+        preflight.finish()
+    records = [read_record(checked, stage) for stage in checked.stages]
     if measure_rows is not None:
-        record = _measure(checked, config, record, measure_rows)
-    size = record.engine.block_size if record.engine else block_size(pipeline)
+        records = _measure(checked, configs, records, measure_rows)
     rows = min(checked.corpus.rows, limit or checked.corpus.rows)
-    around = tuple(places(checked.corpus.shards, rows))
-    work, into = _into(checked, output, limit, prune=prune) if output is not None else (None, None)
-    ahead = Ahead(around, rows, checked.columns, size, record, None)
-    if work is not None:
-        ahead = looking_ahead(checked, record, rows, work)
-    with pipeline.importable():
-        outlook = ahead.look(pipeline, tokenizer, length)
-        chained = prepare(pipeline, tokenizer, length, outlook.choice.layouts)
-    seen = outlook.survey
-    observed = record.observed(chained.layouts)
-    answers = observed.output / max(1, observed.asked) if observed else chained.most_answer_tokens
-    p50, p95 = (round(seen.percentile(share) * seen.scale) for share in (0.5, 0.95))
+    store = open_store(output) if output is not None else None
+    work, into, staged = _into(checked, store, limit, prune=prune) if store is not None else (None, None, {})
     return Explanation(
         checked=checked,
         waits_for={name: tuple(sorted(others)) for name, others in Graph.of(pipeline).waits_for.items()},
-        outlook=outlook,
-        record=record,
-        config=config,
-        block_size=size,
-        steps=_steps(pipeline, chained, tokenizer, record),
-        room=(chained.room(p50, size, answers), chained.room(p95, size, answers)),
+        parts=tuple(
+            _part(checked, stage, config, record, rows, work, into, staged)
+            for stage, config, record in zip(checked.stages, configs, records, strict=True)
+        ),
         into=into,
+        crowded=crowded,
     )
 
 
-def _into(checked: Checked, output: str, limit: int | None, *, prune: bool) -> tuple[Work | None, Into | None]:
-    """What a run into ``output`` would do; nothing where there is no output yet."""
-    store = open_store(output)
+def _part(
+    checked: Checked,
+    stage: Stage,
+    config: EngineConfig,
+    record: Record,
+    rows: int,
+    work: Work | None,
+    into: Into | None,
+    staged: Mapping[Chunk, Collection[str]],
+) -> Part:
+    """What is to be expected of the model of ``stage``."""
+    pipeline = checked.pipeline
+    tokenizer, length = _tokenizer(checked, stage)
+    ahead = looking_ahead(checked, record, rows, work, stage=stage, staged=staged)
+    with pipeline.importable():
+        outlook = ahead.look(pipeline, tokenizer, length)
+        chained = prepare(pipeline, tokenizer, length, outlook.choice.layouts, steps=stage.steps)
+    steps = _steps(chained, tokenizer, record)
+    several = len(checked.stages) > 1
+    idle = several and into is not None and not any(into.asked.get(step.name) for step in steps)
+    if idle:  # and that costs nothing, which takes no observation to know
+        outlook = replace(outlook, taken=replace(outlook.taken, output=0.0, seconds=0.0))
+    observed = record.observed(chained.layouts)
+    answers: float = chained.most_answer_tokens
+    if observed:
+        answers = observed.output / max(1, observed.reached if several else observed.asked)
+    p50, p95 = (chained.room(outlook.survey.length(share), ahead.block_size, answers) for share in (0.5, 0.95))
+    return Part(
+        stage=stage,
+        model=called(pipeline, stage.model),
+        outlook=outlook,
+        record=record,
+        config=config,
+        block_size=ahead.block_size,
+        steps=steps,
+        room=(p50, p95),
+        idle=idle,
+    )
+
+
+def called(pipeline: Pipeline, model: str) -> str:
+    """What a person calls a model: its entry in ``models`` and what that stands for, or what it is."""
+    name = model or (pipeline.model if isinstance(pipeline.model, str) else "")
+    id = pipeline.spec_of(model).id
+    return f"{name} ({id})" if name in pipeline.models and name != id else id
+
+
+def _tokenizer(checked: Checked, stage: Stage) -> tuple[Tokenizer, int]:
+    """The tokenizer of a stage's model, and the tokens of context that it has."""
+    pipeline, model = checked.pipeline, checked.models[stage.model]
+    wanted = wanted_length(pipeline, stage.model)
+    if model.source == FAKE:
+        return BytesTokenizer(), wanted or FAKE_LENGTH
+    trust = pipeline.spec_of(stage.model).trust_remote_code
+    tokenizer = HubTokenizer(model.source, model.revision, trust_remote_code=trust)
+    return tokenizer, wanted or context_length(model.source, model.revision)
+
+
+def _into(
+    checked: Checked, store: Store, limit: int | None, *, prune: bool
+) -> tuple[Work | None, Into | None, Mapping[Chunk, Collection[str]]]:
+    """What a run into ``store`` would do, and the steps of each chunk that earlier stages have committed already.
+
+    Nothing where there is no output yet.
+    """
     previous = load_plan(store)
     if previous is None:
-        return None, None
+        return None, None, {}
     there = Choice(previous.layouts, "the output has it", previous.priors)
     differs = changes_of(checked, previous, there)
     work = Work.of(checked, store, previous, limit, there, Wish("changed" if differs else "", prune=prune))
+    staged = _staged(checked, store, work)
     asked: Counter[str] = Counter()
-    for rows, steps in work.portions(checked, whole=True):
+    for rows, steps in work.portions(checked, whole=True, staged=staged):
         asked.update(dict.fromkeys(steps, rows))
     notes = tuple(f"{what}: {', '.join(paths)}" for what, paths in asdict(work.changes).items() if paths)
     rows = sum(chunk.rows for chunk in work.todo)
-    return work, Into(store.uri, previous.number, tuple(differs), rows, dict(asked), (*work.notes, *notes))
+    into = Into(store.uri, previous.number, tuple(differs), rows, dict(asked), (*work.notes, *notes))
+    return work, into, staged
 
 
-def _measure(checked: Checked, config: EngineConfig, record: Record, rows: int) -> Record:
-    """Measure on an engine in this process, and keep what was found beside what runs have shown."""
+def _staged(checked: Checked, store: Store, work: Work) -> Mapping[Chunk, Collection[str]]:
+    """The steps of chunks that are to do whose answers a stage has committed."""
+    found: dict[Chunk, Collection[str]] = {}
+    entering = entries(store, commits(work.plan, checked.pipeline, checked.stages), work.todo)
+    done = set(checked.stages[0].steps)
+    for stage, chunks in zip(checked.stages[1:], entering[1:], strict=True):
+        found.update(dict.fromkeys(chunks, frozenset(done)))
+        done.update(stage.steps)
+    return found
+
+
+def _measure(checked: Checked, configs: Sequence[EngineConfig], records: Sequence[Record], rows: int) -> list[Record]:
+    """Measure on engines in this process, one model after the other; keep that beside what runs have shown.
+
+    The rows that one model has neither filtered out nor lost are the next one's. A model to which none comes is not
+    measured.
+    """
     sample = sample_rows(checked, rows)
     if not sample.values:
         raise UserError("The input has no rows to measure.")
-    _say(f"starting the engine to measure {len(sample.values)} rows")
-    engine = start_beside_a_user(config)
-    try:
-        found = asyncio.run(measure_on(engine, checked.pipeline, checked.columns, sample, _say))
-    finally:
-        engine.shutdown()
-    found = Record(found.engine, found.measured, record.runs, found.quality, found.priors, found.gold, found.sample)
-    if checked.pipeline.model_spec.id != FAKE:
-        write_record(checked, found)
-    return found
+    several = len(checked.stages) > 1
+    taken = len(sample.values)
+    found: dict[int, Record] = {}
+    most_asked = 0
+    for stage, config in zip(checked.stages, configs, strict=True):
+        which = f" of {called(checked.pipeline, stage.model)}" if several else ""
+        if not sample.values:
+            _say(f"no row of {taken} comes to the model{which}, so it is not measured; --rows takes more")
+            continue
+        _say(f"starting the engine{which} to measure {len(sample.values)} rows")
+        engine = start_beside_a_user(config)
+        try:
+            steps = stage.steps if several else None
+            record, results = asyncio.run(measure_stage(engine, checked.pipeline, checked.columns, sample, _say, steps))
+        finally:
+            engine.shutdown()
+        found[stage.number] = record
+        most_asked = max(most_asked, sum(result.usage.requests > 0 for result in results))
+        sample = sample.after(results)
+    known = list(records)
+    for i, stage in enumerate(checked.stages):
+        if stage.number in found:
+            record = found[stage.number].among(taken, most_asked) if several else found[stage.number]
+            known[i] = replace(record, runs=known[i].runs)
+            if checked.models[stage.model].source != FAKE:
+                write_record(checked, known[i], stage)
+    return known
 
 
 def _say(message: str) -> None:
     print(f"headrace: {message}", file=sys.stderr, flush=True)
 
 
-def _steps(pipeline: Pipeline, chained: Chained, tokenizer: Tokenizer, record: Record) -> tuple[StepView, ...]:
+def _steps(chained: Chained, tokenizer: Tokenizer, record: Record) -> tuple[StepView, ...]:
     observed = record.observed(chained.layouts)
     return tuple(
         StepView(

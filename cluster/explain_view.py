@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -12,17 +13,24 @@ from rich.text import Text
 from rich.tree import Tree
 
 from headrace.cluster import terminal
-from headrace.cluster.explain import Explanation, Into, Prices, PromptView, StepView
+from headrace.cluster.explain import Explanation, Into, Part, Prices, PromptView, StepView
 from headrace.cluster.progress import duration
-from headrace.operators.base import ModelStep
+from headrace.operators.base import Layout, ModelStep
 from headrace.pipelines.forecast import Forecast
-from headrace.pipelines.layouts import REFERENCE, fixed_layouts
+from headrace.pipelines.layouts import REFERENCE, leaves_open
 
 SHARED, DOCUMENT, CHANGING = "green", "cyan", "yellow"
 """Colours of what is computed once per engine, once or more per document, and for each request."""
 
+FEW_ROWS = 16
+"""Rows below which a measurement says little: filters may leave a later model a handful of a sample."""
+
 MOST_LINES = 14
 """Lines of a prompt's part that are shown; the others are counted."""
+
+
+UNKNOWN = "not known before a measurement (--measure)"
+"""What is said of money in the place of a number."""
 
 
 def show_explanation(explained: Explanation, prices: Prices, *, as_json: bool) -> None:
@@ -31,49 +39,93 @@ def show_explanation(explained: Explanation, prices: Prices, *, as_json: bool) -
         print(json.dumps(as_data(explained, prices), ensure_ascii=False, indent=2))
         return
     console = terminal.console()
-    console.print(_head(explained))
+    several = len(explained.parts) > 1
+    if several:
+        _models(console, explained)
+    else:
+        console.print(_head(explained, explained.parts[0]))
     console.print()
     console.print(_tree(explained))
-    for step in explained.steps:
+    for part in explained.parts:
+        for step in part.steps:
+            console.print()
+            _prompts(console, explained, part, step)
+    for part in explained.parts:
         console.print()
-        _prompts(console, explained, step)
-    console.print()
-    console.print(_layouts(explained))
-    console.print(Text(f"Taken: {_taken(explained)}: {explained.outlook.choice.reason}."))
-    if note := _quality_note(explained):
-        console.print(Text(note, style="dim"))
+        _layouts(console, explained, part)
     if explained.into:
         console.print()
         console.print(_into(explained.into))
-    console.print()
-    console.print(_forecast(explained, prices))
+    for part in explained.parts:
+        console.print()
+        console.print(_forecast(explained, part, prices))
+    if several:
+        console.print()
+        console.print(_together(explained, prices))
 
 
-def _head(explained: Explanation) -> Text:
-    checked, seen = explained.checked, explained.outlook.survey
-    model = checked.pipeline.model_spec.id
+def _head(explained: Explanation, part: Part) -> Text:
+    checked, seen = explained.checked, part.outlook.survey
     return Text(
-        f"{checked.pipeline.name}: {seen.rows:,} rows in {len(checked.corpus.shards):,} files, on {model}\n"
-        f"Documents: p50 {_length(explained, 0.5):,}, p95 {_length(explained, 0.95):,} tokens "
+        f"{checked.pipeline.name}: {seen.rows:,} rows in {len(checked.corpus.shards):,} files, on {part.model}\n"
+        f"Documents: p50 {seen.length(0.5):,}, p95 {seen.length(0.95):,} tokens "
         f"({len(seen.lengths):,} of {seen.seen:,} looked at; {seen.asked:.1%} of rows have one)"
     )
 
 
-def _length(explained: Explanation, share: float) -> int:
-    seen = explained.outlook.survey
-    return round(seen.percentile(share) * seen.scale)
+def _models(console: Console, explained: Explanation) -> None:
+    """The head of a pipeline with several models: what runs where, and how long the documents are to each."""
+    checked, parts = explained.checked, explained.parts
+    seen = parts[0].outlook.survey
+    console.print(
+        Text(
+            f"{checked.pipeline.name}: {seen.rows:,} rows in {len(checked.corpus.shards):,} files, "
+            f"through {len(parts)} models, each with engines of its own"
+        )
+    )
+    table = Table(box=None, pad_edge=False)
+    table.add_column("stage", justify="right")
+    table.add_column("model", style="bold", overflow="fold")
+    table.add_column("steps", overflow="fold")
+    table.add_column("p50", justify="right")
+    table.add_column("p95", justify="right")
+    table.add_column("one engine here", overflow="fold")
+    for part in parts:
+        seen = part.outlook.survey
+        table.add_row(
+            str(part.stage.number),
+            Text(part.model),
+            Text(", ".join(part.stage.steps)),
+            f"{seen.length(0.5):,}",
+            f"{seen.length(0.95):,}",
+            _engine(part) + (f", {part.config.kv_gib} GiB for the KV cache" if not part.config.gpus else ""),
+        )
+    console.print(table)
+    console.print(
+        Text(
+            f"p50 and p95 are documents in tokens of the model ({len(seen.lengths):,} of {seen.seen:,} looked at; "
+            f"{seen.asked:.1%} of rows have one)"
+        )
+    )
+    if explained.crowded:
+        console.print(Text(f"note: the engines of all models do not fit this machine at once. {explained.crowded}"))
 
 
 def _tree(explained: Explanation) -> Tree:
     pipeline = explained.checked.pipeline
     root = Tree(Text(f"document {pipeline.document!r}", style=DOCUMENT))
     branches: dict[str, Tree] = {}
-    views = {view.name: view for view in explained.steps}
+    views = {view.name: view for part in explained.parts for view in part.steps}
+    where = {name: part for part in explained.parts for name in part.stage.steps}
     for step in pipeline.steps:
         waits = explained.waits_for[step.name]
         # Below the last of those that it waits for, which stands latest in the file.
         above = next((branches[other.name] for other in reversed(pipeline.steps) if other.name in waits), root)
         text = Text(step.name, style="bold").append(f"  {step.kind}", style="not bold")
+        if len(explained.parts) > 1:
+            part = where[step.name]
+            asks = f", {part.model}" if step.name in views else ""
+            text.append(f"  stage {part.stage.number}{asks}", style="not bold")
         if step.when:
             text.append(f"  when {step.when}", style="not bold italic")
         if len(waits) > 1:
@@ -86,12 +138,15 @@ def _tree(explained: Explanation) -> Tree:
     return root
 
 
-def _prompts(console: Console, explained: Explanation, step: StepView) -> None:
+def _prompts(console: Console, explained: Explanation, part: Part, step: StepView) -> None:
     count = len(step.prompts)
-    console.print(Text(f"{step.name}", style="bold").append(f"{f', {count} prompts, the first:' if count > 1 else ''}"))
+    title = Text(step.name, style="bold")
+    if len(explained.parts) > 1:
+        title.append(f", by {part.model}", "not bold")
+    console.print(title.append(f"{f', {count} prompts, the first:' if count > 1 else ''}"))
     prompt = step.prompts[0]
-    whole = prompt.head_tokens // explained.block_size * explained.block_size
-    sharing = [other.name for other in explained.steps if other.prompts[0].head == prompt.head]
+    whole = prompt.head_tokens // part.block_size * part.block_size
+    sharing = [other.name for other in part.steps if other.prompts[0].head == prompt.head]
     once = f"once for {', '.join(sharing)}" if len(sharing) > 1 or count > 1 else "for this step"
     _part(
         console,
@@ -100,7 +155,7 @@ def _prompts(console: Console, explained: Explanation, step: StepView) -> None:
         SHARED,
     )
     template = explained.checked.pipeline.document
-    p50, p95 = _length(explained, 0.5), _length(explained, 0.95)
+    p50, p95 = part.outlook.survey.length(0.5), part.outlook.survey.length(0.95)
     _part(console, f"the document: p50 {p50:,}, p95 {p95:,} tokens, computed {once}", template, DOCUMENT)
     added = f" and {step.added:.0f} from earlier answers" if step.added else ""
     _part(console, f"after it: {prompt.tail_tokens} tokens{added}", prompt.tail, CHANGING)
@@ -120,25 +175,35 @@ def _part(console: Console, title: str, text: str, style: str) -> None:
         console.print(Text(f"  | ... {len(lines) - MOST_LINES} more lines", style=f"dim {style}"))
 
 
-def _layouts(explained: Explanation) -> Table:
-    outlook, record = explained.outlook, explained.record
-    table = Table(title="Prompt tokens to compute, by layout", title_justify="left", box=None, pad_edge=False)
+def _layouts(console: Console, explained: Explanation, part: Part) -> None:
+    """The layouts of the prompts to one model, which is taken, and why."""
+    console.print(_layout_table(explained, part))
+    console.print(Text(f"Taken: {_taken(part)}: {part.outlook.choice.reason}."))
+    if note := _quality_note(explained, part):
+        console.print(Text(note, style="dim"))
+
+
+def _layout_table(explained: Explanation, part: Part) -> Table:
+    outlook, record = part.outlook, part.record
+    title = _titled("Prompt tokens to compute, by layout", explained, part)
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("layout", style="bold")
     table.add_column("to compute", justify="right")
     table.add_column("of the prompts", justify="right")
     table.add_column("cached", justify="right")
     rows: dict[str, Forecast] = {str(name): forecast for name, forecast in outlook.layouts.items()}
-    mixed = _taken(explained) not in rows
+    taken = _taken(part)
+    mixed = taken not in rows
     if mixed:
         rows["as taken"] = outlook.taken
-    steps = [view.name for view in explained.steps]
+    steps = [view.name for view in part.steps]
     if record.quality:
         for name in steps:
             table.add_column(f"{name} {'right' if name in record.gold else 'agrees'}", justify="right")
     for name, forecast in rows.items():
         scores = record.quality.get(name, {})  # type: ignore[call-overload]
         cells = [f"{scores[step]:.3f}" if step in scores else "-" for step in steps] if record.quality else []
-        style = "reverse" if name == _taken(explained) or (mixed and name == "as taken") else ""
+        style = "reverse" if name == taken or (mixed and name == "as taken") else ""
         table.add_row(
             name,
             f"{forecast.computed:,.0f}",
@@ -150,22 +215,33 @@ def _layouts(explained: Explanation) -> Table:
     return table
 
 
-def _taken(explained: Explanation) -> str:
-    layouts = explained.outlook.choice.layouts
+def _titled(title: str, explained: Explanation, part: Part) -> Text | str:
+    """The title of a table that each model has."""
+    return Text(f"{part.model}: {title[0].lower()}{title[1:]}") if len(explained.parts) > 1 else title
+
+
+def _layouts_of(part: Part) -> dict[str, Layout]:
+    return {view.name: view.layout for view in part.steps}
+
+
+def _taken(part: Part) -> str:
+    layouts = _layouts_of(part)
     if len(set(layouts.values())) == 1:
         return next(iter(layouts.values()))
     return ", ".join(f"{step} {layout}" for step, layout in layouts.items())
 
 
-def _quality_note(explained: Explanation) -> str:
-    record, pipeline = explained.record, explained.checked.pipeline
+def _quality_note(explained: Explanation, part: Part) -> str:
+    record, pipeline = part.record, explained.checked.pipeline
     if record.quality:
-        return (
-            f"Measured on {record.sample} rows: {'right answers, or else ' if record.gold else ''}agreement with "
-            f"{REFERENCE}; a step may lose {pipeline.layout_tolerance:g} (layout_tolerance). Of free text only that "
-            f"there is an answer counts."
-        )
-    if any(held is None for held in fixed_layouts(pipeline).values()):
+        against = f"{'right answers, or else ' if record.gold else ''}agreement with {REFERENCE}"
+        rows, rest = f"{record.sample} rows", f"; a step may lose {pipeline.layout_tolerance:g} (layout_tolerance)"
+        if len(explained.parts) > 1:
+            sampled = next(iter(record.measured.values())).rows
+            rows = f"{record.sample} of {sampled} rows, which came to this model"
+            rest = "; --rows takes more" if record.sample < FEW_ROWS else ""
+        return f"Measured on {rows}: {against}{rest}. Of free text only that there is an answer counts."
+    if leaves_open(pipeline, part.stage.steps):
         return "The other layouts change answers, too: --measure says how much, and what they save in time."
     return ""
 
@@ -190,19 +266,21 @@ def _into(into: Into) -> Table:
     return table
 
 
-def _forecast(explained: Explanation, prices: Prices) -> Table:
-    title = "What is left to do" if explained.into else "The whole input"
+def _forecast(explained: Explanation, part: Part, prices: Prices) -> Table:
+    title = _titled("What is left to do" if explained.into else "The whole input", explained, part)
     table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()
-    taken, config, engine = explained.outlook.taken, explained.config, explained.record.engine
-    cached = f"{taken.cached_share:.0%} from the cache"
-    table.add_row("prompts", f"{taken.prompt:,.0f} tokens, {taken.computed:,.0f} to compute, {cached}")
-    if not explained.outlook.observed:
-        table.add_row("", "as if no condition skipped a step: nothing was observed yet (--measure)")
+    if part.idle:
+        table.add_row("prompts", "none: nothing is left to ask, so no engine is started")
+        return table
+    taken, engine = part.outlook.taken, part.record.engine
+    table.add_row("prompts", _prompt_tokens(taken))
+    if not part.outlook.observed:
+        table.add_row("", _unobserved(explained))
     if taken.output is not None:
         table.add_row("answers", f"{taken.output:,.0f} tokens")
-    p50, p95 = explained.room
+    p50, p95 = part.room
     held = ""
     if engine:
         flight = min(engine.kv_tokens // max(1, p50), 2 * engine.max_num_seqs)
@@ -211,76 +289,193 @@ def _forecast(explained: Explanation, prices: Prices) -> Table:
     if taken.seconds is None:
         table.add_row("time", "not measured on this kind of machine yet (--measure)")
     else:
-        what = f"{config.gpus} GPU(s)" if config.gpus else f"{config.threads} core(s)"
+        rows = "rows/s" if len(explained.parts) == 1 else "rows/s of the input"
         table.add_row(
-            "time", f"{duration(taken.seconds)} on one engine with {what}, {_rate(taken)} rows/s, once it runs"
+            "time", f"{duration(taken.seconds)} on one engine with {_engine(part)}, {_rate(taken)} {rows}, once it runs"
         )
-        table.add_row("GPU-hours" if config.gpus else "engine-hours", f"{_hours(explained):,.3g}")
-    for name, money in _money(explained, prices).items():
-        table.add_row(name, money if isinstance(money, str) else f"{money:,.4g}")
+        table.add_row("GPU-hours" if part.config.gpus else "engine-hours", f"{part.hours:,.3g}")
+    _money_rows(table, _money(explained, part, prices))
     return table
+
+
+def _engine(part: Part) -> str:
+    return f"{part.config.gpus} GPU(s)" if part.config.gpus else f"{part.config.threads} core(s)"
+
+
+def _prompt_tokens(taken: Forecast) -> str:
+    cached = f"{taken.cached_share:.0%} from the cache"
+    return f"{taken.prompt:,.0f} tokens, {taken.computed:,.0f} to compute, {cached}"
+
+
+def _unobserved(explained: Explanation) -> str:
+    if len(explained.parts) == 1:
+        return "as if no condition skipped a step: nothing was observed yet (--measure)"
+    return (
+        "as if no condition skipped a step and no filter dropped a row: nothing was observed yet (--measure, or a run)"
+    )
+
+
+def _together(explained: Explanation, prices: Prices) -> Table:
+    """What all models take."""
+    parts, total = explained.parts, _sum(explained)
+    table = Table(title="All models together", title_justify="left", show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_row("prompts", _prompt_tokens(total))
+    unknown = [part.model for part in parts if part.outlook.taken.seconds is None]
+    if total.output is not None:
+        table.add_row("answers", f"{total.output:,.0f} tokens")
+    if unknown:
+        table.add_row("time", Text(f"not known: nothing was measured of {', '.join(unknown)} yet (--measure)"))
+    else:
+        least, most = _seconds(explained)
+        table.add_row(
+            "time",
+            f"{duration(least)} to {duration(most)} with one engine for each model: all at work at once, or in turns",
+        )
+        for name, hours in _hours(explained).items():
+            table.add_row(
+                name, f"{hours or 0.0:,.3g} at least: an engine that waits for another model's answers costs, too"
+            )
+    for name, amount in _money_together(explained, prices).items():
+        bound = " at least" if name == "money" else ""  # as for the hours that it is made of
+        table.add_row(name, amount if isinstance(amount, str) else f"{amount:,.4g}{bound}")
+    return table
+
+
+def _sum(explained: Explanation) -> Forecast:
+    """Of all models; every row comes to each of them, or could."""
+    taken = [part.outlook.taken for part in explained.parts]
+    outputs = [forecast.output for forecast in taken]
+    return Forecast(
+        rows=taken[0].rows,
+        prompt=sum(forecast.prompt for forecast in taken),
+        computed=sum(forecast.computed for forecast in taken),
+        documents=sum(forecast.documents for forecast in taken),
+        output=None if None in outputs else sum(output or 0.0 for output in outputs),
+    )
+
+
+def _seconds(explained: Explanation) -> tuple[float, float]:
+    """The least and the most that a run takes with one engine for each model, all of which were observed."""
+    seconds = [part.outlook.taken.seconds or 0.0 for part in explained.parts]
+    return max(seconds), sum(seconds)
+
+
+def _hours(explained: Explanation) -> dict[str, float | None]:
+    """Of all models: GPU-hours, and engine-hours of those that run on CPUs; None where one was not observed."""
+    found: dict[str, float | None] = {}
+    for part in explained.parts:
+        name = "GPU-hours" if part.config.gpus else "engine-hours"
+        before = found.get(name, 0.0)
+        found[name] = None if part.hours is None or before is None else before + part.hours
+    return found
 
 
 def _rate(forecast: Forecast) -> str:
     return f"{forecast.rows / forecast.seconds:,.3g}" if forecast.seconds else "-"
 
 
-def _hours(explained: Explanation) -> float | None:
-    seconds = explained.outlook.taken.seconds
-    return None if seconds is None else seconds / 3600 * max(1, explained.config.gpus)
+def _money_rows(table: Table, money: Mapping[str, float | str]) -> None:
+    for name, amount in money.items():
+        table.add_row(name, amount if isinstance(amount, str) else f"{amount:,.4g}")
 
 
-def _money(explained: Explanation, prices: Prices) -> dict[str, float | str]:
-    """What it costs at the prices that were given; in words where that takes a measurement first."""
-    unknown = "not known before a measurement (--measure)"
+def _money(explained: Explanation, part: Part, prices: Prices) -> dict[str, float | str]:
+    """What a model costs at the prices that were given; in words where that takes a measurement first."""
     found: dict[str, float | str] = {}
-    taken = explained.outlook.taken
-    if prices.gpu is not None:
-        hours = _hours(explained)
-        found["money"] = unknown if hours is None else hours * prices.gpu
+    taken = part.outlook.taken
+    # Beside models on GPUs a price of GPUs says nothing of one on CPUs.
+    if prices.gpu is not None and (part.config.gpus or not any(other.config.gpus for other in explained.parts)):
+        found["money"] = UNKNOWN if part.hours is None else part.hours * prices.gpu
     if prices.api_in is not None and prices.api_out is not None:
         # An API is sent each prompt whole: the same ones, instruction first.
-        sent = explained.outlook.layouts.get(REFERENCE, taken).prompt
+        sent = part.outlook.layouts.get(REFERENCE, taken).prompt
         found["the same at an API"] = (
-            unknown if taken.output is None else (sent * prices.api_in + taken.output * prices.api_out) / 1e6
+            UNKNOWN if taken.output is None else (sent * prices.api_in + taken.output * prices.api_out) / 1e6
         )
     return found
 
 
+def _money_together(explained: Explanation, prices: Prices) -> dict[str, float | str]:
+    """Of all models."""
+    found: dict[str, float | str] = {}
+    for part in explained.parts:
+        for name, amount in _money(explained, part, prices).items():
+            before = found.get(name, 0.0)
+            found[name] = UNKNOWN if isinstance(amount, str) or isinstance(before, str) else before + amount
+    return found
+
+
 def as_data(explained: Explanation, prices: Prices) -> dict[str, Any]:
-    """All of it as JSON has it."""
-    outlook, record, seen = explained.outlook, explained.record, explained.outlook.survey
+    """All of it as JSON has it: of a pipeline with several models the figures of each under ``models``."""
+    checked, parts = explained.checked, explained.parts
+    seen = parts[0].outlook.survey
+    name = {"pipeline": checked.pipeline.name}
+    size = {"rows": seen.rows, "files": len(checked.corpus.shards)}
+    others = {"other_steps": [s.name for s in checked.pipeline.steps if not isinstance(s, ModelStep)]}
+    into = {"into": dataclasses.asdict(explained.into) if explained.into else None}
+    if len(parts) == 1:
+        (part,) = parts
+        before, after = _part_data(explained, part, prices)
+        return {**name, "model": part.model, **size, **before, **others, **after, **into}
+    total, (least, most) = _sum(explained), _seconds(explained)
+    known = all(part.outlook.taken.seconds is not None for part in parts)
     return {
-        "pipeline": explained.checked.pipeline.name,
-        "model": explained.checked.pipeline.model_spec.id,
-        "rows": seen.rows,
-        "files": len(explained.checked.corpus.shards),
+        **name,
+        **size,
+        "models": [
+            {
+                "stage": part.stage.number,
+                "model": part.model,
+                "stage_steps": part.stage.steps,
+                **{key: value for data in _part_data(explained, part, prices) for key, value in data.items()},
+                "engine_here": {"gpus": part.config.gpus, "cores": part.config.threads, "kv_gib": part.config.kv_gib},
+                "idle": part.idle,
+            }
+            for part in parts
+        ],
+        **others,
+        "together": {
+            **{key: value for key, value in _forecast_data(total).items() if "second" not in key},
+            "seconds": {"least": least, "most": most} if known else None,
+            **{name.lower().replace("-", "_"): hours for name, hours in _hours(explained).items()},
+            "money": _money_together(explained, prices),
+        },
+        "crowded": explained.crowded,
+        **into,
+    }
+
+
+def _part_data(explained: Explanation, part: Part, prices: Prices) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What there is to say of a model, in two halves."""
+    outlook, record, seen = part.outlook, part.record, part.outlook.survey
+    return {
         "document_tokens": {
-            "p50": _length(explained, 0.5),
-            "p95": _length(explained, 0.95),
+            "p50": seen.length(0.5),
+            "p95": seen.length(0.95),
             "sampled": len(seen.lengths),
         },
         "rows_with_document": seen.asked,
-        "block_size": explained.block_size,
+        "block_size": part.block_size,
         "steps": [
             {
                 **{key: value for key, value in dataclasses.asdict(view).items() if key != "prompts"},
                 "waits_for": explained.waits_for[view.name],
                 "prompts": [_prompt_data(prompt) for prompt in view.prompts],
             }
-            for view in explained.steps
+            for view in part.steps
         ],
-        "other_steps": [s.name for s in explained.checked.pipeline.steps if not isinstance(s, ModelStep)],
+    }, {
         "layouts": {name: _forecast_data(forecast) for name, forecast in outlook.layouts.items()},
-        "taken": {"layouts": outlook.choice.layouts, "because": outlook.choice.reason, **_forecast_data(outlook.taken)},
+        "taken": {"layouts": _layouts_of(part), "because": outlook.choice.reason, **_forecast_data(outlook.taken)},
         "observed": outlook.observed,
         "quality": record.quality,
         "quality_rows": record.sample,
-        "kv_tokens": {"p50": explained.room[0], "p95": explained.room[1]},
+        "kv_tokens": {"p50": part.room[0], "p95": part.room[1]},
         "engine": dataclasses.asdict(record.engine) if record.engine else None,
-        "gpu_hours" if explained.config.gpus else "engine_hours": _hours(explained),
-        "money": _money(explained, prices),
-        "into": dataclasses.asdict(explained.into) if explained.into else None,
+        "gpu_hours" if part.config.gpus else "engine_hours": part.hours,
+        "money": _money(explained, part, prices),
     }
 
 

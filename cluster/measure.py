@@ -6,7 +6,7 @@ import asyncio
 import operator
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from headrace.pipelines.corpus import ChunkReader, InputUnreadable
 from headrace.pipelines.engine import Engine
 from headrace.pipelines.forecast import EngineFacts, Observation, Record
 from headrace.pipelines.graph import Graph
-from headrace.pipelines.layouts import REFERENCE, opened, with_default
+from headrace.pipelines.layouts import REFERENCE, leaves_open, opened, with_default
 from headrace.pipelines.outlook import Outlook, look_ahead
 from headrace.pipelines.quality import score
 from headrace.pipelines.rows import as_rows, sound
@@ -41,10 +41,27 @@ WARM_UP_ROWS = 2
 
 @dataclass(frozen=True, slots=True)
 class SampleRows:
-    """Rows as the chain takes them, and the right answers of the steps that have some."""
+    """Rows as the chain takes them, and the right answers of the steps that have some.
+
+    ``answers`` are those of steps that ran on another model before, for each row; none if there were no such steps.
+    """
 
     values: Sequence[Mapping[str, Any]]
     gold: Mapping[str, Sequence[Any]]
+    answers: Sequence[Mapping[str, Any]] = ()
+
+    def after(self, results: Sequence[RowResult]) -> SampleRows:
+        """The rows that come to the next model, with their answers: those that are neither filtered out nor dead."""
+        left = [i for i, result in enumerate(results) if result.outcome == "answered"]
+        return SampleRows(
+            [self.values[i] for i in left],
+            {step: [right[i] for i in left] for step, right in self.gold.items()},
+            [results[i].answers for i in left],
+        )
+
+    def first(self, rows: int) -> SampleRows:
+        """So many of them, for the engine to warm up."""
+        return SampleRows(self.values[:rows], {}, self.answers[:rows])
 
 
 def sample_rows(checked: Checked, rows: int) -> SampleRows:
@@ -91,43 +108,65 @@ async def measure_on(
     sample: SampleRows,
     say: Callable[[str], None] = lambda message: None,
 ) -> Record:
+    """As :func:`measure_stage`, where all steps run on this model."""
+    return (await measure_stage(engine, pipeline, columns, sample, say))[0]
+
+
+async def measure_stage(
+    engine: Engine,
+    pipeline: Pipeline,
+    columns: pa.Schema,
+    sample: SampleRows,
+    say: Callable[[str], None] = lambda message: None,
+    steps: Collection[str] | None = None,
+) -> tuple[Record, list[RowResult]]:
     """Measure every layout that the pipeline leaves open and that fits; where it fixes all, those and the reference.
 
-    ``say`` hears which one is next.
+    Args:
+        say: hears which one is next.
+        steps: those that run on this model; None for all. The others' answers come with the sample. Then no priors are
+            fitted: runs with several models take none.
+
+    Returns:
+        What was observed, and the rows as a run without any measurement has them.
     """
-    chains = prepare_all(pipeline, engine.tokenizer, engine.max_model_len)
+    open_here = leaves_open(pipeline, steps)
+    chains = prepare_all(pipeline, engine.tokenizer, engine.max_model_len, steps) if open_here else {}
     wanted: dict[Layout, Mapping[str, Layout]] = {layout: chained.layouts for layout, chained in chains.items()}
+    fixed = with_default(pipeline, {})
     if not wanted:
-        fixed = with_default(pipeline, {})
-        other = next((layout for layout in fixed.values() if layout != REFERENCE), REFERENCE)
+        here = [layout for name, layout in fixed.items() if steps is None or name in steps]
+        other = next((layout for layout in here if layout != REFERENCE), REFERENCE)
         wanted = {REFERENCE: dict.fromkeys(fixed, REFERENCE), other: fixed}
     pipeline = opened(pipeline)
     results: dict[Layout, list[RowResult]] = {}
     observations: dict[Layout, Observation] = {}
-    await _through(Chain(pipeline, engine, columns), sample.values[:WARM_UP_ROWS])
+    await _through(Chain(pipeline, engine, columns, steps=steps), sample.first(WARM_UP_ROWS))
     quality: dict[Layout, dict[str, float]] = {layout: {} for layout in wanted}
     priors: dict[Layout, dict[str, Mapping[str, float]]] = {layout: {} for layout in wanted}
     for number, (layout, layouts) in enumerate(wanted.items(), 1):
         say(f"measuring {layout} ({number} of {len(wanted)})")
-        if REFERENCE in results:
-            trial = Chain(pipeline, OnlyChoices(engine), columns, layouts, keep_raw=True)
-            fits = _fit(trial, await _through(trial, sample.values), results[REFERENCE], sample.gold)
+        if REFERENCE in results and steps is None:
+            trial = Chain(pipeline, OnlyChoices(engine), columns, layouts, steps=steps, keep_raw=True)
+            fits = _fit(trial, await _through(trial, sample), results[REFERENCE], sample.gold)
             for name, (prior, right) in fits.items():
                 priors[layout][name], quality[layout][name] = prior, right
-        chain = Chain(pipeline, engine, columns, layouts, priors[layout])
+        chain = Chain(pipeline, engine, columns, layouts, priors[layout], steps=steps)
         await engine.reset_prefix_cache()
         began = time.monotonic()
-        results[layout] = await _through(chain, sample.values)
+        results[layout] = await _through(chain, sample)
         observations[layout] = observation(layouts, results[layout], chain.usage, time.monotonic() - began)
-    steps = [step for step in pipeline.steps if isinstance(step, ModelStep)]
+    asking = [step for step in pipeline.steps if isinstance(step, ModelStep) and (steps is None or step.name in steps)]
     reference = results.get(REFERENCE) or next(iter(results.values()))
     for layout, ours in results.items():
-        for step in steps:
+        for step in asking:
             value = score(step, ours, reference, sample.gold.get(step.name))
             if value is not None:
                 # What a prior was fitted on says too much for it: that score is of the halves it was not fitted on.
                 quality[layout].setdefault(step.name, value)
-    return Record(EngineFacts.of(engine), observations, (), quality, priors, tuple(sample.gold), len(sample.values))
+    gold = tuple(name for name in sample.gold if steps is None or name in steps)
+    record = Record(EngineFacts.of(engine), observations, (), quality, priors, gold, len(sample.values))
+    return record, next((results[layout] for layout, layouts in wanted.items() if layouts == fixed), reference)
 
 
 def _fit(
@@ -177,9 +216,10 @@ class OnlyChoices:
         self._engine.shutdown()
 
 
-async def _through(chain: Chain, rows: Sequence[Mapping[str, Any]]) -> list[RowResult]:
+async def _through(chain: Chain, rows: SampleRows) -> list[RowResult]:
     await chain.start()
-    return list(await asyncio.gather(*(chain.run(i, values) for i, values in enumerate(rows))))
+    both = zip(rows.values, rows.answers or [{}] * len(rows.values), strict=True)
+    return list(await asyncio.gather(*(chain.run(i, values, answers) for i, (values, answers) in enumerate(both))))
 
 
 def observation(

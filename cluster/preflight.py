@@ -74,7 +74,10 @@ class Grammar:
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """What looking ahead takes: the input's places to look at, for ``rows`` rows, and what is known already."""
+    """What looking ahead takes: the input's places to look at, for ``rows`` rows, and what is known already.
+
+    ``steps`` are those that run on the model; None for all.
+    """
 
     places: tuple[Place, ...]
     rows: int
@@ -83,6 +86,7 @@ class Ahead:
     record: Record
     there: Choice | None
     portions: tuple[Portion, ...] = ()
+    steps: tuple[str, ...] | None = None
 
     def look(self, pipeline: Pipeline, tokenizer: Tokenizer, max_model_len: int) -> Outlook:
         """See :func:`headrace.pipelines.outlook.look_ahead`."""
@@ -96,6 +100,7 @@ class Ahead:
             self.record,
             there=self.there,
             portions=self.portions,
+            steps=self.steps,
         )
 
 

@@ -1,7 +1,7 @@
 """What was observed of a pipeline on this kind of machine, kept for the next time: measurements and finished runs.
 
 In the user's cache folder, one small JSON file for each pipeline (its prompts, model and engine arguments) and kind of
-machine. Losing it costs a measurement.
+machine; of a pipeline with several models one for each of them. Losing it costs a measurement.
 """
 
 from __future__ import annotations
@@ -12,18 +12,23 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from headrace.cluster.models import cache_folder
 from headrace.cluster.run import Checked
 from headrace.pipelines.forecast import EngineFacts, Observation, Record
+from headrace.pipelines.stages import Stage
 
 FORMAT = 2
 
 
-def read_record(checked: Checked) -> Record:
-    """What is known of a pipeline; an empty record where nothing is, or where it cannot be read."""
+def read_record(checked: Checked, stage: Stage | None = None) -> Record:
+    """What is known of a pipeline, or of a stage (the first, if none is named) of one with several models.
+
+    An empty record where nothing is, or where it cannot be read.
+    """
     try:
-        data = json.loads(_file(checked).read_text())
+        data = json.loads(_file(checked, stage).read_text())
         if data.pop("format") != FORMAT:
             return Record()
         engine = data.pop("engine")
@@ -41,9 +46,9 @@ def read_record(checked: Checked) -> Record:
         return Record()
 
 
-def write_record(checked: Checked, record: Record) -> Path:
+def write_record(checked: Checked, record: Record, stage: Stage | None = None) -> Path:
     """Keep ``record`` in the place of what was known."""
-    file = _file(checked)
+    file = _file(checked, stage)
     file.parent.mkdir(parents=True, exist_ok=True)
     data = {"format": FORMAT, **dataclasses.asdict(record)}
     with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as temporary:
@@ -52,9 +57,14 @@ def write_record(checked: Checked, record: Record) -> Path:
     return file
 
 
-def _file(checked: Checked) -> Path:
-    what = json.dumps([checked.observation_key, checked.pipeline.resources.model_dump(mode="json"), machine()])
-    key = hashlib.sha256(what.encode()).hexdigest()[:24]
+def _file(checked: Checked, stage: Stage | None) -> Path:
+    pipeline = checked.pipeline
+    what: list[Any] = [checked.observation_key, pipeline.resources.model_dump(mode="json"), machine()]
+    if len(checked.stages) > 1:
+        # What comes to a model hangs on all steps, which the first has, and how fast it is on what the others take.
+        shares = [pipeline.resources_of(each.model).model_dump(mode="json") for each in checked.stages]
+        what += [shares, (stage or checked.stages[0]).steps]
+    key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]
     return cache_folder() / "observed" / f"{checked.pipeline.name}-{key}.json"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from headrace.cluster.engine_config import CPU_BLOCK, FAKE, GPU_BLOCK
 from headrace.pipelines.errors import UserError
-from headrace.pipelines.spec import Pipeline, Resources
+from headrace.pipelines.spec import OWN_MODEL, Pipeline, Resources
 
 GIB = 1 << 30
 
@@ -116,12 +116,13 @@ def check_memory(rooms: Sequence[Room]) -> None:
         )
 
 
-def block_size(pipeline: Pipeline) -> int:
-    """Tokens in a block of the prefix cache, before there is an engine to say so."""
-    wanted, gpus = pipeline.model_spec.engine.get("block_size"), pipeline.resources.gpus
+def block_size(pipeline: Pipeline, model: str = OWN_MODEL) -> int:
+    """Tokens in a block of a model's prefix cache, before there is an engine to say so."""
+    spec, gpus = pipeline.spec_of(model), pipeline.resources_of(model).gpus
+    wanted = spec.engine.get("block_size")
     if isinstance(wanted, int):
         return wanted
-    return GPU_BLOCK if pipeline.model_spec.id == FAKE or (gpus or (gpus is None and gpus_here())) else CPU_BLOCK
+    return GPU_BLOCK if spec.id == FAKE or (gpus or (gpus is None and gpus_here())) else CPU_BLOCK
 
 
 def available_memory() -> int:

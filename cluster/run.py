@@ -28,7 +28,7 @@ from headrace.pipelines.errors import UserError
 from headrace.pipelines.fingerprint import fingerprints
 from headrace.pipelines.forecast import EngineFacts, Observation, Record
 from headrace.pipelines.graph import Graph
-from headrace.pipelines.layouts import Choice, Priors, opened
+from headrace.pipelines.layouts import Choice, Priors, of_several_models, opened
 from headrace.pipelines.ledger import Ledger
 from headrace.pipelines.outlook import Outlook, worth_measuring
 from headrace.pipelines.plan import Changes, Chunk, Plan, PlannedShard, load_plan, part_schema, save_plan
@@ -63,11 +63,21 @@ Status = Literal["complete", "already complete", "too many dead letters"]
 
 
 @dataclass(slots=True)
+class StageTotals:
+    """What one model's workers have of the :class:`Totals`."""
+
+    asked: int = 0
+    busy_seconds: float = 0.0
+    engine: EngineFacts | None = None
+    usage: Usage = field(default_factory=Usage)
+
+
+@dataclass(slots=True)
 class Totals:
     """What is known of a run while it goes on: rows by outcome, tokens, seconds. All sums over the workers.
 
     ``engines`` have been started, ``restarts`` of them in the place of one that had died; ``alive`` have reported of
-    late.
+    late. ``stages`` has what is each model's, by the number of its stage.
     """
 
     planned: int = 0
@@ -84,6 +94,7 @@ class Totals:
     restarts: int = 0
     engine: EngineFacts | None = None
     usage: Usage = field(default_factory=Usage)
+    stages: dict[int, StageTotals] = field(default_factory=dict)
 
     @property
     def figures(self) -> Figures:
@@ -134,7 +145,7 @@ class RunResult:
             "counts": asdict(self.counts),
             "resumed": self.resumed,
             "reused": self.totals.usage.reused,
-            "totals": asdict(self.totals),
+            "totals": {name: value for name, value in asdict(self.totals).items() if name != "stages"},
             "figures": asdict(self.totals.figures),
             "layouts": dict(self.outlook.choice.layouts) if self.outlook else {},
             "layouts_because": self.outlook.choice.reason if self.outlook else "",
@@ -392,11 +403,13 @@ def _run(
         result.resumed = result.counts.rows
         observers.working(work, result)
         staged = len(checked.stages) > 1
+        resumed_between = False
         with Publisher(store, plan, work.done, work.published, staged=staged, made=observers.published) as publisher:
             publisher.publish_ready()
             if execution is not None:
                 with clock.phase("running"):
                     entering = entries(store, commits(plan, pipeline, checked.stages), work.todo)
+                    resumed_between = any(entering[1:])
                     execution.traced = observers.traced
                     _work(execution, entering, publisher, pipeline, work, result, listener, observers)
     finally:
@@ -405,11 +418,14 @@ def _run(
             # Notes are advice, and the storage may be what the run has ended of.
             with suppress(OSError):
                 settle(store, execution.run_id)
+    ended_early = result.status != "complete"
     if result.status == "complete" and too_many(result.counts, pipeline.max_error_rate):
         result.status = "too many dead letters"
-    if result.totals.asked and not work.bases and checked.only_model and checked.only_model.source != FAKE:
-        # Rows that were asked some steps only would tell less than the truth of what conditions let through.
-        result.notes += keep_record(checked, record.with_run(_observation(result, plan), result.totals.engine))
+    # Rows that were asked some steps only would tell less than the truth of what conditions let through; so would, of
+    # several models, rows that have not come through all of them, or twice through one.
+    uneven = staged and (resumed_between or ended_early or result.totals.restarts)
+    if result.totals.asked and not work.bases and not uneven:
+        result.notes += keep_observed(checked, result.totals, plan)
     result.seconds = clock.seconds
     before = _report_before(store)
     if result.status == "complete":
@@ -420,28 +436,45 @@ def _run(
     return result
 
 
-def looking_ahead(checked: Checked, record: Record, rows: int, work: Work | None = None) -> Ahead:
-    """What to look ahead at: the first ``rows`` rows, or as many of them as are left to do."""
+def looking_ahead(
+    checked: Checked,
+    record: Record,
+    rows: int,
+    work: Work | None = None,
+    *,
+    stage: Stage | None = None,
+    staged: Mapping[Chunk, Collection[str]] | None = None,
+) -> Ahead:
+    """What to look ahead at: the first ``rows`` rows, or as many of them as are left to do.
+
+    Args:
+        stage: the first if none is named.
+        staged: see :meth:`~headrace.cluster.work.Work.portions`.
+    """
     from headrace.cluster.preflight import Ahead
     from headrace.cluster.resources import block_size
 
+    stage = stage or checked.stages[0]
+    there = Choice(work.plan.layouts, "the output has it", work.plan.priors) if work else None
+    if there is None and len(checked.stages) > 1:
+        there = of_several_models(checked.pipeline, stage.steps)
     return Ahead(
         places=tuple(places(checked.corpus.shards, rows)),
         rows=work.rows_left if work else rows,
         columns=checked.columns,
-        block_size=record.engine.block_size if record.engine else block_size(checked.pipeline),
+        block_size=record.engine.block_size if record.engine else block_size(checked.pipeline, stage.model),
         record=record,
-        there=Choice(work.plan.layouts, "the output has it", work.plan.priors) if work else None,
-        portions=work.portions(checked) if work else (),
+        there=there,
+        portions=work.portions(checked, staged=staged) if work else (),
+        steps=stage.steps,
     )
 
 
-def _observation(result: RunResult, plan: Plan) -> Observation:
-    totals = result.totals
+def _observation(totals: StageTotals, plan: Plan, rows: int, asked: int) -> Observation:
     return Observation(
         layouts=plan.layouts,
-        rows=totals.rows,
-        asked=totals.asked,
+        rows=rows,
+        asked=asked,
         seconds=totals.busy_seconds,
         prompt=totals.usage.prompt,
         computed=totals.usage.prompt - totals.usage.cached,
@@ -450,12 +483,30 @@ def _observation(result: RunResult, plan: Plan) -> Observation:
     )
 
 
-def keep_record(checked: Checked, record: Record) -> list[str]:
+def keep_observed(checked: Checked, totals: Totals, plan: Plan) -> list[str]:
+    """Keep what each model's engines did, for the next forecast; a note where that cannot be.
+
+    For all rows must have gone through all models. Of the rows that a model was asked about the largest number stands
+    for the rows that have a document.
+    """
+    from headrace.cluster.records import read_record
+
+    asked = max((stage.asked for stage in totals.stages.values()), default=0)
+    notes: list[str] = []
+    for stage in checked.stages:
+        seen = totals.stages.get(stage.number)
+        if seen is not None and checked.models[stage.model].source != FAKE:
+            run = _observation(seen, plan, totals.rows, asked)
+            notes += keep_record(checked, read_record(checked, stage).with_run(run, seen.engine), stage)
+    return list(dict.fromkeys(notes))
+
+
+def keep_record(checked: Checked, record: Record, stage: Stage | None = None) -> list[str]:
     """Keep what was observed; a note where that cannot be."""
     from headrace.cluster.records import write_record
 
     try:
-        write_record(checked, record)
+        write_record(checked, record, stage)
     except OSError as error:
         return [f"what was observed could not be kept for the next forecast: {error}"]
     return []

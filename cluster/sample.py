@@ -14,6 +14,7 @@ from headrace.cluster.engines import engine_config, start_beside_a_user
 from headrace.cluster.preflight import Preflights
 from headrace.cluster.resources import Allotment, allot, cores, gpus_here
 from headrace.cluster.run import Checked, check
+from headrace.cluster.sharing import Demand, share
 from headrace.pipelines.chain import DOCUMENT, Chain, DeadLetter, RowResult
 from headrace.pipelines.corpus import ChunkReader, InputUnreadable, Shard
 from headrace.pipelines.errors import UserError
@@ -89,6 +90,29 @@ def allot_one(checked: Checked, stage: Stage | None = None, *, starting: bool = 
     one = checked.pipeline.resources_of(stage.model).model_copy(update={"workers": 1})
     weights = checked.models[stage.model].weights * starting
     return allot(one, cluster_gpus=gpus_here(), node_cpus=cores(), local=True, weights=weights)
+
+
+def allot_each(checked: Checked, *, starting: bool = True) -> tuple[tuple[Allotment, ...], str]:
+    """What one engine of each model gets that shares this machine with those of the others, as in a run.
+
+    Where they do not fit at once, what each gets alone, and why they do not. Each alone must fit: see
+    :func:`allot_one`.
+    """
+    alone = tuple(allot_one(checked, stage, starting=starting) for stage in checked.stages)
+    if len(alone) == 1:
+        return alone, ""
+    demands = [
+        Demand(
+            f"the model {checked.models[stage.model].source}",
+            checked.pipeline.resources_of(stage.model).model_copy(update={"workers": 1}),
+            checked.models[stage.model].weights,
+        )
+        for stage in checked.stages
+    ]
+    try:
+        return share(demands, cluster_gpus=gpus_here(), node_cpus=cores(), local=True), ""
+    except UserError as problem:
+        return alone, str(problem)
 
 
 def spread(shards: Sequence[Shard], rows: int) -> list[tuple[Shard, int]]:

@@ -185,12 +185,16 @@ class Work:
         work = replace(self, bases=bases, origins=found, dead=dead, idle=idle, taken=there)
         return replace(work, notes=tuple(work._said(checked)))
 
-    def portions(self, checked: Checked, *, whole: bool = False) -> tuple[Portion, ...]:
+    def portions(
+        self, checked: Checked, *, whole: bool = False, staged: Mapping[Chunk, Collection[str]] | None = None
+    ) -> tuple[Portion, ...]:
         """How many rows are asked which steps; empty where all rows are asked all of them, unless ``whole``.
 
         Rows that were filtered out count with those that were answered: how many there are stands in their chunks.
+        ``staged`` are the steps of stages that have committed their answers of a chunk.
         """
-        if not self.bases and not whole:
+        staged = staged or {}
+        if not self.bases and not staged and not whole:
             return ()
         asking = [step.name for step in checked.pipeline.steps if isinstance(step, ModelStep)]
         rows: Counter[tuple[str, ...]] = Counter()
@@ -199,8 +203,9 @@ class Work:
             base = self.bases.get(chunk)
             stands = self.origins[base].steps if base is not None else {}
             known = round(share * chunk.rows) if base is not None and base < 0 else chunk.rows
-            rows[tuple(name for name in asking if name not in stands)] += known
-            rows[tuple(asking)] += chunk.rows - known
+            left = [name for name in asking if name not in staged.get(chunk, ())]
+            rows[tuple(name for name in left if name not in stands)] += known
+            rows[tuple(left)] += chunk.rows - known
         if self.dead:
             rows[tuple(asking)] += self.dead
         return tuple((count, steps) for steps, count in rows.items() if steps and count) or ((0, ()),)

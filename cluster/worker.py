@@ -73,6 +73,7 @@ class Assignment:
     Attributes:
         columns: the input's columns, with the types to read them as.
         keep: the columns that this stage's file carries along.
+        stage: its number.
         steps: the names of the steps that run here; None for all of them.
         before: what the stage before has committed; None in the first stage.
         chunk_seconds: time in which a row must come to its end.
@@ -92,6 +93,7 @@ class Assignment:
     priors: Priors
     columns: pa.Schema
     keep: tuple[str, ...]
+    stage: int = 1
     steps: tuple[str, ...] | None = None
     before: CommitInfo | None = None
     chunk_seconds: float = 1800.0
@@ -139,6 +141,7 @@ class Worker:
             self._chain,
             self._engine,
             engine_seconds=time.monotonic() - started,
+            stage=assignment.stage,
             last=not assignment.commit.suffix,
             gpus=assignment.engine.gpus if assignment.engine else 0,
         )
@@ -423,11 +426,20 @@ class Progress:
     """A worker's running totals, put where the driver can read them (the cluster's key-value store)."""
 
     def __init__(
-        self, run_id: str, chain: Chain, engine: Engine, engine_seconds: float, *, last: bool = True, gpus: int = 0
+        self,
+        run_id: str,
+        chain: Chain,
+        engine: Engine,
+        engine_seconds: float,
+        *,
+        stage: int = 1,
+        last: bool = True,
+        gpus: int = 0,
     ) -> None:
         self._chain = chain
         self._gpus = gpus
         self.engine = asdict(EngineFacts.of(engine))
+        self.stage = stage
         self.last = last
         self._key = f"headrace/{run_id}/{os.getpid()}-{time.time_ns()}".encode()
         self._actor = actor_id()
@@ -469,6 +481,7 @@ class Progress:
             "engine": self.engine,
             "actor": self._actor,
             "asked": self.asked,
+            "stage": self.stage,
             "last": self.last,
             "rows": self.rows,
             "committed": self.committed,

@@ -41,6 +41,15 @@ class Observation:
     output: int
     steps: Mapping[str, Mapping[str, int]]
 
+    @property
+    def reached(self) -> int:
+        """Rows that came to this model: as many as the step that was asked the most of them."""
+        return max((counts.get("rows", 0) for counts in self.steps.values()), default=0)
+
+    def among(self, rows: int, asked: int) -> Observation:
+        """The same, as a share of all rows: of several models' the later ones see what the earlier ones have left."""
+        return dataclasses.replace(self, rows=rows, asked=asked)
+
     def share(self, step: str) -> float:
         """Share of the rows with a document that the step was asked about."""
         return self.steps.get(step, {}).get("rows", 0) / self.asked if self.asked else 0.0
@@ -143,6 +152,11 @@ class Record:
         """The priors that were fitted for steps in these layouts."""
         known = {step: self.priors.get(layout, {}).get(step) for step, layout in layouts.items()}
         return {step: prior for step, prior in known.items() if prior}
+
+    def among(self, rows: int, asked: int) -> Record:
+        """What was measured, as :meth:`Observation.among` has it."""
+        measured = {layout: observation.among(rows, asked) for layout, observation in self.measured.items()}
+        return dataclasses.replace(self, measured=measured)
 
     def with_run(self, run: Observation, engine: EngineFacts | None) -> Record:
         """The record after one more run."""

@@ -7,7 +7,7 @@ the others are measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -25,6 +25,11 @@ def fixed_layouts(pipeline: Pipeline) -> dict[str, Layout | None]:
     """The layout that the pipeline fixes for each model step; None where it is open."""
     default = None if pipeline.layout == "auto" else pipeline.layout
     return {step.name: step.layout or default for step in pipeline.steps if isinstance(step, ModelStep)}
+
+
+def leaves_open(pipeline: Pipeline, steps: Collection[str] | None = None) -> bool:
+    """Whether the pipeline leaves the layout of any of these steps (all, if None) open."""
+    return any(held is None for name, held in fixed_layouts(pipeline).items() if steps is None or name in steps)
 
 
 def with_default(pipeline: Pipeline, chosen: Mapping[str, Layout]) -> dict[str, Layout]:
@@ -62,6 +67,12 @@ class Choice:
     layouts: Mapping[str, Layout]
     reason: str
     priors: Priors = field(default_factory=dict)
+
+
+def of_several_models(pipeline: Pipeline, steps: Collection[str]) -> Choice:
+    """What a pipeline with several models takes, and why for these steps: what it fixes, else the reference."""
+    why = "with several models no other is taken unless the pipeline says so (layout)"
+    return Choice(with_default(pipeline, {}), why if leaves_open(pipeline, steps) else "the pipeline says so")
 
 
 def choose(

@@ -7,7 +7,7 @@ tokenizer is (loading it takes seconds): by ``explain``, by the check before a r
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from headrace.operators.base import Layout
 from headrace.pipelines.chain import Chained, prepare, prepare_all
 from headrace.pipelines.engine import Tokenizer
 from headrace.pipelines.forecast import Forecast, Record, forecast, together
-from headrace.pipelines.layouts import Choice, choose, fixed_layouts
+from headrace.pipelines.layouts import Choice, choose, fixed_layouts, leaves_open
 from headrace.pipelines.spec import Pipeline
 from headrace.pipelines.survey import Survey
 
@@ -82,10 +82,12 @@ def look_ahead(
     there: Choice | None = None,
     engines: int = 1,
     portions: Sequence[Portion] = (),
+    steps: Collection[str] | None = None,
 ) -> Outlook:
     """What a run over the surveyed rows would do.
 
     Args:
+        steps: those that run on this model; None for all.
         portions: how many rows are asked which steps, where not all rows are asked all of them.
         there: what an output that is there already was begun with; without it layouts are chosen.
 
@@ -106,23 +108,23 @@ def look_ahead(
                     observed,
                     record.rates,
                     engines=engines,
-                    steps=steps,
+                    steps=asked,
                 )
-                for rows, steps in portions
+                for rows, asked in portions
             ]
         )
 
     def cost(wanted: Mapping[str, Layout]) -> float:
-        return cast(prepare(pipeline, tokenizer, max_model_len, wanted)).computed
+        return cast(prepare(pipeline, tokenizer, max_model_len, wanted, steps=steps)).computed
 
-    candidates = prepare_all(pipeline, tokenizer, max_model_len)
+    candidates = prepare_all(pipeline, tokenizer, max_model_len, steps) if leaves_open(pipeline, steps) else {}
     if there is not None:
         choice = there
     else:
         quality = {layout: scores for layout, scores in record.quality.items() if layout in candidates}
         choice = choose(pipeline, cost, quality)
         choice = dataclasses.replace(choice, priors=record.fitted(choice.layouts))
-    taken = prepare(pipeline, tokenizer, max_model_len, choice.layouts)
+    taken = prepare(pipeline, tokenizer, max_model_len, choice.layouts, steps=steps)
     known = record.observed(taken.layouts)
     return Outlook(
         dataclasses.replace(choice, layouts=taken.layouts),

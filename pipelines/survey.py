@@ -54,6 +54,10 @@ class Survey:
         ordered = sorted(self.lengths)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0
 
+    def length(self, share: float) -> int:
+        """The same for all documents that were seen, of which not all were tokenized."""
+        return round(self.percentile(share) * self.scale)
+
 
 def survey(pipeline: Pipeline, places: Sequence[Place], columns: pa.Schema, tokenizer: Tokenizer, rows: int) -> Survey:
     """Look at the rows at ``places``, which stand for ``rows`` of the input."""

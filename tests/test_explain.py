@@ -1,8 +1,10 @@
-"""``headrace explain``: what a run would do, in words, in numbers and as JSON."""
+"""``headrace explain``: what a run would do, in words, in numbers and as JSON, with one model and with several."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,22 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
+import headrace.cluster.run
 from headrace.cluster.cli import app
-from headrace.cluster.explain import Prices, prices
+from headrace.cluster.execution import Execution, _Watcher
+from headrace.cluster.explain import Part, Prices, _tokenizer, explain_pipeline, prices
+from headrace.cluster.explain_view import as_data
+from headrace.cluster.fake_engine import FakeEngine
+from headrace.cluster.measure import measure_stage, sample_rows
+from headrace.cluster.records import read_record, write_record
+from headrace.cluster.run import Checked, Totals, check
+from headrace.cluster.worker import Progress
 from headrace.pipelines.errors import UserError
+from headrace.pipelines.forecast import EngineFacts, Observation, Record
+from headrace.pipelines.plan import Plan
+from headrace.pipelines.spec import Pipeline
 from tests.conftest import REVIEWS
+from tests.in_process import InProcess, Stopped, here  # noqa: F401
 
 Write = Callable[..., Path]
 TEXTS = [f"the mill number {i} turns {'round and ' * (i % 7)}round" for i in range(40)]
@@ -101,3 +115,351 @@ def test_prices_are_read(gpu: str | None, api: str | None, read: Prices) -> None
 def test_prices_that_are_none_are_refused_with_an_example(gpu: str | None, api: str | None) -> None:
     with pytest.raises(UserError, match=r"2\.5/h|0\.15,0\.60"):
         prices(gpu, api)
+
+
+# -- several models ------------------------------------------------------------------------------------------
+
+NO_PRICES = Prices()
+LABELS = {"positive": "happy", "negative": "complains"}
+TWO: dict[str, Any] = {
+    "name": "two",
+    "model": "fake",
+    "models": {"big": {"id": "fake", "kv_tokens": 5000, "max_model_len": 4096}},
+    "document": "{{ text }}",
+    "steps": [
+        {"classify": {"name": "opinion", "labels": LABELS}},
+        {"filter": {"name": "bad", "where": "opinion = 'negative'"}},
+        {"generate": {"name": "reply", "prompt": "Reply to what is {{ opinion }}.", "model": "big"}},
+        {"classify": {"name": "tone", "labels": {"polite": "thanks", "rude": "shouts"}, "model": "big"}},
+    ],
+    "checkpoint_rows": 10,
+    "max_error_rate": 1.0,
+}
+
+
+def two(**changes: Any) -> Pipeline:
+    return Pipeline.model_validate({**TWO, **changes})
+
+
+def of_one_model(steps: list[dict[str, Any]], model: str | dict[str, Any]) -> Pipeline:
+    bare = [{kind: {k: v for k, v in step.items() if k != "model"}} for each in steps for kind, step in each.items()]
+    return Pipeline.model_validate({**TWO, "models": {}, "model": model, "steps": bare})
+
+
+def test_each_model_has_its_steps_its_prompts_and_a_forecast_and_all_have_a_sum(explain: Callable[..., Result]) -> None:
+    said = explain("--gpu-price", "2.5/h", **TWO).stdout
+    assert "40 rows in 1 files, through 2 models" in said
+    tree = [line for line in said.splitlines() if "stage " in line]
+    assert "opinion  classify  stage 1, fake  instruction_first" in tree[1]
+    assert tree[2].endswith("bad  filter  stage 1")
+    assert "reply  generate  stage 2, big (fake)  (waits for bad, opinion)" in tree[3]
+    assert "tone, by big (fake)" in said
+    assert "Classify the text by its tone." in said
+    assert said.count("Taken: instruction_first: with several models no other is taken") == 2
+    assert "no filter dropped a row: nothing was observed yet" in said
+    assert "not known: nothing was measured of fake, big (fake) yet (--measure)" in said
+    assert said.index("fake: the whole input") < said.index("big (fake): the whole input")
+    assert said.index("big (fake): the whole input") < said.index("All models together")
+
+
+def test_each_model_is_forecast_as_its_steps_alone_would_be(explain: Callable[..., Result]) -> None:
+    data = json.loads(explain("--json", "--limit", "10", **TWO).stdout)
+    assert data["rows"] == 10
+    first, second = data["models"]
+    assert (first["stage_steps"], second["stage_steps"]) == (["opinion", "bad"], ["reply", "tone"])
+    assert [step["name"] for step in second["steps"]] == ["reply", "tone"]
+    alone = json.loads(
+        explain("--json", "--limit", "10", **{**REVIEWS, "steps": [TWO["steps"][0]], "name": "alone"}).stdout
+    )
+    for key in ("document_tokens", "steps", "layouts", "kv_tokens", "block_size"):
+        assert first[key] == alone[key], key
+    together = data["together"]
+    for key in ("prompt", "computed"):
+        assert together[key] == first["taken"][key] + second["taken"][key]
+    assert together["seconds"] is together["output"] is together["engine_hours"] is None
+    assert second["taken"]["layouts"] == {"reply": "instruction_first", "tone": "instruction_first"}
+
+
+def test_models_with_tokenizers_of_their_own_have_lengths_of_their_own(
+    corpus: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headrace.cluster import explain as module
+    from headrace.cluster.fake_engine import BytesTokenizer
+
+    class Words(BytesTokenizer):
+        def encode(self, text: str) -> list[int]:
+            return [3 + len(word) for word in text.split()]
+
+    both = iter([(BytesTokenizer(), 32_768), (Words(), 32_768)])
+    monkeypatch.setattr(module, "_tokenizer", lambda checked, stage: next(both))
+    found = as_data(explain_pipeline(two(), str(corpus(["four words of text"] * 9))), NO_PRICES)
+    assert [model["document_tokens"]["p50"] for model in found["models"]] == [18, 4]
+    assert found["models"][1]["kv_tokens"] != found["models"][0]["kv_tokens"]
+
+
+def test_models_are_measured_one_after_the_other_each_on_the_rows_that_come_to_it(
+    explain: Callable[..., Result],
+) -> None:
+    done = explain("--json", "--measure", "--rows", "20", "--gpu-price", "2", "--api-price", "1,2", **TWO)
+    data = json.loads(done.stdout)
+    first, second = data["models"]
+    came = second["quality_rows"]
+    assert first["quality_rows"] == 20
+    assert 0 < came < 20, "the filter drops some"
+    assert f"starting the engine of big (fake) to measure {came} rows" in done.stderr
+    assert first["steps"][0]["share"] == 1.0
+    assert second["steps"][0]["share"] == came / 20, "of all documents, not of those that came"
+    assert second["steps"][0]["added"] > 0, "the first model's answers are in the prompt"
+    assert set(second["quality"]) == {"instruction_first", "document_first", "hoisted"}
+    assert second["engine"]["kv_tokens"] == 5000
+    together = data["together"]
+    for key in ("output", "prompt"):
+        assert together[key] == pytest.approx(sum(model["taken"][key] for model in data["models"]))
+    seconds = [model["taken"]["seconds"] for model in data["models"]]
+    assert together["seconds"] == {"least": max(seconds), "most": pytest.approx(sum(seconds))}
+    assert together["engine_hours"] == pytest.approx(sum(seconds) / 3600)
+    assert together["money"]["money"] == pytest.approx(sum(seconds) / 3600 * 2)
+    assert together["money"]["the same at an API"] == pytest.approx(
+        sum(model["money"]["the same at an API"] for model in data["models"])
+    )
+    said = explain("--measure", "--rows", "20", **TWO).stdout
+    assert f"Measured on {came} of 20 rows, which came to this model" in said
+    assert "the cache holds 5,000: about" in said
+    assert "at least: an engine that waits" in said
+
+
+def test_a_models_own_arguments_count_for_it_alone(corpus: Write) -> None:
+    pipeline = two(models={"big": {**TWO["models"]["big"], "block_size": 64}})
+    found = explain_pipeline(pipeline, str(corpus(TEXTS)))
+    assert [part.block_size for part in found.parts] == [16, 64]
+    lengths = [_tokenizer(found.checked, stage)[1] for stage in found.checked.stages]
+    assert lengths == [32_768, 4096]
+
+
+def test_a_model_to_which_no_row_comes_is_not_measured_and_says_so(explain: Callable[..., Result]) -> None:
+    nobody = [TWO["steps"][0], {"filter": {"name": "bad", "where": "opinion is null"}}, *TWO["steps"][2:]]
+    done = explain("--json", "--measure", "--rows", "8", "--gpu-price", "2", **{**TWO, "steps": nobody})
+    first, second = json.loads(done.stdout)["models"]
+    assert "no row of 8 comes to the model of big (fake), so it is not measured" in done.stderr
+    assert first["taken"]["seconds"] is not None
+    assert second["taken"]["seconds"] is None
+    assert "measurement" in second["money"]["money"]
+    assert "measurement" in json.loads(done.stdout)["together"]["money"]["money"]
+
+
+def test_fixed_layouts_are_measured_and_taken_with_several_models_too(corpus: Write) -> None:
+    pipeline = two(layout="hoisted")
+    checked = check(pipeline, str(corpus(TEXTS)))
+    sample = sample_rows(checked, 40)
+    record, results = asyncio.run(
+        measure_stage(FakeEngine({}), pipeline, checked.columns, sample, steps=checked.stages[0].steps)
+    )
+    assert set(record.measured) == {"instruction_first", "hoisted"}
+    assert not any(record.priors.values()), "a run with several models takes none"
+    left = sample.after(results)
+    assert {answers["opinion"] for answers in left.answers} == {"negative"}
+    found = explain_pipeline(pipeline, str(checked.corpus.shards[0].uri))
+    assert {view.layout for part in found.parts for view in part.steps} == {"hoisted"}
+    assert found.parts[1].outlook.choice.reason == "the pipeline says so"
+
+
+def test_a_model_whose_layouts_are_all_fixed_is_measured_in_these_and_the_reference(
+    explain: Callable[..., Result],
+) -> None:
+    steps = [dict(step) for step in TWO["steps"][:2]]
+    steps += [{kind: {**step, "layout": "hoisted"}} for each in TWO["steps"][2:] for kind, step in each.items()]
+    first, second = json.loads(explain("--json", "--measure", "--rows", "20", **{**TWO, "steps": steps}).stdout)[
+        "models"
+    ]
+    assert set(first["layouts"]) == set(first["quality"]) == {"instruction_first", "document_first", "hoisted"}
+    assert second["layouts"] == {}
+    assert set(second["quality"]) == {"instruction_first", "hoisted"}
+    assert second["taken"]["because"] == "the pipeline says so"
+    assert set(second["taken"]["layouts"].values()) == {"hoisted"}
+
+
+def test_one_model_under_a_name_is_explained_as_that_model(corpus: Write) -> None:
+    steps = [{kind: {**step, "model": "big"}} for each in REVIEWS["steps"] for kind, step in each.items()]
+    named = Pipeline.model_validate({**REVIEWS, "models": TWO["models"], "model": "default", "steps": steps})
+    (part,) = explain_pipeline(named, str(corpus(TEXTS))).parts
+    assert part.model == "big (fake)"
+
+
+def test_engines_that_do_not_fit_at_once_are_explained_all_the_same(
+    explain: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.cluster.sample.gpus_here", lambda: 1)
+    said = explain("--gpu-price", "2/h", **TWO).stdout
+    assert "do not fit this machine at once. resources: the engines of this pipeline's 2 models take 2 GPUs" in said
+    assert said.count("1 GPU(s)") == 2
+    assert "crowded" in json.loads(explain("--json", **TWO).stdout)
+
+
+# -- into an output, with several models ---------------------------------------------------------------------
+
+
+def parts_into(pipeline: Pipeline, source: Path, running: InProcess) -> tuple[Any, list[Part]]:
+    found = explain_pipeline(pipeline, str(source), output=str(running.output))
+    assert found.into is not None
+    return found.into, list(found.parts)
+
+
+def test_what_a_stage_has_committed_is_not_forecast_again(here: InProcess, corpus: Write) -> None:  # noqa: F811
+    source = corpus(TEXTS)
+    here.stop_after = 1
+    with pytest.raises(Stopped):
+        here(TWO, source)
+    into, (first, second) = parts_into(two(), source, here)
+    assert into.rows == 30
+    assert into.asked == {"reply": 30, "tone": 30}, "all chunks have been through the first model"
+    assert first.idle
+    assert not second.idle
+    assert first.outlook.taken.computed == 0
+    assert second.outlook.taken.prompt > 0
+
+
+def test_an_edit_redoes_the_steps_of_one_model_and_the_others_engine_is_not_started(
+    here: InProcess,  # noqa: F811
+    corpus: Write,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from headrace.cluster.explain_view import show_explanation
+
+    source = corpus(TEXTS)
+    here({**TWO, "steps": TWO["steps"][:1] + TWO["steps"][2:]}, source)
+    steps = json.loads(json.dumps([TWO["steps"][0], *TWO["steps"][2:]]))
+    steps[2]["classify"]["labels"]["polite"] = "is kind"
+    into, (first, _) = parts_into(two(steps=steps), source, here)
+    assert into.asked == {"tone": 40}
+    assert "tone" in into.differences[0]
+    assert first.idle
+    show_explanation(
+        explain_pipeline(two(steps=steps), str(source), output=str(here.output)), Prices(gpu=2.0), as_json=False
+    )
+    said = capsys.readouterr().out
+    assert "none: nothing is left to ask, so no engine is started" in said
+    assert "not known: nothing was measured of big (fake) yet" in said
+    here(two(steps=steps), source, recompute="changed")
+    assert here.engines == 1, "as it was said"
+
+
+# -- what runs with several models leave behind --------------------------------------------------------------
+
+
+publish_to_ray = Progress.publish
+
+
+@pytest.fixture
+def heard(here: InProcess, monkeypatch: pytest.MonkeyPatch) -> InProcess:  # noqa: F811
+    """Runs in this process whose workers tell the driver of their totals, and whose records are kept."""
+    told: dict[bytes, bytes] = {}
+
+    def publish(progress: Progress) -> None:
+        progress._actor = str(id(progress))
+        publish_to_ray(progress)
+
+    monkeypatch.setattr(headrace.cluster.run, "FAKE", "no such model")
+    monkeypatch.setattr(Progress, "publish", publish)
+    monkeypatch.setattr("ray.experimental.internal_kv._internal_kv_put", lambda k, v, **_: told.update({k: v}))
+    monkeypatch.setattr("ray.experimental.internal_kv._internal_kv_get", told.get)
+    monkeypatch.setattr(
+        "ray.experimental.internal_kv._internal_kv_list", lambda prefix: [k for k in told if k.startswith(prefix)]
+    )
+    records = Execution.records
+
+    def watched(self: Execution, plan: Plan, entering: Any, watch: Callable[[Totals], None], *more: Any) -> Any:
+        told.clear()
+        yield from records(self, plan, entering, lambda totals: None, *more)
+        _Watcher("test", watch)._look()
+
+    monkeypatch.setattr(Execution, "records", watched)
+    return here
+
+
+def record_of(checked: Checked, number: int) -> Record:
+    return read_record(checked, checked.stages[number - 1])
+
+
+def test_a_run_leaves_what_each_model_did_for_the_next_explain(heard: InProcess, corpus: Write) -> None:
+    source = corpus([*TEXTS, None])
+    result = heard(TWO, source)
+    checked = check(two(), str(source))
+    first, second = (record_of(checked, number) for number in (1, 2))
+    (one,), (other,) = first.runs, second.runs
+    came = result.counts.answered
+    assert (one.rows, one.asked) == (other.rows, other.asked) == (41, 40)
+    assert set(one.steps) == {"opinion"}
+    assert set(other.steps) == {"reply", "tone"}
+    assert other.steps["tone"]["rows"] == came < 40
+    assert one.output + other.output == result.totals.usage.output
+    assert one.computed > sum(step["prompt"] - step["cached"] for step in one.steps.values()) - 1
+    assert second.engine is not None
+    assert second.engine.kv_tokens == 5000
+    assert first.engine is not None
+    assert first.engine.kv_tokens == 1_000_000
+
+    found = explain_pipeline(two(), str(source))
+    assert all(part.outlook.observed for part in found.parts)
+    assert found.parts[1].steps[0].share == came / 40
+    assert found.parts[1].outlook.taken.output == pytest.approx(other.output)
+    assert found.parts[1].outlook.taken.seconds == pytest.approx(other.seconds)
+    assert "stages" not in heard.report()["totals"]
+
+
+def test_a_run_that_resumes_between_two_models_leaves_nothing(heard: InProcess, corpus: Write) -> None:
+    source = corpus(TEXTS)
+    heard.stop_after = 1
+    with pytest.raises(Stopped):
+        heard(TWO, source)
+    heard(TWO, source)
+    checked = check(two(), str(source))
+    assert record_of(checked, 1) == record_of(checked, 2) == Record()
+
+
+def test_a_run_that_has_lost_an_engine_leaves_nothing(
+    heard: InProcess, corpus: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Progress.publish
+
+    def publish(progress: Progress) -> None:
+        told(progress)
+        progress._actor = "the first and the one in its place"
+        publish_to_ray(progress)
+
+    monkeypatch.setattr(Progress, "publish", publish)
+    source = corpus(TEXTS)
+    assert heard(TWO, source).totals.restarts
+    checked = check(two(), str(source))
+    assert record_of(checked, 1) == record_of(checked, 2) == Record()
+
+
+def test_records_of_one_model_are_not_taken_for_anothers(
+    corpus: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    source = str(corpus(TEXTS))
+    known = Record(EngineFacts(1, 16, 1, 1), {}, (Observation({}, 1, 1, 1.0, 1, 1, 1, {}),))
+    checked = check(two(), source)
+    write_record(checked, known, checked.stages[1])
+    assert record_of(checked, 2) == known
+    assert record_of(checked, 1) == Record()
+    steps = json.loads(json.dumps(TWO["steps"]))
+    steps[0]["classify"]["labels"]["positive"] = "glad"
+    for other in (
+        two(steps=steps),  # other rows come to the second model
+        two(models={"big": {**TWO["models"]["big"], "resources": {"cpus": 1}}}),  # another share of the machine
+        two(resources={"cpus": 1}),
+        of_one_model(TWO["steps"], TWO["models"]["big"]),
+    ):
+        there = check(other, source)
+        assert all(read_record(there, stage) == Record() for stage in there.stages), other
+
+
+def test_what_is_seen_of_the_engine_says_how_many_documents_are_in_flight(heard: InProcess, corpus: Write) -> None:
+    source = corpus(TEXTS)
+    heard(TWO, source)
+    part = explain_pipeline(two(), str(source)).parts[1]
+    observed = part.record.runs[-1]
+    answers = observed.output / observed.steps["reply"]["rows"]
+    without = 2 * (part.outlook.survey.length(0.5) + 16) + sum(v.prompts[0].tail_tokens + 16 for v in part.steps)
+    assert part.room[0] == without + math.ceil(answers), "of the rows that come to it, not of all"
