@@ -276,9 +276,9 @@ def test_a_worker_that_wakes_up_late_loses(cluster: Callable[..., Cluster]) -> N
         held = asyncio.Event()
         complete = zombie._engine.complete
 
-        async def slow(*arguments: Any) -> Any:
+        async def slow(*arguments: Any, **options: Any) -> Any:
             await held.wait()
-            return await complete(*arguments)
+            return await complete(*arguments, **options)
 
         zombie._engine.complete = slow  # type: ignore[method-assign]
         asking = asyncio.ensure_future(anext(zombie({"chunk": [descriptor]})))
