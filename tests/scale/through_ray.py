@@ -28,18 +28,18 @@ class Idle:
 class Through(execution.Execution):
     """The product's execution, with idle workers in its pool."""
 
-    def _pools(self, run_id: str, plan: Any) -> list[execution.Pool]:
+    def _pools(self, run_id: str, plan: Any, origins: Any = None) -> list[execution.Pool]:
         return [execution.Pool(None, Allotment(1, 1, 0, 1, 1))]  # type: ignore[arg-type]
 
 
-def through_ray(sheet: Sheet, chunks: int) -> None:
+def through_ray(sheet: Sheet, chunks: int, address: str = execution.LOCAL) -> None:
     """``chunks`` descriptors through one idle worker."""
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     plan = plan_of(synthetic_corpus(max(1, chunks // 10), 10))
     kept = execution.Worker
     execution.Worker = Idle  # type: ignore[assignment, misc]
     with _folder() as folder:
-        execution.connect(execution.LOCAL, 2)
+        execution.connect(address, 2)
         try:
             run = Through(None, LocalStore(folder), [])  # type: ignore[arg-type]
 
