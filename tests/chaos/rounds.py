@@ -142,7 +142,11 @@ class Case:
 def make_case(
     folder: Path, dice: random.Random, workers: int, model: Mapping[str, Any], faults: Path | None = None
 ) -> Case:
-    """Some shards, one of them without rows; some rows without text; some that break their answer every time."""
+    """Some shards, one of them without rows; some rows without text; some that break their answer every time.
+
+    A real model cannot be told to break an answer, and is asked what it always has an answer to: a label.
+    """
+    real = model["id"] != "fake"
     source = folder / "input"
     source.mkdir(parents=True)
     wanted: Counter[Row] = Counter()
@@ -156,21 +160,15 @@ def make_case(
         name = f"shard-{i}.parquet"
         pq.write_table(table, source / name, row_group_size=max(1, size // 2))
         wanted.update((name, j) for j in range(size))
-        dead.update((name, j) for j, text in enumerate(texts) if text is None or "broken" in text)
+        dead.update((name, j) for j, text in enumerate(texts) if text is None or ("broken" in text and not real))
+    step: dict[str, Any] = {"name": "said", "retries": RETRIES}
+    label = {"classify": {**step, "labels": ["mills", "rivers"]}}
+    generate = {"generate": {**step, "prompt": "Say something.", "max_tokens": 8}}
     pipeline = {
         "name": "chaos",
         "model": dict(model),
         "document": "{{ text }}",
-        "steps": [
-            {
-                "generate": {
-                    "name": "said",
-                    "prompt": "Say something.",
-                    "max_tokens": 8,
-                    "retries": RETRIES,
-                }
-            }
-        ],
+        "steps": [label if real else generate],
         "keep": ["id"],
         "checkpoint_rows": CHUNK_ROWS,
         "max_error_rate": 1.0,
