@@ -244,8 +244,9 @@ def explain(
     target: TargetName = None,
 ) -> None:
     """Show what a run would do: the steps, their prompts, what each layout computes, time, money."""
-    from headrace.cluster.explain import explain_pipeline, prices
+    from headrace.cluster.explain import explain_pipeline
     from headrace.cluster.explain_view import show_explanation
+    from headrace.cluster.prices import prices
     from headrace.cluster.targets import use_target
     from headrace.pipelines.loading import load_pipeline
 

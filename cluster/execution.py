@@ -293,7 +293,7 @@ def _connect(address: str, cpus: int) -> None:
         "configure_logging": True,
     }
     if address == LOCAL:
-        _start_here(lambda: ray.init(address=LOCAL, num_cpus=cpus, include_dashboard=False, **options))
+        start_here(lambda: ray.init(address=LOCAL, num_cpus=cpus, include_dashboard=False, **options))
         return
     try:
         ray.init(address=address, **options)
@@ -304,7 +304,7 @@ def _connect(address: str, cpus: int) -> None:
         ) from error
 
 
-def _start_here(start: Callable[[], Any]) -> None:
+def start_here(start: Callable[[], Any]) -> None:
     """Start Ray on this machine, again where a busy one has kept its processes from coming up in Ray's own 30 s.
 
     Raises:
@@ -405,12 +405,13 @@ class _Watcher:
                 totals.filtered += said["filtered"]
             totals.engines += 1
             totals.engine = EngineFacts(**said["engine"])
-            totals.usage.merge(Usage(**said["usage"]))
+            usage = Usage(**said["usage"])
+            totals.usage.merge(usage)
             stage = totals.stages.setdefault(said["stage"], StageTotals())
             stage.engine = totals.engine
             stage.asked += said["asked"]
             stage.busy_seconds += said["busy_seconds"]
-            stage.usage.merge(Usage(**said["usage"]))
+            stage.usage.merge(usage)
             for name in ("asked", "least", "busy_seconds", "full_seconds", "gpu_seconds"):
                 setattr(totals, name, getattr(totals, name) + said[name])
         totals.restarts = totals.engines - len(actors)

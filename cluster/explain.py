@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -60,12 +59,12 @@ class StepView:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ModelView:
     """What is to be expected of one model, with its own tokenizer and an engine of its own.
 
     Attributes:
         stage: what runs there.
-        model: what it is called.
+        name: what it is called.
         config: of one engine, in the room that it gets on this machine.
         steps: those that ask it.
         room: KV tokens that a document of median length, and one of the 95th percentile, needs while it is in flight.
@@ -73,7 +72,7 @@ class Part:
     """
 
     stage: Stage
-    model: str
+    name: str
     outlook: Outlook
     record: Record
     config: EngineConfig
@@ -94,14 +93,14 @@ class Explanation:
     """All that is shown.
 
     Attributes:
-        parts: one for each model, in the order in which a row comes to them.
+        models: one for each model, in the order in which a row comes to them.
         into: what there is of an output, which the forecast then takes into account.
         crowded: why the engines of all models do not fit this machine at once; empty if they do.
     """
 
     checked: Checked
     waits_for: Mapping[str, tuple[str, ...]]
-    parts: tuple[Part, ...]
+    models: tuple[ModelView, ...]
     into: Into | None = None
     crowded: str = ""
 
@@ -123,38 +122,6 @@ class Into:
     rows: int
     asked: Mapping[str, int]
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Prices:
-    """``gpu`` an hour; ``api_in`` and ``api_out`` for a million tokens. None where it was not given."""
-
-    gpu: float | None = None
-    api_in: float | None = None
-    api_out: float | None = None
-
-
-def prices(gpu: str | None, api: str | None) -> Prices:
-    """Prices as they stand on the command line: ``2.5/h``, ``0.15,0.60``.
-
-    Raises:
-        UserError: they do not look like that.
-    """
-    each: list[float | None] = [None, None]
-    hour = None
-    if gpu is not None:
-        found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(?:/\s*h)?\s*", gpu)
-        if found is None:
-            raise UserError(f"--gpu-price is the price of a GPU for an hour, as in 2.5/h, not {gpu!r}.")
-        hour = float(found[1])
-    if api is not None:
-        pair = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*,\s*([0-9]*\.?[0-9]+)\s*", api)
-        if pair is None:
-            raise UserError(
-                f"--api-price is two prices for a million tokens, in and out, as in 0.15,0.60, not {api!r}."
-            )
-        each = [float(pair[1]), float(pair[2])]
-    return Prices(hour, *each)
 
 
 def explain_pipeline(
@@ -189,8 +156,8 @@ def explain_pipeline(
     return Explanation(
         checked=checked,
         waits_for={name: tuple(sorted(others)) for name, others in Graph.of(pipeline).waits_for.items()},
-        parts=tuple(
-            _part(checked, stage, config, record, rows, work, into, staged)
+        models=tuple(
+            _model_view(checked, stage, config, record, rows, work, into, staged)
             for stage, config, record in zip(checked.stages, configs, records, strict=True)
         ),
         into=into,
@@ -198,7 +165,7 @@ def explain_pipeline(
     )
 
 
-def _part(
+def _model_view(
     checked: Checked,
     stage: Stage,
     config: EngineConfig,
@@ -207,7 +174,7 @@ def _part(
     work: Work | None,
     into: Into | None,
     staged: Mapping[Chunk, Collection[str]],
-) -> Part:
+) -> ModelView:
     """What is to be expected of the model of ``stage``."""
     pipeline = checked.pipeline
     tokenizer, length = _tokenizer(checked, stage)
@@ -225,9 +192,9 @@ def _part(
     if observed:
         answers = observed.output / max(1, observed.reached if several else observed.asked)
     p50, p95 = (chained.room(outlook.survey.length(share), ahead.block_size, answers) for share in (0.5, 0.95))
-    return Part(
+    return ModelView(
         stage=stage,
-        model=called(pipeline, stage.model),
+        name=called(pipeline, stage.model),
         outlook=outlook,
         record=record,
         config=config,

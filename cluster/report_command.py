@@ -141,7 +141,7 @@ def with_prices(pipeline: Pipeline, gpu_price: str | None, api_price: str | None
 
 
 def _prices(gpu_price: str | None, api_price: str | None) -> dict[str, Any]:
-    from headrace.cluster.explain import prices
+    from headrace.cluster.prices import prices
 
     asked = prices(gpu_price, api_price)
     change: dict[str, Any] = {} if asked.gpu is None else {"gpu_price": asked.gpu}

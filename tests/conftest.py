@@ -90,7 +90,7 @@ def ray_address(_private_ray: None) -> Iterator[str]:
     """A cluster of one node, for runs that do not care where they run: each Ray of its own costs half a minute."""
     from ray.cluster_utils import Cluster
 
-    from headrace.cluster.execution import _start_here as start_here
+    from headrace.cluster.execution import start_here
 
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
     started: list[Cluster] = []

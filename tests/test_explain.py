@@ -17,10 +17,11 @@ from typer.testing import CliRunner
 import headrace.cluster.run
 from headrace.cluster.cli import app
 from headrace.cluster.execution import Execution, _Watcher
-from headrace.cluster.explain import Part, Prices, _tokenizer, explain_pipeline, prices
+from headrace.cluster.explain import ModelView, _tokenizer, explain_pipeline
 from headrace.cluster.explain_view import as_data
 from headrace.cluster.fake_engine import FakeEngine
 from headrace.cluster.measure import measure_stage, sample_rows
+from headrace.cluster.prices import Prices, prices
 from headrace.cluster.records import read_record, write_record
 from headrace.cluster.run import Checked, Totals, check
 from headrace.cluster.worker import Progress
@@ -231,7 +232,7 @@ def test_models_are_measured_one_after_the_other_each_on_the_rows_that_come_to_i
 def test_a_models_own_arguments_count_for_it_alone(corpus: Write) -> None:
     pipeline = two(models={"big": {**TWO["models"]["big"], "block_size": 64}})
     found = explain_pipeline(pipeline, str(corpus(TEXTS)))
-    assert [part.block_size for part in found.parts] == [16, 64]
+    assert [model.block_size for model in found.models] == [16, 64]
     lengths = [_tokenizer(found.checked, stage)[1] for stage in found.checked.stages]
     assert lengths == [32_768, 4096]
 
@@ -259,8 +260,8 @@ def test_fixed_layouts_are_measured_and_taken_with_several_models_too(corpus: Wr
     left = sample.after(results)
     assert {answers["opinion"] for answers in left.answers} == {"negative"}
     found = explain_pipeline(pipeline, str(checked.corpus.shards[0].uri))
-    assert {view.layout for part in found.parts for view in part.steps} == {"hoisted"}
-    assert found.parts[1].outlook.choice.reason == "the pipeline says so"
+    assert {view.layout for model in found.models for view in model.steps} == {"hoisted"}
+    assert found.models[1].outlook.choice.reason == "the pipeline says so"
 
 
 def test_a_model_whose_layouts_are_all_fixed_is_measured_in_these_and_the_reference(
@@ -281,8 +282,8 @@ def test_a_model_whose_layouts_are_all_fixed_is_measured_in_these_and_the_refere
 def test_one_model_under_a_name_is_explained_as_that_model(corpus: Write) -> None:
     steps = [{kind: {**step, "model": "big"}} for each in REVIEWS["steps"] for kind, step in each.items()]
     named = Pipeline.model_validate({**REVIEWS, "models": TWO["models"], "model": "default", "steps": steps})
-    (part,) = explain_pipeline(named, str(corpus(TEXTS))).parts
-    assert part.model == "big (fake)"
+    (model,) = explain_pipeline(named, str(corpus(TEXTS))).models
+    assert model.name == "big (fake)"
 
 
 def test_engines_that_do_not_fit_at_once_are_explained_all_the_same(
@@ -298,10 +299,10 @@ def test_engines_that_do_not_fit_at_once_are_explained_all_the_same(
 # -- into an output, with several models ---------------------------------------------------------------------
 
 
-def parts_into(pipeline: Pipeline, source: Path, running: InProcess) -> tuple[Any, list[Part]]:
+def models_into(pipeline: Pipeline, source: Path, running: InProcess) -> tuple[Any, list[ModelView]]:
     found = explain_pipeline(pipeline, str(source), output=str(running.output))
     assert found.into is not None
-    return found.into, list(found.parts)
+    return found.into, list(found.models)
 
 
 def test_what_a_stage_has_committed_is_not_forecast_again(here: InProcess, corpus: Write) -> None:  # noqa: F811
@@ -309,7 +310,7 @@ def test_what_a_stage_has_committed_is_not_forecast_again(here: InProcess, corpu
     here.stop_after = 1
     with pytest.raises(Stopped):
         here(TWO, source)
-    into, (first, second) = parts_into(two(), source, here)
+    into, (first, second) = models_into(two(), source, here)
     assert into.rows == 30
     assert into.asked == {"reply": 30, "tone": 30}, "all chunks have been through the first model"
     assert first.idle
@@ -329,7 +330,7 @@ def test_an_edit_redoes_the_steps_of_one_model_and_the_others_engine_is_not_star
     here({**TWO, "steps": TWO["steps"][:1] + TWO["steps"][2:]}, source)
     steps = json.loads(json.dumps([TWO["steps"][0], *TWO["steps"][2:]]))
     steps[2]["classify"]["labels"]["polite"] = "is kind"
-    into, (first, _) = parts_into(two(steps=steps), source, here)
+    into, (first, _) = models_into(two(steps=steps), source, here)
     assert into.asked == {"tone": 40}
     assert "tone" in into.differences[0]
     assert first.idle
@@ -399,10 +400,10 @@ def test_a_run_leaves_what_each_model_did_for_the_next_explain(heard: InProcess,
     assert first.engine.kv_tokens == 1_000_000
 
     found = explain_pipeline(two(), str(source))
-    assert all(part.outlook.observed for part in found.parts)
-    assert found.parts[1].steps[0].share == came / 40
-    assert found.parts[1].outlook.taken.output == pytest.approx(other.output)
-    assert found.parts[1].outlook.taken.seconds == pytest.approx(other.seconds)
+    assert all(model.outlook.observed for model in found.models)
+    assert found.models[1].steps[0].share == came / 40
+    assert found.models[1].outlook.taken.output == pytest.approx(other.output)
+    assert found.models[1].outlook.taken.seconds == pytest.approx(other.seconds)
     assert "stages" not in heard.report()["totals"]
 
 
@@ -458,8 +459,8 @@ def test_records_of_one_model_are_not_taken_for_anothers(
 def test_what_is_seen_of_the_engine_says_how_many_documents_are_in_flight(heard: InProcess, corpus: Write) -> None:
     source = corpus(TEXTS)
     heard(TWO, source)
-    part = explain_pipeline(two(), str(source)).parts[1]
-    observed = part.record.runs[-1]
+    model = explain_pipeline(two(), str(source)).models[1]
+    observed = model.record.runs[-1]
     answers = observed.output / observed.steps["reply"]["rows"]
-    without = 2 * (part.outlook.survey.length(0.5) + 16) + sum(v.prompts[0].tail_tokens + 16 for v in part.steps)
-    assert part.room[0] == without + math.ceil(answers), "of the rows that come to it, not of all"
+    without = 2 * (model.outlook.survey.length(0.5) + 16) + sum(v.prompts[0].tail_tokens + 16 for v in model.steps)
+    assert model.room[0] == without + math.ceil(answers), "of the rows that come to it, not of all"

@@ -488,8 +488,9 @@ def test_a_model_that_has_nothing_to_do_is_not_started(here: InProcess, corpus: 
 
 
 def test_explain_says_what_a_run_into_an_output_would_do_and_what_it_costs(here: InProcess, corpus: Write) -> None:
-    from headrace.cluster.explain import explain_pipeline, prices
+    from headrace.cluster.explain import explain_pipeline
     from headrace.cluster.explain_view import as_data, show_explanation
+    from headrace.cluster.prices import prices
     from headrace.pipelines.spec import Pipeline
 
     source = corpus(texts(0, 40))

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 import ray.data
 
-from headrace.cluster.execution import _start_here as start_here
+from headrace.cluster.execution import start_here
 
 BATCH = 4
 
