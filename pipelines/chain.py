@@ -513,8 +513,9 @@ class Chain:
 
     async def _request(self, prompt: Prompt, ids: Sequence[int], follow_up: bool) -> Completion:
         tokens = prompt.around(ids)
-        self.blocks.add(tokens)
-        return await self._engine.complete(tokens, prompt.constraint, prompt.sampling, follow_up=follow_up)
+        completion = await self._engine.complete(tokens, prompt.constraint, prompt.sampling, follow_up=follow_up)
+        self.blocks.add(tokens)  # only now: what an engine that died had taken in is not among what was computed
+        return completion
 
     async def _prior(self, ready: Prepared, context: str) -> list[Completion]:
         """Completions on content-free documents, their log-probabilities averaged; asked once for each context."""

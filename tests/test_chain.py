@@ -12,6 +12,7 @@ import pytest
 from headrace.cluster.fake_engine import FakeEngine
 from headrace.operators.base import Choice, Completion, Constraint, Json, Sampling
 from headrace.pipelines.chain import Chain, DeadLetter, Earlier, RowResult
+from headrace.pipelines.engine import EngineDied
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.spec import Pipeline
 
@@ -314,3 +315,17 @@ def test_a_row_of_which_all_is_known_is_not_asked(reviews: Make) -> None:
 
     assert asyncio.run(go()).answers == answers
     assert not engine.asked
+
+
+def test_what_an_engine_had_taken_in_when_it_died_is_not_held_against_what_was_computed(reviews: Make) -> None:
+    class Dies(FakeEngine):
+        async def complete(self, *args: Any, **more: Any) -> Completion:
+            raise EngineDied("at the first request")
+
+    async def go() -> int:
+        chain = Chain(reviews(steps=[step("generate", "haiku", prompt="HAIKU")]), Dies({}), COLUMNS)
+        with pytest.raises(EngineDied):
+            await chain.run(0, {"id": "", "text": "a mill by the river"})
+        return chain.blocks.least
+
+    assert asyncio.run(go()) == 0

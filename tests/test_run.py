@@ -163,15 +163,20 @@ def terminate(process: subprocess.Popen[str], _: Case) -> None:
     process.send_signal(signal.SIGTERM)
 
 
-@pytest.mark.parametrize(("how", "code"), [(kill_driver, -signal.SIGKILL), (interrupt, 130), (terminate, 130)])
+@pytest.mark.parametrize(
+    ("how", "code", "shared"),
+    [(kill_driver, -signal.SIGKILL, False), (interrupt, 130, False), (terminate, 130, True)],
+)
 def test_a_run_that_was_ended_resumes_and_asks_nothing_again_that_was_committed(
     case: Callable[..., Case],
     how: Callable[[subprocess.Popen[str], Case], None],
     code: int,
+    shared: bool,
     ray_address: str,
     no_orphans: None,
 ) -> None:
     it = case(texts(0, 120), texts(1, 120), engine={"seconds": 0.2, "max_num_seqs": 4})
+    it.ray = ray_address if shared else None
     process = it.start()
     it.wait_for_chunks(3, process)
     how(process, it)
@@ -214,9 +219,9 @@ def test_an_engine_that_dies_once_costs_time_and_no_row(shared_case: Callable[..
 
 
 def test_a_row_that_kills_the_process_is_a_dead_letter_and_one_that_blocks_it_once_is_answered(
-    case: Callable[..., Case], no_orphans: None
+    shared_case: Callable[..., Case], no_orphans: None
 ) -> None:
-    it = case(
+    it = shared_case(
         texts(0, 24),
         engine={"faults": {"document 0 5.": "kill", "document 0 17.": "block_once"}},
         checkpoint_rows=4,
@@ -231,8 +236,8 @@ def test_a_row_that_kills_the_process_is_a_dead_letter_and_one_that_blocks_it_on
     assert not list(it.output.glob("_headrace/suspects/**/*.json"))
 
 
-def test_an_engine_that_answers_nothing_ends_the_run(case: Callable[..., Case], no_orphans: None) -> None:
-    it = case(texts(0, 12), engine={"faults": {"N/A": "die"}}, checkpoint_rows=4)
+def test_an_engine_that_answers_nothing_ends_the_run(shared_case: Callable[..., Case], no_orphans: None) -> None:
+    it = shared_case(texts(0, 12), engine={"faults": {"N/A": "die"}}, checkpoint_rows=4)
     done = it.run()
     assert done.returncode == 1, done.stderr
     assert "The engine has died 3 times in a row before it answered anything." in done.stderr

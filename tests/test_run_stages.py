@@ -103,6 +103,7 @@ def test_a_run_killed_between_the_stages_resumes_without_asking_the_first_model_
     it = two(
         texts(0, 60), texts(1, 60), first={"seconds": 1, "max_num_seqs": 2}, second={"seconds": 1, "max_num_seqs": 1}
     )
+    it.ray = ray_address
     process = it.start()
     deadline = time.monotonic() + 240
     while len(it.stage_files()) < 6 or not it.chunks():
@@ -115,7 +116,6 @@ def test_a_run_killed_between_the_stages_resumes_without_asking_the_first_model_
     assert 1 <= len(committed) < len(answered) < 12, "the second model begins before the first is through"
     first, second = len(it.asked()), len(it.asked_big())
 
-    it.ray = ray_address
     again = it.run("--set", "model.max_num_seqs=256", "--set", "models.big.max_num_seqs=256")
     assert again.returncode == 0, again.stderr
     assert rows_in(answered).isdisjoint(rows_of(it.asked()[first:]))
