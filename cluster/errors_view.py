@@ -57,11 +57,12 @@ def show_errors(found: DeadLetters, *, as_json: bool) -> None:
 
 def _show_example(console: Console, letter: Letter, group: Group) -> None:
     asked = {0: "", 1: ", 1 try"}.get(letter.tries, f", {letter.tries} tries")
-    _say(console, f"{letter.shard} row {letter.row}{asked}", indent=2)
+    _say(console, f"{_harmless(letter.shard)} row {letter.row}{asked}", indent=2)
     if letter.reason != group.reason:
         _say(console, _short(letter.reason, REASON), "red", indent=4)
     if letter.kept:
-        _say(console, ", ".join(f"{name}={_short(_value(v))}" for name, v in letter.kept.items()), indent=4)
+        kept = ", ".join(f"{_short(name)}={_short(_value(value))}" for name, value in letter.kept.items())
+        _say(console, kept, indent=4)
     if letter.raw:
         _say(console, f"said: {_short(repr(letter.raw))}", "dim", indent=4)
 
@@ -86,12 +87,14 @@ def _value(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
-def _short(text: str, most: int = EXCERPT) -> str:
-    """On one line, its middle left out where it is long: the end of an answer says why it was cut.
+def _harmless(text: str) -> str:
+    """What would not be shown but obeyed (a terminal's control sequences) is replaced."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
-    What would not be shown but obeyed (a terminal's control sequences) is replaced.
-    """
-    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
+
+def _short(text: str, most: int = EXCERPT) -> str:
+    """On one line, its middle left out where it is long: the end of an answer says why it was cut."""
+    text = _harmless(" ".join(text.split()))
     if len(text) <= most:
         return text
     return f"{text[: most * 2 // 3]} … {text[-(most // 3) :]}"

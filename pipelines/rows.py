@@ -77,7 +77,7 @@ def plain_value(scalar: pa.Scalar) -> Any:
     try:
         return scalar.as_py()
     except (ArithmeticError, ValueError):
-        return str(scalar.cast(pa.int64())) if pa.types.is_temporal(scalar.type) else f"({scalar.type})"
+        return str(scalar.value) if pa.types.is_temporal(scalar.type) else f"({scalar.type})"
 
 
 def earlier_results(table: pa.Table, chunk: Chunk) -> list[RowResult]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,19 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from headrace.cluster.cli import app
+from headrace.cluster.errors_view import show_errors
 from headrace.cluster.run import Work, check
 from headrace.pipelines.chain import DeadLetter, RowResult
 from headrace.pipelines.checkpoint import Counts, commit_chunk
-from headrace.pipelines.dead_letters import MOST_GROUPS, OTHER, advice, alike, read_dead_letters
+from headrace.pipelines.dead_letters import (
+    MOST_GROUPS,
+    OTHER,
+    Group,
+    Letter,
+    advice,
+    alike,
+    read_dead_letters,
+)
 from headrace.pipelines.error_rate import EarlyStop, too_many
 from headrace.pipelines.layouts import Choice
 from headrace.pipelines.plan import save_plan
@@ -118,6 +127,18 @@ def test_they_are_shown_with_examples_and_what_to_do(output: Callable[..., str])
     assert data["counts"] == asdict(Counts(0, 34, 6))
     assert data["groups"][0]["examples"][0]["raw"] == '{"a": "abc"}'
     assert [group["share"] for group in data["groups"]] == [0.05, 0.05, 0.025, 0.025]
+
+
+def test_names_from_the_input_are_shown_on_one_line_and_not_obeyed(
+    output: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    letter = Letter("\x1b[2J.parquet", 7, "document", "it is null", "", 0, {"na\nïve": 1, "n" * 2000: "\x1b[31m"})
+    found = replace(read_dead_letters(output(*LETTERS)), groups=(Group("document", "it is null", 1, [letter]),))
+    show_errors(found, as_json=False)
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert "na ïve=1" in said
+    assert "n" * 200 not in said.replace("\n    ", "")
 
 
 def test_an_output_without_dead_letters_and_a_folder_that_is_none(output: Callable[..., str], tmp_path: Path) -> None:

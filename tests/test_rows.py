@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 import pytest
 
-from headrace.pipelines.rows import as_rows, sound
+from headrace.pipelines.rows import as_rows, plain_value, sound
 
 
 def broken_text(*values: bytes | None) -> pa.Array:
@@ -39,3 +41,18 @@ def test_a_sound_table_is_left_alone() -> None:
     table = pa.table({"x": ["a", None]})
     assert sound(table) == (table, {})
     assert as_rows(table.select([])) == [{}, {}]
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw", "shown"),
+    [
+        (pa.date32(), 10**8, "100000000"),
+        (pa.date64(), 10**16, "10000000000000000"),
+        (pa.timestamp("s"), 10**13, "10000000000000"),
+        (pa.timestamp("us", "UTC"), -(10**18), "-1000000000000000000"),
+        (pa.duration("s"), 2**60, str(2**60)),
+        (pa.list_(pa.date32()), [10**8], "(list<item: date32[day]>)"),
+    ],
+)
+def test_a_time_that_no_calendar_holds_is_shown_as_its_number(kind: pa.DataType, raw: Any, shown: str) -> None:
+    assert plain_value(pa.array([raw], kind)[0]) == shown

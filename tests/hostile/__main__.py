@@ -113,6 +113,8 @@ def account(output: Path, texts: dict[tuple[str, int], bytes | None]) -> tuple[l
                 problems.append(f"{row}: a dead letter without a reason")
     if not (output / "_SUCCESS").exists():
         problems.append("there is no _SUCCESS")
+    if not (output / "_headrace" / "report.html").exists():
+        problems.append("there is no report")
     problems += [f"{place}: not in the output" for place in sorted(texts.keys() - seen.keys())]
     problems += [f"{place}: {count} times" for place, count in seen.items() if count > 1 or place not in texts]
     return problems, outcomes
