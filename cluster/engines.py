@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from headrace.cluster.engine_config import FAKE, GPU_BLOCK, EngineConfig
 from headrace.cluster.fake_engine import BytesTokenizer
 from headrace.operators.base import Completion, Constraint, Sampling
-from headrace.pipelines.engine import Engine
+from headrace.pipelines.engine import NO_CONTEXT_COST, Engine
 
 if TYPE_CHECKING:
     from headrace.cluster.resources import Allotment
@@ -101,6 +101,7 @@ class NoEngine:
     max_model_len = kv_tokens = 1 << 20
     block_size = GPU_BLOCK
     max_num_seqs = 256
+    context_cost = NO_CONTEXT_COST
 
     async def complete(
         self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling, *, follow_up: bool = False

@@ -404,7 +404,7 @@ class _Watcher:
                 totals.dead += said["dead"]
                 totals.filtered += said["filtered"]
             totals.engines += 1
-            totals.engine = EngineFacts(**said["engine"])
+            totals.engine = EngineFacts.from_data(said["engine"])
             usage = Usage(**said["usage"])
             totals.usage.merge(usage)
             stage = totals.stages.setdefault(said["stage"], StageTotals())

@@ -20,6 +20,7 @@ def all_tokens(explained: Explanation) -> Forecast:
         prompt=sum(forecast.prompt for forecast in taken),
         computed=sum(forecast.computed for forecast in taken),
         documents=sum(forecast.documents for forecast in taken),
+        work=sum(forecast.work for forecast in taken),
         output=None if None in outputs else sum(output or 0.0 for output in outputs),
     )
 

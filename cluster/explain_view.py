@@ -194,6 +194,9 @@ def _layout_table(explained: Explanation, model: ModelView) -> Table:
     mixed = taken not in rows
     if mixed:
         rows["as taken"] = outlook.taken
+    attends = any(forecast.work > forecast.computed for forecast in rows.values())
+    if attends:
+        table.add_column("with context", justify="right")
     steps = [view.name for view in model.steps]
     if record.quality:
         for name in steps:
@@ -207,6 +210,7 @@ def _layout_table(explained: Explanation, model: ModelView) -> Table:
             f"{forecast.computed:,.0f}",
             f"{forecast.prompt:,.0f}",
             f"{forecast.cached_share:.0%}",
+            *([f"{forecast.work:,.0f}"] if attends else []),
             *cells,
             style=style,
         )

@@ -27,7 +27,7 @@ from typing import Any
 from headrace.cluster.engine_config import GPU_BLOCK
 from headrace.operators.base import Choice, Completion, Constraint, Json, Sampling
 from headrace.operators.schema_nodes import heights
-from headrace.pipelines.engine import EngineDied, RequestRefused
+from headrace.pipelines.engine import NO_CONTEXT_COST, EngineDied, RequestRefused
 
 _OFFSET = 3
 """Ids below it are control tokens; a byte ``b`` is the token ``b + 3``."""
@@ -86,6 +86,7 @@ class FakeEngine:
         self.max_model_len = int(args.get("max_model_len", 32_768))
         self.kv_tokens = int(args.get("kv_tokens", 1_000_000))
         self.block_size = GPU_BLOCK
+        self.context_cost = NO_CONTEXT_COST
         self.max_num_seqs = int(args.get("max_num_seqs", 256))
         self._seconds = float(args.get("seconds", 0.0))
         self._faults: Mapping[str, str] = args.get("faults", {})

@@ -198,6 +198,7 @@ class OnlyChoices:
         self.kv_tokens = engine.kv_tokens
         self.block_size = engine.block_size
         self.max_num_seqs = engine.max_num_seqs
+        self.context_cost = engine.context_cost
 
     async def complete(
         self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling, *, follow_up: bool = False

@@ -19,7 +19,7 @@ from headrace.cluster.run import Checked
 from headrace.pipelines.forecast import EngineFacts, Observation, Record
 from headrace.pipelines.stages import Stage
 
-FORMAT = 2
+FORMAT = 3
 
 
 def read_record(checked: Checked, stage: Stage | None = None) -> Record:
@@ -33,7 +33,7 @@ def read_record(checked: Checked, stage: Stage | None = None) -> Record:
             return Record()
         engine = data.pop("engine")
         return Record(
-            engine=EngineFacts(**engine) if engine else None,
+            engine=EngineFacts.from_data(engine) if engine else None,
             measured={layout: Observation(**o) for layout, o in data["measured"].items()},
             runs=tuple(Observation(**o) for o in data["runs"]),
             quality=data["quality"],

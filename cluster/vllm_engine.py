@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from headrace.cluster.context_cost import CPU_BALANCE, GPU_BALANCE, context_cost
 from headrace.cluster.engine_config import CPU_BLOCK, EngineConfig
 from headrace.cluster.tokenizer import HubTokenizer
 from headrace.operators.base import Choice, Completion, Constraint, Json, Sampling
-from headrace.pipelines.engine import EngineDied, RequestRefused
+from headrace.pipelines.engine import ContextCost, EngineDied, RequestRefused
 
 GRAMMAR_SECONDS = 300
 """Time for a grammar to compile; vLLM's own 5 s are soon over where other work has the processor."""
@@ -41,6 +42,11 @@ class VllmEngine:
         self.block_size: int = vllm_config.cache_config.block_size
         self.kv_tokens: int = vllm_config.cache_config.num_gpu_blocks * self.block_size
         self.max_num_seqs: int = vllm_config.scheduler_config.max_num_seqs
+        self.context_cost: ContextCost = context_cost(
+            vllm_config.model_config.hf_text_config.to_dict(),
+            kv_bytes(vllm_config),
+            GPU_BALANCE if config.gpus else CPU_BALANCE,
+        )
         self._by_priority = vllm_config.scheduler_config.policy == "priority"
         self._params: dict[tuple[Constraint, Sampling], Any] = {}
         self._ids = itertools.count()
@@ -94,6 +100,12 @@ class VllmEngine:
         self._llm.shutdown()
         # Its finalizer needs modules that are gone by the time the interpreter would run it.
         self._llm = None
+
+
+def kv_bytes(vllm_config: Any) -> int:
+    """Bytes of a number in the KV cache."""
+    wanted = vllm_config.cache_config.cache_dtype
+    return 1 if str(wanted).startswith("fp8") else int(vllm_config.model_config.dtype.itemsize)
 
 
 def stat_loggers() -> list[Any] | None:

@@ -7,24 +7,26 @@ blocks of each head) is computed once per engine and counted apart.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from headrace.pipelines.engine import NO_CONTEXT_COST, ContextCost
 from headrace.pipelines.prompts import Prompt
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is known of a prompt before any row: the prompt without a row's own text, and two means over rows.
+    """What is known of a prompt before any row: the prompt without a row's own text, and three means over rows.
 
     ``added`` tokens follow that differ from row to row (earlier answers); the ``share`` of rows ask it at all, for a
-    condition may skip the others.
+    condition may skip the others; the answer takes ``output`` tokens.
     """
 
     prompt: Prompt
     added: float = 0.0
     share: float = 1.0
+    output: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +66,32 @@ class RowCost:
             cost = self._known[document] = sum(self._of(group, document) for group in self._groups)
         return cost
 
+    def work(self, document: int, context: ContextCost) -> float:
+        """What a row costs, in prompt tokens: those that are computed, and the context that tokens attend to."""
+        cost = self.computed(document)
+        if context == NO_CONTEXT_COST:
+            return cost
+        for group in self._groups:
+            for share, request, length, computed in self._cases(group, document):
+                cost += share * context.prefill * computed * (length - computed / 2)
+                cost += share * context.decode * request.output * (length + request.output / 2)
+        return cost
+
     def _of(self, group: _Group, document: int) -> float:
+        return sum(share * computed for share, _, _, computed in self._cases(group, document))
+
+    def _cases(self, group: _Group, document: int) -> Iterator[tuple[float, Request, float, float]]:
+        """For shares of the rows: a request, how long its prompt is, and how many tokens of it are computed."""
         block = self._block
-        cost = 0.0
         brought = 0.0  # the share of rows for which an earlier request of the group has brought the document already
         for request, common in zip(group.requests, group.common, strict=True):
             length = len(request.prompt) + document + request.added
             head = group.head // block * block
             shared = min(group.head + document + common, int(length) - 1) // block * block
-            cost += request.share * (length - brought * max(head, shared) - (1 - brought) * head)
+            yield request.share * brought, request, length, length - max(head, shared)
+            yield request.share * (1 - brought), request, length, length - head
             # Conditions of different requests are taken as independent of one another.
             brought = 1 - (1 - brought) * (1 - request.share)
-        return cost
 
 
 def _group(head: tuple[int, ...], requests: Sequence[Request]) -> _Group:

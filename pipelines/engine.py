@@ -6,6 +6,7 @@ The vLLM engine and the fake one (both in ``headrace.cluster``) are the two impl
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from headrace.operators.base import Completion, Constraint, Sampling
@@ -44,6 +45,23 @@ class Tokenizer(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class ContextCost:
+    """What it costs to attend to one token of context, beside the computing of a prompt token, which costs 1.
+
+    Attributes:
+        prefill: for each prompt token that is computed.
+        decode: for each token that is generated.
+    """
+
+    prefill: float = 0.0
+    decode: float = 0.0
+
+
+NO_CONTEXT_COST = ContextCost()
+"""Of an engine of which it is not known."""
+
+
 class Engine(Protocol):
     """A running model that turns prompts into completions, many at once."""
 
@@ -61,6 +79,9 @@ class Engine(Protocol):
 
     max_num_seqs: int
     """Requests that one step of the engine can hold."""
+
+    context_cost: ContextCost
+    """What a longer context costs."""
 
     async def complete(
         self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling, *, follow_up: bool = False

@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from headrace.operators.base import Layout
 from headrace.pipelines.chain import Chained
 from headrace.pipelines.costs import Request, RowCost
-from headrace.pipelines.engine import Engine
+from headrace.pipelines.engine import NO_CONTEXT_COST, ContextCost, Engine
 from headrace.pipelines.layouts import Priors
 from headrace.pipelines.survey import Survey
 
@@ -109,11 +110,17 @@ class EngineFacts:
     block_size: int
     max_model_len: int
     max_num_seqs: int
+    context: ContextCost = NO_CONTEXT_COST
 
     @classmethod
     def of(cls, engine: Engine) -> EngineFacts:
         """The facts of a started engine."""
-        return cls(engine.kv_tokens, engine.block_size, engine.max_model_len, engine.max_num_seqs)
+        return cls(engine.kv_tokens, engine.block_size, engine.max_model_len, engine.max_num_seqs, engine.context_cost)
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> EngineFacts:
+        """What ``asdict`` has made plain."""
+        return cls(**{**data, "context": ContextCost(**data["context"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,12 +172,16 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Of all rows together. ``output`` and ``seconds`` (of one engine) are None where nothing was observed."""
+    """Of all rows together. ``output`` and ``seconds`` (of one engine) are None where nothing was observed.
+
+    ``work`` are the ``computed`` tokens, and what attending to the context takes besides, counted as such tokens.
+    """
 
     rows: int
     prompt: float
     computed: float
     documents: float
+    work: float
     output: float | None = None
     seconds: float | None = None
 
@@ -185,10 +196,11 @@ def row_cost(chained: Chained, block_size: int, observed: Observation | None) ->
     requests = []
     for name, ready in chained.steps.items():
         added = observed.per_request(name, "added") if observed else 0.0
+        output = observed.per_request(name, "output") if observed else 0.0
         share = observed.share(name) if observed else 1.0
-        requests += [Request(prompt, added, share) for prompt in ready.prompts]
+        requests += [Request(prompt, added, share, output) for prompt in ready.prompts]
         if observed and (again := observed.second_tries(name, len(ready.prompts))):
-            requests += [Request(prompt, added, again) for prompt in ready.prompts]
+            requests += [Request(prompt, added, again, output) for prompt in ready.prompts]
     return RowCost(requests, block_size)
 
 
@@ -201,17 +213,13 @@ def forecast(
     *,
     engines: int = 1,
     steps: Collection[str] | None = None,
+    context: ContextCost = NO_CONTEXT_COST,
 ) -> Forecast:
     """What the rows of ``survey`` take in the layouts of ``chained``, if ``steps`` (all, if None) are asked."""
     if steps is not None:
-        return _partly(chained, block_size, survey, observed, rates, engines, steps)
-    cost = row_cost(chained, block_size, observed)
-    lengths = [round(length * survey.scale) for length in survey.lengths]
-    asked = survey.rows * survey.asked
-    each = asked / max(1, len(lengths))
-    computed = sum(cost.computed(length) for length in lengths) * each + cost.heads * engines
-    prompt = sum(cost.prompt(length) for length in lengths) * each
-    result = Forecast(survey.rows, prompt, computed, sum(lengths) * each)
+        return _partly(chained, block_size, survey, observed, rates, engines, steps, context)
+    result = _prefill(row_cost(chained, block_size, observed), survey, engines, context)
+    computed, asked = result.computed, survey.rows * survey.asked
     if observed is None or not observed.asked:
         return result
     output = observed.output / observed.asked * asked
@@ -235,35 +243,40 @@ def _partly(
     rates: Rates | None,
     engines: int,
     steps: Collection[str],
+    context: ContextCost,
 ) -> Forecast:
     """As :func:`forecast`, for some of the steps: the others' answers are there."""
-    whole = forecast(chained, block_size, survey, observed, rates, engines=engines)
+    whole = forecast(chained, block_size, survey, observed, rates, engines=engines, context=context)
     some = {name: ready for name, ready in chained.steps.items() if name in steps}
     if len(some) == len(chained.steps):
         return whole
     bare = dataclasses.replace(chained, steps=some)
-    part = forecast(bare, block_size, survey, engines=engines)
     if observed is None or not observed.asked or whole.output is None:
-        return part
-    cost = row_cost(bare, block_size, observed)
-    lengths = [round(length * survey.scale) for length in survey.lengths]
-    each = survey.rows * survey.asked / max(1, len(lengths))
-    computed = sum(cost.computed(length) for length in lengths) * each + cost.heads * engines
-    prompt = sum(cost.prompt(length) for length in lengths) * each
+        return _prefill(row_cost(bare, block_size, None), survey, engines, context)
+    part = _prefill(row_cost(bare, block_size, observed), survey, engines, context)
     said = sum(observed.steps.get(name, {}).get("output", 0) for name in some)
     output = said / observed.asked * survey.rows * survey.asked
     seconds = None
     if whole.seconds is not None:
-        work, all_work = (
-            (rates.seconds(computed, output), rates.seconds(whole.computed, whole.output))
-            if rates
-            else (
-                computed,
-                whole.computed,
-            )
-        )
+        work, all_work = part.computed, whole.computed
+        if rates:
+            work, all_work = rates.seconds(work, output), rates.seconds(all_work, whole.output)
         seconds = whole.seconds * work / all_work if all_work else 0.0
-    return dataclasses.replace(part, prompt=prompt, computed=computed, output=output, seconds=seconds)
+    return dataclasses.replace(part, output=output, seconds=seconds)
+
+
+def _prefill(cost: RowCost, survey: Survey, engines: int, context: ContextCost) -> Forecast:
+    """What reading the prompts of the surveyed rows takes."""
+    lengths = [round(length * survey.scale) for length in survey.lengths]
+    each = survey.rows * survey.asked / max(1, len(lengths))
+    heads = cost.heads * engines
+    return Forecast(
+        rows=survey.rows,
+        prompt=sum(cost.prompt(length) for length in lengths) * each,
+        computed=sum(cost.computed(length) for length in lengths) * each + heads,
+        documents=sum(lengths) * each,
+        work=sum(cost.work(length, context) for length in lengths) * each + heads,
+    )
 
 
 def together(forecasts: Sequence[Forecast]) -> Forecast:
@@ -281,6 +294,7 @@ def together(forecasts: Sequence[Forecast]) -> Forecast:
             first.prompt + other.prompt,
             first.computed + other.computed,
             first.documents + other.documents,
+            first.work + other.work,
             **unknown,
         )
     return first

@@ -83,7 +83,7 @@ def choose(
     """The cheapest combination of layouts in which every step is good enough.
 
     Args:
-        cost: prompt tokens to compute, for a layout of each step.
+        cost: of a layout of each step, in prompt tokens to compute or what costs as much.
         quality: for each measured layout, each step's score, 0 to 1: right answers where they are known, else
             agreement with the reference. A step may take a layout whose score is at most ``layout_tolerance`` below
             its score in the reference.
@@ -108,9 +108,9 @@ def choose(
     saved = 1 - cost(best) / max(cost(reference), 1e-9)
     if best == reference:
         refused = any(len(layouts) < len(LAYOUTS) for name, layouts in allowed.items() if not fixed[name])
-        why = "the cheaper ones change too many answers" if refused else "no other layout computes less"
+        why = "the cheaper ones change too many answers" if refused else "no other layout is cheaper"
         return Choice(best, why)
-    return Choice(best, f"the cheapest whose answers are good enough: {saved:.0%} fewer prompt tokens to compute")
+    return Choice(best, f"the cheapest whose answers are good enough: {saved:.0%} less to compute")
 
 
 def _combinations(allowed: Mapping[str, tuple[Layout, ...]]) -> list[tuple[Layout, ...]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from headrace.operators.base import Layout
 from headrace.pipelines.chain import Chained, prepare, prepare_all
-from headrace.pipelines.engine import Tokenizer
+from headrace.pipelines.engine import NO_CONTEXT_COST, Tokenizer
 from headrace.pipelines.forecast import Forecast, Record, forecast, together
 from headrace.pipelines.layouts import Choice, choose, fixed_layouts, leaves_open
 from headrace.pipelines.spec import Pipeline
@@ -60,15 +60,15 @@ MEASURE_ROWS = 3000
 """Rows from which on a measurement pays: it takes some 200 rows through the chain, and an engine's start."""
 
 WORTH = 0.9
-"""A layout is worth measuring if it would compute at most so much of what the reference does."""
+"""A layout is worth measuring if it would cost at most so much of what the reference does."""
 
 
 def worth_measuring(pipeline: Pipeline, outlook: Outlook, record: Record) -> bool:
     """Whether another layout, if its answers are good enough, would save more than measuring that costs."""
     if record.quality or outlook.taken.rows < MEASURE_ROWS or all(fixed_layouts(pipeline).values()):
         return False
-    cheapest = min((forecast.computed for forecast in outlook.layouts.values()), default=0.0)
-    return cheapest < WORTH * outlook.taken.computed
+    cheapest = min((forecast.work for forecast in outlook.layouts.values()), default=0.0)
+    return cheapest < WORTH * outlook.taken.work
 
 
 def look_ahead(
@@ -95,10 +95,12 @@ def look_ahead(
         UserError: as :func:`~headrace.pipelines.chain.prepare`.
     """
 
+    context = record.engine.context if record.engine else NO_CONTEXT_COST
+
     def cast(chained: Chained) -> Forecast:
         observed = record.observed(chained.layouts)
         if not portions:
-            return forecast(chained, block_size, seen, observed, record.rates, engines=engines)
+            return forecast(chained, block_size, seen, observed, record.rates, engines=engines, context=context)
         return together(
             [
                 forecast(
@@ -109,13 +111,14 @@ def look_ahead(
                     record.rates,
                     engines=engines,
                     steps=asked,
+                    context=context,
                 )
                 for rows, asked in portions
             ]
         )
 
     def cost(wanted: Mapping[str, Layout]) -> float:
-        return cast(prepare(pipeline, tokenizer, max_model_len, wanted, steps=steps)).computed
+        return cast(prepare(pipeline, tokenizer, max_model_len, wanted, steps=steps)).work
 
     candidates = prepare_all(pipeline, tokenizer, max_model_len, steps) if leaves_open(pipeline, steps) else {}
     if there is not None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.operators.base import Sampling, Text
 from headrace.pipelines.costs import Request, RowCost
 from headrace.pipelines.efficiency import BlockCounter, Figures
+from headrace.pipelines.engine import NO_CONTEXT_COST, ContextCost
 from headrace.pipelines.prompts import Prompt
 from headrace.pipelines.usage import Usage
 
@@ -74,6 +76,18 @@ def test_steps_that_share_a_head_share_the_document_and_others_do_not() -> None:
     apart = RowCost([Request(prompt(head, [5])), Request(prompt(other, [6]))], BLOCK)
     assert together.computed(400) == 400 + 1 + 1
     assert apart.computed(400) == 2 * 401
+
+
+def test_context_is_weighed_where_tokens_attend_to_it() -> None:
+    head = [1] * 8
+    requests = [Request(prompt(head, [5]), output=10.0), Request(prompt(head, [6]), share=0.5, output=4.0)]
+    cost = RowCost(requests, BLOCK)
+    # The first brings the document's 400 tokens and its own, behind 8 that are cached; the second adds its last one.
+    prefill = sum(position + 0.5 for position in range(8, 409)) + 0.5 * 408.5
+    decode = 10 * (409 + 5) + 0.5 * 4 * (409 + 2)
+    assert cost.work(400, NO_CONTEXT_COST) == cost.computed(400) == 401.5
+    assert cost.work(400, ContextCost(prefill=0.01)) == pytest.approx(401.5 + 0.01 * prefill)
+    assert cost.work(400, ContextCost(decode=0.01)) == pytest.approx(401.5 + 0.01 * decode)
 
 
 def test_a_condition_takes_its_share_and_the_document_is_computed_whoever_asks_first() -> None:

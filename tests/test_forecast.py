@@ -17,7 +17,8 @@ from headrace.cluster.run import Checked, check
 from headrace.operators.base import LAYOUTS, Layout
 from headrace.pipelines.chain import Chain, RowResult, prepare
 from headrace.pipelines.corpus import ChunkReader
-from headrace.pipelines.forecast import Observation, Rates, Record, forecast
+from headrace.pipelines.engine import NO_CONTEXT_COST, ContextCost
+from headrace.pipelines.forecast import EngineFacts, Observation, Rates, Record, forecast
 from headrace.pipelines.layouts import with_default
 from headrace.pipelines.outlook import Outlook, look_ahead
 from headrace.pipelines.rows import as_rows
@@ -117,6 +118,26 @@ def test_rows_without_a_document_cost_nothing_in_the_forecast(reviews: Make, cor
     with_gaps = check(pipeline, str(corpus([t for text in texts(40) for t in (text, None, " ")], folder="gaps")))
     without = check(pipeline, str(corpus(texts(40), folder="whole")))
     assert looked(pipeline, with_gaps).taken.computed == pytest.approx(looked(pipeline, without).taken.computed)
+
+
+def test_a_long_head_is_weighed_against_the_tokens_that_it_saves(reviews: Make, corpus: Write) -> None:
+    examples = [{"document": "the mill turns " * 20, "answer": "It turns. " * 20}] * 5
+    steps = [{"generate": {"name": name, "prompt": f"Say {name}.", "examples": examples}} for name in ("this", "that")]
+    pipeline = reviews(steps=steps)
+    checked = check(pipeline, str(corpus(texts(20, 40))))
+    _, _, happened = through(pipeline, checked, "hoisted")
+    same = {layout: {"this": 1.0, "that": 1.0} for layout in LAYOUTS}
+
+    def taken(context: ContextCost) -> Outlook:
+        facts = EngineFacts(1_000_000, GPU_BLOCK, 32_768, 256, context)
+        return looked(pipeline, checked, Record(facts, {"hoisted": happened}, quality=same))
+
+    cheap, dear = taken(NO_CONTEXT_COST), taken(ContextCost(0.0001, 0.002))
+    assert set(cheap.choice.layouts.values()) == {"hoisted"}
+    assert set(dear.choice.layouts.values()) == {"instruction_first"}
+    assert cheap.layouts["hoisted"].work == cheap.layouts["hoisted"].computed
+    assert dear.layouts["hoisted"].computed == cheap.layouts["hoisted"].computed
+    assert dear.layouts["hoisted"].work > dear.layouts["instruction_first"].work
 
 
 # -- rates ---------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from headrace.pipelines.chain import Chain, RowResult, prepare
 from headrace.pipelines.checkpoint import commit_chunk
 from headrace.pipelines.corpus import ChunkReader, find_shards
 from headrace.pipelines.efficiency import BlockCounter
+from headrace.pipelines.engine import NO_CONTEXT_COST
 from headrace.pipelines.plan import Chunk, CommitInfo, part_schema
 from headrace.pipelines.rows import as_rows, chunk_table, count
 from headrace.pipelines.storage import open_store
@@ -39,6 +40,7 @@ class AtOnce:
     """An engine that takes no time: every answer is valid, and there before the event loop turns."""
 
     max_model_len, kv_tokens, block_size, max_num_seqs = 8192, 1 << 20, 32, 256
+    context_cost = NO_CONTEXT_COST
 
     def __init__(self, tokenizer: HubTokenizer) -> None:
         self.tokenizer = tokenizer
