@@ -123,6 +123,12 @@ def test_every_layout_answers_and_computes_what_was_forecast(
     assert computed == pytest.approx(total.layouts["taken"] + priors, rel=0.03, abs=100)
 
 
+def test_the_engine_knows_what_its_models_attention_costs(engine: VllmEngine) -> None:
+    # 9 heads of 64 numbers, 3 of keys and values, in a layer of 3,538,944 weights.
+    assert engine.context_cost.prefill == pytest.approx(2 * 9 * 64 / 3_538_944)
+    assert engine.context_cost.decode > engine.context_cost.prefill
+
+
 def test_hoisting_computes_a_long_document_once(engine: VllmEngine, loop: asyncio.Runner) -> None:
     steps = [{"classify": {"name": name, "labels": ["yes", "no"]}} for name in ("useful", "polite", "long")]
     computed = {}
