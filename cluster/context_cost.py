@@ -20,6 +20,15 @@ of an H100 (989 TFLOPS, 3.35 TB/s)."""
 CPU_BALANCE = 10.0
 """The same of processors, without matrix units."""
 
+NEEDED = ("hidden_size", "num_attention_heads", "intermediate_size")
+OPTIONAL = (
+    "num_key_value_heads",
+    "head_dim",
+    "num_experts_per_tok",
+    "moe_intermediate_size",
+    "shared_expert_intermediate_size",
+)
+
 
 def context_cost(config: Mapping[str, Any], kv_bytes: int, balance: float) -> ContextCost:
     """The costs for a model of this configuration (``config.json``); none for one whose attention is of another kind.
@@ -28,12 +37,20 @@ def context_cost(config: Mapping[str, Any], kv_bytes: int, balance: float) -> Co
         kv_bytes: of a number in the KV cache.
         balance: operations in the time that it takes to read a byte.
     """
-    weights = _weights(config)
-    if not weights or config.get("kv_lora_rank") or config.get("sliding_window"):
+    windowed = config.get("sliding_window") and config.get("use_sliding_window", True)
+    if not _says_all(config) or config.get("kv_lora_rank") or windowed:
         return NO_CONTEXT_COST
+    weights = _weights(config)
     heads, kv_heads, size = _heads(config)
     prefill = 2 * heads * size / weights
     return ContextCost(prefill, max(prefill, kv_heads * size * kv_bytes * balance / weights))
+
+
+def _says_all(config: Mapping[str, Any]) -> bool:
+    """Whether the configuration has the sizes of all layers in common, as numbers."""
+    return all(isinstance(config.get(key), int) and config[key] > 0 for key in NEEDED) and all(
+        isinstance(config.get(key) or 0, int) for key in OPTIONAL
+    )
 
 
 def _heads(config: Mapping[str, Any]) -> tuple[int, int, int]:
@@ -43,9 +60,7 @@ def _heads(config: Mapping[str, Any]) -> tuple[int, int, int]:
 
 
 def _weights(config: Mapping[str, Any]) -> int:
-    """Weights of a layer that a token goes through; 0 where the configuration does not say."""
-    if not all(isinstance(config.get(key), int) for key in ("hidden_size", "num_attention_heads", "intermediate_size")):
-        return 0
+    """Weights of a layer that a token goes through."""
     heads, kv_heads, size = _heads(config)
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     if experts := config.get("num_experts_per_tok"):

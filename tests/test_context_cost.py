@@ -28,6 +28,11 @@ def test_a_small_model_attends_at_a_larger_share_of_its_cost() -> None:
     assert context_cost(LARGE, 1, 1.0).decode == large.prefill, "it computes no faster than prefill does"
 
 
+def test_a_window_that_is_not_used_is_none() -> None:
+    unused = {**LARGE, "sliding_window": 4096, "use_sliding_window": False}
+    assert context_cost(unused, 2, GPU_BALANCE) == context_cost(LARGE, 2, GPU_BALANCE)
+
+
 def test_of_experts_those_count_that_a_token_goes_through() -> None:
     experts = {**LARGE, "num_experts_per_tok": 2, "moe_intermediate_size": 7168}
     assert context_cost(experts, 2, GPU_BALANCE) == context_cost(LARGE, 2, GPU_BALANCE)
@@ -37,7 +42,14 @@ def test_of_experts_those_count_that_a_token_goes_through() -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [{"kv_lora_rank": 512}, {"sliding_window": 4096}, {"num_attention_heads": None}, {"intermediate_size": [1, 2]}],
+    [
+        {"kv_lora_rank": 512},
+        {"sliding_window": 4096},
+        {"num_attention_heads": None},
+        {"num_attention_heads": 0},
+        {"intermediate_size": [1, 2]},
+        {"num_key_value_heads": [8, 4]},
+    ],
 )
 def test_attention_of_another_kind_is_not_weighed(other: dict[str, Any]) -> None:
     assert context_cost({**LARGE, **other}, 2, GPU_BALANCE) == NO_CONTEXT_COST
