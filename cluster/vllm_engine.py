@@ -10,6 +10,7 @@ from typing import Any
 
 from headrace.cluster.context_cost import CPU_BALANCE, GPU_BALANCE, context_cost
 from headrace.cluster.engine_config import CPU_BLOCK, EngineConfig
+from headrace.cluster.guard import Guard
 from headrace.cluster.tokenizer import HubTokenizer
 from headrace.operators.base import Choice, Completion, Constraint, Json, Sampling
 from headrace.pipelines.engine import ContextCost, EngineDied, RequestRefused
@@ -33,9 +34,11 @@ class VllmEngine:
 
         args = AsyncEngineArgs(**engine_args(config))
         # The context of offline inference has batch-sized defaults; a server's has latency-sized ones.
-        self._llm: Any = AsyncLLM.from_engine_args(
-            args, usage_context=UsageContext.LLM_CLASS, stat_loggers=stat_loggers() if config.metrics else None
-        )
+        self._guard = Guard()
+        with self._guard:
+            self._llm: Any = AsyncLLM.from_engine_args(
+                args, usage_context=UsageContext.LLM_CLASS, stat_loggers=stat_loggers() if config.metrics else None
+            )
         vllm_config = self._llm.vllm_config
         self.tokenizer = HubTokenizer(config.model, config.revision, trust_remote_code=config.trust_remote_code)
         self.max_model_len: int = vllm_config.model_config.max_model_len
@@ -100,6 +103,7 @@ class VllmEngine:
         self._llm.shutdown()
         # Its finalizer needs modules that are gone by the time the interpreter would run it.
         self._llm = None
+        self._guard.close()
 
 
 def kv_bytes(vllm_config: Any) -> int:

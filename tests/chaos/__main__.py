@@ -13,12 +13,14 @@ import random
 import signal
 import sys
 import tempfile
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -123,7 +125,23 @@ def _one_on_ray(options: Any, number: int, cluster: RayCluster, faults: Path) ->
     kind = _kind(options, {**RAY_KINDS, **({kill_engine_core: 3} if real else {})}, dice)
     case = _case(dice, 0.2, faults, real=real)
     Folder(faults).clear()
-    return _said(RayStage(case, number, cluster), kind, dice, "Ray")
+    outcome = _said(RayStage(case, number, cluster), kind, dice, "Ray")
+    if orphans := engines_without_a_worker():
+        outcome.broken = f"{outcome.broken} engines that outlived their workers: {orphans}".strip()
+        print(f"BROKEN: {outcome.broken}", flush=True)
+    return outcome
+
+
+def engines_without_a_worker() -> list[int]:
+    """Engine cores whose parent is gone, some seconds later too."""
+    deadline = time.monotonic() + 10
+    while True:
+        found = [
+            p.pid for p in psutil.process_iter(["name", "ppid"]) if p.info["ppid"] == 1 and "VLLM" in p.info["name"]
+        ]
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.5)
 
 
 def _case(dice: random.Random, pause: float, faults: Path | None = None, *, real: bool = False) -> Case:
