@@ -18,7 +18,7 @@ GPU_BALANCE = 200.0
 of an H100 (989 TFLOPS, 3.35 TB/s)."""
 
 CPU_BALANCE = 10.0
-"""The same of processors, without matrix units."""
+"""The same of processors without matrix units: two AVX2 cores prefill at 115 GFLOPS and read 13 GB/s."""
 
 NEEDED = ("hidden_size", "num_attention_heads", "intermediate_size")
 OPTIONAL = (
