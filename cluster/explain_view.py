@@ -176,6 +176,8 @@ def _part(console: Console, title: str, text: str, style: str) -> None:
 def _layouts(console: Console, explained: Explanation, model: ModelView) -> None:
     """The layouts of the prompts to one model, which is taken, and why."""
     console.print(_layout_table(explained, model))
+    if _attends(model):
+        console.print(Text("with context: and what attending to earlier tokens takes, counted as tokens.", style="dim"))
     console.print(Text(f"Taken: {_taken(model)}: {model.outlook.choice.reason}."))
     if note := _quality_note(explained, model):
         console.print(Text(note, style="dim"))
@@ -194,8 +196,7 @@ def _layout_table(explained: Explanation, model: ModelView) -> Table:
     mixed = taken not in rows
     if mixed:
         rows["as taken"] = outlook.taken
-    attends = any(forecast.work > forecast.computed for forecast in rows.values())
-    if attends:
+    if attends := _attends(model):
         table.add_column("with context", justify="right")
     steps = [view.name for view in model.steps]
     if record.quality:
@@ -215,6 +216,11 @@ def _layout_table(explained: Explanation, model: ModelView) -> Table:
             style=style,
         )
     return table
+
+
+def _attends(model: ModelView) -> bool:
+    """Whether it is known what a longer context costs this model."""
+    return model.outlook.taken.work > model.outlook.taken.computed
 
 
 def _titled(title: str, explained: Explanation, model: ModelView) -> Text | str:

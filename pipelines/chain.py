@@ -258,7 +258,7 @@ class Chain:
         self._priors: dict[tuple[str, str], asyncio.Task[list[Completion]]] = {}
         self._room = engine.max_model_len - max((p.needs for p in self._prepared.values()), default=0)
         self.blocks = BlockCounter(engine.block_size)
-        """Counts what had to be computed for all that was asked."""
+        """Counts what had to be computed for all that was answered."""
         self.usage = Usage()
         """What was asked besides the rows: the labels' priors."""
         others = prepare_all(pipeline, engine.tokenizer, engine.max_model_len, steps)

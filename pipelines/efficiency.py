@@ -36,7 +36,7 @@ class BlockCounter:
         self._rests = 0
 
     def add(self, prompt: Sequence[int]) -> None:
-        """A prompt was sent."""
+        """A prompt was answered."""
         size = self._block
         whole = len(prompt) // size
         self._rests += len(prompt) - whole * size

@@ -258,10 +258,10 @@ def _partly(
     output = said / observed.asked * survey.rows * survey.asked
     seconds = None
     if whole.seconds is not None:
-        work, all_work = part.computed, whole.computed
+        some_of_it, all_of_it = part.computed, whole.computed
         if rates:
-            work, all_work = rates.seconds(work, output), rates.seconds(all_work, whole.output)
-        seconds = whole.seconds * work / all_work if all_work else 0.0
+            some_of_it, all_of_it = rates.seconds(some_of_it, output), rates.seconds(all_of_it, whole.output)
+        seconds = whole.seconds * some_of_it / all_of_it if all_of_it else 0.0
     return dataclasses.replace(part, output=output, seconds=seconds)
 
 

@@ -110,7 +110,7 @@ def choose(
         refused = any(len(layouts) < len(LAYOUTS) for name, layouts in allowed.items() if not fixed[name])
         why = "the cheaper ones change too many answers" if refused else "no other layout is cheaper"
         return Choice(best, why)
-    return Choice(best, f"the cheapest whose answers are good enough: {saved:.0%} less to compute")
+    return Choice(best, f"the cheapest whose answers are good enough: it costs {saved:.0%} less")
 
 
 def _combinations(allowed: Mapping[str, tuple[Layout, ...]]) -> list[tuple[Layout, ...]]:

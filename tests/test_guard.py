@@ -43,14 +43,10 @@ def test_what_was_started_under_the_guard_dies_with_its_parent_and_nothing_else_
         parent.wait()
         assert gone(engine)
         assert gone(child.pid), "and what an engine has started itself"
-        assert not gone_now(other)
+        assert psutil.pid_exists(other)
     finally:
         parent.stdout.close()
         os.kill(other, signal.SIGKILL)
-
-
-def gone_now(pid: int) -> bool:
-    return not psutil.pid_exists(pid)
 
 
 def test_closing_kills_what_is_left_and_marks_nothing_more() -> None:
