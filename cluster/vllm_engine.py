@@ -33,9 +33,9 @@ class VllmEngine:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         args = AsyncEngineArgs(**engine_args(config))
-        # The context of offline inference has batch-sized defaults; a server's has latency-sized ones.
         self._guard = Guard()
         with self._guard:
+            # The context of offline inference has batch-sized defaults; a server's has latency-sized ones.
             self._llm: Any = AsyncLLM.from_engine_args(
                 args, usage_context=UsageContext.LLM_CLASS, stat_loggers=stat_loggers() if config.metrics else None
             )
