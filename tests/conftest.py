@@ -28,6 +28,18 @@ def _private_ray(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["HEADRACE_TESTS"] = str(tmp_path_factory.getbasetemp())
 
 
+@pytest.fixture(autouse=True)
+def _nothing_observed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache folder for each test, with the user's models: what ran here before does not choose layouts for it."""
+    from headrace.cluster.models import cache_folder
+
+    models = cache_folder() / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    own = tmp_path_factory.mktemp("cache")
+    (own / "models").symlink_to(models)
+    monkeypatch.setenv("HEADRACE_CACHE", str(own))
+
+
 REVIEWS: dict[str, Any] = {
     "name": "reviews",
     "model": "fake",

@@ -234,16 +234,39 @@ def uploads(server: S3Server) -> list[str]:
 
 
 def test_a_large_file_goes_up_in_parts_and_has_one_winner(s3: S3Server, prefix: str) -> None:
+    """All writers have sent their parts before the first one completes. They complete in turn, for this server looks
+    whether there is an object, and then makes its own, in two steps."""
     content = os.urandom(6 * MIB)
     store = s3_store(prefix)
+    sent, turn = threading.Barrier(4), threading.Lock()
+
+    def write(n: int) -> bool:
+        def put(file: BinaryIO) -> None:
+            in_pieces(content[n:] + content[:n])(file)
+            sent.wait(60)
+            turn.acquire()
+
+        try:
+            return store.put_if_absent("big", put)
+        finally:
+            turn.release()
+
     with ThreadPoolExecutor(4) as pool:
-        won = list(pool.map(lambda n: store.put_if_absent("big", in_pieces(content[n:] + content[:n])), range(4)))
+        won = list(pool.map(write, range(4)))
     assert won.count(True) == 1
     n = won.index(True)
     assert store.read("big") == content[n:] + content[:n]
     store.replace("big", in_pieces(content))
     assert store.read("big") == content
     assert not [key for key in uploads(s3) if prefix.endswith(key.partition("/")[0])]
+
+
+def test_large_files_that_are_completed_at_once_leave_a_whole_one_of_a_winner(s3: S3Server, prefix: str) -> None:
+    content = os.urandom(6 * MIB)
+    store = s3_store(prefix)
+    with ThreadPoolExecutor(4) as pool:
+        won = list(pool.map(lambda n: store.put_if_absent("big", in_pieces(content[n:] + content[:n])), range(4)))
+    assert store.read("big") in [content[n:] + content[:n] for n in range(4) if won[n]]
 
 
 def test_a_large_write_that_fails_leaves_no_upload(s3: S3Server, prefix: str) -> None:
