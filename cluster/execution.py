@@ -409,6 +409,7 @@ class _Watcher:
             totals.usage.merge(usage)
             stage = totals.stages.setdefault(said["stage"], StageTotals())
             stage.engine = totals.engine
+            stage.documents += said["documents"]
             stage.asked += said["asked"]
             stage.busy_seconds += said["busy_seconds"]
             stage.usage.merge(usage)

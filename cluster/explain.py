@@ -190,7 +190,8 @@ def _model_view(
     observed = record.observed(chained.layouts)
     answers: float = chained.most_answer_tokens
     if observed:
-        answers = observed.output / max(1, observed.reached if several else observed.asked)
+        own = observed.output + sum(counts.get("added", 0) for counts in observed.steps.values())
+        answers = own / max(1, observed.reached if several else observed.asked)
     p50, p95 = (chained.room(outlook.survey.length(share), ahead.block_size, answers) for share in (0.5, 0.95))
     return ModelView(
         stage=stage,
@@ -269,7 +270,7 @@ def _measure(checked: Checked, configs: Sequence[EngineConfig], records: Sequenc
     several = len(checked.stages) > 1
     taken = len(sample.values)
     found: dict[int, Record] = {}
-    most_asked = 0
+    documents = most_asked = 0
     for stage, config in zip(checked.stages, configs, strict=True):
         which = f" of {called(checked.pipeline, stage.model)}" if several else ""
         if not sample.values:
@@ -283,12 +284,13 @@ def _measure(checked: Checked, configs: Sequence[EngineConfig], records: Sequenc
         finally:
             engine.shutdown()
         found[stage.number] = record
-        most_asked = max(most_asked, sum(result.usage.requests > 0 for result in results))
+        here = next(iter(record.measured.values()))
+        documents, most_asked = max(documents, here.documents), max(most_asked, here.asked)
         sample = sample.after(results)
     known = list(records)
     for i, stage in enumerate(checked.stages):
         if stage.number in found:
-            record = found[stage.number].among(taken, most_asked) if several else found[stage.number]
+            record = found[stage.number].among(taken, documents, most_asked) if several else found[stage.number]
             known[i] = replace(record, runs=known[i].runs)
             if checked.models[stage.model].source != FAKE:
                 write_record(checked, known[i], stage)
@@ -317,7 +319,7 @@ def _steps(chained: Chained, tokenizer: Tokenizer, record: Record) -> tuple[Step
                 )
                 for prompt in ready.prompts
             ),
-            share=observed.share(name) if observed else None,
+            share=observed.reach * observed.share(name) if observed else None,
             added=observed.per_request(name, "added") if observed else None,
             output=observed.per_request(name, "output") if observed else None,
         )

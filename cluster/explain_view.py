@@ -19,7 +19,7 @@ from headrace.cluster.prices import Prices
 from headrace.cluster.progress import duration
 from headrace.operators.base import Layout, ModelStep
 from headrace.pipelines.forecast import Forecast
-from headrace.pipelines.layouts import REFERENCE, leaves_open
+from headrace.pipelines.layouts import REFERENCE, alternatives, leaves_open
 
 SHARED, DOCUMENT, CHANGING = "green", "cyan", "yellow"
 """Colours of what is computed once per engine, once or more per document, and for each request."""
@@ -67,7 +67,7 @@ def _head(explained: Explanation, model: ModelView) -> Text:
     return Text(
         f"{checked.pipeline.name}: {seen.rows:,} rows in {len(checked.corpus.shards):,} files, on {model.name}\n"
         f"Documents: p50 {seen.length(0.5):,}, p95 {seen.length(0.95):,} tokens "
-        f"({len(seen.lengths):,} of {seen.seen:,} looked at; {seen.asked:.1%} of rows have one)"
+        f"({len(seen.lengths):,} of {seen.seen:,} looked at; {seen.asked:.1%} of rows have one that fits)"
     )
 
 
@@ -102,7 +102,7 @@ def _models(console: Console, explained: Explanation) -> None:
     console.print(
         Text(
             f"p50 and p95 are documents in tokens of the model ({len(seen.lengths):,} of {seen.seen:,} looked at; "
-            f"{seen.asked:.1%} of rows have one)"
+            f"{seen.asked:.1%} of rows have one that fits)"
         )
     )
     if explained.crowded:
@@ -199,11 +199,15 @@ def _layout_table(explained: Explanation, model: ModelView) -> Table:
     if attends := _attends(model):
         table.add_column("with context", justify="right")
     steps = [view.name for view in model.steps]
+    rows_in = {str(layout): layouts for layout, layouts in alternatives(explained.checked.pipeline).items()}
     if record.quality:
         for name in steps:
             table.add_column(f"{name} {'right' if name in record.gold else 'agrees'}", justify="right")
     for name, forecast in rows.items():
-        scores = record.quality.get(name, {})  # type: ignore[call-overload]
+        own = _layouts_of(model) if name == "as taken" else {step: rows_in[name][step] for step in steps}
+        # What is taken may be a combination that was not measured.
+        known = name != "as taken" or any(own.items() <= seen.layouts.items() for seen in record.measured.values())
+        scores = record.scores(own) if known else {}
         cells = [f"{scores[step]:.3f}" if step in scores else "-" for step in steps] if record.quality else []
         style = "reverse" if name == taken or (mixed and name == "as taken") else ""
         table.add_row(

@@ -17,11 +17,12 @@ from headrace.cluster.engines import start_engine
 from headrace.cluster.run import Checked
 from headrace.cluster.sample import spread
 from headrace.operators import Classify
-from headrace.operators.base import Choice, Completion, Constraint, Layout, ModelStep, Sampling
+from headrace.operators.base import LAYOUTS, Choice, Completion, Constraint, Layout, ModelStep, Sampling
 from headrace.operators.calibration import cross_fitted, fit_prior
-from headrace.pipelines.chain import Chain, RowResult, prepare_all
+from headrace.pipelines.chain import DOCUMENT, Chain, RowResult, prepare_all
 from headrace.pipelines.corpus import ChunkReader, InputUnreadable
 from headrace.pipelines.engine import Engine
+from headrace.pipelines.errors import UserError
 from headrace.pipelines.forecast import EngineFacts, Observation, Record
 from headrace.pipelines.graph import Graph
 from headrace.pipelines.layouts import REFERENCE, leaves_open, opened, with_default
@@ -65,10 +66,13 @@ class SampleRows:
 
 
 def sample_rows(checked: Checked, rows: int) -> SampleRows:
-    """``rows`` sound rows, spread evenly over the input."""
+    """``rows`` sound rows, spread evenly over the input.
+
+    Raises:
+        UserError: a gold column that has answers for some of them, and no labels.
+    """
     pipeline = checked.pipeline
-    gold = {step.name: step.gold for step in pipeline.steps if isinstance(step, Classify) and step.gold}
-    columns = list(dict.fromkeys((*Graph.of(pipeline).input_columns, *gold.values())))
+    columns = list(dict.fromkeys((*Graph.of(pipeline).input_columns, *pipeline.gold.values())))
     reader = ChunkReader(checked.columns)
     values = []
     for shard, row in spread(checked.corpus.shards, rows):
@@ -78,7 +82,21 @@ def sample_rows(checked: Checked, rows: int) -> SampleRows:
             continue  # a run will make a dead letter of it
         if not bad:
             values += as_rows(table)
-    return SampleRows(values, {step: [row[column] for row in values] for step, column in gold.items()})
+    return SampleRows(values, {name: _right(pipeline, name, values) for name in pipeline.gold})
+
+
+def _right(pipeline: Pipeline, name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """The right answers of a step that has some; what is none of its labels stays, for no answer can be that."""
+    step = next(step for step in pipeline.steps if step.name == name)
+    assert isinstance(step, Classify)
+    right = [step.gold_answer(row[pipeline.gold[name]]) for row in rows]
+    given = [label for one in right if one for label in ([one] if isinstance(one, str) else one)]
+    if given and not any(label in step.labels for label in given):
+        raise UserError(
+            f"{pipeline.path_of(step)}.gold: the column {pipeline.gold[name]!r} holds {given[0]!r}, and none of what "
+            f"was seen there is a label (labels: {', '.join(step.labels)}). Name another column, or write labels there."
+        )
+    return right
 
 
 def measure_and_look(
@@ -142,16 +160,19 @@ async def measure_stage(
     results: dict[Layout, list[RowResult]] = {}
     observations: dict[Layout, Observation] = {}
     await _through(Chain(pipeline, engine, columns, steps=steps), sample.first(WARM_UP_ROWS))
-    quality: dict[Layout, dict[str, float]] = {layout: {} for layout in wanted}
-    priors: dict[Layout, dict[str, Mapping[str, float]]] = {layout: {} for layout in wanted}
+    # By the layout that a step has, which is another one than the others' where the pipeline fixes it.
+    quality: dict[Layout, dict[str, float]] = {layout: {} for layout in LAYOUTS}
+    priors: dict[Layout, dict[str, Mapping[str, float]]] = {layout: {} for layout in LAYOUTS}
     for number, (layout, layouts) in enumerate(wanted.items(), 1):
         say(f"measuring {layout} ({number} of {len(wanted)})")
         if REFERENCE in results and steps is None:
             trial = Chain(pipeline, OnlyChoices(engine), columns, layouts, steps=steps, keep_raw=True)
             fits = _fit(trial, await _through(trial, sample), results[REFERENCE], sample.gold)
             for name, (prior, right) in fits.items():
-                priors[layout][name], quality[layout][name] = prior, right
-        chain = Chain(pipeline, engine, columns, layouts, priors[layout], steps=steps)
+                if layouts[name] != REFERENCE:
+                    priors[layouts[name]][name], quality[layouts[name]][name] = prior, right
+        fitted = {name: priors[own][name] for name, own in layouts.items() if name in priors[own]}
+        chain = Chain(pipeline, engine, columns, layouts, fitted, steps=steps)
         await engine.reset_prefix_cache()
         began = time.monotonic()
         results[layout] = await _through(chain, sample)
@@ -163,8 +184,10 @@ async def measure_stage(
             value = score(step, ours, reference, sample.gold.get(step.name))
             if value is not None:
                 # What a prior was fitted on says too much for it: that score is of the halves it was not fitted on.
-                quality[layout].setdefault(step.name, value)
+                quality[wanted[layout][step.name]].setdefault(step.name, value)
     gold = tuple(name for name in sample.gold if steps is None or name in steps)
+    quality = {layout: scores for layout, scores in quality.items() if scores}
+    priors = {layout: fitted for layout, fitted in priors.items() if fitted}
     record = Record(EngineFacts.of(engine), observations, (), quality, priors, gold, len(sample.values))
     return record, next((results[layout] for layout, layouts in wanted.items() if layouts == fixed), reference)
 
@@ -174,12 +197,13 @@ def _fit(
 ) -> dict[str, tuple[Mapping[str, float], float]]:
     """For each classification its labels' prior, fitted to gold or to the reference, and its score with such priors."""
     found: dict[str, tuple[Mapping[str, float], float]] = {}
-    for name in {name for result in results for name in result.scores}:
+    for name in {name for result in results for name in result.scores if chain.takes_priors(name)}:
         right = gold.get(name) or [result.answers.get(name) for result in reference]
+        options_of = chain.options(name)
         both = [
-            (result.scores[name], chain.option_of(name, label))
+            (result.scores[name], options_of[label])
             for result, label in zip(results, right, strict=True)
-            if label is not None and name in result.scores
+            if label in options_of and name in result.scores
         ]
         scores, options = [scores for scores, _ in both], [option for _, option in both]
         prior, given = fit_prior(scores, options), cross_fitted(scores, options)
@@ -233,6 +257,7 @@ def observation(
     return Observation(
         layouts=dict(layouts),
         rows=len(results),
+        documents=sum(result.dead is None or result.dead.step != DOCUMENT for result in results),
         asked=sum(result.usage.requests > 0 for result in results),
         seconds=seconds,
         prompt=total.prompt + besides.prompt,

@@ -19,7 +19,7 @@ from headrace.cluster.run import Checked
 from headrace.pipelines.forecast import EngineFacts, Observation, Record
 from headrace.pipelines.stages import Stage
 
-FORMAT = 3
+FORMAT = 4
 
 
 def read_record(checked: Checked, stage: Stage | None = None) -> Record:

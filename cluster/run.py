@@ -66,6 +66,7 @@ Status = Literal["complete", "already complete", "too many dead letters"]
 class StageTotals:
     """What one model's workers have of the :class:`Totals`."""
 
+    documents: int = 0
     asked: int = 0
     busy_seconds: float = 0.0
     engine: EngineFacts | None = None
@@ -239,7 +240,9 @@ def check(pipeline: Pipeline, input: str) -> Checked:
     pipeline.check_columns(corpus.schema)
     keep = pipeline.kept_columns(corpus.columns)
     needed = dict.fromkeys(Graph.of(pipeline).input_columns, "the pipeline")
-    columns = corpus.require({**dict.fromkeys(keep, "keep"), **dict.fromkeys(pipeline.key or (), "key"), **needed})
+    gold = dict.fromkeys(pipeline.gold.values(), "gold")
+    key = dict.fromkeys(pipeline.key or (), "key")
+    columns = corpus.require({**dict.fromkeys(keep, "keep"), **gold, **key, **needed})
     _check_document_types(pipeline, columns)
     schema = part_schema([columns.field(name) for name in keep], step_fields(pipeline))
     stages = stages_of(pipeline)
@@ -470,10 +473,11 @@ def looking_ahead(
     )
 
 
-def _observation(totals: StageTotals, plan: Plan, rows: int, asked: int) -> Observation:
+def _observation(totals: StageTotals, plan: Plan, rows: int, documents: int, asked: int) -> Observation:
     return Observation(
         layouts=plan.layouts,
         rows=rows,
+        documents=documents,
         asked=asked,
         seconds=totals.busy_seconds,
         prompt=totals.usage.prompt,
@@ -491,12 +495,13 @@ def keep_observed(checked: Checked, totals: Totals, plan: Plan) -> list[str]:
     """
     from headrace.cluster.records import read_record
 
+    documents = max((stage.documents for stage in totals.stages.values()), default=0)
     asked = max((stage.asked for stage in totals.stages.values()), default=0)
     notes: list[str] = []
     for stage in checked.stages:
         seen = totals.stages.get(stage.number)
         if seen is not None and checked.models[stage.model].source != FAKE:
-            run = _observation(seen, plan, totals.rows, asked)
+            run = _observation(seen, plan, totals.rows, documents, asked)
             notes += keep_record(checked, read_record(checked, stage).with_run(run, seen.engine), stage)
     return list(dict.fromkeys(notes))
 

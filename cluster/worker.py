@@ -447,6 +447,7 @@ class Progress:
         self.read_seconds = 0.0
         self.commit_seconds = 0.0
         self.rows = 0
+        self.documents = 0
         self.asked = 0
         self.committed = 0
         self.dead = 0
@@ -455,6 +456,7 @@ class Progress:
 
     def add(self, result: RowResult) -> None:
         self.rows += 1
+        self.documents += result.dead is None or result.dead.step != DOCUMENT
         self.asked += result.usage.requests > 0
         self.dead += result.outcome == "dead"
         self.filtered += result.outcome == "filtered"
@@ -480,6 +482,7 @@ class Progress:
             "gpu_seconds": self._chain.window.busy_seconds * self._gpus,
             "engine": self.engine,
             "actor": self._actor,
+            "documents": self.documents,
             "asked": self.asked,
             "stage": self.stage,
             "last": self.last,

@@ -45,7 +45,7 @@ def _characters(root: Node, schema: Any, above: frozenset[int]) -> int:
 def _of_type(root: Node, kind: str, node: Node, inside: frozenset[int]) -> int:
     match kind:
         case "string":
-            most = node.get("maxLength", DEFAULT_MAX_LENGTH)
+            most = node.get("maxLength", max(DEFAULT_MAX_LENGTH, node.get("minLength", 0)))
             return min(int(_FORMAT_LENGTH.get(str(node.get("format")), most + 2)), _ENOUGH)
         case "integer" | "number":
             return _NUMBER_LENGTH
@@ -63,7 +63,7 @@ def _of_type(root: Node, kind: str, node: Node, inside: frozenset[int]) -> int:
                     return _ENOUGH
             if not is_record(node):
                 others = node.get("additionalProperties", next(iter(node.get("patternProperties", {}).values()), {}))
-                most = node.get("maxProperties", DEFAULT_MAX_ITEMS)
+                most = node.get("maxProperties", max(DEFAULT_MAX_ITEMS, node.get("minProperties", 0)))
                 if others is not False:
                     total += most * (KEY_LENGTH // 4 + 4 + _characters(root, others, inside))
             return int(min(total, _ENOUGH))

@@ -29,6 +29,11 @@ Layout = Literal["instruction_first", "document_first", "hoisted"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
+QUOTE, UNQUOTE = '"""\n', '\n"""'
+"""Marks around a document in a prompt. Without them the default model takes a document's last words for its own cue: on
+customer reviews its calibrated accuracy was 0.82 without marks and 0.92 with them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """The answer is one of ``options``, told by one token: ``token_ids``, one for each, which the layout fills in."""

@@ -15,9 +15,12 @@ import pyarrow as pa
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from headrace.operators.base import (
+    QUOTE,
+    UNQUOTE,
     Answer,
     Choice,
     Completion,
+    Example,
     ModelStep,
     Question,
     Rejection,
@@ -104,11 +107,35 @@ class Classify(ModelStep):
                     f"examples[{i}].answer must be a list of labels, for this step may choose many"
                 )
             for answer in answers:
-                if answer not in self.labels:
+                if not self.is_label(answer):
                     raise ValueError(
                         f"examples[{i}].answer: unknown label {answer!r} (labels: {', '.join(self.labels)})"
                     )
         return self
+
+    def is_label(self, value: object) -> bool:
+        """Whether ``value`` is one of the labels, as it would be written in a pipeline file."""
+        return isinstance(value, str | int | float) and _as_label(value) in self.labels
+
+    def gold_problem(self, kind: pa.DataType) -> str | None:
+        """Why a column of this type cannot hold right answers; None if it can."""
+        if self.many:
+            if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+                return f"it is {kind}, and must be a list of labels, for this step may choose many"
+            kind = kind.value_type
+        value = kind.value_type if pa.types.is_dictionary(kind) else kind
+        types = pa.types
+        kinds = [types.is_string, types.is_large_string, types.is_string_view, types.is_boolean]
+        kinds += [types.is_integer, types.is_floating, types.is_null]
+        return None if any(is_kind(value) for is_kind in kinds) else f"it is {kind}, and a label is text"
+
+    def gold_answer(self, value: object) -> str | list[str] | None:
+        """A value of the gold column as an answer; None where it is null. It need not be one of the labels."""
+        if value is None:
+            return None
+        if self.many and isinstance(value, list):
+            return [_as_label(label) for label in value if label is not None]
+        return _as_label(value)
 
     def fields(self) -> list[pa.Field]:
         label = pa.dictionary(pa.int32(), pa.string())
@@ -152,7 +179,7 @@ class Classify(ModelStep):
                 brief=task,
                 prime=prime,
                 full_prime=f"The {subject} of the text is",
-                shots=tuple(Shot(e.document, f"{prime} {code_of[str(e.answer)]}") for e in self.examples),
+                shots=tuple(Shot(e.document, f"{prime} {code_of[_as_label(e.answer)]}") for e in self.examples),
             ),
         )
 
@@ -161,17 +188,16 @@ class Classify(ModelStep):
         description = self.labels[label]
         ask = f"Does the label {label!r}{f' ({description})' if description else ''} fit? Answer yes or no."
         form = f"Labels:\n{self._labels_text()}"
+        header = self.header(f"Decide which labels fit the text by its {subject}.", form)
         return Question(
-            instruction=self.header(f"Decide which labels fit the text by its {subject}.", form),
+            # Examples as text, for as turns of the conversation each label's would be others: then all that comes
+            # after them, the document too, would be computed once for each label.
+            instruction="\n\n".join((header, *map(_with_labels, self.examples))),
             constraint=Choice((YES, NO)),
             sampling=sampling,
             context=context,
             reminder=ask,
             prime="Answer:",
-            shots=tuple(
-                Shot(f"{e.document}\n\n{ask}", f"Answer: {YES if label in _labels(e.answer) else NO}")
-                for e in self.examples
-            ),
         )
 
     def read(self, completions: Sequence[Completion], priors: Sequence[Completion]) -> Answer | Rejection:
@@ -209,5 +235,8 @@ def candidate_codes() -> list[str]:
     return [*letters, *(a + b for a in letters for b in letters)]
 
 
-def _labels(answer: object) -> list[str]:
-    return [str(label) for label in answer] if isinstance(answer, list) else []
+def _with_labels(example: Example) -> str:
+    """An example for all labels of a many-label step."""
+    labels = [_as_label(label) for label in example.answer] if isinstance(example.answer, list) else []
+    fit = f"Labels that fit: {', '.join(labels)}. No other label fits." if labels else "No label fits."
+    return f"Example:\n{QUOTE}{example.document}{UNQUOTE}\n{fit}"

@@ -139,6 +139,11 @@ class Chained:
     layouts: Mapping[str, Layout]
     composer: Composer
 
+    @property
+    def needs(self) -> int:
+        """Tokens besides the document's that have to fit the model: of the step that takes the most."""
+        return max((ready.needs for ready in self.steps.values()), default=0)
+
     def room(self, document: int, block_size: int, answers: float) -> int:
         """KV tokens that are a row's own while it is in flight (heads belong to all rows), with so long answers."""
         prompts = [prompt for ready in self.steps.values() for prompt in ready.prompts]
@@ -252,11 +257,11 @@ class Chain:
         self._fitted = {
             name: [Completion("", "stop", logprobs=prior)]
             for name, prior in (priors or {}).items()
-            if name in self._prepared and not self._prepared[name].step.dynamic
+            if name in self._prepared and self.takes_priors(name)
         }
         self._encoder = Encoder(engine.tokenizer)
         self._priors: dict[tuple[str, str], asyncio.Task[list[Completion]]] = {}
-        self._room = engine.max_model_len - max((p.needs for p in self._prepared.values()), default=0)
+        self._room = engine.max_model_len - self._chained.needs
         self.blocks = BlockCounter(engine.block_size)
         """Counts what had to be computed for all that was answered."""
         self.usage = Usage()
@@ -267,18 +272,22 @@ class Chain:
         for name, candidate in self._candidates.items():
             self.usage.layouts[name] = candidate.cost(engine.block_size).heads
         self._costs: dict[frozenset[str], dict[str, RowCost]] = {}
-        self._answered = self._answer_tokens = 0
+        self._answered = self._answer_tokens = self._added_tokens = 0
         self._most_answer_tokens = self._chained.most_answer_tokens
         self._besides = self._chained.room(0, engine.block_size, 0)
         self._copies = self._chained.room(1, engine.block_size, 0) - self._besides
         heads = self._chained.cost(engine.block_size).heads
         self.window = Window(engine.kv_tokens - heads, 2 * engine.max_num_seqs)
 
-    def option_of(self, step: str, label: str) -> str:
-        """What the model answers for a label of a classification: the label, or a code."""
+    def options(self, step: str) -> Mapping[str, str]:
+        """What the model answers for each label of a classification: the label, or a code."""
         asking = self._prepared[step].step
         assert isinstance(asking, Classify)
-        return asking.option_of(label)
+        return {label: asking.option_of(label) for label in asking.labels}
+
+    def takes_priors(self, step: str) -> bool:
+        """Whether priors that are fitted are used: not where each row's question is another one."""
+        return not self._prepared[step].step.dynamic
 
     async def start(self) -> None:
         """Ask what has to be known before the first row: the labels' priors."""
@@ -352,14 +361,18 @@ class Chain:
 
     def _footprint(self, document_tokens: int) -> int:
         """KV tokens that are a row's own while it is in flight: heads belong to all rows."""
-        answers = self._most_answer_tokens
+        own = self._most_answer_tokens
         if self._answered >= ROWS_TO_KNOW:
-            answers = min(answers, math.ceil(ANSWER_ROOM * self._answer_tokens / self._answered))
-        return self._copies * document_tokens + self._besides + answers
+            own = min(own, math.ceil(ANSWER_ROOM * self._answer_tokens / self._answered))
+        if self._answered:
+            own += math.ceil(self._added_tokens / self._answered)
+        return self._copies * document_tokens + self._besides + own
 
     def _account(self, result: RowResult, document_tokens: int) -> None:
         """Note what the row's layout, and each other one, has to compute for the steps that were asked."""
         usage = result.usage
+        if not usage.requests:
+            return
         asked = frozenset(usage.steps)
         costs = self._costs.get(asked)
         if costs is None:
@@ -369,6 +382,7 @@ class Chain:
         usage.layouts = {name: cost.computed(document_tokens) for name, cost in costs.items()}
         self._answered += 1
         self._answer_tokens += usage.output
+        self._added_tokens += sum(counts["added"] for counts in usage.steps.values())
         due = costs["taken"].prompt(document_tokens) - usage.layouts["taken"]
         self.window.observe(int(due), int(due) - usage.cached)
 

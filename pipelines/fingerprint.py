@@ -30,7 +30,7 @@ from headrace.pipelines.spec import Pipeline
 FINGERPRINT_VERSION = 2
 """Raised when this file counts something in or out that it did not before."""
 
-PROMPT_VERSION = 2
+PROMPT_VERSION = 3
 """Raised when the words or the form of the prompts change that headrace itself writes."""
 
 EXCLUDED: Mapping[str, str] = {
@@ -128,7 +128,7 @@ def _layout(pipeline: Pipeline, step: Step, taken: Mapping[str, Layout]) -> list
         return [taken[step.name], ""]
     model = pipeline.model_of(step)
     beside = [other for other in pipeline.steps if isinstance(other, ModelStep) and pipeline.model_of(other) == model]
-    hoisted = {other.name: other.questions()[0] for other in beside if taken[other.name] == "hoisted"}
+    hoisted = {other.name: other.questions() for other in beside if taken[other.name] == "hoisted"}
     return ["hoisted", header_text(hoisted)]
 
 

@@ -26,7 +26,9 @@ class Observation:
 
     Attributes:
         layouts: of each step.
-        rows: how many were taken through the chain; ``asked`` of them had a document.
+        rows: how many were taken through the chain.
+        documents: of the rows, those that had a document.
+        asked: of those, the ones that anything was asked about: not filtered out before, nor equal to another one.
         seconds: of engine time, summed over the engines.
         computed: prompt tokens that were not in the prefix cache.
         output: tokens of all answers.
@@ -35,6 +37,7 @@ class Observation:
 
     layouts: Mapping[str, Layout]
     rows: int
+    documents: int
     asked: int
     seconds: float
     prompt: int
@@ -47,12 +50,17 @@ class Observation:
         """Rows that came to this model: as many as the step that was asked the most of them."""
         return max((counts.get("rows", 0) for counts in self.steps.values()), default=0)
 
-    def among(self, rows: int, asked: int) -> Observation:
+    @property
+    def reach(self) -> float:
+        """Share of the documents that anything was asked about."""
+        return self.asked / self.documents if self.documents else 0.0
+
+    def among(self, rows: int, documents: int, asked: int) -> Observation:
         """The same, as a share of all rows: of several models' the later ones see what the earlier ones have left."""
-        return dataclasses.replace(self, rows=rows, asked=asked)
+        return dataclasses.replace(self, rows=rows, documents=documents, asked=asked)
 
     def share(self, step: str) -> float:
-        """Share of the rows with a document that the step was asked about."""
+        """Share of the rows that were asked anything that the step was asked about."""
         return self.steps.get(step, {}).get("rows", 0) / self.asked if self.asked else 0.0
 
     def per_request(self, step: str, what: str) -> float:
@@ -61,7 +69,7 @@ class Observation:
         return counts.get(what, 0) / counts["requests"] if counts.get("requests") else 0.0
 
     def second_tries(self, step: str, questions: int) -> float:
-        """Share of the rows with a document that the step was asked about again, for an answer that was none."""
+        """Share of the rows asked anything that the step was asked about again, for an answer that was none."""
         asked = self.steps.get(step, {}).get("requests", 0) / questions
         return (asked - self.steps.get(step, {}).get("rows", 0)) / self.asked if self.asked else 0.0
 
@@ -150,19 +158,25 @@ class Record:
         return Rates.fit(list(self.measured.values()))
 
     def observed(self, layouts: Mapping[str, Layout]) -> Observation | None:
-        """The best witness for these layouts: the latest run that had them, a sample, or else any."""
-        runs = list(reversed(self.runs))
-        same = [o for o in (*runs, *self.measured.values()) if o.layouts == layouts]
-        return next(iter([*same, *runs, *self.measured.values()]), None)
+        """The best witness for these layouts: the latest run that had them, a sample, or else any.
+
+        One that asked nothing is none.
+        """
+        known = [o for o in (*reversed(self.runs), *self.measured.values()) if o.asked]
+        return next(iter([*(o for o in known if o.layouts == layouts), *known]), None)
+
+    def scores(self, layouts: Mapping[str, Layout]) -> dict[str, float]:
+        """Each step's score in its layout, of those that have one."""
+        return {s: self.quality[own][s] for s, own in layouts.items() if s in self.quality.get(own, {})}
 
     def fitted(self, layouts: Mapping[str, Layout]) -> Priors:
         """The priors that were fitted for steps in these layouts."""
         known = {step: self.priors.get(layout, {}).get(step) for step, layout in layouts.items()}
         return {step: prior for step, prior in known.items() if prior}
 
-    def among(self, rows: int, asked: int) -> Record:
+    def among(self, rows: int, documents: int, asked: int) -> Record:
         """What was measured, as :meth:`Observation.among` has it."""
-        measured = {layout: observation.among(rows, asked) for layout, observation in self.measured.items()}
+        measured = {layout: each.among(rows, documents, asked) for layout, each in self.measured.items()}
         return dataclasses.replace(self, measured=measured)
 
     def with_run(self, run: Observation, engine: EngineFacts | None) -> Record:
@@ -218,8 +232,9 @@ def forecast(
     """What the rows of ``survey`` take in the layouts of ``chained``, if ``steps`` (all, if None) are asked."""
     if steps is not None:
         return _partly(chained, block_size, survey, observed, rates, engines, steps, context)
-    result = _prefill(row_cost(chained, block_size, observed), survey, engines, context)
-    computed, asked = result.computed, survey.rows * survey.asked
+    asked = _asked(survey, observed)
+    result = _prefill(row_cost(chained, block_size, observed), survey, asked, engines, context)
+    computed = result.computed
     if observed is None or not observed.asked:
         return result
     output = observed.output / observed.asked * asked
@@ -251,11 +266,12 @@ def _partly(
     if len(some) == len(chained.steps):
         return whole
     bare = dataclasses.replace(chained, steps=some)
+    asked = _asked(survey, observed)
     if observed is None or not observed.asked or whole.output is None:
-        return _prefill(row_cost(bare, block_size, None), survey, engines, context)
-    part = _prefill(row_cost(bare, block_size, observed), survey, engines, context)
+        return _prefill(row_cost(bare, block_size, None), survey, asked, engines, context)
+    part = _prefill(row_cost(bare, block_size, observed), survey, asked, engines, context)
     said = sum(observed.steps.get(name, {}).get("output", 0) for name in some)
-    output = said / observed.asked * survey.rows * survey.asked
+    output = said / observed.asked * asked
     seconds = None
     if whole.seconds is not None:
         some_of_it, all_of_it = part.computed, whole.computed
@@ -265,10 +281,15 @@ def _partly(
     return dataclasses.replace(part, output=output, seconds=seconds)
 
 
-def _prefill(cost: RowCost, survey: Survey, engines: int, context: ContextCost) -> Forecast:
-    """What reading the prompts of the surveyed rows takes."""
-    lengths = [round(length * survey.scale) for length in survey.lengths]
-    each = survey.rows * survey.asked / max(1, len(lengths))
+def _asked(survey: Survey, observed: Observation | None) -> float:
+    """How many of the surveyed rows anything is asked about."""
+    return survey.rows * survey.asked * (observed.reach if observed else 1.0)
+
+
+def _prefill(cost: RowCost, survey: Survey, asked: float, engines: int, context: ContextCost) -> Forecast:
+    """What reading the prompts of the surveyed rows takes, of which so many are asked anything."""
+    lengths = survey.scaled
+    each = asked / max(1, len(lengths))
     heads = cost.heads * engines
     return Forecast(
         rows=survey.rows,

@@ -92,7 +92,9 @@ def choose(
     reference = with_default(pipeline, {})
     if all(fixed.values()):
         return Choice(reference, "the pipeline says so")
-    if REFERENCE not in quality:
+    free = [name for name, held in fixed.items() if held is None]
+    measured = {name: [layout for layout in LAYOUTS if name in quality.get(layout, {})] for name in free}
+    if all(layouts in ([], [REFERENCE]) for layouts in measured.values()):
         return Choice(reference, "no other layout was measured for this pipeline")
 
     def good(name: str, layout: Layout) -> bool:
@@ -107,8 +109,11 @@ def choose(
     best = min([reference, *combinations], key=cost)
     saved = 1 - cost(best) / max(cost(reference), 1e-9)
     if best == reference:
-        refused = any(len(layouts) < len(LAYOUTS) for name, layouts in allowed.items() if not fixed[name])
-        why = "the cheaper ones change too many answers" if refused else "no other layout is cheaper"
+        why = "no other layout is cheaper"
+        if unknown := [name for name in free if len(measured[name]) < len(LAYOUTS)]:
+            why = f"of the cheaper ones some change too many answers, or were not measured for {', '.join(unknown)}"
+        elif any(len(allowed[name]) < len(LAYOUTS) for name in free):
+            why = "the cheaper ones change too many answers"
         return Choice(best, why)
     return Choice(best, f"the cheapest whose answers are good enough: it costs {saved:.0%} less")
 

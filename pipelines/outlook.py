@@ -65,10 +65,19 @@ WORTH = 0.9
 
 def worth_measuring(pipeline: Pipeline, outlook: Outlook, record: Record) -> bool:
     """Whether another layout, if its answers are good enough, would save more than measuring that costs."""
-    if record.quality or outlook.taken.rows < MEASURE_ROWS or all(fixed_layouts(pipeline).values()):
+    open_steps = [name for name, held in fixed_layouts(pipeline).items() if held is None]
+    if not open_steps or outlook.taken.rows < MEASURE_ROWS:
+        return False
+    if all(_was_measured(record, layout, open_steps) for layout in outlook.layouts):
         return False
     cheapest = min((forecast.work for forecast in outlook.layouts.values()), default=0.0)
     return cheapest < WORTH * outlook.taken.work
+
+
+def _was_measured(record: Record, layout: Layout, steps: Collection[str]) -> bool:
+    """Whether these steps were in that layout when it was measured: others may have been fixed then."""
+    seen = record.measured.get(layout)
+    return seen is not None and all(seen.layouts.get(step) == layout for step in steps)
 
 
 def look_ahead(
@@ -97,16 +106,19 @@ def look_ahead(
 
     context = record.engine.context if record.engine else NO_CONTEXT_COST
 
+    def fitting(chained: Chained) -> Survey:
+        return seen.within(max_model_len - chained.needs, cut=pipeline.too_long == "truncate")
+
     def cast(chained: Chained) -> Forecast:
-        observed = record.observed(chained.layouts)
+        observed, documents = record.observed(chained.layouts), fitting(chained)
         if not portions:
-            return forecast(chained, block_size, seen, observed, record.rates, engines=engines, context=context)
+            return forecast(chained, block_size, documents, observed, record.rates, engines=engines, context=context)
         return together(
             [
                 forecast(
                     chained,
                     block_size,
-                    dataclasses.replace(seen, rows=rows),
+                    dataclasses.replace(documents, rows=rows),
                     observed,
                     record.rates,
                     engines=engines,
@@ -133,6 +145,6 @@ def look_ahead(
         dataclasses.replace(choice, layouts=taken.layouts),
         cast(taken),
         {layout: cast(chained) for layout, chained in candidates.items()},
-        seen,
+        fitting(taken),
         known is not None,
     )

@@ -13,7 +13,8 @@ What a request shares with others is what comes first, so the order decides what
     document, instruction, rest. The document is computed once, the instructions once per document.
 ``hoisted``
     the instructions of all hoisted steps, document, which step is meant, rest. Instructions once per engine, the
-    document once, and per step only a short reminder.
+    document once, and per step only a short reminder: its task in one sentence, and its name where another step's
+    reminder says the same.
 
 The rest is what differs from row to row besides the document (earlier answers, what was wrong with the last answer);
 it comes last in every layout. The static text opens the user's turn, which every chat template has (Mistral's and
@@ -25,15 +26,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from headrace.operators.base import Choice, Constraint, Layout, Question, Sampling
+from headrace.operators.base import QUOTE, UNQUOTE, Choice, Constraint, Layout, Question, Sampling
 from headrace.operators.classify import Classify, candidate_codes
 from headrace.pipelines.engine import Tokenizer
 
 PARAGRAPH = "\n\n"
-
-QUOTE, UNQUOTE = '"""\n', '\n"""'
-"""Marks around the document. Without them the default model takes a document's last words for its own cue: on
-customer reviews its calibrated accuracy was 0.82 without marks and 0.92 with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +64,10 @@ class Composer:
     ) -> None:
         self._tokenizer = tokenizer
         self._layouts = layouts
-        hoisted = {name: asked[0] for name, asked in questions.items() if layouts[name] == "hoisted"}
+        hoisted = {name: asked for name, asked in questions.items() if layouts[name] == "hoisted"}
         opening, self._closing = tokenizer.frame(0)
         text = header_text(hoisted)
+        self._named = _alike(hoisted)
         self._opened = (*opening, *tokenizer.encode(QUOTE))
         self._static: dict[tuple[str, Question], _Static] = {}
         self._header = (*opening, *tokenizer.encode(text + PARAGRAPH), *tokenizer.encode(QUOTE)) if text else ()
@@ -96,8 +94,10 @@ class Composer:
             after_document += [part for part in (question.instruction, *_told(question)) if part]
         else:
             head = self._header or self._opened
+            meant = [f'Do the task "{step}".'] if step in self._named else []
             # A question that says by itself what is asked needs no other reminder.
-            after_document += [question.brief] if question.brief and not question.reminder else []
+            meant += [question.brief] if question.brief and not question.reminder else []
+            after_document += [" ".join(meant)] if meant else []
         said, constraint = _prime(question, layout), question.constraint
         prime = encode(said)
         if isinstance(constraint, Choice):
@@ -125,12 +125,23 @@ class _Static:
     constraint: Constraint
 
 
-def header_text(hoisted: Mapping[str, Question]) -> str:
+def header_text(hoisted: Mapping[str, Sequence[Question]]) -> str:
     """The instructions of the hoisted steps, in one text; empty where none of them has any."""
-    tasks = []
-    for question in hoisted.values():
-        tasks += [part for part in (question.instruction, *_told(question)) if part]
+    tasks, named = [], _alike(hoisted)
+    for name, (question, *_) in hoisted.items():
+        task = [part for part in (question.instruction, *_told(question)) if part]
+        if task and name in named:
+            task[0] = f'Task "{name}":\n{task[0]}'
+        tasks += task
     return PARAGRAPH.join(tasks)
+
+
+def _alike(hoisted: Mapping[str, Sequence[Question]]) -> frozenset[str]:
+    """The steps that what is said after the document does not tell from another one."""
+    said = {name: {question.reminder or question.brief for question in asked} for name, asked in hoisted.items()}
+    return frozenset(
+        name for name, ours in said.items() if any(ours & theirs for other, theirs in said.items() if other != name)
+    )
 
 
 def _prime(question: Question, layout: Layout) -> str:

@@ -467,6 +467,11 @@ class Pipeline(_Plain):
         "opinion"}``."""
         return {column: step.name for step in self.steps for column in _columns_of(step)}
 
+    @cached_property
+    def gold(self) -> Mapping[str, str]:
+        """The input columns that hold right answers, by step."""
+        return {step.name: step.gold for step in self.steps if isinstance(step, Classify) and step.gold}
+
     # -- what it may be --------------------------------------------------------------------------------------
 
     @model_validator(mode="after")
@@ -660,8 +665,11 @@ class Pipeline(_Plain):
         for i, step in enumerate(self.steps):
             row = self.row_schema(schema, before=step)
             at: Loc = ("steps", i, step.kind)
-            if isinstance(step, Classify) and step.gold is not None and step.gold not in schema.names:
-                yield (*at, "gold"), unknown(step.gold, schema.names, "column")
+            if isinstance(step, Classify) and step.gold is not None:
+                if step.gold not in schema.names:
+                    yield (*at, "gold"), unknown(step.gold, schema.names, "column")
+                elif problem := step.gold_problem(schema.field(step.gold).type):
+                    yield (*at, "gold"), f'the column "{step.gold}" holds no labels: {problem}'
             for name in _conditions(step):
                 try:
                     self.expressions[step.name, name].check(row)

@@ -8,7 +8,7 @@ corpus, so the mean length in characters corrects the mean length in tokens (two
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -39,7 +39,7 @@ class Survey:
         rows: of the whole input (or of as much as is wanted of it).
         seen: rows looked at.
         lengths: tokens of each tokenized document, in the order of the input.
-        asked: share of rows that have a document at all.
+        asked: share of rows that have a document, one that fits if this is of those (:meth:`within`).
         scale: mean characters of all documents seen, over those of the tokenized ones.
     """
 
@@ -48,6 +48,19 @@ class Survey:
     lengths: tuple[int, ...]
     asked: float
     scale: float
+
+    @property
+    def scaled(self) -> list[int]:
+        """The lengths, as those of all documents that were seen, of which not all were tokenized."""
+        return [round(length * self.scale) for length in self.lengths]
+
+    def within(self, room: int, *, cut: bool) -> Survey:
+        """The documents as they are asked where ``room`` tokens fit: longer ones are cut, or are no documents."""
+        lengths = self.scaled
+        if all(length <= room for length in lengths):
+            return self
+        kept = tuple(min(length, room) for length in lengths if cut or length <= room)
+        return replace(self, lengths=kept, asked=self.asked * len(kept) / len(lengths), scale=1.0)
 
     def percentile(self, share: float) -> int:
         """The length that so large a share of the documents does not pass; 0 if there are none."""
