@@ -329,3 +329,28 @@ def test_what_an_engine_had_taken_in_when_it_died_is_not_held_against_what_was_c
         return chain.blocks.least
 
     assert asyncio.run(go()) == 0
+
+
+def test_what_rows_bring_besides_the_document_counts_for_the_room_that_they_take(reviews: Make) -> None:
+    async def go(extra: str) -> int:
+        pipeline = reviews(steps=[step("generate", "reply", prompt="Compare with: {{ id }}")])
+        chain = Chain(pipeline, FakeEngine({}), COLUMNS)
+        await chain.start()
+        await asyncio.gather(*(chain.run(i, {"id": extra, "text": f"text {i}"}) for i in range(20)))
+        return chain._footprint(6)
+
+    short, long = asyncio.run(go("x")), asyncio.run(go("x" * 1000))
+    assert long - short >= 999
+
+
+def test_a_row_of_which_nothing_is_asked_does_not_count_for_the_room_of_others(reviews: Make) -> None:
+    async def go(texts: list[str]) -> int:
+        pipeline = reviews(
+            steps=[step("filter", "some", where="id = 'a'"), step("generate", "reply", prompt="Answer.")]
+        )
+        chain = Chain(pipeline, FakeEngine({}), COLUMNS)
+        await chain.start()
+        await asyncio.gather(*(chain.run(i, {"id": id, "text": f"text {i}"}) for i, id in enumerate(texts)))
+        return chain._footprint(6)
+
+    assert asyncio.run(go(["a"] * 20)) == asyncio.run(go(["a"] * 20 + ["b"] * 200))

@@ -439,7 +439,7 @@ def test_records_of_one_model_are_not_taken_for_anothers(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     source = str(corpus(TEXTS))
-    known = Record(EngineFacts(1, 16, 1, 1), {}, (Observation({}, 1, 1, 1.0, 1, 1, 1, {}),))
+    known = Record(EngineFacts(1, 16, 1, 1), {}, (Observation({}, 1, 1, 1, 1.0, 1, 1, 1, {}),))
     checked = check(two(), source)
     write_record(checked, known, checked.stages[1])
     assert record_of(checked, 2) == known
@@ -461,6 +461,6 @@ def test_what_is_seen_of_the_engine_says_how_many_documents_are_in_flight(heard:
     heard(TWO, source)
     model = explain_pipeline(two(), str(source)).models[1]
     observed = model.record.runs[-1]
-    answers = observed.output / observed.steps["reply"]["rows"]
+    own = (observed.output + observed.steps["reply"]["added"]) / observed.steps["reply"]["rows"]
     without = 2 * (model.outlook.survey.length(0.5) + 16) + sum(v.prompts[0].tail_tokens + 16 for v in model.steps)
-    assert model.room[0] == without + math.ceil(answers), "of the rows that come to it, not of all"
+    assert model.room[0] == without + math.ceil(own), "of the rows that come to it, not of all"

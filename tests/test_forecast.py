@@ -8,19 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from headrace.cluster.engine_config import GPU_BLOCK
 from headrace.cluster.fake_engine import BytesTokenizer, FakeEngine
-from headrace.cluster.measure import SampleRows, measure_on, observation
+from headrace.cluster.measure import SampleRows, measure_on, observation, sample_rows
 from headrace.cluster.run import Checked, check
 from headrace.operators.base import LAYOUTS, Layout
 from headrace.pipelines.chain import Chain, RowResult, prepare
 from headrace.pipelines.corpus import ChunkReader
 from headrace.pipelines.engine import NO_CONTEXT_COST, ContextCost
+from headrace.pipelines.errors import UserError
 from headrace.pipelines.forecast import EngineFacts, Observation, Rates, Record, forecast
 from headrace.pipelines.layouts import with_default
-from headrace.pipelines.outlook import Outlook, look_ahead
+from headrace.pipelines.outlook import Outlook, look_ahead, worth_measuring
 from headrace.pipelines.rows import as_rows
 from headrace.pipelines.spec import Pipeline
 from headrace.pipelines.survey import PLACES, ROWS_AT_A_PLACE, places, survey
@@ -144,7 +147,7 @@ def test_a_long_head_is_weighed_against_the_tokens_that_it_saves(reviews: Make, 
 
 
 def observed(computed: int, output: int, seconds: float) -> Observation:
-    return Observation({}, 10, 10, seconds, computed, computed, output, {})
+    return Observation({}, 10, 10, 10, seconds, computed, computed, output, {})
 
 
 def test_rates_are_those_that_explain_what_was_observed() -> None:
@@ -187,3 +190,127 @@ def test_an_outlook_is_plain_data(reviews: Make, corpus: Write) -> None:
     import json
 
     assert Outlook.from_data(json.loads(json.dumps(outlook.to_data()))).taken == outlook.taken
+
+
+def test_rows_that_are_filtered_out_before_they_are_asked_anything_cost_nothing(reviews: Make, corpus: Write) -> None:
+    steps = [{"filter": {"name": "some", "where": "text LIKE 'the%'"}}, *reviews().to_data()["steps"][:2]]
+    pipeline = reviews(steps=steps)
+    checked = check(pipeline, str(corpus(texts(200))))
+    results, _, happened = through(pipeline, checked, "document_first")
+    assert 0 < happened.asked < happened.documents / 5 < happened.rows
+    knowing = looked(pipeline, checked, Record(runs=(happened,))).layouts["document_first"]
+    assert knowing.computed == pytest.approx(happened.computed, rel=0.1)
+    assert knowing.output == pytest.approx(happened.output)
+    asked = [result for result in results if result.usage.requests]
+    assert sum(result.usage.documents for result in results) == sum(result.usage.documents for result in asked)
+
+
+def test_a_sample_of_which_nothing_was_asked_says_nothing(reviews: Make, corpus: Write) -> None:
+    steps = [{"filter": {"name": "none", "where": "text = 'nothing'"}}, *reviews().to_data()["steps"][:1]]
+    pipeline = reviews(steps=steps)
+    checked = check(pipeline, str(corpus(texts(20))))
+    _, _, happened = through(pipeline, checked, "instruction_first")
+    outlook = looked(pipeline, checked, Record(runs=(happened,)))
+    assert not outlook.observed
+    assert outlook.taken.computed > 0
+
+
+@pytest.mark.parametrize("too_long", ["truncate", "dead_letter"])
+def test_documents_that_do_not_fit_are_forecast_as_they_are_asked(reviews: Make, corpus: Write, too_long: str) -> None:
+    pipeline = reviews(steps=reviews().to_data()["steps"][:1], too_long=too_long)
+    checked = check(pipeline, str(corpus([*texts(20), *(f"{i} long " * 20_000 for i in range(10))])))
+    _, _, happened = through(pipeline, checked, "instruction_first")
+    outlook = looked(pipeline, checked)
+    assert outlook.taken.computed == pytest.approx(happened.computed, rel=0.03)
+    assert outlook.survey.length(1.0) < FakeEngine({}).max_model_len
+    assert outlook.survey.asked == pytest.approx(1.0 if too_long == "truncate" else 2 / 3)
+
+
+# -- what a measurement is of --------------------------------------------------------------------------------
+
+
+def measured(pipeline: Pipeline, checked: Checked, gold: dict[str, list[Any]] | None = None) -> Record:
+    rows = SampleRows(rows_of(checked), gold or {})
+    return asyncio.run(measure_on(FakeEngine({}), pipeline, checked.columns, rows))
+
+
+def test_a_score_is_kept_for_the_layout_that_the_step_had(reviews: Make, corpus: Write) -> None:
+    steps = reviews().to_data()["steps"]
+    held = [steps[0], {"extract": {**steps[1]["extract"], "layout": "instruction_first"}}]
+    pipeline, free = reviews(steps=held), reviews(steps=steps[:2])
+    checked = check(pipeline, str(corpus(texts(40))))
+    record = measured(pipeline, checked)
+    assert set(record.quality["hoisted"]) == {"opinion"}
+    assert set(record.quality["instruction_first"]) == {"opinion", "facts"}
+    assert "facts" not in record.priors.get("hoisted", {})
+    seen = looked(free, check(free, str(corpus(texts(3000, 60), folder="more"))), record)
+    assert seen.choice.layouts["facts"] == "instruction_first"
+    assert worth_measuring(free, seen, record), "for one of its steps the others were not measured"
+    assert not worth_measuring(free, seen, measured(free, checked))
+
+
+def test_a_step_that_asks_each_row_another_way_is_scored_with_the_priors_that_runs_take(
+    reviews: Make, corpus: Write
+) -> None:
+    labels = {"labels": ["a", "b"], "instruction": "Classify the text of {{ id }}."}
+    pipeline = reviews(steps=[{"classify": {"name": "kind", **labels}}])
+    checked = check(pipeline, str(corpus(texts(40))))
+    reader = ChunkReader(checked.columns)
+    rows = as_rows(reader.read(checked.corpus.shards[0], 0, 40, ["id", "text"]))
+    record = asyncio.run(measure_on(FakeEngine({}), pipeline, checked.columns, SampleRows(rows, {})))
+    assert not record.priors
+    assert set(record.quality) == set(LAYOUTS)
+
+
+# -- gold ----------------------------------------------------------------------------------------------------
+
+
+def with_gold(folder: Path, gold: pa.Array) -> str:
+    folder.mkdir()
+    pq.write_table(pa.table({"text": texts(len(gold)), "right": gold}), folder / "a.parquet")
+    return str(folder)
+
+
+def judging(reviews: Make, **more: Any) -> Pipeline:
+    step = {"name": "opinion", "labels": ["yes", "no"], "gold": "right", **more}
+    return reviews(steps=[{"classify": step}], keep=["text"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "gold", "first"),
+    [
+        (["true", "false"], pa.array([True, False] * 20), "true"),
+        (["1", "2"], pa.array([1, None] * 20), "1"),
+        (["yes", "no"], pa.array(["yes", "maybe"] * 20), "yes"),
+        (["yes", "no"], pa.array(["yes", "no"] * 20).dictionary_encode(), "yes"),
+    ],
+)
+def test_gold_need_not_be_kept_nor_be_text_nor_be_a_label_everywhere(
+    reviews: Make, tmp_path: Path, labels: list[str], gold: pa.Array, first: str
+) -> None:
+    pipeline = judging(reviews, labels=labels)
+    checked = check(pipeline, with_gold(tmp_path / "in", gold))
+    sample = sample_rows(checked, 40)
+    assert sample.gold["opinion"][0] == first
+    record = asyncio.run(measure_on(FakeEngine({}), pipeline, checked.columns, sample))
+    assert all(0 < scores["opinion"] < 1 for scores in record.quality.values())
+
+
+def test_gold_of_many_labels_is_a_list(reviews: Make, tmp_path: Path) -> None:
+    pipeline = judging(reviews, many=True)
+    checked = check(pipeline, with_gold(tmp_path / "in", pa.array([["yes"], None, ["no", None, "yes"], []] * 10)))
+    assert sample_rows(checked, 40).gold["opinion"][:4] == [["yes"], None, ["no", "yes"], []]
+    with pytest.raises(
+        UserError, match=r"gold: the column \"right\" holds no labels: it is string, and must be a list"
+    ):
+        check(pipeline, with_gold(tmp_path / "other", pa.array(["yes"])))
+
+
+def test_gold_that_holds_no_labels_is_refused_before_an_engine_starts(reviews: Make, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no labels: it is list<.*string>, and a label is text"):
+        check(judging(reviews), with_gold(tmp_path / "list", pa.array([["yes"]])))
+    checked = check(judging(reviews), with_gold(tmp_path / "case", pa.array(["Yes", "No"])))
+    with pytest.raises(
+        UserError, match=r"classify\.gold: the column 'right' holds 'Yes', and none .* \(labels: yes, no\)"
+    ):
+        sample_rows(checked, 2)

@@ -157,3 +157,70 @@ def test_what_the_pipeline_fixes_is_not_chosen(reviews: Make) -> None:
 def test_a_layout_that_was_not_measured_is_not_taken(reviews: Make) -> None:
     choice = choose(reviews(steps=STEPS), costs, {REFERENCE: ALIKE, "document_first": ALIKE})
     assert set(choice.layouts.values()) == {"document_first"}
+
+
+def test_a_layout_in_which_only_a_fixed_step_was_measured_was_not_measured(reviews: Make) -> None:
+    quality = {REFERENCE: ALIKE, "hoisted": {"short": 1.0}}
+    fixed = [STEPS[0], {"summarize": {**STEPS[1]["summarize"], "layout": "hoisted"}}, STEPS[2]]  # type: ignore[dict-item]
+    choice = choose(reviews(steps=fixed), costs, quality)  # type: ignore[arg-type]
+    assert choice.layouts == {"opinion": REFERENCE, "short": "hoisted", "reply": REFERENCE}
+    assert choice.reason == "no other layout was measured for this pipeline"
+    some = choose(reviews(steps=STEPS[:2]), lambda layouts: -costs(layouts), quality)  # type: ignore[arg-type]
+    assert "were not measured for opinion" in some.reason
+
+
+# -- steps that are alike ------------------------------------------------------------------------------------
+
+NAMED = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+ALIKE_STEPS = [
+    [
+        {"summarize": {"name": "lawyer", "instruction": "Summarize it for a lawyer."}},
+        {"summarize": {"name": "child", "instruction": "Summarize it for a child."}},
+    ],
+    [
+        {"extract": {"name": "sender", "instruction": "Who sent the parcel?", "schema": NAMED}},
+        {"extract": {"name": "receiver", "instruction": "Who received the parcel?", "schema": NAMED}},
+    ],
+    [
+        {"classify": {"name": "sender_mood", "labels": ["anger", "joy"], "many": True}},
+        {"classify": {"name": "receiver_mood", "labels": ["joy", "fear"], "many": True}},
+    ],
+    [
+        {"generate": {"name": "author", "prompt": "Read it with care. Name its author."}},
+        {"generate": {"name": "publisher", "prompt": "Read it with care. Name its publisher."}},
+    ],
+    [
+        {"generate": {"name": "greeting", "instruction": "Be polite.", "prompt": "To {{ id }}"}},
+        {"generate": {"name": "refusal", "instruction": "Be firm.", "prompt": "To {{ id }}"}},
+    ],
+]
+
+
+@pytest.mark.parametrize("steps", ALIKE_STEPS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_no_two_steps_ask_the_same(reviews: Make, steps: list[dict[str, Any]], layout: Layout) -> None:
+    chained = laid_out(reviews(steps=[*steps, STEPS[0]]), layout)
+    asked = [(*prompt.head, -1, *prompt.tail) for ready in chained.steps.values() for prompt in ready.prompts]
+    assert len(set(asked)) == len(asked)
+    assert "Do the task" not in text(chained, "opinion"), "which what is said after the document tells from the others"
+
+
+def test_steps_that_are_alike_are_named_where_they_are_told_and_where_they_are_meant(reviews: Make) -> None:
+    said = text(laid_out(reviews(steps=[*ALIKE_STEPS[0], STEPS[0]]), "hoisted"), "child")
+    head, _, tail = said.partition("DOCUMENT")
+    assert 'Task "lawyer":\nSummarize it for a lawyer.' in head
+    assert 'Do the task "child". Summarize the text in at most' in tail
+    assert "lawyer" not in tail
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_examples_of_a_step_with_many_labels_are_told_once_for_all_of_them(reviews: Make, layout: Layout) -> None:
+    shots = [{"document": "SHOTDOC", "answer": ["late", "dear"]}, {"document": "OTHERDOC", "answer": []}]
+    many = {"classify": {"name": "topics", "labels": ["dear", "late", "broken"], "many": True, "examples": shots}}
+    ready = laid_out(reviews(steps=[many]), layout).steps["topics"]
+    assert len({prompt.head for prompt in ready.prompts}) == 1, "the document is computed once"
+    for prompt in ready.prompts:
+        said = TOKENIZER.decode(prompt.around(TOKENIZER.encode("THEDOC")))
+        assert 'SHOTDOC\n"""\nLabels that fit: late, dear. No other label fits.' in said
+        assert 'OTHERDOC\n"""\nNo label fits.' in said
+        assert said.count("SHOTDOC") == 1

@@ -148,6 +148,8 @@ def test_a_key_that_is_missing_or_misspelt_or_holds_what_it_cannot(old: str, new
         ("good", "labels: must be a list of labels, or a mapping of labels to descriptions, not 'good'"),
         (f"{LABELS}, examples: [{{document: d, answer: positve}}]",
          ": examples[0].answer: unknown label 'positve' (labels: positive, negative)"),
+        (f"{LABELS}, examples: [{{document: d, answer: [positive]}}]",
+         ": examples[0].answer: unknown label ['positive'] (labels: positive, negative)"),
     ],
 )  # fmt: skip
 def test_labels(labels: str, message: str) -> None:

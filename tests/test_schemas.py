@@ -481,6 +481,7 @@ def test_a_huge_schema_is_described_within_bounds() -> None:
     [
         ({"type": "boolean"}, 32),
         ({"type": "string", "maxLength": 298}, 100),
+        ({"type": "string", "minLength": 298}, 100),
         (record(a={"type": "string", "maxLength": 298}, b={"enum": ["x", "y" * 28]}), 114),
         ({"type": "array", "items": {"type": "string"}, "maxItems": 100}, 1024),
         (record(kids={"type": "array", "items": {"$ref": "#"}}), 1024),
@@ -488,3 +489,9 @@ def test_a_huge_schema_is_described_within_bounds() -> None:
 )
 def test_an_answer_is_estimated_from_its_bounds(schema: dict[str, Any], tokens: int) -> None:
     assert max_answer_tokens(schema) == tokens
+
+
+def test_an_answer_that_has_to_be_long_has_room() -> None:
+    schema = {"type": "object", "additionalProperties": {"type": "boolean"}}
+    least = max_answer_tokens({**schema, "minProperties": 20})
+    assert least == max_answer_tokens({**schema, "minProperties": 20, "maxProperties": 20}) > max_answer_tokens(schema)
