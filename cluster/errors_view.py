@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -27,7 +28,7 @@ REASON = 400
 def show_errors(found: DeadLetters, *, as_json: bool) -> None:
     """Print the dead letters of an output."""
     if as_json:
-        print(json.dumps(_as_data(found), ensure_ascii=False, indent=1, default=str))
+        print(json.dumps(_as_json(_as_data(found)), ensure_ascii=False, indent=1, default=str, allow_nan=False))
         return
     console = terminal.console()
     counts = found.counts
@@ -98,6 +99,15 @@ def _short(text: str, most: int = EXCERPT) -> str:
     if len(text) <= most:
         return text
     return f"{text[: most * 2 // 3]} … {text[-(most // 3) :]}"
+
+
+def _as_json(value: Any) -> Any:
+    """The same without numbers that JSON has no words for (NaN, Infinity): they are texts."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _as_json(item) for key, item in value.items()}
+    return [_as_json(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _as_data(found: DeadLetters) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
-from headrace.operators.schema_nodes import Flat, Node, compact, fields_of, flatten, is_record
+from headrace.operators.schema_nodes import Flat, Node, compact, fields_of, flatten, is_record, types
 
 INT64 = range(-(2**63), 2**63)
 T = TypeVar("T")
@@ -161,7 +161,10 @@ def _closed(where: str, node: Node, top: bool) -> Codec | None:
     if any(isinstance(value, (str, bool)) for value in values):
         return None
     if all(isinstance(value, int) or value.is_integer() for value in values):
-        return Integer(where)
+        if all(int(value) in INT64 for value in values):
+            return Integer(where)
+        if all(isinstance(value, int) for value in values) and types(node) != ("number",):
+            return None
     return Number(where)
 
 

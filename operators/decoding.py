@@ -195,6 +195,7 @@ class _Decoder:
             merged = None if id(target) in inlined else merge(self.root, [target, others], ids)
             if merged is not None:
                 return self.relax(merged, path, inlined | ids)
+            self._check_writable(target, [others], "$ref with more beside it", path)
             for keyword in beside:
                 if keyword != "$ref":
                     self.note(path, keyword)
@@ -222,8 +223,11 @@ class _Decoder:
             return self.relax(merged, path, inlined | ids | {id(node)})
         self.note(path, "allOf")
         if types(rest) or any(key in rest for key in ("enum", "const", "anyOf", "oneOf")):
+            self._check_writable(rest, node["allOf"], "allOf", path)
             return self.relax(rest, path, inlined)
-        return self.relax(node["allOf"][0], (*path, "allOf", 0), inlined)
+        first, *others = node["allOf"]
+        self._check_writable(first, [*others, rest], "allOf", path)
+        return self.relax(first, (*path, "allOf", 0), inlined)
 
     def _closed(self, node: Node, path: _Path) -> dict[str, Any]:
         """The values that the rest of the node lets through: xgrammar would write any of them."""
@@ -247,6 +251,8 @@ class _Decoder:
             if rest and not (is_record(rest) and len(compact(rest)) > 2000):
                 merged = self._beside(rest, branch, ids)
             if merged is None or (rest and ids & inlined):
+                if all(self._unwritable(rest, each) for each in node[key]):
+                    self._check_writable(rest, node[key], key, path)
                 self.note(path, key)
                 return self.relax(rest, path, inlined)
             part = self.relax(merged, (*path, key, index), inlined | ids if rest else inlined)
@@ -257,6 +263,24 @@ class _Decoder:
         if not branches:
             return None
         return branches[0] if len(branches) == 1 else {"anyOf": branches}
+
+    def _unwritable(self, kept: Any, other: Any) -> str | None:
+        """A field that ``other`` requires and that no object of ``kept`` has; None if there is none."""
+        record = flatten(self.root, kept).node
+        if not is_record(record):
+            return None
+        fields = fields_of(record)
+        required = flatten(self.root, other).node.get("required", ())
+        return next((name for name in required if name not in fields), None)
+
+    def _check_writable(self, kept: Any, others: Sequence[Any], keyword: str, path: _Path) -> None:
+        """That answers of ``kept``, which is decoded alone, can be valid under the others."""
+        for other in others:
+            if name := self._unwritable(kept, other):
+                raise SchemaError(
+                    f"{pointer(path)}: {keyword} requires {name!r}, and its parts cannot be put together into one "
+                    "object, so no answer would have it: write all fields in one place"
+                )
 
     def _beside(self, rest: Node, branch: Any, ids: set[int]) -> Node | None:
         """A branch with what stands beside ``anyOf``; a type list there is narrowed to the branch's."""
@@ -310,7 +334,10 @@ class _Decoder:
         elif pattern is not None:
             kept = {"type": "string", "pattern": pattern}
         else:
-            _least(node, "minLength", path)
+            if _least(node, "minLength", path) > node.get("maxLength", math.inf):
+                raise SchemaError(
+                    f"{pointer(path)}: minLength {node['minLength']} is above maxLength {node['maxLength']}"
+                )
             kept = _string_of(node)
             self.bounded = self.bounded or "maxLength" not in node
         for keyword in ("format", "pattern"):
@@ -335,6 +362,8 @@ class _Decoder:
         low, high, open_low, open_high = _range(node)
         if low > high:
             raise SchemaError(f"{pointer(path)}: minimum {low} is above maximum {high}")
+        if low == high and (open_low or open_high):
+            raise SchemaError(f"{pointer(path)}: no number lies between minimum and maximum, which are both {low}")
         given = [bound for bound in (low, high) if math.isfinite(bound)]
         if any(abs(bound) > DEFAULT_MAX_NUMBER or round(bound, DECIMALS) != bound for bound in given):
             # The grammar of such a bound may hold no number at all, six places being all it writes.
@@ -398,6 +427,10 @@ class _Decoder:
         missing = [name for name in required if name not in properties]
         if missing:
             raise SchemaError(f"{pointer(path)}: {missing[0]!r} is required, but its schema is false")
+        if max(len(required), int(node.get("minProperties", 0))) > node.get("maxProperties", math.inf):
+            raise SchemaError(
+                f"{pointer(path)}: maxProperties {node['maxProperties']} is less than what has to be there"
+            )
         others = node.get("additionalProperties")
         patterns = node.get("patternProperties") or {}
         if fields:

@@ -14,6 +14,7 @@ from pydantic import Field, field_validator
 from headrace.operators.base import Answer, Rejection, Step
 from headrace.operators.columns import Column, column_for
 from headrace.operators.schemas import Validator, check_schema, schema_of
+from headrace.operators.validation import half_character
 
 _SCHEMA_OF_TYPE = {str: "string", int: "integer", float: "number", bool: "boolean"}
 
@@ -112,7 +113,7 @@ class Map(Step):
         if hasattr(value, "model_dump"):
             value = value.model_dump(mode="json")
         try:
-            problem = validator.problem(value)
+            problem = validator.problem(value) or half_character(value)
             if problem is None:
                 return Answer({self.name: column.convert(value)})
         except (ValueError, TypeError, ArithmeticError, RecursionError) as error:

@@ -8,7 +8,7 @@ here judges whether a schema is right: :func:`headrace.operators.schemas.check_s
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote
@@ -190,7 +190,7 @@ def flatten(root: Node, schema: Any) -> Flat:
             if "anyOf" in node and "oneOf" in node:
                 return Flat({**_annotations(node)}, nullable, frozenset(ids), "oneOf")
             branches = [as_node(branch) for branch in node[key]]
-            if is_record(rest) and all(_only_restricts(branch) for branch in branches):
+            if is_record(rest) and all(_only_restricts(branch, fields_of(rest)) for branch in branches):
                 node, restricted = rest, True
                 continue
             solid = [branch for branch in branches if not is_null(branch)]
@@ -239,20 +239,30 @@ def _annotations(node: Node) -> dict[str, Any]:
 _RESTRICTS = frozenset({"required", "not", "minProperties", "maxProperties", "title", "description", "$comment"})
 
 
-def _only_restricts(node: Node) -> bool:
-    """Whether a branch beside ``properties`` only forbids combinations, and adds no field."""
+def _only_restricts(node: Node, fields: Collection[str]) -> bool:
+    """Whether a branch beside ``properties`` of these names only forbids combinations, and adds no field."""
+    if not set(node.get("required", ())) <= set(fields):
+        return False
     return node.keys() <= _RESTRICTS or (
         node.keys() <= _RESTRICTS | {"properties", "type"} and not node.get("properties")
     )
 
 
 def merge(root: Node, parts: Sequence[Any], ids: set[int]) -> Node | None:
-    """One node that means all of ``parts``; None where that takes more than putting their keywords side by side."""
+    """One node that means all of ``parts``; None where that takes more than putting their keywords side by side.
+
+    The last of them is the one in which the others stand: its ``unevaluatedProperties`` speaks of all their fields.
+    """
     result: dict[str, Any] = {}
     closed = False
     seen = 0
-    for part in parts:
+    for number, part in enumerate(parts, 1):
         node = as_node(part)
+        if number == len(parts) and "unevaluatedProperties" in node and "additionalProperties" not in node:
+            node = {key: value for key, value in node.items() if key != "unevaluatedProperties"}
+            others = {"additionalProperties": as_node(part)["unevaluatedProperties"]}
+        else:
+            others = {}
         hops = 0
         while "$ref" in node:
             target, _ = resolve(root, node["$ref"])
@@ -271,11 +281,12 @@ def merge(root: Node, parts: Sequence[Any], ids: set[int]) -> Node | None:
         closed = closed or ("additionalProperties" in node or "unevaluatedProperties" in node)
         if closed and seen > 1:
             return None
-        for key, value in node.items():
+        for key, value in {**node, **others}.items():
             if key == "properties" and key in result:
-                if any(name in result[key] and result[key][name] != item for name, item in value.items()):
+                both = {name: _both(root, result[key][name], value[name], ids) for name in value if name in result[key]}
+                if None in both.values():
                     return None
-                result[key] = {**result[key], **value}
+                result[key] = {**result[key], **value, **both}
             elif key == "required" and key in result:
                 result[key] = [*result[key], *(name for name in value if name not in result[key])]
             elif key in ANNOTATIONS or key not in result or result[key] == value:
@@ -285,13 +296,44 @@ def merge(root: Node, parts: Sequence[Any], ids: set[int]) -> Node | None:
     return result
 
 
+def _both(root: Node, one: Any, other: Any, ids: set[int]) -> Any:
+    """A field's schema that means both; None where that takes more than putting their keywords side by side."""
+    return one if one == other else merge(root, [one, other], ids)
+
+
 def fields_of(node: Node) -> dict[str, Any]:
-    """A record's properties; a name that is only ``required`` is one of them, and may hold anything."""
+    """A record's properties; a name that is only ``required`` is one of them, and may hold anything.
+
+    So are those that only a condition names (``then``, ``else``, ``dependentRequired``, ``dependentSchemas``).
+    """
     properties = dict(node.get("properties", {}))
-    required = node.get("required")
-    for name in required if isinstance(required, list) else ():
+    for name in _names(node.get("required")):
         properties.setdefault(name, {})
+    conditional: dict[str, list[Any]] = {}
+    for part in _conditional(node):
+        required: dict[str, Any] = {name: {} for name in _names(part.get("required"))}
+        for name, item in {**required, **part.get("properties", {})}.items():
+            conditional.setdefault(name, []).append(item)
+    for name, (item, *others) in conditional.items():
+        properties.setdefault(name, {} if others else item)
     return {name: schema for name, schema in properties.items() if schema is not False}
+
+
+def _conditional(node: Node) -> Iterator[Node]:
+    """The parts of a node that hold for some values only."""
+    for part in (node.get("then"), node.get("else"), *_values(node.get("dependentSchemas"))):
+        if isinstance(part, Mapping):
+            yield part
+    for names in _values(node.get("dependentRequired")):
+        yield {"required": names}
+
+
+def _names(required: Any) -> Sequence[str]:
+    return required if isinstance(required, list) else ()
+
+
+def _values(mapping: Any) -> Collection[Any]:
+    return mapping.values() if isinstance(mapping, Mapping) else ()
 
 
 def is_record(node: Node) -> bool:

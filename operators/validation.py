@@ -49,11 +49,15 @@ def parse_json(text: str) -> Any:
         raise ValueError(_TOO_DEEP) from None
     if text.count("[") + text.count("{") > MAX_ANSWER_DEPTH and _depth(value) > MAX_ANSWER_DEPTH:
         raise ValueError(_TOO_DEEP)
-    if _SURROGATE.search(text) or "\\u" in text:
-        for string in _strings(value):
-            if _SURROGATE.search(string):
-                raise ValueError(f"the string {_shown(string)} holds half of a surrogate pair, which is no character")
+    if (_SURROGATE.search(text) or "\\u" in text) and (problem := half_character(value)):
+        raise ValueError(problem)
     return value
+
+
+def half_character(value: Any) -> str | None:
+    """What is wrong with a string anywhere in ``value`` that cannot be written; None if all can."""
+    half = next((string for string in _strings(value) if _SURROGATE.search(string)), None)
+    return half and f"the string {_shown(half)} holds half of a surrogate pair, which is no character"
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -98,7 +102,7 @@ def _strings(value: Any) -> Iterator[str]:
         item = pending.pop()
         if isinstance(item, str):
             yield item
-        elif isinstance(item, list):
+        elif isinstance(item, list | tuple | set | frozenset):
             pending.extend(item)
         elif isinstance(item, dict):
             pending.extend(item)

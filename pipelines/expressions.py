@@ -24,7 +24,7 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
-from polars.exceptions import PolarsError
+from polars.exceptions import PanicException, PolarsError
 
 from headrace.pipelines.errors import UserError
 
@@ -143,7 +143,15 @@ class Expression:
                 raise UserError(f"{self.where}: {unknown(name, schema.names, 'column or earlier step')}{quoted}")
         # Two rows of nulls: Polars finds many type errors only when it runs, none of them needs values, and
         # two rows show whether the result has one value for each.
-        frame = _frame(plain(schema, self.names), 2)
+        columns = plain(schema, self.names)
+        for column in columns:
+            try:
+                _frame(pa.schema([column]), 2)
+            except (PolarsError, PanicException, pa.ArrowException) as problem:
+                raise UserError(
+                    f'{self.where}: a condition cannot read the column "{column.name}", which is {column.type}'
+                ) from problem
+        frame = _frame(columns, 2)
         try:
             for inner in _casts_to_boolean(self.expr):
                 kind = frame.select(inner).dtypes[0]
@@ -181,7 +189,8 @@ class Expression:
     def bind(self, schema: pa.Schema) -> Condition:
         """The condition, ready for rows of ``schema`` (checked before): call it with each row."""
         types = plain(schema, self.names)
-        return Condition(self, types, pl.DataFrame(types.empty_table()).schema)
+        given = {name: schema.field(name).type for name in types.names}
+        return Condition(self, types, pl.DataFrame(types.empty_table()).schema, given)
 
     def evaluate(self, row: Mapping[str, Any], schema: pa.Schema) -> bool | None:
         """Whether it holds for ``row`` (plain Python values; a missing one is null); None is "unknown", not
@@ -210,7 +219,7 @@ class Expression:
 
     def __call__(self, row: Mapping[str, Any]) -> bool | None:
         """Evaluate an expression that reads nothing (``true``)."""
-        return Condition(self, pa.schema([]), pl.Schema())(row)
+        return Condition(self, pa.schema([]), pl.Schema(), {})(row)
 
 
 class Condition:
@@ -218,10 +227,12 @@ class Condition:
 
     __slots__ = ("_expression", "_known", "_names", "_series")
 
-    def __init__(self, expression: Expression, schema: pa.Schema, types: pl.Schema) -> None:
+    def __init__(
+        self, expression: Expression, schema: pa.Schema, types: pl.Schema, given: Mapping[str, pa.DataType]
+    ) -> None:
         self._expression = expression
         self._names = tuple(schema.names)
-        self._series = tuple(_series(field, types[field.name]) for field in schema)
+        self._series = tuple(_series(field, types[field.name], given[field.name]) for field in schema)
         self._known: dict[Any, bool | None] = {}
 
     def __call__(self, row: Mapping[str, Any]) -> bool | None:
@@ -253,8 +264,11 @@ class Condition:
         return answer
 
 
-def _series(field: pa.Field, kind: pl.DataType) -> Callable[[Any], pl.Series]:
-    """What makes a column of one value."""
+def _series(field: pa.Field, kind: pl.DataType, given: pa.DataType) -> Callable[[Any], pl.Series]:
+    """What makes a column of one value, which came from a column of the type ``given``."""
+    if isinstance(given, pa.BaseExtensionType):
+        # Its Python form is one of its own (a UUID), and Polars takes what it is stored as.
+        return lambda value: pl.Series(field.name, pa.array([value], type=given).storage)
     if pa.types.is_nested(field.type):
         # Arrow knows its own Python forms: a map is a list of pairs, which Polars takes for something else.
         return lambda value: pl.Series(field.name, pa.array([value], type=field.type))
@@ -278,6 +292,8 @@ def unknown(name: str, known: list[str] | tuple[str, ...], what: str) -> str:
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:
+    if isinstance(kind, pa.BaseExtensionType):
+        return _plain_type(kind.storage_type)
     if pa.types.is_dictionary(kind):
         return _plain_type(kind.value_type)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):

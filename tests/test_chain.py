@@ -354,3 +354,21 @@ def test_a_row_of_which_nothing_is_asked_does_not_count_for_the_room_of_others(r
         return chain._footprint(6)
 
     assert asyncio.run(go(["a"] * 20)) == asyncio.run(go(["a"] * 20 + ["b"] * 200))
+
+
+def half(row: Mapping[str, Any]) -> str:
+    return "\ud83d"
+
+
+def halves(row: Mapping[str, Any]):  # type: ignore[no-untyped-def]
+    return {"deep": [{"\ud83d": 1}]}
+
+
+@pytest.mark.parametrize("function", ["half", "halves"])
+def test_what_a_function_gives_that_cannot_be_written_is_a_dead_letter(reviews: Make, function: str) -> None:
+    made = reviews(steps=[step("map", "it", function=f"tests.test_chain:{function}")])
+    (result,) = rows(made, FakeEngine({}), "a mill by the river")
+    assert result.dead is not None
+    assert "holds half of a surrogate pair, which is no character" in result.dead.reason
+    result.dead.reason.encode()
+    result.dead.raw.encode()

@@ -183,6 +183,21 @@ def test_what_a_column_cannot_hold_is_refused(schema: dict[str, Any], value: Any
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("schema", "kind", "value"),
+    [
+        ({"type": "number", "enum": [1e20, 2e20]}, pa.float64(), 1e20),
+        ({"enum": [1.0, 2.0]}, pa.int64(), 2),
+        ({"enum": [18446744073709551615, 1]}, pa.string(), 18446744073709551615),
+        ({"type": "number", "enum": [18446744073709551616, 1]}, pa.float64(), 18446744073709551616),
+    ],
+)
+def test_an_enum_of_numbers_has_a_column_that_holds_them(schema: dict[str, Any], kind: pa.DataType, value: Any) -> None:
+    column = column_for(schema)
+    assert column.type == kind
+    assert json.loads(str(column.convert(value))) == value
+
+
 def test_a_label_is_a_plain_string_inside_a_struct() -> None:
     """A dictionary in there could not be read back by ``ParquetFile`` beyond one row group."""
     schema = record(kind={"enum": ["a", "b"]}, kinds={"type": "array", "items": {"enum": ["a", "b"]}})

@@ -230,3 +230,13 @@ def test_a_run_stops_early_when_going_on_makes_no_sense() -> None:
     assert stops_after(0.01, 60, [(Counts(0, 0, 10), 10)] * 6) == 3, "20 say nothing"
     assert stops_after(0.01, 5000, [sound], Counts(0, 0, 51)) == 0, "earlier runs count"
     assert stops_after(0.01, 5000, [sound] * 9, Counts(0, 0, 50)) is None
+
+
+def test_numbers_that_json_has_no_words_for_are_texts(
+    output: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    letter = Letter("a.parquet", 7, "document", "it is null", "", 0, {"x": float("nan"), "in": [{"y": float("inf")}]})
+    found = replace(read_dead_letters(output(*LETTERS)), groups=(Group("document", "it is null", 1, [letter]),))
+    show_errors(found, as_json=True)
+    kept = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["groups"][0]["examples"][0]["kept"]
+    assert kept == {"x": "nan", "in": [{"y": "inf"}]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import pickle
 import time
+import uuid
 from pathlib import Path
 
 import pyarrow as pa
@@ -276,3 +277,19 @@ def test_a_condition_cannot_use_up_the_memory_or_the_stack(sql: str, message: st
     with pytest.raises(UserError) as refusal:
         Expression.parse(sql, "when")
     assert message in str(refusal.value)
+
+
+def test_a_column_of_an_extension_type_is_read_as_what_it_is_stored_as() -> None:
+    schema = pa.schema([("key", pa.uuid())])
+    expression = Expression.parse("key is not null", "when")
+    expression.check(schema)
+    assert expression.evaluate({"key": uuid.UUID(int=7)}, schema) is True
+    assert expression.evaluate({"key": None}, schema) is False
+
+
+@pytest.mark.parametrize("kind", [pa.decimal256(76, 38), pa.list_view(pa.int64()), pa.timestamp("us", "GMT+8")])
+def test_a_column_that_cannot_be_read_is_named_before_a_run(kind: pa.DataType) -> None:
+    schema = pa.schema([("n", pa.int64()), ("odd", kind)])
+    Expression.parse("n > 1", "when").check(schema)
+    with pytest.raises(UserError, match='when: a condition cannot read the column "odd", which is'):
+        Expression.parse("n > 1 and odd is not null", "when").check(schema)
