@@ -583,6 +583,25 @@ def test_priors_that_were_fitted_go_with_a_change_of_their_step(here: InProcess,
     assert settled(check(Pipeline.model_validate(other), str(source)), plan, choice)[1] == {}
 
 
+@pytest.mark.parametrize("stages", [1, 2])
+def test_a_run_goes_on_where_its_input_has_moved(here: InProcess, corpus: Write, stages: int) -> None:
+    pipeline = STEPS if stages == 1 else STAGES
+    source = corpus(texts(0, 25), texts(1, 15))
+    here(pipeline, source, output=here.folder / "whole")
+    here.stop_after = 2
+    with pytest.raises(Stopped):
+        here(pipeline, source)
+    moved = source.rename(here.folder / "moved")
+    corpus(texts(7, 25), texts(8, 15))  # at the old place there are others now
+    here.stop_after = 1
+    with pytest.raises(Stopped):
+        here(pipeline, moved)
+    result = here(pipeline, moved.rename(here.folder / "again"))
+    assert (result.status, result.plan, result.resumed, bool(result.changes)) == ("complete", 1, 25, False)
+    assert here.table().equals(here.table(here.folder / "whole"))
+    assert here(pipeline, here.folder / "again").status == "already complete"
+
+
 @pytest.mark.parametrize("how", ["replaced", "deleted"])
 def test_an_input_that_changes_during_the_run_is_noticed(here: InProcess, corpus: Write, how: str) -> None:
     source = corpus(texts(0, 30), texts(1, 30))
