@@ -255,6 +255,21 @@ def test_a_dead_letter_stays_one_until_its_step_changes(here: InProcess, corpus:
     assert "opinion" not in here.asked, "a dead row keeps the answers that it has"
 
 
+def test_a_map_that_takes_all_is_called_again_where_other_columns_are_read(here: InProcess, corpus: Write) -> None:
+    pipeline = changed(lambda d: d.update(steps=[{"map": {"name": "given", "function": "builtins:dict"}}, *d["steps"]]))
+    source = corpus(texts(0, 12))
+    here(pipeline, source)
+    assert here.table()["given"][0] == '{"id":"0-0","text":"document 0 0."}'
+    other = changed(lambda d: step(d, "size").update(reads=["opinion"]), pipeline)
+    with pytest.raises(PlanMismatch, match="step 'given' is asked differently"):
+        here(other, source)
+    here(other, source, recompute="changed")
+    assert here.requests == 0
+    assert here.table()["given"][0] == '{"text":"document 0 0."}'
+    here(other, source, output=here.folder / "fresh")
+    assert here.table().equals(here.table(here.folder / "fresh"))
+
+
 def test_an_interrupted_recompute_goes_on_where_it_was(here: InProcess, corpus: Write) -> None:
     source = corpus(texts(0, 25), texts(1, 15))
     here(STEPS, source)
