@@ -12,8 +12,12 @@ from typing import Any
 import polars as pl
 import pytest
 
+import headrace.cluster.worker
+from headrace.cluster.fake_engine import FakeEngine
+from headrace.cluster.run import RunResult
 from headrace.pipelines.errors import StorageUnavailable, UserError
 from headrace.pipelines.plan import Chunk, CommitInfo, PlanMismatch, load_plan
+from headrace.pipelines.stages import read_stage
 from headrace.pipelines.status import read_status
 from headrace.pipelines.storage import LocalStore, Store
 from headrace.pipelines.trials import SUSPECTS, Owner, Trial
@@ -491,6 +495,49 @@ def test_with_two_models_each_does_again_what_changed_of_its_own(here: InProcess
     here(relabelled, source, recompute="changed")
     assert here.asked["opinion"] == 25
     assert here.asked["rhyme"] < here.asked["reply"], "what it does not read is kept, of rows that had it"
+
+
+THREE = changed(
+    lambda d: (
+        d["models"].update(third={"id": "fake"}),
+        d["steps"].append({"generate": {"name": "last", "prompt": "On {{ rhyme }}.", "model": "third"}}),
+    ),
+    STAGES,
+)
+
+
+@pytest.mark.parametrize("pipeline", [STAGES, THREE], ids=["two models", "three models"])
+def test_a_run_whose_chunks_another_one_finishes_takes_them_as_they_are(
+    here: InProcess, corpus: Write, pipeline: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    complete = FakeEngine.complete
+
+    async def counted(engine: FakeEngine, *arguments: Any, **options: Any) -> Any:
+        asked.append(1)
+        return await complete(engine, *arguments, **options)
+
+    monkeypatch.setattr(FakeEngine, "complete", counted)
+    source = corpus(texts(0, 25))
+    first = here(pipeline, source, output=here.folder / "alone").counts
+    once = len(asked)
+    asked.clear()
+    others: list[RunResult] = []
+
+    def late(*arguments: Any) -> Any:
+        monkeypatch.setattr(headrace.cluster.worker, "read_stage", read_stage)
+        others.append(here(pipeline, source))
+        assert not [entry for entry in LocalStore(here.output).list() if ".stage" in entry.path]
+        return read_stage(*arguments)
+
+    monkeypatch.setattr(headrace.cluster.worker, "read_stage", late)
+    result = here(pipeline, source)
+    assert [other.counts for other in others] == [result.counts] == [first]
+    assert result.status == "complete"
+    # Labels' priors are asked for by each engine that is started.
+    assert len(asked) == once, "nobody is asked twice"
+    assert here.table().equals(here.table(here.folder / "alone"))
+    assert not LocalStore(here.output).list(SUSPECTS)
 
 
 def test_a_model_that_has_nothing_to_do_is_not_started(here: InProcess, corpus: Write) -> None:
