@@ -146,9 +146,9 @@ class Work:
         work = cls(plan, changes, committed(store, plan, there.keys()), there, lender=lender)
         if other is not None and not plan.seeds and work.rows_asked_afresh:
             raise UserError(
-                f"--reuse: the {work.rows_asked_afresh:,} rows that are left in {shown(store.uri)} were planned without "
-                "it, and nothing would be taken for them. Nothing was changed. Run without --reuse, or with it into "
-                "another output folder."
+                f"--reuse: the {work.rows_asked_afresh:,} rows that are left in {shown(store.uri)} were planned "
+                "without it, and nothing would be taken for them. Nothing was changed. Run without --reuse, or with "
+                "it into another output folder."
             )
         return work._with_bases(checked, store)
 

@@ -376,7 +376,7 @@ class Worker:
         end()
 
     def _committed(self, chunk: Chunk) -> dict[str, Any] | None:
-        """What to say of a chunk that somebody has committed already, such as a worker that died with its report unsaid.
+        """What to say of a chunk that somebody has committed already: a worker that died with its report unsaid.
 
         A stage has nothing to do either where the chunk's own file is there: its own may have been removed since.
         """

@@ -274,6 +274,44 @@ def test_a_map_that_takes_all_is_called_again_where_other_columns_are_read(here:
     assert here.table().equals(here.table(here.folder / "fresh"))
 
 
+@pytest.mark.parametrize("stages", [1, 2])
+@pytest.mark.parametrize(
+    "change",
+    [lambda d: step(d, "summary").update(instruction="Shorter."), lambda d: d.update(keep=["id", "text"])],
+    ids=["a step is asked", "no step is asked"],
+)
+def test_a_dead_letter_does_not_stay_one_where_a_filter_now_stands_before_its_step(
+    here: InProcess, corpus: Write, change: Callable[[dict[str, Any]], object], stages: int
+) -> None:
+    """Two rows fail at a step; a filter behind it, which moves before it, drops one of them."""
+    broken = changed(
+        lambda d: (
+            d["model"].update(faults={"document 0 3.": "cut", "document 0 5.": "cut"}),
+            d["steps"].append({"filter": {"name": "f", "where": "id <> '0-3'"}}),
+            d["steps"].append({"generate": {"name": "last", "prompt": "Say it."}}),
+            d.update(models={"big": {"id": "fake"}}) if stages == 2 else None,
+            step(d, "reply").update(model="big") if stages == 2 else None,
+        )
+    )
+    source = corpus(texts(0, 12))
+    here(broken, source)
+    assert here.dead()["_row"].to_list() == [3, 5]
+    moved = changed(lambda d: d["steps"].insert(0, d["steps"].pop(-2)), broken)
+    assert here(moved, source).status == "already complete"
+    other = changed(change, moved)
+    result = here(other, source, recompute="changed")
+    assert result.counts == here(other, source, output=here.folder / "fresh").counts
+    assert here.dead()["_row"].to_list() == [5]
+    assert here.table().equals(here.table(here.folder / "fresh"))
+
+    # It has let the other row through, wherever it stands from now on.
+    behind = changed(lambda d: d["steps"].append(d["steps"].pop(0)), other)
+    for prompt, pipeline in (("Say more.", other), ("Say less.", behind)):
+        edited = changed(lambda d, prompt=prompt: step(d, "last").update(prompt=prompt), pipeline)  # type: ignore[misc]
+        here(edited, source, recompute="changed")
+        assert (set(here.asked), here.dead()["_row"].to_list()) == ({"last"}, [5])
+
+
 def test_an_interrupted_recompute_goes_on_where_it_was(here: InProcess, corpus: Write) -> None:
     source = corpus(texts(0, 25), texts(1, 15))
     here(STEPS, source)

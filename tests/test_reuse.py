@@ -229,7 +229,7 @@ def test_rows_that_were_planned_without_it_are_not_silently_asked(here: InProces
     with pytest.raises(Stopped):
         here(KEYED, source)
     before = sorted(here.output.rglob("*"))
-    with pytest.raises(UserError, match="the 70 rows that are left in .* were planned without it"):
+    with pytest.raises(UserError, match=r"the 70 rows that are left in .* were planned without it"):
         here(KEYED, source, reuse=first)
     assert sorted(here.output.rglob("*")) == before
 
