@@ -40,7 +40,7 @@ from headrace.pipelines.errors import UserError
 from headrace.pipelines.graph import Graph
 from headrace.pipelines.plan import CHUNKS, Chunk, Plan, load_plan, shard_id
 from headrace.pipelines.spec import Pipeline
-from headrace.pipelines.stages import Stage
+from headrace.pipelines.stages import Stage, filters_before
 from headrace.pipelines.storage import Store, shown
 
 SEGMENT_ROWS = 16_384
@@ -81,13 +81,12 @@ class Origin:
         kinds = {name: next(iter(step)) for step, name in _named(base.pipeline)}
         filters = {name for name in held if kinds.get(name) == Filter.kind}
         graph = Graph.of(pipeline)
-        passed = _filters_before(base.pipeline)
-        filtering = {step.name for step in pipeline.steps if isinstance(step, Filter)}
+        before, passed = filters_before(pipeline), _passed(base)
         dead = frozenset(
             name
             for name in steps
-            if (upstream := graph.upstream(name)) <= steps.keys()
-            and {steps[other] for other in upstream & filtering} <= passed[steps[name]]
+            if graph.upstream(name) <= steps.keys()
+            and {steps.get(other) for other in before[name]} <= passed.get(steps[name], frozenset())
         )
         return cls(
             fingerprint=base.fingerprint,
@@ -280,15 +279,12 @@ def _named(pipeline: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], str
         yield step, said["name"]
 
 
-def _filters_before(pipeline: Mapping[str, Any]) -> dict[str, frozenset[str]]:
-    """For each step of a pipeline as data the filters that a row has passed that comes to it: those listed before."""
-    found: dict[str, frozenset[str]] = {}
-    filters: frozenset[str] = frozenset()
-    for step, name in _named(pipeline):
-        found[name] = filters
-        if Filter.kind in step:
-            filters |= {name}
-    return found
+def _passed(plan: Plan) -> Mapping[str, frozenset[str]]:
+    """The filters before each step of a plan; nothing is known of a pipeline that is none to this version."""
+    try:
+        return filters_before(Pipeline.model_validate(plan.pipeline))
+    except (ValueError, UserError):
+        return {}
 
 
 def load_bases(store: Store, plan: Plan) -> dict[int, Plan]:

@@ -312,6 +312,30 @@ def test_a_dead_letter_does_not_stay_one_where_a_filter_now_stands_before_its_st
         assert (set(here.asked), here.dead()["_row"].to_list()) == ({"last"}, [5])
 
 
+def test_a_dead_letter_does_not_stay_one_where_a_filter_now_runs_on_a_model_before_its_own(
+    here: InProcess, corpus: Write
+) -> None:
+    pipeline = changed(
+        lambda d: (
+            d["model"].update(faults={"document 0 3.": "cut", "document 0 5.": "cut"}),
+            d.update(models={"big": copy.deepcopy(d["model"])}),
+            d["steps"].append({"filter": {"name": "f", "where": "id <> '0-3'"}}),
+        )
+    )
+    source = corpus(texts(0, 12))
+    here(pipeline, source)
+    assert here.dead()["_row"].to_list() == [3, 5]
+    other = changed(lambda d: (step(d, "facts").update(model="big"), step(d, "reply").update(model="big")), pipeline)
+    assert here(other, source).status == "already complete"
+    other = changed(lambda d: (d["steps"].pop(2), d.update(keep=["id", "text"])), other)
+    result = here(other, source, recompute="changed")
+    assert result.counts == here(other, source, output=here.folder / "fresh").counts
+    assert here.dead()["_row"].to_list() == [5]
+    mood = {"classify": {"name": "mood", "labels": ["glad", "sad"]}}
+    here(changed(lambda d: d["steps"].append(mood), other), source, recompute="changed")
+    assert (set(here.asked), here.dead()["_row"].to_list()) == ({"mood"}, [5])
+
+
 def test_an_interrupted_recompute_goes_on_where_it_was(here: InProcess, corpus: Write) -> None:
     source = corpus(texts(0, 25), texts(1, 15))
     here(STEPS, source)
