@@ -144,6 +144,12 @@ class Work:
             plan = with_seeds(plan, lender, pipeline)
         there = published(store, plan)
         work = cls(plan, changes, committed(store, plan, there.keys()), there, lender=lender)
+        if other is not None and not plan.seeds and work.rows_asked_afresh:
+            raise UserError(
+                f"--reuse: the {work.rows_asked_afresh:,} rows that are left in {shown(store.uri)} were planned "
+                "without it, and nothing would be taken for them. Nothing was changed. Run without --reuse, or with "
+                "it into another output folder."
+            )
         return work._with_bases(checked, store)
 
     @property
@@ -156,6 +162,11 @@ class Work:
         """Rows that are to do."""
         return sum(chunk.rows for chunk in self.todo)
 
+    @property
+    def rows_asked_afresh(self) -> int:
+        """Rows that are to do and were planned with nothing to go by."""
+        return sum(chunk.rows for chunk in self.todo if not chunk.bases)
+
     def take_over(self, checked: Checked, store: Store) -> Work:
         """Take from the lender what is to be taken; before the plan is saved."""
         if self.lender is None or not self.plan.seeds:
@@ -167,6 +178,8 @@ class Work:
             f"{found.found:,} of {found.wanted:,} rows are as they were in {self.plan.seeds['output']}: "
             f"their answers are taken{f', but for {chr(44).join(new)}' if new else ''}"
         )
+        if afresh := self.rows_asked_afresh:
+            note += f"; {afresh:,} rows that were planned without --reuse are asked"
         return replace(self, taken=found, lender=None, notes=(*self.notes, note))
 
     def _with_bases(self, checked: Checked, store: Store) -> Work:

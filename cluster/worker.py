@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, NoReturn
@@ -201,7 +202,7 @@ class Worker:
         if done := await asyncio.to_thread(self._committed, chunk):
             # Whoever did it may have died before its notes were gone.
             await asyncio.to_thread(self._store.delete, trial_name(self._assignment.commit, chunk))
-            return {"counts": done["counts"], "stats": done["stats"], "ours": False}
+            return done
         trial = await asyncio.to_thread(Trial.of, self._store, self._assignment.commit, chunk, self._owner)
         if why := trial.notes.hopeless(most_killers(chunk, self._pipeline.max_error_rate)):
             await asyncio.to_thread(trial.forget)
@@ -210,12 +211,21 @@ class Worker:
         async with self._turns.alone() if trial.notes.deaths else self._turns.together():
             with self._watchdog.over(trial) as watched:
                 try:
-                    record = await self._try(chunk, shard, watched, times)
+                    record = await self._unless_done(chunk, shard, watched, times)
                 except (Exception, asyncio.CancelledError):
                     await asyncio.to_thread(trial.end)
                     raise
         await asyncio.to_thread(trial.forget)
         return record
+
+    async def _unless_done(self, chunk: Chunk, shard: Shard, watched: Watched, times: ChunkTimes) -> dict[str, Any]:
+        """Try a chunk. Another run that commits it meanwhile removes what its stages have left."""
+        try:
+            return await self._try(chunk, shard, watched, times)
+        except FileNotFoundError:
+            if done := await asyncio.to_thread(self._committed, chunk):
+                return done
+            raise
 
     async def _try(self, chunk: Chunk, shard: Shard, watched: Watched, times: ChunkTimes) -> dict[str, Any]:
         """Read, ask, commit."""
@@ -270,7 +280,9 @@ class Worker:
         fresh = [result for result in results if not result.usage.reused]
         asked = sum(result.dead is None or result.dead.step != DOCUMENT for result in fresh)
         lost = sum(result.dead is not None and result.dead.step != DOCUMENT for result in fresh)
-        return {"counts": asdict(counts), "stats": stats, "ours": ours, "asked": asked, "lost": lost}
+        record = {"counts": asdict(counts), "stats": stats, "ours": ours, "asked": asked, "lost": lost}
+        # What was made of the rows here is dropped where somebody else's file is there.
+        return record if ours else record | (await asyncio.to_thread(self._committed, chunk) or {})
 
     def _read(
         self, trial: Trial, shard: Shard, chunk: Chunk, columns: Sequence[str]
@@ -364,9 +376,16 @@ class Worker:
         end()
 
     def _committed(self, chunk: Chunk) -> dict[str, Any] | None:
-        """The record of what somebody has committed already: a worker that died with its report unsaid."""
-        name = self._assignment.commit.name(chunk)
-        return chunk_record(self._store, chunk, name) if self._store.exists(name) else None
+        """What to say of a chunk that somebody has committed already: a worker that died with its report unsaid.
+
+        A stage has nothing to do either where the chunk's own file is there: its own may have been removed since.
+        """
+        for name in dict.fromkeys((self._assignment.commit.name(chunk), chunk.name)):
+            if self._store.exists(name):
+                with suppress(FileNotFoundError):
+                    record = chunk_record(self._store, chunk, name)
+                    return {"counts": record["counts"], "stats": record["stats"], "ours": False}
+        return None
 
     def _earlier(self, chunk: Chunk) -> tuple[list[RowResult], Mapping[str, Any]]:
         """What is known of the rows, and what that has cost so far.

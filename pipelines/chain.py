@@ -442,7 +442,7 @@ class Chain:
             return DeadLetter(step.name, str(problem))
         if isinstance(step, Map):
             # What it waits for, and not what else may be known by now: that hangs on timing.
-            names = self._graph.reads[step.name] if step.reads is None else step.reads
+            names = sorted(self._graph.reads[step.name]) if step.reads is None else step.reads
             reads = {name: known[name] for name in names}
             outcome = step.apply(reads)
             return DeadLetter(step.name, outcome.reason, outcome.raw, 1) if isinstance(outcome, Rejection) else outcome

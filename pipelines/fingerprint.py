@@ -8,7 +8,8 @@ corpus; what is left out stands in :data:`EXCLUDED`, with the reason. Where that
 needless question costs less than a wrong table.
 
 A step's fingerprint covers the fingerprints of the steps it reads, so a change runs down the graph and no further. The
-filters that it waits for are not among these: they decide which rows are asked, and not what is answered. The order of
+filters that it waits for are not among these: they decide which rows are asked, and not what is answered. A Map without
+``reads`` is given all that the pipeline reads, so the names of these columns count for it. The order of
 keys counts in what the model reads (labels, schemas), for it changes the prompt, and does not count in engine
 arguments.
 """
@@ -28,7 +29,8 @@ from headrace.pipelines.prompts import header_text
 from headrace.pipelines.spec import Pipeline
 
 FINGERPRINT_VERSION = 2
-"""Raised when this file counts something in or out that it did not before."""
+"""Raised when this file counts something in or out that it did not before, and all steps are to be told from those of
+before: what goes into the hash of a few steps only tells these by itself."""
 
 PROMPT_VERSION = 3
 """Raised when the words or the form of the prompts change that headrace itself writes."""
@@ -69,7 +71,7 @@ EXCLUDED_ENGINE_ARGUMENTS: Mapping[str, str] = {
     "enforce_eager": "speed: graphs compute the same",
     "gpu_memory_utilization": "room for the KV cache",
     "kv_offloading_size": "where the KV cache lies",
-    "load_format": "how weights are read",
+    "load_format": "how weights are read; but for `dummy`, which makes some up",
     "max_num_batched_tokens": "scheduling",
     "max_num_seqs": "scheduling",
     "max_parallel_loading_workers": "how weights are read",
@@ -80,6 +82,9 @@ EXCLUDED_ENGINE_ARGUMENTS: Mapping[str, str] = {
 }
 """Engine arguments that decide speed and room, not answers. All others count: ``dtype``,
 ``max_model_len``..."""
+
+COUNTED_ENGINE_VALUES: Mapping[str, str] = {"load_format": "dummy"}
+"""Values of these, in small letters, that do decide answers."""
 
 
 def fingerprints(
@@ -112,6 +117,7 @@ def fingerprints(
                 "step": _step(pipeline, step, found),
                 # A function is given its row by name; in texts the fingerprints stand for the names.
                 "reads": read if isinstance(step, Map) else sorted(read.values()),
+                **_given(graph, step),
                 **_asking(pipeline, step, model_identity),
                 "layout": _layout(pipeline, step, taken),
                 **({"prior": dict(priors[name])} if priors and name in priors else {}),
@@ -137,13 +143,18 @@ def changed(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(name for name, value in new.items() if old.get(name) != value)
 
 
+def _given(graph: Graph, step: Step) -> dict[str, list[str]]:
+    """What a Map without ``reads`` is given, by name; nothing for other steps, which name what they read."""
+    return {"given": sorted(graph.reads[step.name])} if isinstance(step, Map) and step.reads is None else {}
+
+
 def _asking(pipeline: Pipeline, step: Step, model_identity: str | Mapping[str, str]) -> dict[str, Any]:
     """What decides the answers of every step that asks the same model; nothing for a step that asks none."""
     if not isinstance(step, ModelStep):
         return {}
     name = pipeline.model_of(step)
     model = pipeline.spec_of(name)
-    engine = {key: value for key, value in model.engine.items() if key not in EXCLUDED_ENGINE_ARGUMENTS}
+    engine = {key: value for key, value in model.engine.items() if _decides(key, value)}
     return {
         "prompt": PROMPT_VERSION,
         "document": pipeline.document,
@@ -155,6 +166,12 @@ def _asking(pipeline: Pipeline, step: Step, model_identity: str | Mapping[str, s
             "engine": json.dumps(engine, sort_keys=True, ensure_ascii=False),
         },
     }
+
+
+def _decides(argument: str, value: object) -> bool:
+    """Whether an engine argument decides answers."""
+    excluded = argument in EXCLUDED_ENGINE_ARGUMENTS
+    return not excluded or str(value).lower() == COUNTED_ENGINE_VALUES.get(argument)
 
 
 def _step(pipeline: Pipeline, step: Step, found: Mapping[str, str]) -> list[Any]:

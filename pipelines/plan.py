@@ -653,7 +653,8 @@ def save_plan(store: Store, plan: Plan) -> Plan:
     """Write a new plan, once.
 
     Returns:
-        The plan that holds: this one, or the same one that another run wrote first.
+        The plan that holds: this one, or the same one that another run wrote first. Where that run found the files
+        elsewhere they are read where this plan says.
 
     Raises:
         UserError: another run wrote another plan under this number.
@@ -661,8 +662,8 @@ def save_plan(store: Store, plan: Plan) -> Plan:
     if store.put_if_absent(plan.name, plan.to_json()):
         return plan
     theirs = Plan.from_json(store.read(plan.name))
-    if replace(theirs, created=plan.created).to_json() == plan.to_json():
-        return theirs
+    if replace(theirs, created=plan.created, base=plan.base).to_json() == plan.to_json():
+        return replace(plan, created=theirs.created)
     raise UserError(
         f"Another run has just planned the same output ({plan.name} in {shown(store.uri)}, {theirs.created}), and "
         "not the same way. Wait for it to finish, or end it, and run the command again."

@@ -10,8 +10,9 @@ one for each base, and it is the same for all rows.
 
 * A row that was answered keeps the answers of the steps that stand; filters that stand have let it through.
 * A row that was filtered out stays out where all filters stand that there were; else it is asked from scratch.
-* A dead letter stays one where the step that failed stands, and all before it; else the row is asked, but for the steps
-  of which it has answers. To be asked again (``retry``) goes on from the tries that were used.
+* A dead letter stays one where the step that failed stands, and all before it, and where no filter stands before it now
+  that did not: such a filter may leave the row out. Else the row is asked, but for the steps of which it has answers.
+  To be asked again (``retry``) goes on from the tries that were used.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from headrace.pipelines.errors import UserError
 from headrace.pipelines.graph import Graph
 from headrace.pipelines.plan import CHUNKS, Chunk, Plan, load_plan, shard_id
 from headrace.pipelines.spec import Pipeline
-from headrace.pipelines.stages import Stage
+from headrace.pipelines.stages import Stage, filters_before
 from headrace.pipelines.storage import Store, shown
 
 SEGMENT_ROWS = 16_384
@@ -54,7 +55,8 @@ class Origin:
         fingerprint: of the base's chunks.
         steps: the steps of the plan whose answers stand, each with its name in the base.
         columns: their columns, each with its name in the base.
-        dead: the steps of the plan whose dead letters stand: what comes before them stands, filters as well.
+        dead: the steps of the plan whose dead letters stand: what comes before them stands, filters as well, and these
+            came before them in the base.
         filters: whether rows that were filtered out stay out.
         documents: whether rows whose document was the trouble stay dead.
         whole: whether all steps of the base stand, so that what it has settled is settled.
@@ -79,7 +81,13 @@ class Origin:
         kinds = {name: next(iter(step)) for step, name in _named(base.pipeline)}
         filters = {name for name in held if kinds.get(name) == Filter.kind}
         graph = Graph.of(pipeline)
-        dead = frozenset(name for name in steps if graph.upstream(name) <= steps.keys())
+        before, passed = filters_before(pipeline), _passed(base)
+        dead = frozenset(
+            name
+            for name in steps
+            if graph.upstream(name) <= steps.keys()
+            and {steps.get(other) for other in before[name]} <= passed.get(steps[name], frozenset())
+        )
         return cls(
             fingerprint=base.fingerprint,
             steps=steps,
@@ -269,6 +277,14 @@ def _named(pipeline: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], str
     for step in pipeline.get("steps", ()):
         (said,) = step.values()
         yield step, said["name"]
+
+
+def _passed(plan: Plan) -> Mapping[str, frozenset[str]]:
+    """The filters before each step of a plan; nothing is known of a pipeline that is none to this version."""
+    try:
+        return filters_before(Pipeline.model_validate(plan.pipeline))
+    except (ValueError, UserError):
+        return {}
 
 
 def load_bases(store: Store, plan: Plan) -> dict[int, Plan]:

@@ -22,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from headrace.operators import Filter
 from headrace.operators.base import ModelStep
 from headrace.pipelines.checkpoint import Unaccounted, chunk_record
 from headrace.pipelines.errors import UserError
@@ -68,6 +69,18 @@ def stages_of(pipeline: Pipeline) -> tuple[Stage, ...]:
         Stage(number + 1, model, tuple(step.name for step in pipeline.steps if stage_of[step.name] == number))
         for number, model in enumerate(order)
     )
+
+
+def filters_before(pipeline: Pipeline) -> dict[str, frozenset[str]]:
+    """The filters that a row has passed that comes to a step: those that it waits for, and those of earlier stages."""
+    graph = Graph.of(pipeline)
+    filters = {step.name for step in pipeline.steps if isinstance(step, Filter)}
+    found: dict[str, frozenset[str]] = {}
+    earlier: set[str] = set()
+    for stage in stages_of(pipeline):
+        found |= {name: frozenset(filters & (graph.upstream(name) | earlier)) for name in stage.steps}
+        earlier |= set(stage.steps)
+    return found
 
 
 def _order(pipeline: Pipeline, graph: Graph, asks: Mapping[str, str]) -> list[str]:

@@ -59,10 +59,38 @@ def test_they_are_sixteen_hexadecimal_digits_and_always_the_same() -> None:
 def test_they_do_not_move_by_themselves() -> None:
     # A fingerprint that changes between versions makes every finished output stale: if this fails, and the
     # prompts or the rules did change, raise PROMPT_VERSION or FINGERPRINT_VERSION, and tell the changelog.
-    pipeline = Pipeline.model_validate(
-        {"name": "p", "document": "{{ a }}", "steps": [{"filter": {"name": "f", "where": "n > 1"}}]}
-    )
-    assert fingerprints(pipeline, "weights") == {"f": "0cef1637f11c51b7"}
+    steps = [
+        {"filter": {"name": "f", "where": "n > 1"}},
+        {"map": {"name": "m", "function": "builtins:len", "reads": ["b"]}},
+    ]
+    pipeline = Pipeline.model_validate({"name": "p", "document": "{{ a }}", "steps": steps})
+    assert fingerprints(pipeline, "weights") == {"f": "0cef1637f11c51b7", "m": "e612cd722806b798"}
+
+
+def everything(document: str, *others: dict[str, Any], **more: Any) -> str:
+    """The fingerprint of a Map behind another one, which reads no document, with other steps behind them."""
+    steps = [
+        {"map": {"name": "opinion", "function": "os.path:basename", "reads": ["id"]}},
+        {"map": {"name": "size", "function": "builtins:len", **more}},
+        *others,
+    ]
+    pipeline = Pipeline.model_validate({"name": "p", "document": document, "steps": steps})
+    return fingerprints(pipeline, "weights")["size"]
+
+
+def test_a_map_without_reads_is_given_all_columns_that_the_pipeline_reads_so_they_count() -> None:
+    before = everything("{{ text }}")
+    assert everything("See {{ text }}!") == before
+    assert everything("{{ title }} {{ text }}") != before
+    english = {"summarize": {"name": "short", "when": "lang = 'en'"}}
+    assert everything("{{ text }}", english) != before
+    assert everything("{{ text }}", english) == everything("{{ text }} {{ lang }}"), "wherever they are read"
+    assert everything("{{ text }}", {"summarize": {"name": "short", "when": "size > '1'"}}) == before
+    assert everything("{{ opinion }} {{ text }}") == before, "an earlier answer stands before a column of its name"
+    later = {"summarize": {"name": "title"}}
+    assert everything("{{ title }} {{ text }}", later) != everything("{{ text }}", later), "and a later one does not"
+    named = {"reads": ["id"]}
+    assert everything("{{ title }} {{ text }}", **named) == everything("{{ text }}", **named)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +115,9 @@ def test_they_do_not_move_by_themselves() -> None:
         (lambda d: d["model"].update(dtype="float16"), ASKING | {"bad_ones"}),
         (lambda d: d["model"].update(quantization="fp8"), ASKING | {"bad_ones"}),
         (lambda d: d["model"].update(gpu_memory_utilization=0.5, max_num_seqs=9), set()),
+        (lambda d: d["model"].update(load_format="runai_streamer"), set()),
+        (lambda d: d["model"].update(load_format="dummy"), ASKING | {"bad_ones"}),
+        (lambda d: d["model"].update(load_format="Dummy"), ASKING | {"bad_ones"}),
         (lambda d: d.update(name="other", keep=["id"], checkpoint_rows=7, max_error_rate=1.0), set()),
         (
             lambda d: d.update(resources={"gpus": 1, "tensor_parallel": 2, "workers": [1, 8], "memory": "1GiB"}),

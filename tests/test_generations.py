@@ -12,8 +12,12 @@ from typing import Any
 import polars as pl
 import pytest
 
+import headrace.cluster.worker
+from headrace.cluster.fake_engine import FakeEngine
+from headrace.cluster.run import RunResult
 from headrace.pipelines.errors import StorageUnavailable, UserError
 from headrace.pipelines.plan import Chunk, CommitInfo, PlanMismatch, load_plan
+from headrace.pipelines.stages import read_stage
 from headrace.pipelines.status import read_status
 from headrace.pipelines.storage import LocalStore, Store
 from headrace.pipelines.trials import SUSPECTS, Owner, Trial
@@ -255,6 +259,83 @@ def test_a_dead_letter_stays_one_until_its_step_changes(here: InProcess, corpus:
     assert "opinion" not in here.asked, "a dead row keeps the answers that it has"
 
 
+def test_a_map_that_takes_all_is_called_again_where_other_columns_are_read(here: InProcess, corpus: Write) -> None:
+    pipeline = changed(lambda d: d.update(steps=[{"map": {"name": "given", "function": "builtins:dict"}}, *d["steps"]]))
+    source = corpus(texts(0, 12))
+    here(pipeline, source)
+    assert here.table()["given"][0] == '{"id":"0-0","text":"document 0 0."}'
+    other = changed(lambda d: step(d, "size").update(reads=["opinion"]), pipeline)
+    with pytest.raises(PlanMismatch, match="step 'given' is asked differently"):
+        here(other, source)
+    here(other, source, recompute="changed")
+    assert here.requests == 0
+    assert here.table()["given"][0] == '{"text":"document 0 0."}'
+    here(other, source, output=here.folder / "fresh")
+    assert here.table().equals(here.table(here.folder / "fresh"))
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+@pytest.mark.parametrize(
+    "change",
+    [lambda d: step(d, "summary").update(instruction="Shorter."), lambda d: d.update(keep=["id", "text"])],
+    ids=["a step is asked", "no step is asked"],
+)
+def test_a_dead_letter_does_not_stay_one_where_a_filter_now_stands_before_its_step(
+    here: InProcess, corpus: Write, change: Callable[[dict[str, Any]], object], stages: int
+) -> None:
+    """Two rows fail at a step; a filter behind it, which moves before it, drops one of them."""
+    broken = changed(
+        lambda d: (
+            d["model"].update(faults={"document 0 3.": "cut", "document 0 5.": "cut"}),
+            d["steps"].append({"filter": {"name": "f", "where": "id <> '0-3'"}}),
+            d["steps"].append({"generate": {"name": "last", "prompt": "Say it."}}),
+            d.update(models={"big": {"id": "fake"}}) if stages == 2 else None,
+            step(d, "reply").update(model="big") if stages == 2 else None,
+        )
+    )
+    source = corpus(texts(0, 12))
+    here(broken, source)
+    assert here.dead()["_row"].to_list() == [3, 5]
+    moved = changed(lambda d: d["steps"].insert(0, d["steps"].pop(-2)), broken)
+    assert here(moved, source).status == "already complete"
+    other = changed(change, moved)
+    result = here(other, source, recompute="changed")
+    assert result.counts == here(other, source, output=here.folder / "fresh").counts
+    assert here.dead()["_row"].to_list() == [5]
+    assert here.table().equals(here.table(here.folder / "fresh"))
+
+    # It has let the other row through, wherever it stands from now on.
+    behind = changed(lambda d: d["steps"].append(d["steps"].pop(0)), other)
+    for prompt, pipeline in (("Say more.", other), ("Say less.", behind)):
+        edited = changed(lambda d, prompt=prompt: step(d, "last").update(prompt=prompt), pipeline)  # type: ignore[misc]
+        here(edited, source, recompute="changed")
+        assert (set(here.asked), here.dead()["_row"].to_list()) == ({"last"}, [5])
+
+
+def test_a_dead_letter_does_not_stay_one_where_a_filter_now_runs_on_a_model_before_its_own(
+    here: InProcess, corpus: Write
+) -> None:
+    pipeline = changed(
+        lambda d: (
+            d["model"].update(faults={"document 0 3.": "cut", "document 0 5.": "cut"}),
+            d.update(models={"big": copy.deepcopy(d["model"])}),
+            d["steps"].append({"filter": {"name": "f", "where": "id <> '0-3'"}}),
+        )
+    )
+    source = corpus(texts(0, 12))
+    here(pipeline, source)
+    assert here.dead()["_row"].to_list() == [3, 5]
+    other = changed(lambda d: (step(d, "facts").update(model="big"), step(d, "reply").update(model="big")), pipeline)
+    assert here(other, source).status == "already complete"
+    other = changed(lambda d: (d["steps"].pop(2), d.update(keep=["id", "text"])), other)
+    result = here(other, source, recompute="changed")
+    assert result.counts == here(other, source, output=here.folder / "fresh").counts
+    assert here.dead()["_row"].to_list() == [5]
+    mood = {"classify": {"name": "mood", "labels": ["glad", "sad"]}}
+    here(changed(lambda d: d["steps"].append(mood), other), source, recompute="changed")
+    assert (set(here.asked), here.dead()["_row"].to_list()) == ({"mood"}, [5])
+
+
 def test_an_interrupted_recompute_goes_on_where_it_was(here: InProcess, corpus: Write) -> None:
     source = corpus(texts(0, 25), texts(1, 15))
     here(STEPS, source)
@@ -478,6 +559,49 @@ def test_with_two_models_each_does_again_what_changed_of_its_own(here: InProcess
     assert here.asked["rhyme"] < here.asked["reply"], "what it does not read is kept, of rows that had it"
 
 
+THREE = changed(
+    lambda d: (
+        d["models"].update(third={"id": "fake"}),
+        d["steps"].append({"generate": {"name": "last", "prompt": "On {{ rhyme }}.", "model": "third"}}),
+    ),
+    STAGES,
+)
+
+
+@pytest.mark.parametrize("pipeline", [STAGES, THREE], ids=["two models", "three models"])
+def test_a_run_whose_chunks_another_one_finishes_takes_them_as_they_are(
+    here: InProcess, corpus: Write, pipeline: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    complete = FakeEngine.complete
+
+    async def counted(engine: FakeEngine, *arguments: Any, **options: Any) -> Any:
+        asked.append(1)
+        return await complete(engine, *arguments, **options)
+
+    monkeypatch.setattr(FakeEngine, "complete", counted)
+    source = corpus(texts(0, 25))
+    first = here(pipeline, source, output=here.folder / "alone").counts
+    once = len(asked)
+    asked.clear()
+    others: list[RunResult] = []
+
+    def late(*arguments: Any) -> Any:
+        monkeypatch.setattr(headrace.cluster.worker, "read_stage", read_stage)
+        others.append(here(pipeline, source))
+        assert not [entry for entry in LocalStore(here.output).list() if ".stage" in entry.path]
+        return read_stage(*arguments)
+
+    monkeypatch.setattr(headrace.cluster.worker, "read_stage", late)
+    result = here(pipeline, source)
+    assert [other.counts for other in others] == [result.counts] == [first]
+    assert result.status == "complete"
+    # Labels' priors are asked for by each engine that is started.
+    assert len(asked) == once, "nobody is asked twice"
+    assert here.table().equals(here.table(here.folder / "alone"))
+    assert not LocalStore(here.output).list(SUSPECTS)
+
+
 def test_a_model_that_has_nothing_to_do_is_not_started(here: InProcess, corpus: Write) -> None:
     source = corpus(texts(0, 25))
     healthy = changed(lambda d: d["models"]["big"].update(faults={}), STAGES)
@@ -581,6 +705,25 @@ def test_priors_that_were_fitted_go_with_a_change_of_their_step(here: InProcess,
     assert settled(checked, plan, choice)[1] == priors
     other = changed(lambda d: step(d, "opinion").update(labels={"positive": "glad", "negative": "sad"}))
     assert settled(check(Pipeline.model_validate(other), str(source)), plan, choice)[1] == {}
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_a_run_goes_on_where_its_input_has_moved(here: InProcess, corpus: Write, stages: int) -> None:
+    pipeline = STEPS if stages == 1 else STAGES
+    source = corpus(texts(0, 25), texts(1, 15))
+    here(pipeline, source, output=here.folder / "whole")
+    here.stop_after = 2
+    with pytest.raises(Stopped):
+        here(pipeline, source)
+    moved = source.rename(here.folder / "moved")
+    corpus(texts(7, 25), texts(8, 15))  # at the old place there are others now
+    here.stop_after = 1
+    with pytest.raises(Stopped):
+        here(pipeline, moved)
+    result = here(pipeline, moved.rename(here.folder / "again"))
+    assert (result.status, result.plan, result.resumed, bool(result.changes)) == ("complete", 1, 25, False)
+    assert here.table().equals(here.table(here.folder / "whole"))
+    assert here(pipeline, here.folder / "again").status == "already complete"
 
 
 @pytest.mark.parametrize("how", ["replaced", "deleted"])

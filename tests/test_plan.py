@@ -244,6 +244,9 @@ def test_a_plan_file_is_written_once(tmp_path: Path) -> None:
     assert save_plan(store, first) == first
     later = Plan.from_json(first.to_json().replace(first.created.encode(), b"2030-01-01T00:00:00+00:00"))
     assert save_plan(store, later).created == first.created
+    moved, _ = plan(first, {"a": 25}, base="file:///elsewhere")
+    held = save_plan(store, moved)
+    assert (held.created, held.base, held.shards[0].uri) == (first.created, "file:///elsewhere", "file:///elsewhere/a")
     other, _ = plan(None, {"a": 25, "b": 3})
     with pytest.raises(UserError, match="Another run has just planned the same output"):
         save_plan(store, other)

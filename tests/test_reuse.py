@@ -221,6 +221,46 @@ def test_what_cannot_be_reused_is_refused_with_the_reason(here: InProcess, tmp_p
     assert not here.requests
 
 
+def test_rows_that_were_planned_without_it_are_not_silently_asked(here: InProcess, tmp_path: Path) -> None:
+    source = dump(tmp_path / "in", some(120), 1)
+    first = str(tmp_path / "first")
+    here(KEYED, source, output=tmp_path / "first")
+    here.stop_after = 1
+    with pytest.raises(Stopped):
+        here(KEYED, source)
+    before = sorted(here.output.rglob("*"))
+    with pytest.raises(UserError, match=r"the 70 rows that are left in .* were planned without it"):
+        here(KEYED, source, reuse=first)
+    assert sorted(here.output.rglob("*")) == before
+
+    # Where there is something to take it is taken, and what is said of the others; the same command then resumes.
+    dump(source, {"r3": "document 3.", "new": "document new."}, 1, seed=1)
+    here.stop_after = 1
+    with pytest.raises(Stopped):
+        here(KEYED, source, reuse=first)
+    assert "1 of 2 rows are as they were" in here.said[0]
+    assert "70 rows that were planned without --reuse are asked" in here.said[0]
+    so_far = here.asked["facts"]
+    result = here(KEYED, source, reuse=first)
+    assert so_far + here.asked["facts"] == 71
+    assert result.counts.answered == 122
+    assert here(KEYED, source, reuse=first).status == "already complete"
+
+
+def test_with_nothing_left_it_is_no_matter_whether_an_output_was_begun_with_it(here: InProcess, tmp_path: Path) -> None:
+    source = dump(tmp_path / "in", some(120), 1)
+    first = str(tmp_path / "first")
+    here(KEYED, source, output=tmp_path / "first")
+    here(KEYED, source)
+    assert here(KEYED, source, reuse=first).status == "already complete"
+    other = changed(lambda d: step(d, "reply").update(prompt="On {{ facts.product }}"), KEYED)
+    here.stop_after = 1
+    with pytest.raises(Stopped):
+        here(other, source, recompute="changed", reuse=first)
+    assert here(other, source, recompute="changed", reuse=first).counts.answered == 120
+    assert here.asked == {"reply": 70}
+
+
 @pytest.mark.parametrize("partitions", [1, 7])
 def test_a_spill_gives_back_what_was_added_and_holds_little(tmp_path: Path, partitions: int, tiny: None) -> None:
     spill = Spill(tmp_path / "spill")

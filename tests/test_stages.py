@@ -27,7 +27,7 @@ from headrace.pipelines.loading import load_pipeline
 from headrace.pipelines.plan import Chunk, Plan, next_plan, part_schema
 from headrace.pipelines.rows import earlier_results
 from headrace.pipelines.spec import Model, Pipeline, Resources, Source
-from headrace.pipelines.stages import Stage, commits, entries, read_stage, stages_of, sweep
+from headrace.pipelines.stages import Stage, commits, entries, filters_before, read_stage, stages_of, sweep
 from headrace.pipelines.storage import LocalStore
 
 Step = dict[str, Any]
@@ -123,6 +123,14 @@ def test_a_filter_between_models_makes_later_steps_wait() -> None:
 
 
 # -- names of models -----------------------------------------------------------------------------------------
+
+
+def test_a_row_has_passed_the_filters_that_a_step_waits_for_and_those_of_earlier_stages() -> None:
+    steps = (ask("a"), keep_if("f", "n > 1"), ask("b"), keep_if("g", "b = 'x'"))
+    assert filters_before(pipeline(*steps)) == {"a": set(), "f": set(), "b": {"f"}, "g": {"f"}}
+    later = (ask("b", model="big"), ask("a"), keep_if("f", "n > 1"), ask("c", "{{ a }}", model="other"))
+    assert stages_of(pipeline(*later))[0].steps == ("b", "f")
+    assert filters_before(pipeline(*later)) == {"b": set(), "f": set(), "a": {"f"}, "c": {"f"}}
 
 
 def test_a_model_is_the_same_by_all_of_its_names() -> None:

@@ -23,6 +23,7 @@ from headrace.cluster.run import Work, check
 from headrace.cluster.watchdog import Watchdog
 from headrace.pipelines.chain import Earlier, RowResult
 from headrace.pipelines.checkpoint import ERROR, chunk_record, committed, counts_of
+from headrace.pipelines.engine import RequestRefused
 from headrace.pipelines.layouts import Choice
 from headrace.pipelines.plan import Chunk
 from headrace.pipelines.spec import Pipeline
@@ -274,11 +275,10 @@ def test_a_worker_that_wakes_up_late_loses(cluster: Callable[..., Cluster]) -> N
 
     async def late() -> dict[str, Any]:
         held = asyncio.Event()
-        complete = zombie._engine.complete
 
         async def slow(*arguments: Any, **options: Any) -> Any:
             await held.wait()
-            return await complete(*arguments, **options)
+            raise RequestRefused("too late")
 
         zombie._engine.complete = slow  # type: ignore[method-assign]
         asking = asyncio.ensure_future(anext(zombie({"chunk": [descriptor]})))
@@ -297,7 +297,10 @@ def test_a_worker_that_wakes_up_late_loses(cluster: Callable[..., Cluster]) -> N
 
     record = asyncio.run(late())
     assert not record["ours"]
-    assert counts_of(chunk_record(it.store, chunk)).answered == 16
+    assert (record["asked"], record["lost"]) == (16, 16), "what came of asking here is said"
+    there = chunk_record(it.store, chunk)
+    assert counts_of(there).answered == 16
+    assert (record["counts"], record["stats"]) == (there["counts"], there["stats"]), "and what is in the file counts"
     it.dead()
 
 
