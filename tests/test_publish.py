@@ -391,23 +391,40 @@ def test_who_is_superseded_while_publishing_takes_success_away_and_the_next_run_
     assert pq.read_table(tmp_path / "_errors" / second.shards[0].part_name)["_row"].to_pylist() == [2]
 
 
-def test_who_is_superseded_as_the_end_is_marked_takes_the_mark_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_who_is_superseded_at_the_end_leaves_no_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     store, first = LocalStore(tmp_path), make_plan({"a": 4})
     second = make_plan({"a": 4, "b": 4}, first)
-    put = LocalStore.put_if_absent
+    put, put_over = LocalStore.put_if_absent, LocalStore.replace
+    marked = []
 
     def late(self: LocalStore, name: str, write: Any) -> bool:
         ours = put(self, name, write)
         if name == "_SUCCESS":
+            marked.append(name)
             put(self, second.name, second.to_json())
         return ours
 
+    def early(self: LocalStore, name: str, write: Any) -> None:
+        put_over(self, name, write)
+        if when == "before" and name.endswith("current.json"):
+            put(self, second.name, second.to_json())
+
     monkeypatch.setattr(LocalStore, "put_if_absent", late)
+    monkeypatch.setattr(LocalStore, "replace", early)
     with pytest.raises(Superseded, match="`_SUCCESS` is taken away"):
         do(store, first)
     assert not store.exists("_SUCCESS")
+    assert len(marked) == (when == "after")
+
+
+def test_who_is_superseded_does_not_miss_what_the_other_has_removed(tmp_path: Path) -> None:
+    store, first = LocalStore(tmp_path), make_plan({"a": 4, "b": 4})
+    save_plan(store, make_plan({"b": 4}, first))
+    with pytest.raises(Superseded):
+        finish(store, first, {})
 
 
 def test_what_a_next_plan_has_already_is_not_removed_with_what_was_pruned(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from headrace.pipelines.dead_letters import read_dead_letters
 from headrace.pipelines.plan import load_plan
 from headrace.pipelines.publish import Superseded, published
 from headrace.pipelines.status import read_status
@@ -220,6 +221,37 @@ def test_success_does_not_stand_with_a_plan_that_is_not_done(
     assert certified(here)
 
 
+def test_success_of_a_driver_that_finishes_as_another_plans_does_not_stand(
+    here: InProcess, corpus: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = corpus(texts(0))
+    here(PIPELINE, source)
+    arrives(corpus, source, 1)
+    put = LocalStore.put_if_absent
+
+    def as_another_finishes(self: LocalStore, path: str, write: Any) -> bool:
+        if path.startswith("_headrace/plan-"):
+            put(self, "_SUCCESS", b"")
+        return put(self, path, write)
+
+    here.stop_after = 1
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalStore, "put_if_absent", as_another_finishes)
+        with pytest.raises(Stopped):
+            here(PIPELINE, source)
+    assert not (here.output / "_SUCCESS").exists()
+
+
+def test_a_complete_output_is_counted_as_its_parts_are_whatever_a_report_says(here: InProcess, corpus: Write) -> None:
+    source = corpus(texts(0))
+    here(PIPELINE, source)
+    report = here.report()
+    report["counts"]["answered"] = 7
+    (here.output / "_headrace" / "report.json").write_text(json.dumps(report))
+    again = here(PIPELINE, source)
+    assert (again.status, again.counts.answered) == ("already complete", 10)
+
+
 @pytest.mark.parametrize("wish", [{}, {"recompute": "all"}, {"retry": "errors"}])
 def test_a_run_that_dies_before_its_plan_is_saved_costs_another_finish_and_loses_no_wish(
     here: InProcess, corpus: Write, monkeypatch: pytest.MonkeyPatch, wish: dict[str, str]
@@ -301,6 +333,22 @@ def test_answers_to_what_a_file_was_are_not_shown_where_the_file_is_gone_before_
     assert read_status(str(here.output)).counts.rows == 10
 
 
+def test_dead_letters_of_what_a_file_was_are_not_shown_when_it_is_gone(here: InProcess, corpus: Write) -> None:
+    pipeline = {**PIPELINE, "model": {"id": "fake", "faults": {"document 0 3.": "invalid"}}}
+    source = corpus(texts(0), texts(1))
+    here(pipeline, source)
+    arrives(corpus, source, 0, said="other")
+    for stop in (True, False):
+        here.stop_after = 1
+        with pytest.raises(Stopped):
+            here(pipeline, source)
+        if stop:
+            (source / "shard-0.parquet").unlink()
+            arrives(corpus, source, 2)
+    letters = read_dead_letters(str(here.output))
+    assert (letters.counts.dead, letters.shown) == (0, 0)
+
+
 def test_the_part_of_a_file_that_went_while_its_dead_letters_were_asked_again_stays_and_counts(
     here: InProcess, corpus: Write
 ) -> None:
@@ -316,5 +364,7 @@ def test_the_part_of_a_file_that_went_while_its_dead_letters_were_asked_again_st
     assert result.counts == first
     assert (here.table().height, here.dead().height) == (first.answered, first.dead) == (18, 2)
     assert read_status(str(here.output)).counts == first
+    letters = read_dead_letters(str(here.output))
+    assert (letters.counts, letters.shown) == (first, 2)
     again = here(pipeline, source)
     assert (again.status, again.counts) == ("already complete", first)
