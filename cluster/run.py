@@ -35,10 +35,12 @@ from headrace.pipelines.plan import Changes, Chunk, Plan, PlannedShard, load_pla
 from headrace.pipelines.publish import (
     REPORT,
     begin,
+    check_latest,
     check_output_folder,
     finish,
     is_complete,
     publish_shard,
+    with_kept,
 )
 from headrace.pipelines.report_figures import Lengths
 from headrace.pipelines.series import Series
@@ -362,11 +364,11 @@ def _run(
     observers.begun(checked, input, store.uri)
     result = RunResult("complete", store.uri, 0, Counts(), notes=list(checked.notes), stages=checked.stages_as_data())
     result.started = datetime.now(UTC).isoformat(timespec="seconds")
-    if work and is_complete(store, work.plan):
+    if work and is_complete(store, work.plan, work.published):
         result.status = "already complete"
         result.plan = work.plan.number
         last = _last_report(store)
-        result.counts = Counts(**last["counts"])
+        result.counts = _count(store, work)
         if wish.retry:
             result.notes.append("there are no dead letters to ask again")
         if "seen" not in last:  # the run that completed it ended before its report
@@ -399,9 +401,11 @@ def _run(
                 work = Work.of(checked, store, None, limit, result.outlook.choice if result.outlook else there)
         plan = work.plan
         result.plan, result.changes = plan.number, work.changes
+        if not store.exists(plan.name):
+            begin(store, plan)
         save_plan(store, plan)
-        store.sweep_temporary()
         begin(store, plan)
+        store.sweep_temporary()
         result.counts = _count(store, work)
         result.resumed = result.counts.rows
         observers.working(work, result)
@@ -430,11 +434,13 @@ def _run(
     if result.totals.asked and not work.bases and not uneven:
         result.notes += keep_observed(checked, result.totals, plan)
     result.seconds = clock.seconds
+    check_latest(store, plan)
     before = _report_before(store)
     if result.status == "complete":
         with clock.phase("publishing"):
             sweep_notes(store)
-            finish(store, plan, result.as_report())
+            if removed := finish(store, plan, result.as_report()):
+                result.notes.append(_removed(removed))
     _report(store, plan, result.as_report(), before, pipeline, result, clock)
     return result
 
@@ -602,6 +608,7 @@ class Publisher:
 
     Raises (from any method, and on leaving):
         Unaccounted, OSError: a part could not be made.
+        Superseded: another run has planned the output anew.
     """
 
     def __init__(
@@ -643,6 +650,7 @@ class Publisher:
 
     def add(self, chunk: Chunk) -> bool:
         """A chunk is committed; whether that was not known yet."""
+        self._check()
         new = self._done.add(chunk)
         shard = self._plan.shards[chunk.shard]
         if new and self._done.has_all_of(shard):
@@ -667,9 +675,12 @@ class Publisher:
         if shard.index in self._published:
             return
         self._room.acquire()
+        self._check()
+        self._pool.submit(self._make, shard).add_done_callback(self._made)
+
+    def _check(self) -> None:
         if self._failure is not None:
             raise self._failure
-        self._pool.submit(self._make, shard).add_done_callback(self._made)
 
     def _make(self, shard: PlannedShard) -> None:
         publish_shard(self.store, self._plan, shard)
@@ -686,13 +697,21 @@ class Publisher:
 def _count(store: Store, work: Work) -> Counts:
     """Rows by outcome of all that is done: as the parts say, and the chunks of shards that have none yet.
 
-    A file that is gone will have none.
+    A file that is gone will have none but what it has.
     """
-    total = sum(work.published.values(), Counts())
+    total = sum(with_kept(store, work.plan, work.published).values(), Counts())
     rest = (shard for shard in work.plan.shards if shard.index not in work.published and not shard.gone)
     for record in chunk_records(store, work.done.chunks_of(rest)):
         total += counts_of(record)
     return total
+
+
+def _removed(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    return (
+        f"the parts of {', '.join(paths[:3])}{more} are removed: they held answers to what the files were before, or "
+        "of another pipeline, and there are none to what they are now"
+    )
 
 
 def _last_report(store: Store) -> dict[str, Any]:

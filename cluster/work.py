@@ -17,7 +17,7 @@ from headrace.pipelines.ledger import Ledger
 from headrace.pipelines.locations import object_uri
 from headrace.pipelines.outlook import Portion
 from headrace.pipelines.plan import Again, Changes, Chunk, Plan, differences, next_plan
-from headrace.pipelines.publish import is_complete, published
+from headrace.pipelines.publish import is_complete, published, was_complete
 from headrace.pipelines.reuse import Previous, Taken, take, taken, with_seeds
 from headrace.pipelines.seeds import Origin, base_chunk, idle_stages, load_bases, newest_bases, origins
 from headrace.pipelines.storage import Store, local_path, open_store, shown
@@ -338,8 +338,11 @@ def _again(store: Store, previous: Plan | None, fingerprints: Mapping[str, str],
 def _ended(store: Store, plan: Plan, out: Mapping[int, Counts], rate: float) -> bool:
     """Whether the runs of a plan have come to their end: all parts are there, and `_SUCCESS` or too many dead letters.
 
-    Where the last one died between the two, there is something to go on with.
+    Where the last one died between the two, there is something to go on with. Where one died that was about to save the
+    next plan, there is not.
     """
     if any(shard.has_part and not shard.gone and shard.index not in out for shard in plan.shards):
         return False
-    return is_complete(store, plan) or too_many(sum(out.values(), Counts()), rate)
+    if is_complete(store, plan, out) or was_complete(store, plan):
+        return True
+    return too_many(sum(out.values(), Counts()), rate)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from headrace.pipelines.checkpoint import DEAD, Counts, chunk_records, committed, counts_of
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.plan import Chunk, Plan, load_plan
-from headrace.pipelines.publish import ERRORS, published
+from headrace.pipelines.publish import ERRORS, published, with_kept
 from headrace.pipelines.rows import plain_value
 from headrace.pipelines.storage import Store, open_store
 
@@ -154,7 +154,7 @@ def _outstanding(store: Store, plan: Plan) -> tuple[Counts, list[Chunk]]:
     """Counts of all that is committed, and the chunks with dead letters that are in no part yet."""
     out = published(store, plan)
     done = committed(store, plan, out.keys())
-    counts = sum(out.values(), Counts())
+    counts = sum(with_kept(store, plan, out).values(), Counts())
     rest = [shard for shard in plan.shards if shard.index not in out and not shard.gone]
     waiting = []
     for chunk, record in zip(done.chunks_of(rest), chunk_records(store, done.chunks_of(rest)), strict=True):
@@ -167,9 +167,9 @@ def _outstanding(store: Store, plan: Plan) -> tuple[Counts, list[Chunk]]:
 def _tables(store: Store, plan: Plan, waiting: Sequence[Chunk]) -> Iterator[pa.Table]:
     """The dead letters, a batch at a time, with the columns of a file in ``_errors``."""
     there = set(store.names(ERRORS))
-    out = published(store, plan)
+    out = with_kept(store, plan, published(store, plan))
     for shard in plan.shards:
-        if shard.part_name in there and (shard.index in out or shard.gone):
+        if shard.part_name in there and shard.index in out:
             names = ["_shard", "_row", *plan.keep, "_step", "_reason", "_raw", "_tries"]
             yield from _batches(store, f"{ERRORS}/{shard.part_name}", names)
     for chunk in waiting:

@@ -3,14 +3,20 @@
 Only the driver publishes. A part is replaced by one atomic put, so a reader sees whole parts only, the old
 one until the new one is there. The part's footer says which spans it holds: with that, and not with its name,
 a part of this generation is told from an older one.
+
+A driver may sleep, and find that another one has planned the output anew. So it asks whether there is a newer plan
+before and after all that it changes. What comes between all the same shows in the footers: `_SUCCESS` is believed only
+where each part, and its dead letters, are those of the latest plan, and what is not is made again of its chunks.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
@@ -31,7 +37,7 @@ from headrace.pipelines.checkpoint import (
 )
 from headrace.pipelines.corpus import fit, would_read
 from headrace.pipelines.errors import UserError
-from headrace.pipelines.plan import CHUNKS, FOLDER, SEEDS, Chunk, Plan, PlannedShard
+from headrace.pipelines.plan import CHUNKS, FOLDER, SEEDS, Chunk, Plan, PlannedShard, plan_name
 from headrace.pipelines.storage import Store, shown
 from headrace.pipelines.threads import each
 
@@ -47,6 +53,45 @@ GROUP_BYTES = 64 << 20
 
 READ_AHEAD = 8
 """Chunks that are read at once for a part: in an object store each takes two calls of some tens of milliseconds."""
+
+
+class Superseded(UserError):
+    """Another run has planned the output anew: this one works on a plan that is not the latest any more."""
+
+
+def check_latest(store: Store, plan: Plan) -> None:
+    """See that nobody has planned the output anew.
+
+    Raises:
+        Superseded: somebody has.
+    """
+    if store.exists(plan_name(plan.number + 1)):
+        raise Superseded(
+            f"Another run has meanwhile planned the same output anew ({plan_name(plan.number + 1)} in "
+            f"{shown(store.uri)}), so this one, which works on plan {plan.number}, publishes nothing more. What is "
+            "committed stays and counts. Wait for the other run to end, or end it, and run the command again: it goes "
+            "on from there."
+        )
+
+
+@contextmanager
+def _published_as_latest(store: Store, plan: Plan) -> Iterator[None]:
+    """Around changes of what readers see. Where a newer plan comes up meanwhile `_SUCCESS` goes, so that nobody takes
+    what is the older plan's for complete, and the next run looks at it.
+
+    Raises:
+        Superseded: there is a newer plan.
+    """
+    check_latest(store, plan)
+    try:
+        yield
+        check_latest(store, plan)
+    except Superseded as error:
+        store.delete(SUCCESS)
+        raise Superseded(
+            f"{error} It was planned while this run was publishing: `_SUCCESS` is taken away until a run has seen to "
+            "it that the parts are those of the latest plan."
+        ) from error
 
 
 def check_output_folder(store: Store, input_uri: str) -> None:
@@ -78,6 +123,7 @@ def publish_shard(store: Store, plan: Plan, shard: PlannedShard) -> None:
     Raises:
         FileNotFoundError: a chunk is not committed.
         Unaccounted: a chunk file is not what its name says, or was made by another pipeline.
+        Superseded: there is a newer plan.
     """
     chunks = list(shard.chunks())
     records = list(chunk_records(store, chunks))
@@ -93,18 +139,26 @@ def publish_shard(store: Store, plan: Plan, shard: PlannedShard) -> None:
     }
     errors_path = f"{ERRORS}/{shard.part_name}"
     dead = [chunk for chunk, record in zip(chunks, records, strict=True) if counts_of(record).dead]
-    if dead:
-        schema = errors_schema(plan)
-        store.replace(errors_path, _writer(schema, identity, lambda: _dead_rows(store, schema, dead)))
-    else:
-        store.delete(errors_path)
-    # The part last: that it is there, for these spans, is what says that the shard is published.
-    store.replace(shard.part_name, _writer(plan.schema, identity, lambda: _answered_rows(store, plan.schema, chunks)))
+
+    def latest() -> None:
+        check_latest(store, plan)
+
+    with _published_as_latest(store, plan):
+        if dead:
+            schema = errors_schema(plan)
+            letters = _writer(schema, identity, lambda: _dead_rows(store, schema, dead), latest)
+            store.replace(errors_path, letters)
+        else:
+            store.delete(errors_path)
+        # The part last: that it is there, for these spans, is what says that the shard is published.
+        answers = _writer(plan.schema, identity, lambda: _answered_rows(store, plan.schema, chunks), latest)
+        store.replace(shard.part_name, answers)
 
 
 def is_published(store: Store, plan: Plan, shard: PlannedShard) -> bool:
     """Whether the part that is there holds these spans of this file, answered by this pipeline."""
-    return _published_counts(store, shard, _identity(plan.fingerprint, shard)) is not None
+    letters = {shard.part_name} if store.exists(f"{ERRORS}/{shard.part_name}") else set()
+    return _published_counts(store, shard, _identity(plan.fingerprint, shard), letters) is not None
 
 
 def published(store: Store, plan: Plan) -> dict[int, Counts]:
@@ -112,79 +166,188 @@ def published(store: Store, plan: Plan) -> dict[int, Counts]:
 
     The counts are those of the shard's rows; with them no chunk of it has to be looked at.
     """
-    there = set(store.names())
+    there, letters = set(store.names()), set(store.names(ERRORS))
     shards = [shard for shard in plan.shards if shard.part_name in there]
     fingerprint = plan.fingerprint
-    answers = each(lambda shard: _published_counts(store, shard, _identity(fingerprint, shard)), shards, "parts")
+    answers = each(
+        lambda shard: _published_counts(store, shard, _identity(fingerprint, shard), letters), shards, "parts"
+    )
     return {shard.index: counts for shard, counts in zip(shards, answers, strict=True) if counts is not None}
 
 
-def _published_counts(store: Store, shard: PlannedShard, identity: Mapping[str, Any]) -> Counts | None:
-    """The counts of the shard's rows; None where its part is not there, or not the one of that identity."""
-    try:
-        with store.open(shard.part_name) as file:
-            said = read_record(file)
-    except FileNotFoundError:
-        return None
+def with_kept(store: Store, plan: Plan, out: Mapping[int, Counts]) -> dict[int, Counts]:
+    """What readers see once a run is through: ``out`` (see :func:`published`), and parts of files that went too soon.
+
+    Such a file was to get more rows, or to have its dead letters asked again, and is gone from the input. Its part
+    holds less than is planned, answered by this pipeline, of what the file held last: it stays, and counts.
+    """
+    gone = [shard for shard in plan.shards if shard.gone and not shard.pruned and shard.index not in out]
+    if not gone:
+        return dict(out)
+    there, letters = set(store.names()), set(store.names(ERRORS))
+    gone = [shard for shard in gone if shard.part_name in there]
+    fingerprint = plan.fingerprint
+    answers = each(
+        lambda shard: _published_counts(store, shard, _content(fingerprint, shard), letters, spans=False), gone, "parts"
+    )
+    kept = {shard.index: counts for shard, counts in zip(gone, answers, strict=True) if counts is not None}
+    return {**out, **kept}
+
+
+def _published_counts(
+    store: Store, shard: PlannedShard, identity: Mapping[str, Any], letters: Collection[str], *, spans: bool = True
+) -> Counts | None:
+    """The counts of the shard's rows; None where its part is not there, or not the one of that identity, or the dead
+    letters beside it are not its own.
+
+    ``letters`` are the names in ``_errors/``. Without ``spans`` it may hold any rows.
+    """
+    said = _footer(store, shard.part_name)
     if said is None or "counts" not in said:
         return None
-    counts = Counts(**said.pop("counts"))
-    return counts if said == identity else None
+    counts = Counts(**said["counts"])
+    if {key: value for key, value in said.items() if key != "counts" and (spans or key != "spans")} != identity:
+        return None
+    if (shard.part_name in letters) != bool(counts.dead):
+        return None
+    if counts.dead and _footer(store, f"{ERRORS}/{shard.part_name}") != said:
+        return None
+    return counts
+
+
+def _footer(store: Store, path: str) -> dict[str, Any] | None:
+    try:
+        with store.open(path) as file:
+            return read_record(file)
+    except FileNotFoundError:
+        return None
 
 
 def begin(store: Store, plan: Plan) -> None:
-    """Take `_SUCCESS` away when the output is to get more than it has."""
-    if not is_complete(store, plan):
-        store.delete(SUCCESS)
+    """Take `_SUCCESS` away when the output is to get more than it has.
 
-
-def finish(store: Store, plan: Plan, report: Mapping[str, Any]) -> None:
-    """Say that the output is complete: the report, the names of its parts, and `_SUCCESS` last.
+    For a new plan this comes before the plan is saved, so that `_SUCCESS` never stands with a plan that is not done.
+    That the one before it was done is kept in ``current.json``.
 
     Raises:
-        Unaccounted: a part is missing.
+        Superseded: there is a newer plan.
     """
-    there = set(store.names())
-    missing = [shard.part_name for shard in plan.shards if shard.has_part and not shard.gone]
-    missing = [name for name in missing if name not in there]
-    if missing:
-        raise Unaccounted(
-            f"{shown(store.uri)} is not complete: {len(missing)} parts are missing, {missing[0]} among them."
-        )
-    parts = [shard.part_name for shard in plan.shards if shard.part_name in there and not shard.pruned]
-    store.replace(REPORT, _json(report))
-    store.replace(CURRENT, _json({"plan": plan.number, "parts": parts}))
-    _prune(store, plan)
-    # They were copied into the chunks.
-    for entry in store.list(SEEDS):
-        store.delete(entry.path)
-    store.put_if_absent(SUCCESS, b"")
+    check_latest(store, plan)
+    if not store.exists(SUCCESS) or is_complete(store, plan):
+        return
+    current = _current(store)
+    if current.get("plan") == plan.number - 1:
+        store.replace(CURRENT, _json({**current, "next": plan.number}))
+    store.delete(SUCCESS)
+
+
+def was_complete(store: Store, plan: Plan) -> bool:
+    """Whether the output held all of the plan when a next one was about to be saved."""
+    current = _current(store)
+    return current.get("plan") == plan.number and "next" in current
+
+
+def finish(store: Store, plan: Plan, report: Mapping[str, Any]) -> list[str]:
+    """Say that the output is complete: the report, the names of its parts, and `_SUCCESS` last.
+
+    Parts that are not the plan's, because another driver has come between, are made again of their chunks.
+
+    Returns:
+        The files whose parts were removed, for they held older answers than any that the plan has of these files.
+
+    Raises:
+        Unaccounted: a part is missing, and so are chunks of it.
+        Superseded: there is a newer plan.
+    """
+    check_latest(store, plan)
+    out = with_kept(store, plan, _mended(store, plan))
+    with _published_as_latest(store, plan):
+        parts = [shard.part_name for shard in plan.shards if shard.index in out and not shard.pruned]
+        strays = _strays(store, plan, out)
+        store.replace(REPORT, _json(report))
+        store.replace(CURRENT, _json({"plan": plan.number, "parts": parts}))
+        for shard in strays:
+            store.delete(shard.part_name)
+            store.delete(f"{ERRORS}/{shard.part_name}")
+        _prune(store, plan)
+        # They were copied into the chunks.
+        for entry in store.list(SEEDS):
+            if _number_in(entry.path, SEEDS) <= plan.number:
+                store.delete(entry.path)
+        check_latest(store, plan)
+        store.put_if_absent(SUCCESS, b"")
+    return [shard.path for shard in strays if not shard.pruned]
+
+
+def _mended(store: Store, plan: Plan) -> dict[int, Counts]:
+    """:func:`published`, when all that the plan has is published."""
+    out = published(store, plan)
+    wrong = _unpublished(plan, out)
+    for shard in wrong:
+        try:
+            publish_shard(store, plan, shard)
+        except FileNotFoundError as error:
+            raise Unaccounted(
+                f"{shown(store.uri)} is not complete: {len(wrong)} parts are missing or not those of plan "
+                f"{plan.number}, {shard.part_name} among them, whose chunks are not all there ({error}). "
+                "Run the same command again."
+            ) from error
+    return published(store, plan) if wrong else out
+
+
+def _unpublished(plan: Plan, out: Collection[int]) -> list[PlannedShard]:
+    """The shards that are to have their part and have none, or another one."""
+    return [shard for shard in plan.shards if shard.has_part and not shard.gone and shard.index not in out]
+
+
+def _strays(store: Store, plan: Plan, out: Collection[int]) -> list[PlannedShard]:
+    """The shards that are to have no part and have one, or dead letters: pruned ones, and those of whose files the plan
+    has no answers, but only an older one had (of what they held before, or by another pipeline)."""
+    there = {*store.names(), *store.names(ERRORS)}
+    none = (shard for shard in plan.shards if shard.pruned or shard.index not in out)
+    return [shard for shard in none if (shard.gone or not shard.has_part) and shard.part_name in there]
 
 
 def _prune(store: Store, plan: Plan) -> None:
-    """Remove all that there is of pruned shards: part, dead letters, chunks. Nobody is told of them any more."""
+    """Remove the chunks of pruned shards, but those of plans to come. Nobody is told of them any more."""
     pruned = [shard for shard in plan.shards if shard.pruned]
     if not pruned:
         return
-    for shard in pruned:
-        store.delete(shard.part_name)
-        store.delete(f"{ERRORS}/{shard.part_name}")
     folders = {f"{shard.index:05d}-{shard.id8}/" for shard in pruned}
     for number in store.names(CHUNKS):
+        if _number_in(f"{CHUNKS}/{number}", CHUNKS) > plan.number:
+            continue
         for folder in folders & set(store.names(f"{CHUNKS}/{number}".rstrip("/"))):
             for entry in store.list(f"{CHUNKS}/{number}{folder}".rstrip("/")):
                 store.delete(entry.path)
 
 
-def is_complete(store: Store, plan: Plan) -> bool:
-    """Whether the output holds all of the plan, and its parts are still there."""
+def _number_in(path: str, folder: str) -> int:
+    """The number of the plan that a path below ``folder`` begins with; 0 where it is none of ours."""
+    named = re.match(r"(\d+)", path.removeprefix(f"{folder}/"))
+    return int(named.group(1)) if named else 0
+
+
+def is_complete(store: Store, plan: Plan, out: Mapping[int, Counts] | None = None) -> bool:
+    """Whether the output holds all of the plan, and nothing else: `_SUCCESS`, and each part the plan's own.
+
+    ``out`` is what :func:`published` has said, if it was asked.
+    """
     if not store.exists(SUCCESS):
         return False
-    try:
-        current = json.loads(store.read(CURRENT))
-    except FileNotFoundError:
+    current = _current(store)
+    if current.get("plan") != plan.number or not set(current["parts"]) <= set(store.names()):
         return False
-    return bool(current["plan"] == plan.number) and set(current["parts"]) <= set(store.names())
+    out = published(store, plan) if out is None else out
+    return not _unpublished(plan, out) and not _strays(store, plan, with_kept(store, plan, out))
+
+
+def _current(store: Store) -> dict[str, Any]:
+    try:
+        current: dict[str, Any] = json.loads(store.read(CURRENT))
+    except FileNotFoundError:
+        return {}
+    return current
 
 
 def errors_schema(plan: Plan) -> pa.Schema:
@@ -204,25 +367,27 @@ def errors_schema(plan: Plan) -> pa.Schema:
 
 
 def _identity(fingerprint: str, shard: PlannedShard) -> dict[str, Any]:
-    return {
-        "shard": shard.path,
-        "index": shard.index,
-        "etag": shard.etag,
-        "fingerprint": fingerprint,
-        "spans": [span.identity for span in shard.spans],
-    }
+    return {**_content(fingerprint, shard), "spans": [span.identity for span in shard.spans]}
+
+
+def _content(fingerprint: str, shard: PlannedShard) -> dict[str, Any]:
+    return {"shard": shard.path, "index": shard.index, "etag": shard.etag, "fingerprint": fingerprint}
 
 
 def _writer(
-    schema: pa.Schema, metadata: Mapping[bytes, bytes], tables: Callable[[], Iterable[pa.Table]]
+    schema: pa.Schema,
+    metadata: Mapping[bytes, bytes],
+    tables: Callable[[], Iterable[pa.Table]],
+    check: Callable[[], None],
 ) -> Callable[[BinaryIO], None]:
-    """A function that writes what ``tables()`` yields, a row group at a time."""
+    """A function that writes what ``tables()`` yields, a row group at a time; ``check`` comes last, and may raise."""
 
     def write(file: BinaryIO) -> None:
         with parquet_writer(file, schema) as writer:
             for group in _grouped(tables()):
                 writer.write_table(group, row_group_size=GROUP_ROWS)
             writer.add_key_value_metadata(metadata)
+        check()
 
     return write
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from headrace.pipelines.checkpoint import Counts, chunk_records, committed, counts_of
 from headrace.pipelines.errors import UserError
 from headrace.pipelines.plan import Chunk, Plan, load_plan
-from headrace.pipelines.publish import ERRORS, is_complete, published
+from headrace.pipelines.publish import ERRORS, is_complete, published, with_kept
 from headrace.pipelines.storage import Store, open_store
 
 MOST_REASONS = 10
@@ -51,9 +51,10 @@ def read_status(output: str) -> OutputStatus:
         raise UserError(f"{output!r} is no output of headrace: there is no plan in it.")
     out = published(store, plan)
     done = committed(store, plan, out.keys())
-    counts = sum(out.values(), Counts())
+    seen = with_kept(store, plan, out)
+    counts = sum(seen.values(), Counts())
     reasons: Counter[tuple[str, str]] = Counter()
-    for index, there in out.items():
+    for index, there in seen.items():
         if there.dead:
             reasons.update(_reasons(store, f"{ERRORS}/{plan.shards[index].part_name}"))
     rest = [shard for shard in plan.shards if shard.index not in out and not shard.gone]
@@ -65,7 +66,7 @@ def read_status(output: str) -> OutputStatus:
     return OutputStatus(
         uri=store.uri,
         plan=plan,
-        complete=is_complete(store, plan),
+        complete=is_complete(store, plan, out),
         counts=counts,
         rows=counts.rows + sum(chunk.rows for chunk in done.left),
         chunks_done=chunks - len(done.left),

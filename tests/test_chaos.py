@@ -10,7 +10,7 @@ import pytest
 
 from tests.chaos.disks import can_mount, full_file_system
 from tests.chaos.faults import DRIVER_POINTS, WORKER_POINTS, Fault, Folder
-from tests.chaos.generations import recompute_changed, retry_errors, reuse
+from tests.chaos.generations import recompute_changed, retry_errors, reuse, sleeping_driver
 from tests.chaos.objects import ObjectCase
 from tests.chaos.rounds import (
     KINDS,
@@ -40,7 +40,9 @@ def case(tmp_path: Path) -> Case:
     return make_case(tmp_path / "case", random.Random(1), 2, fake_model(tmp_path / "case", 0.01))
 
 
-@pytest.mark.parametrize("kind", [*SHORT, retry_errors, recompute_changed, reuse], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "kind", [*SHORT, retry_errors, recompute_changed, reuse, sleeping_driver], ids=lambda kind: kind.__name__
+)
 def test_a_round_of_each_kind(case: Case, kind: Kind) -> None:
     outcome = play(LocalStage(case, 0), kind, random.Random(5))
     assert not outcome.broken, f"{outcome}\n{case.log()}"

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from headrace.pipelines import publish
 from headrace.pipelines.checkpoint import Counts, Unaccounted, chunk_schema, commit_chunk, committed
 from headrace.pipelines.corpus import Corpus, Shard
 from headrace.pipelines.errors import UserError
-from headrace.pipelines.plan import Chunk, Plan, next_plan, part_schema
+from headrace.pipelines.plan import Chunk, Plan, next_plan, part_schema, save_plan
 from headrace.pipelines.publish import (
+    Superseded,
     begin,
     check_output_folder,
     errors_schema,
@@ -26,6 +28,8 @@ from headrace.pipelines.publish import (
     is_published,
     publish_shard,
     published,
+    was_complete,
+    with_kept,
 )
 from headrace.pipelines.storage import LocalStore, open_store
 
@@ -282,14 +286,223 @@ def test_the_end_is_marked_after_everything_else(tmp_path: Path) -> None:
     assert not is_complete(store, make_plan({"a": 4, "b": 0, "c": 4}, plan))
 
 
-def test_an_output_is_not_finished_without_its_parts(tmp_path: Path) -> None:
+def test_a_part_that_is_missing_at_the_end_is_made_of_its_chunks(tmp_path: Path) -> None:
     store, plan = LocalStore(tmp_path), make_plan({"a": 4, "b": 4})
     for chunk in plan.chunks():
         commit(store, plan, chunk)
     publish_shard(store, plan, plan.shards[0])
-    with pytest.raises(Unaccounted, match="1 parts are missing"):
+    finish(store, plan, {})
+    assert is_complete(store, plan)
+    assert len(seen(tmp_path)) == 8
+
+
+def test_an_output_is_not_finished_without_its_parts_and_chunks(tmp_path: Path) -> None:
+    store, plan = LocalStore(tmp_path), make_plan({"a": 4, "b": 8})
+    for chunk in list(plan.chunks())[:2]:
+        commit(store, plan, chunk)
+    publish_shard(store, plan, plan.shards[0])
+    with pytest.raises(Unaccounted, match=r"1 parts are missing .*part-00001.*000000000004-000000000008"):
         finish(store, plan, {})
     assert not store.exists("_SUCCESS")
+
+
+def test_a_part_of_an_older_generation_is_not_certified_but_made_anew(tmp_path: Path) -> None:
+    store, first = LocalStore(tmp_path), make_plan({"a": 4, "b": 4})
+    do(store, first, dead=(1,))
+    name = first.shards[0].part_name
+    older = {path: store.read(path) for path in (name, f"_errors/{name}")}
+    second = make_plan({"a": (8, "v2"), "b": 4}, first)
+    do(store, second, dead=(2,))
+    for path, content in older.items():
+        newer = store.read(path)
+        assert is_complete(store, second)
+        store.replace(path, content)
+        assert not is_complete(store, second)
+        assert published(store, second).keys() == {1}
+        assert not is_published(store, second, second.shards[0])
+        finish(store, second, {})
+        assert is_complete(store, second)
+        assert store.read(path) == newer
+    store.delete(f"_errors/{name}")
+    assert not is_complete(store, second), "its dead letters are nowhere"
+
+
+def test_dead_letters_beside_a_part_that_has_none_are_not_its_own(tmp_path: Path) -> None:
+    store, plan = LocalStore(tmp_path), make_plan({"a": 4})
+    do(store, plan)
+    store.replace(f"_errors/{plan.shards[0].part_name}", b"")
+    assert not is_complete(store, plan)
+    assert not is_published(store, plan, plan.shards[0])
+    do(store, plan)
+    assert is_complete(store, plan)
+    assert not store.names("_errors")
+
+
+def test_nothing_is_published_under_a_plan_that_is_not_the_latest(tmp_path: Path) -> None:
+    store, first = LocalStore(tmp_path), make_plan({"a": 4, "b": 4})
+    for chunk in first.chunks():
+        commit(store, first, chunk, dead=(1,))
+    publish_shard(store, first, first.shards[0])
+    second = save_plan(store, make_plan({"a": 4, "b": 4, "c": 4}, first))
+    do(store, second, dead=(1,))
+    files = {entry.path: store.read(entry.path) for entry in store.list()}
+    for late in (
+        lambda: begin(store, first),
+        lambda: publish_shard(store, first, first.shards[1]),
+        lambda: finish(store, first, {}),
+    ):
+        with pytest.raises(Superseded, match=r"plan-000002\.json .* plan 1, publishes nothing more"):
+            late()
+        assert files == {entry.path: store.read(entry.path) for entry in store.list()}
+
+
+@pytest.mark.parametrize("path", ["_errors/part", "part"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_who_is_superseded_while_publishing_takes_success_away_and_the_next_run_mends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, when: str
+) -> None:
+    store, first = LocalStore(tmp_path), make_plan({"a": 4})
+    for chunk in first.chunks():
+        commit(store, first, chunk, dead=(1,))
+    second = make_plan({"a": (4, "v2")}, first)
+    put, slept = LocalStore.replace, []
+
+    def other_driver() -> None:
+        slept.append(path)
+        save_plan(store, second)
+        do(store, second, dead=(2,))
+
+    def sleeping(self: LocalStore, name: str, write: Any) -> None:
+        asleep = not slept and name.startswith(path)
+        if asleep and when == "before":
+            other_driver()
+        put(self, name, write)
+        if asleep and when == "after":
+            other_driver()
+
+    monkeypatch.setattr(LocalStore, "replace", sleeping)
+    with pytest.raises(Superseded, match="`_SUCCESS` is taken away"):
+        publish_shard(store, first, first.shards[0])
+    assert not store.exists("_SUCCESS")
+    assert not is_published(store, first, first.shards[0])
+    do(store, second)
+    assert is_complete(store, second)
+    assert seen(tmp_path) == [("a", 0), ("a", 1), ("a", 3)]
+    assert pq.read_table(tmp_path / "_errors" / second.shards[0].part_name)["_row"].to_pylist() == [2]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_who_is_superseded_at_the_end_leaves_no_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    store, first = LocalStore(tmp_path), make_plan({"a": 4})
+    second = make_plan({"a": 4, "b": 4}, first)
+    put, put_over = LocalStore.put_if_absent, LocalStore.replace
+    marked = []
+
+    def late(self: LocalStore, name: str, write: Any) -> bool:
+        ours = put(self, name, write)
+        if name == "_SUCCESS":
+            marked.append(name)
+            put(self, second.name, second.to_json())
+        return ours
+
+    def early(self: LocalStore, name: str, write: Any) -> None:
+        put_over(self, name, write)
+        if when == "before" and name.endswith("current.json"):
+            put(self, second.name, second.to_json())
+
+    monkeypatch.setattr(LocalStore, "put_if_absent", late)
+    monkeypatch.setattr(LocalStore, "replace", early)
+    with pytest.raises(Superseded, match="`_SUCCESS` is taken away"):
+        do(store, first)
+    assert not store.exists("_SUCCESS")
+    assert len(marked) == (when == "after")
+
+
+def test_who_is_superseded_does_not_miss_what_the_other_has_removed(tmp_path: Path) -> None:
+    store, first = LocalStore(tmp_path), make_plan({"a": 4, "b": 4})
+    save_plan(store, make_plan({"b": 4}, first))
+    with pytest.raises(Superseded):
+        finish(store, first, {})
+
+
+def test_what_a_next_plan_has_already_is_not_removed_with_what_was_pruned(tmp_path: Path) -> None:
+    store, first = LocalStore(tmp_path), make_plan({"a": 4, "b": 4})
+    do(store, first)
+    gone = make_plan({"b": 4}, first)
+    pruned = replace(gone, shards=(replace(gone.shards[0], spans=(), pruned=True), gone.shards[1]))
+    third = make_plan({"a": 4, "b": 4}, pruned)
+    for chunk in third.shards[0].chunks():
+        commit(store, third, chunk)
+    store.replace("_headrace/seeds/000002-x/0", b"")
+    store.replace("_headrace/seeds/000003-x/0", b"")
+    finish(store, pruned, {})
+    assert seen(tmp_path) == [("b", row) for row in range(4)]
+    assert [entry.path for entry in store.list("_headrace/seeds")] == ["_headrace/seeds/000003-x/0"]
+    assert [entry.path for entry in store.list("_headrace/chunks/000001")] == [
+        chunk.name for chunk in first.shards[1].chunks()
+    ]
+    assert set(third.shards[0].chunks()) <= committed(store, third)
+
+
+def test_a_part_of_what_the_plan_has_no_rows_of_goes_at_the_end(tmp_path: Path) -> None:
+    store, first = LocalStore(tmp_path), make_plan({"a": 4, "b": 4, "c": 4})
+    do(store, first, dead=(1,))
+    second = make_plan({"a": (8, "v2"), "b": 4, "c": 4}, first, limit=5)
+    assert not second.shards[0].has_part
+    begin(store, second)
+    assert len(seen(tmp_path)) == 9
+    assert finish(store, second, {}) == ["a"]
+    assert seen(tmp_path) == [(name, row) for name in "bc" for row in (0, 2, 3)]
+    assert store.names("_errors") == [shard.part_name for shard in second.shards[1:]]
+    assert is_complete(store, second)
+    store.replace(second.shards[0].part_name, store.read(second.shards[1].part_name))
+    assert not is_complete(store, second)
+
+
+def test_the_part_of_a_file_that_is_gone_stays_where_more_of_it_was_planned(tmp_path: Path) -> None:
+    store, first = LocalStore(tmp_path), make_plan({"a": 8, "b": 4}, limit=4)
+    do(store, first, dead=(1,))
+    more = make_plan({"a": 8, "b": 4}, first)
+    gone = make_plan({"b": 4}, more)
+    do(store, gone)
+    assert is_complete(store, gone)
+    assert seen(tmp_path) == [*(("a", row) for row in (0, 2, 3)), *(("b", row) for row in range(4))]
+    assert published(store, gone).keys() == {1}
+    assert with_kept(store, gone, published(store, gone)) == {0: Counts(3, 0, 1), 1: Counts(4, 0, 0)}
+    assert json.loads(store.read("_headrace/current.json"))["parts"] == [shard.part_name for shard in gone.shards]
+    assert store.exists(f"_errors/{gone.shards[0].part_name}")
+
+
+@pytest.mark.parametrize("change", [(8, "v2"), (0, "v2")])
+def test_a_part_of_what_a_file_was_goes_when_the_file_is_gone_before_it_was_done_again(
+    tmp_path: Path, change: tuple[int, str]
+) -> None:
+    store, first = LocalStore(tmp_path), make_plan({"a": 4, "b": 4})
+    do(store, first, dead=(1,))
+    gone = make_plan({"b": 4}, make_plan({"a": change, "b": 4}, first))
+    assert with_kept(store, gone, published(store, gone)).keys() == {1}
+    assert not is_complete(store, gone)
+    begin(store, gone)
+    assert finish(store, gone, {}) == ["a"]
+    assert is_complete(store, gone)
+    assert {name for name, _ in seen(tmp_path)} == {"b"}
+    assert store.names("_errors") == [first.shards[1].part_name]
+
+
+def test_success_is_gone_before_the_plan_is_there_and_that_the_output_was_complete_is_kept(tmp_path: Path) -> None:
+    store, first = LocalStore(tmp_path), make_plan({"a": 4})
+    do(store, first)
+    begin(store, first)
+    assert is_complete(store, first)
+    assert not was_complete(store, first)
+    begin(store, make_plan({"a": 4, "b": 4}, first))
+    assert not store.exists("_SUCCESS")
+    assert was_complete(store, first)
+    do(store, first)
+    assert is_complete(store, first)
+    assert not was_complete(store, first)
 
 
 def test_a_finished_output_needs_its_parts_but_not_its_chunks(tmp_path: Path) -> None:

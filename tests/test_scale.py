@@ -170,6 +170,27 @@ def test_a_part_that_cannot_be_made_ends_the_run(tmp_path: Path, monkeypatch: py
         run()
 
 
+def test_a_run_does_not_go_on_with_chunks_when_a_part_could_not_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: Plan
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(driver, "publish_shard", refuse)
+    first, second = plan.shards[:2]
+
+    def run() -> None:
+        with driver.Publisher(LocalStore(tmp_path), plan, Ledger(plan), {}) as publisher:
+            for chunk in first.chunks():
+                publisher.add(chunk)
+            publisher._pool.shutdown()
+            with pytest.raises(OSError, match="no space left"):
+                publisher.add(next(second.chunks()))
+
+    with pytest.raises(OSError, match="no space left"):
+        run()
+
+
 def test_leaving_the_publisher_waits_for_the_parts_under_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: Plan
 ) -> None:

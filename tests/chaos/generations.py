@@ -116,6 +116,58 @@ def reuse(stage: Stage, dice: random.Random) -> Outcome:
     return outcome
 
 
+def sleeping_driver(stage: Stage, dice: random.Random) -> Outcome:
+    """A driver sleeps, another one does the output with another prompt, and the first wakes up: then or meanwhile.
+
+    What it does may cost `_SUCCESS`, or another finish. Where `_SUCCESS` stands all answers are those of the last plan,
+    unless the sleeper was killed as it woke up; and the same command mends that.
+    """
+    case = stage.case
+    case.pipeline(lambda data: data["model"].update(faults={}))
+    documents = _documents(case)
+    case.dead = {row for row in case.dead if row not in documents}
+    point = dice.choice([point for point in DRIVER_POINTS if not point.startswith("plan.")])
+    nth = 1 if point.split(".")[0] in ("report", "current", "success") else dice.randint(1, 3)
+    case.faults.set(Fault(point, "freeze", nth))
+    meanwhile, killed = dice.random() < 0.3, dice.random() < 0.3
+    sleeper = stage.start()
+    stage.wait_until(lambda: case.faults.fired is not None, sleeper)
+    pid = case.faults.pid
+    if pid is None:
+        case.faults.clear()
+    outcome = Outcome(
+        stage.number,
+        f"sleeping driver{', killed as it wakes up' if killed else ''}",
+        "driver",
+        f"asleep at {point}#{nth}{', awake before the other ends' if meanwhile else ''}",
+        allowed=None,
+        fired=pid is not None,
+    )
+    case.pipeline(lambda data: data["steps"][0]["generate"].update(prompt=CHANGED))
+    case.flags = ["--recompute", "changed"]
+    other = stage.start()
+    if meanwhile:
+        stage.moment(dice, other)
+    else:
+        outcome.exits.append(stage.wait(other))
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+            if killed:
+                time.sleep(dice.random() * 0.01)
+                os.kill(pid, signal.SIGKILL)
+    if meanwhile:
+        outcome.exits.append(stage.wait(other))
+    outcome.exits.append(stage.wait(sleeper))
+    if outcome.exits[0] != 0 or outcome.exits[1] not in (0, 2, -9):
+        raise Broken(f"the drivers ended with {outcome.exits}: {case.log()}")
+    if not killed and (case.fetch() / "_SUCCESS").exists():
+        _same_as_anew(stage)
+    stage.finish(outcome)
+    _same_as_anew(stage)
+    return outcome
+
+
 def _step(name: str, prompt: str) -> dict[str, Any]:
     return {"generate": {"name": name, "prompt": prompt, "max_tokens": 8}}
 
@@ -190,5 +242,5 @@ def _table(folder: Path) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["_shard"], row["_row"]))
 
 
-GENERATION_KINDS: dict[Kind, int] = {retry_errors: 4, recompute_changed: 5, reuse: 5}
+GENERATION_KINDS: dict[Kind, int] = {retry_errors: 4, recompute_changed: 5, reuse: 5, sleeping_driver: 4}
 """Kinds that combine; all on a disk."""
