@@ -199,15 +199,15 @@ def _layout_table(explained: Explanation, model: ModelView) -> Table:
     if attends := _attends(model):
         table.add_column("with context", justify="right")
     steps = [view.name for view in model.steps]
-    rows_in = {str(layout): layouts for layout, layouts in alternatives(explained.checked.pipeline).items()}
+    layouts_in = {str(layout): layouts for layout, layouts in alternatives(explained.checked.pipeline).items()}
+    # What is taken may be a combination that was not measured, and then has no scores.
+    own = _layouts_of(model)
+    layouts_in["as taken"] = own if any(own.items() <= o.layouts.items() for o in record.measured.values()) else {}
     if record.quality:
         for name in steps:
             table.add_column(f"{name} {'right' if name in record.gold else 'agrees'}", justify="right")
     for name, forecast in rows.items():
-        own = _layouts_of(model) if name == "as taken" else {step: rows_in[name][step] for step in steps}
-        # What is taken may be a combination that was not measured.
-        known = name != "as taken" or any(own.items() <= seen.layouts.items() for seen in record.measured.values())
-        scores = record.scores(own) if known else {}
+        scores = record.scores(layouts_in[name])
         cells = [f"{scores[step]:.3f}" if step in scores else "-" for step in steps] if record.quality else []
         style = "reverse" if name == taken or (mixed and name == "as taken") else ""
         table.add_row(

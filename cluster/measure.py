@@ -19,7 +19,7 @@ from headrace.cluster.sample import spread
 from headrace.operators import Classify
 from headrace.operators.base import LAYOUTS, Choice, Completion, Constraint, Layout, ModelStep, Sampling
 from headrace.operators.calibration import cross_fitted, fit_prior
-from headrace.pipelines.chain import DOCUMENT, Chain, RowResult, prepare_all
+from headrace.pipelines.chain import Chain, RowResult, prepare_all
 from headrace.pipelines.corpus import ChunkReader, InputUnreadable
 from headrace.pipelines.engine import Engine
 from headrace.pipelines.errors import UserError
@@ -257,7 +257,7 @@ def observation(
     return Observation(
         layouts=dict(layouts),
         rows=len(results),
-        documents=sum(result.dead is None or result.dead.step != DOCUMENT for result in results),
+        documents=sum(result.has_document for result in results),
         asked=sum(result.usage.requests > 0 for result in results),
         seconds=seconds,
         prompt=total.prompt + besides.prompt,

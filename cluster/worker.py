@@ -278,8 +278,8 @@ class Worker:
         # The driver reads the totals once more when it has the last record.
         self._tell()
         fresh = [result for result in results if not result.usage.reused]
-        asked = sum(result.dead is None or result.dead.step != DOCUMENT for result in fresh)
-        lost = sum(result.dead is not None and result.dead.step != DOCUMENT for result in fresh)
+        asked = sum(result.has_document for result in fresh)
+        lost = sum(result.dead is not None and result.has_document for result in fresh)
         record = {"counts": asdict(counts), "stats": stats, "ours": ours, "asked": asked, "lost": lost}
         # What was made of the rows here is dropped where somebody else's file is there.
         return record if ours else record | (await asyncio.to_thread(self._committed, chunk) or {})
@@ -475,7 +475,7 @@ class Progress:
 
     def add(self, result: RowResult) -> None:
         self.rows += 1
-        self.documents += result.dead is None or result.dead.step != DOCUMENT
+        self.documents += result.has_document
         self.asked += result.usage.requests > 0
         self.dead += result.outcome == "dead"
         self.filtered += result.outcome == "filtered"

@@ -145,16 +145,13 @@ class Classify(ModelStep):
             pa.field(f"{self.name}_confidence", pa.list_(confidence) if self.many else confidence),
         ]
 
-    def option_of(self, label: str) -> str:
-        """What the model is asked to answer for ``label``: the label, or its code."""
-        return self._code_of[label]
-
     @property
-    def _code_of(self) -> dict[str, str]:
+    def options(self) -> dict[str, str]:
+        """What the model is asked to answer for each label: the label, or its code."""
         return dict(zip(self.labels, self._codes or self.labels, strict=True))
 
     def _labels_text(self) -> str:
-        code_of = self._code_of
+        code_of = self.options
         lines = []
         for label, description in self.labels.items():
             head = f"{code_of[label]}: {label}" if self._codes else label
@@ -166,7 +163,7 @@ class Classify(ModelStep):
         sampling = Sampling(max_tokens=1, temperature=self.temperature, seed=self.seed)
         if self.many:
             return tuple(self._about(label, subject, context, sampling) for label in self.labels)
-        code_of = self._code_of
+        code_of = self.options
         task, prime = f"Classify the text by its {subject}.", f"The {subject} is"
         form = f"Labels:\n{self._labels_text()}\nAnswer with {'the code of ' if self._codes else ''}one label."
         return (
@@ -213,7 +210,7 @@ class Classify(ModelStep):
             return Answer({self.name: chosen, f"{self.name}_confidence": confidences})
         (completion,), (prior,) = completions, priors
         probabilities = calibrated(completion.logprobs, prior.logprobs)
-        label_of = {code: label for label, code in self._code_of.items()}
+        label_of = {code: label for label, code in self.options.items()}
         if probabilities.keys() != label_of.keys() or any(math.isnan(p) for p in probabilities.values()):
             return Rejection("the engine returned no probabilities for the labels", completion.text)
         best = max(probabilities, key=lambda option: probabilities[option])

@@ -112,6 +112,11 @@ class RowResult:
     earlier: Earlier | None = None
     """What is known of a row that is still to be asked."""
 
+    @property
+    def has_document(self) -> bool:
+        """Whether the row has a document that can be asked about."""
+        return self.dead is None or self.dead.step != DOCUMENT
+
     def repeated(self, row: int) -> RowResult:
         """The result of another row that is equal in all that the pipeline reads: it costs nothing more."""
         return RowResult(row, self.outcome, self.answers, self.dead, Usage(duplicates=1), self.raw, self.document)
@@ -283,7 +288,7 @@ class Chain:
         """What the model answers for each label of a classification: the label, or a code."""
         asking = self._prepared[step].step
         assert isinstance(asking, Classify)
-        return {label: asking.option_of(label) for label in asking.labels}
+        return asking.options
 
     def takes_priors(self, step: str) -> bool:
         """Whether priors that are fitted are used: not where each row's question is another one."""

@@ -129,18 +129,25 @@ def header_text(hoisted: Mapping[str, Sequence[Question]]) -> str:
     """The instructions of the hoisted steps, in one text; empty where none of them has any."""
     tasks, named = [], _alike(hoisted)
     for name, (question, *_) in hoisted.items():
-        task = [part for part in (question.instruction, *_told(question)) if part]
-        if task and name in named:
+        task = _task(question)
+        if name in named:
             task[0] = f'Task "{name}":\n{task[0]}'
         tasks += task
     return PARAGRAPH.join(tasks)
 
 
+def _task(question: Question) -> list[str]:
+    """What is told of a hoisted step before the document; nothing of one that says all of it after."""
+    return [part for part in (question.instruction, *_told(question)) if part]
+
+
 def _alike(hoisted: Mapping[str, Sequence[Question]]) -> frozenset[str]:
-    """The steps that what is said after the document does not tell from another one."""
+    """The steps with a task that what is said after the document does not tell from another one."""
     said = {name: {question.reminder or question.brief for question in asked} for name, asked in hoisted.items()}
     return frozenset(
-        name for name, ours in said.items() if any(ours & theirs for other, theirs in said.items() if other != name)
+        name
+        for name, ours in said.items()
+        if _task(hoisted[name][0]) and any(ours & theirs for other, theirs in said.items() if other != name)
     )
 
 

@@ -193,6 +193,10 @@ ALIKE_STEPS = [
         {"generate": {"name": "greeting", "instruction": "Be polite.", "prompt": "To {{ id }}"}},
         {"generate": {"name": "refusal", "instruction": "Be firm.", "prompt": "To {{ id }}"}},
     ],
+    [
+        {"generate": {"name": "greeting", "instruction": "Be polite.", "prompt": "To {{ id }}"}},
+        {"generate": {"name": "plain", "prompt": "To {{ id }}"}},
+    ],
 ]
 
 
@@ -211,6 +215,7 @@ def test_steps_that_are_alike_are_named_where_they_are_told_and_where_they_are_m
     assert 'Task "lawyer":\nSummarize it for a lawyer.' in head
     assert 'Do the task "child". Summarize the text in at most' in tail
     assert "lawyer" not in tail
+    assert "Do the task" not in text(laid_out(reviews(steps=ALIKE_STEPS[-1]), "hoisted"), "plain"), "it was told none"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
