@@ -56,7 +56,7 @@ check: $(STAMP)
 bench: $(STAMP)
 	@$(PY) examples/corpus.py $(DEMO)
 	@$(VENV)/bin/headrace model default >/dev/null
-	$(PY) -m headrace.cluster.bench $(if $(filter command line,$(origin ARGS)),$(ARGS))
+	$(PY) -m benchmarks $(if $(filter command line,$(origin ARGS)),$(ARGS))
 
 chaos: $(STAMP)
 	$(PY) -m tests.chaos $(if $(filter command line,$(origin ARGS)),$(ARGS))

@@ -7,16 +7,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from headrace.cluster.run import RunResult as RunResult
-    from headrace.cluster.run import run as run
+    from headrace.cluster.driver.run import RunResult as RunResult
+    from headrace.cluster.driver.run import run as run
     from headrace.operators import Classify as Classify
     from headrace.operators import Extract as Extract
     from headrace.operators import Filter as Filter
     from headrace.operators import Generate as Generate
     from headrace.operators import Map as Map
     from headrace.operators import Summarize as Summarize
-    from headrace.pipelines.errors import UserError as UserError
-    from headrace.pipelines.spec import Pipeline as Pipeline
+    from headrace.pipelines.spec.errors import UserError as UserError
+    from headrace.pipelines.spec.pipeline import Pipeline as Pipeline
 
 __version__ = "0.1.0"
 
@@ -26,11 +26,11 @@ _HOME = {
     "Filter": "headrace.operators",
     "Generate": "headrace.operators",
     "Map": "headrace.operators",
-    "Pipeline": "headrace.pipelines.spec",
-    "RunResult": "headrace.cluster.run",
+    "Pipeline": "headrace.pipelines.spec.pipeline",
+    "RunResult": "headrace.cluster.driver.run",
     "Summarize": "headrace.operators",
-    "UserError": "headrace.pipelines.errors",
-    "run": "headrace.cluster.run",
+    "UserError": "headrace.pipelines.spec.errors",
+    "run": "headrace.cluster.driver.run",
 }
 
 __all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604  (the names are strings, built from the table above)

@@ -24,7 +24,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=100)]
 
 
 Layout = Literal["instruction_first", "document_first", "hoisted"]
-"""Where a prompt keeps what is the same for all rows; ``headrace.pipelines.prompts`` says what each one means."""
+"""Where a prompt keeps what is the same for all rows; ``pipelines/inference/prompts.py`` says what each one means."""
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 

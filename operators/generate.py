@@ -11,7 +11,7 @@ import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
 from headrace.operators.base import Answer, Completion, ModelStep, Question, Rejection, Sampling, Shot, Text
-from headrace.operators.schemas import check_schema, schema_of
+from headrace.operators.schema.schemas import check_schema, schema_of
 from headrace.operators.structured import Structure
 
 MAX_TOKENS = 256

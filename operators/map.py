@@ -12,9 +12,9 @@ import pyarrow as pa
 from pydantic import Field, field_validator
 
 from headrace.operators.base import Answer, Rejection, Step
-from headrace.operators.columns import Column, column_for
-from headrace.operators.schemas import Validator, check_schema, schema_of
-from headrace.operators.validation import half_character
+from headrace.operators.schema.columns import Column, column_for
+from headrace.operators.schema.schemas import Validator, check_schema, schema_of
+from headrace.operators.schema.validation import half_character
 
 _SCHEMA_OF_TYPE = {str: "string", int: "integer", float: "number", bool: "boolean"}
 

@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from headrace.operators.base import Answer, Completion, Example, Json, Rejection, Shot
-from headrace.operators.columns import Column, column_for
-from headrace.operators.schema_nodes import compact, fields_of, flatten, is_recursive
-from headrace.operators.schemas import (
+from headrace.operators.schema.columns import Column, column_for
+from headrace.operators.schema.nodes import compact, fields_of, flatten, is_recursive
+from headrace.operators.schema.schemas import (
     SchemaError,
     ShortForm,
     Validator,

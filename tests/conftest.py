@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headrace.pipelines.spec import Pipeline
+from headrace.pipelines.spec.pipeline import Pipeline
 
 pytest_plugins = ("tests.s3_server",)
 
@@ -31,7 +31,7 @@ def _private_ray(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(autouse=True)
 def _nothing_observed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache folder for each test, with the user's models: what ran here before does not choose layouts for it."""
-    from headrace.cluster.models import cache_folder
+    from headrace.cluster.engines.models import cache_folder
 
     models = cache_folder() / "models"
     models.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ def ray_address(_private_ray: None) -> Iterator[str]:
     """A cluster of one node, for runs that do not care where they run: each Ray of its own costs half a minute."""
     from ray.cluster_utils import Cluster
 
-    from headrace.cluster.execution import start_here
+    from headrace.cluster.driver.execution import start_here
 
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
     started: list[Cluster] = []
@@ -115,10 +115,10 @@ def ray_address(_private_ray: None) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Any]:
     """The real thing: vLLM with the default model. It takes half a minute to start, so there is one for all tests."""
-    from headrace.cluster.engine_config import EngineConfig
-    from headrace.cluster.models import default_model
-    from headrace.cluster.resources import cores
-    from headrace.cluster.vllm_engine import VllmEngine
+    from headrace.cluster.engines.config import EngineConfig
+    from headrace.cluster.engines.models import default_model
+    from headrace.cluster.engines.resources import cores
+    from headrace.cluster.engines.vllm import VllmEngine
 
     started = VllmEngine(EngineConfig(str(default_model()), threads=cores(), kv_gib=1))
     yield started

@@ -13,16 +13,16 @@ from typing import Any
 import polars as pl
 import pytest
 
-import headrace.cluster.execution
-from headrace.cluster.execution import Execution
-from headrace.cluster.resources import Allotment
-from headrace.cluster.run import Checked, Listener, RunResult, Totals, run
-from headrace.cluster.worker import Progress, Worker
-from headrace.pipelines.plan import Chunk, Plan
-from headrace.pipelines.seeds import Origin
-from headrace.pipelines.spec import Pipeline
-from headrace.pipelines.storage import Store
-from headrace.pipelines.usage import Usage
+import headrace.cluster.driver.execution
+from headrace.cluster.driver.execution import Execution
+from headrace.cluster.driver.run import Checked, Listener, RunResult, Totals, run
+from headrace.cluster.engines.resources import Allotment
+from headrace.cluster.worker.worker import Progress, Worker
+from headrace.pipelines.inference.usage import Usage
+from headrace.pipelines.output.plan import Chunk, Plan
+from headrace.pipelines.output.seeds import Origin
+from headrace.pipelines.spec.pipeline import Pipeline
+from headrace.pipelines.storage.store import Store
 
 
 class Stopped(Exception):
@@ -76,7 +76,7 @@ class InProcess:
         coming: list[str] = []
         totals = Totals()
         for pool, chunks in zip(execution._pools("test", plan, origins or {}), entering, strict=True):
-            coming += [headrace.cluster.execution._descriptor(plan, chunk) for chunk in chunks]
+            coming += [headrace.cluster.driver.execution._descriptor(plan, chunk) for chunk in chunks]
             last = not pool.assignment.commit.suffix
             done = work(Worker(pool.assignment), coming) if coming else iter([])
             coming = []

@@ -17,7 +17,7 @@ from typing import Any
 import ray
 from prometheus_client.parser import text_string_to_metric_families
 
-from headrace.cluster.cli import app
+from headrace.cluster.cli.main import app
 
 
 class Scraper:

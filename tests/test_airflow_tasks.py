@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from headrace.cluster.new_project import make_project
-from headrace.cluster.submission import make_submission
-from headrace.cluster.summary_line import ASKED
+from headrace.cluster.cli.new_project import make_project
+from headrace.cluster.jobs.submission import make_submission
+from headrace.cluster.jobs.summary_line import ASKED
 from tests.airflow_server import ROOT, Airflow, serve
 from tests.jobs_server import JobsServer, serve_jobs
 

@@ -14,18 +14,18 @@ import psutil
 import pytest
 from rich.console import Console
 
-from headrace.cluster.bench.chart import draw
-from headrace.cluster.bench.child import SYSTEMS
-from headrace.cluster.bench.documents import make_documents, read_documents, write_documents
-from headrace.cluster.bench.marks import FOLDER, mark, marks
-from headrace.cluster.bench.measure import ChildFailed, in_child, no_descendants_left
-from headrace.cluster.bench.pipelines import STEPS, model_steps, pipeline
-from headrace.cluster.bench.quality import area_under_curve
-from headrace.cluster.bench.ratios import Ratio, ratios
-from headrace.cluster.bench.report import print_report
-from headrace.cluster.bench.rival_prompts import is_valid
-from headrace.cluster.bench.tokens import least_prefill
-from headrace.cluster.fake_engine import FakeEngine
+from benchmarks.chart import draw
+from benchmarks.child import SYSTEMS
+from benchmarks.documents import make_documents, read_documents, write_documents
+from benchmarks.marks import FOLDER, mark, marks
+from benchmarks.measure import ChildFailed, in_child, no_descendants_left
+from benchmarks.pipelines import STEPS, model_steps, pipeline
+from benchmarks.quality import area_under_curve
+from benchmarks.ratios import Ratio, ratios
+from benchmarks.report import print_report
+from benchmarks.rival_prompts import is_valid
+from benchmarks.tokens import least_prefill
+from headrace.cluster.engines.fake import FakeEngine
 
 
 def measured(cold: float, warm: float, documents: int = 4) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def test_every_system_has_its_function() -> None:
 
     for name in ("headrace", "engine", "window", "transformers", "ray-piped"):
         module, _, function = SYSTEMS[name].partition(":")
-        assert callable(getattr(importlib.import_module(f"headrace.cluster.bench.{module}"), function))
+        assert callable(getattr(importlib.import_module(f"benchmarks.{module}"), function))
 
 
 def test_a_child_that_fails_says_why(tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from headrace.cluster.fake_engine import FakeEngine
+from headrace.cluster.engines.fake import FakeEngine
 from headrace.operators.base import Choice, Completion, Constraint, Json, Sampling
-from headrace.pipelines.chain import Chain, DeadLetter, Earlier, RowResult
-from headrace.pipelines.engine import EngineDied
-from headrace.pipelines.errors import UserError
-from headrace.pipelines.spec import Pipeline
+from headrace.pipelines.inference.chain import Chain, DeadLetter, Earlier, RowResult
+from headrace.pipelines.inference.engine import EngineDied
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.pipeline import Pipeline
 
 COLUMNS = pa.schema([pa.field("id", pa.string()), pa.field("text", pa.string())])
 

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headrace.pipelines.checkpoint import (
+from headrace.pipelines.input.corpus import Corpus, Shard
+from headrace.pipelines.output.checkpoint import (
     Counts,
     Unaccounted,
     chunk_record,
@@ -20,10 +21,9 @@ from headrace.pipelines.checkpoint import (
     committed,
     counts_of,
 )
-from headrace.pipelines.corpus import Corpus, Shard
-from headrace.pipelines.ledger import Ledger
-from headrace.pipelines.plan import Chunk, Plan, PlannedShard, Span, next_plan, part_schema
-from headrace.pipelines.storage import LocalStore
+from headrace.pipelines.output.ledger import Ledger
+from headrace.pipelines.output.plan import Chunk, Plan, PlannedShard, Span, next_plan, part_schema
+from headrace.pipelines.storage.store import LocalStore
 
 SCHEMA = part_schema([pa.field("id", pa.int64())], [pa.field("label", pa.dictionary(pa.int32(), pa.string()))])
 

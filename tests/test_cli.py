@@ -16,7 +16,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from headrace import __version__
-from headrace.cluster.cli import app
+from headrace.cluster.cli.main import app
 from tests.conftest import REVIEWS
 
 HEAVY = {"ray", "vllm", "torch", "transformers", "polars", "pyarrow", "pandas", "numpy", "jinja2", "yaml"}
@@ -46,7 +46,7 @@ def pipeline(tmp_path: Path) -> str:
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
-        "import sys\nfrom headrace.cluster.cli import app\n"
+        "import sys\nfrom headrace.cluster.cli.main import app\n"
         f"try:\n    app({arguments})\nexcept SystemExit as end:\n    assert not end.code\n"
         "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
     )

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from headrace.operators.columns import Column, column_for
-from headrace.operators.schemas import SchemaError, Validator, check_schema
+from headrace.operators.schema.columns import Column, column_for
+from headrace.operators.schema.schemas import SchemaError, Validator, check_schema
 from tests.schema_strategies import schemas, values
 
 TEXT = pa.string()

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.pipelines.corpus import (
+from headrace.pipelines.input.corpus import (
     ChunkReader,
     Corpus,
     InputChanged,
@@ -23,7 +23,7 @@ from headrace.pipelines.corpus import (
     find_shards,
     would_read,
 )
-from headrace.pipelines.errors import UserError
+from headrace.pipelines.spec.errors import UserError
 
 
 def put(path: Path, rows: int = 3, **columns: object) -> Path:
@@ -416,7 +416,7 @@ def test_consecutive_ranges_are_one_pass_and_memory_is_that_of_a_range(tmp_path:
 import re
 from pathlib import Path
 import pyarrow as pa
-from headrace.pipelines.corpus import ChunkReader, find_shards
+from headrace.pipelines.input.corpus import ChunkReader, find_shards
 def bytes_read():
     return int(re.search(r"rchar: (\\d+)", Path("/proc/self/io").read_text()).group(1))
 corpus = find_shards({str(file)!r})

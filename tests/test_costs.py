@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.operators.base import Sampling, Text
-from headrace.pipelines.costs import Request, RowCost
-from headrace.pipelines.efficiency import BlockCounter, Figures
-from headrace.pipelines.engine import NO_CONTEXT_COST, ContextCost
-from headrace.pipelines.prompts import Prompt
-from headrace.pipelines.usage import Usage
+from headrace.pipelines.inference.costs import Request, RowCost
+from headrace.pipelines.inference.efficiency import BlockCounter, Figures
+from headrace.pipelines.inference.engine import NO_CONTEXT_COST, ContextCost
+from headrace.pipelines.inference.prompts import Prompt
+from headrace.pipelines.inference.usage import Usage
 
 BLOCK = 4
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from headrace.operators.schemas import Validator
+from headrace.operators.schema.schemas import Validator
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "reviews.yaml"
 
@@ -35,7 +35,7 @@ def test_the_example_runs_over_real_documents_with_a_real_model(tmp_path: Path) 
         ids, ratings, texts = zip(*rows, strict=True)
         table = pa.table({"id": ids, "rating": ratings, "review": pa.array(texts, pa.string())})
         pq.write_table(table, source / f"{i}.parquet")
-    command = [sys.executable, "-m", "headrace.cluster.cli", "run", str(EXAMPLE), "--input", str(source)]
+    command = [sys.executable, "-m", "headrace", "run", str(EXAMPLE), "--input", str(source)]
     command += ["--output", str(output), "--set", "max_error_rate=0.5"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=580, check=False)
     assert done.returncode == 0, done.stderr

@@ -15,9 +15,9 @@ from urllib.parse import unquote
 import pytest
 import yaml
 
-from headrace.cluster.checking import check_pipeline
-from headrace.cluster.targets import read_target
-from headrace.pipelines.loading import load_pipeline, pipeline_json_schema
+from headrace.cluster.driver.checking import check_pipeline
+from headrace.cluster.jobs.targets import read_target
+from headrace.pipelines.spec.loading import load_pipeline, pipeline_json_schema
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "reviews.yaml"
@@ -47,9 +47,7 @@ def commands() -> Iterator[Any]:
 
 
 def test_the_committed_schema_is_what_the_command_prints() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "headrace.cluster.cli", "schema"], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-m", "headrace", "schema"], capture_output=True, text=True, check=True)
     committed = (ROOT / "examples" / "pipeline.schema.json").read_text()
     assert committed == done.stdout, "renew it: headrace schema > examples/pipeline.schema.json"
     assert json.loads(committed) == pipeline_json_schema()
@@ -111,7 +109,7 @@ def test_a_command_in_the_docs_exists(words: list[str]) -> None:
         return
     import typer
 
-    from headrace.cluster.cli import app
+    from headrace.cluster.cli.main import app
 
     command: Any = typer.main.get_command(app)
     rest = words[1:]

@@ -10,14 +10,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from headrace.cluster.vllm_engine import VllmEngine
+from headrace.cluster.engines.vllm import VllmEngine
 from headrace.operators.base import LAYOUTS, Choice, Layout, Sampling, Text
-from headrace.operators.schemas import Validator
-from headrace.pipelines.chain import Chain, RowResult
-from headrace.pipelines.engine import RequestRefused
-from headrace.pipelines.prompts import Composer, with_distinct_options
-from headrace.pipelines.rows import as_rows, sound
-from headrace.pipelines.spec import Pipeline
+from headrace.operators.schema.schemas import Validator
+from headrace.pipelines.inference.chain import Chain, RowResult
+from headrace.pipelines.inference.engine import RequestRefused
+from headrace.pipelines.inference.prompts import Composer, with_distinct_options
+from headrace.pipelines.output.rows import as_rows, sound
+from headrace.pipelines.spec.pipeline import Pipeline
 from tests.nasty import as_strings, short_texts
 
 pytestmark = pytest.mark.engine

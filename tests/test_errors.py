@@ -13,12 +13,13 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from headrace.cluster.cli import app
-from headrace.cluster.errors_view import show_errors
-from headrace.cluster.run import Work, check
-from headrace.pipelines.chain import DeadLetter, RowResult
-from headrace.pipelines.checkpoint import Counts, commit_chunk
-from headrace.pipelines.dead_letters import (
+from headrace.cluster.cli.errors_view import show_errors
+from headrace.cluster.cli.main import app
+from headrace.cluster.driver.run import Work, check
+from headrace.pipelines.inference.chain import DeadLetter, RowResult
+from headrace.pipelines.inference.layouts import Choice
+from headrace.pipelines.output.checkpoint import Counts, commit_chunk
+from headrace.pipelines.output.dead_letters import (
     MOST_GROUPS,
     OTHER,
     Group,
@@ -27,13 +28,12 @@ from headrace.pipelines.dead_letters import (
     alike,
     read_dead_letters,
 )
-from headrace.pipelines.error_rate import EarlyStop, too_many
-from headrace.pipelines.layouts import Choice
-from headrace.pipelines.plan import save_plan
-from headrace.pipelines.publish import publish_shard
-from headrace.pipelines.rows import chunk_table, count
-from headrace.pipelines.spec import Pipeline
-from headrace.pipelines.storage import LocalStore
+from headrace.pipelines.output.error_rate import EarlyStop, too_many
+from headrace.pipelines.output.plan import save_plan
+from headrace.pipelines.output.publish import publish_shard
+from headrace.pipelines.output.rows import chunk_table, count
+from headrace.pipelines.spec.pipeline import Pipeline
+from headrace.pipelines.storage.store import LocalStore
 
 Write = Callable[..., Path]
 ROWS = 20
@@ -149,7 +149,7 @@ def test_an_output_without_dead_letters_and_a_folder_that_is_none(output: Callab
 
 
 def test_memory_does_not_grow_with_the_reasons(output: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.pipelines.dead_letters.MOST_GROUPS", 3)
+    monkeypatch.setattr("headrace.pipelines.output.dead_letters.MOST_GROUPS", 3)
     words = "abcdefghij"
     found = read_dead_letters(output({row: DeadLetter("facts", words[row], "") for row in range(10)}), examples=1)
     assert sorted(group.count for group in found.groups) == [1, 1, 1, 7]

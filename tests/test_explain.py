@@ -14,21 +14,21 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-import headrace.cluster.run
-from headrace.cluster.cli import app
-from headrace.cluster.execution import Execution, _Watcher
-from headrace.cluster.explain import ModelView, _tokenizer, explain_pipeline
-from headrace.cluster.explain_view import as_data
-from headrace.cluster.fake_engine import FakeEngine
-from headrace.cluster.measure import measure_stage, sample_rows
-from headrace.cluster.prices import Prices, prices
-from headrace.cluster.records import read_record, write_record
-from headrace.cluster.run import Checked, Totals, check
-from headrace.cluster.worker import Progress
-from headrace.pipelines.errors import UserError
-from headrace.pipelines.forecast import EngineFacts, Observation, Record
-from headrace.pipelines.plan import Plan
-from headrace.pipelines.spec import Pipeline
+import headrace.cluster.driver.run
+from headrace.cluster.cli.explain_view import as_data
+from headrace.cluster.cli.main import app
+from headrace.cluster.driver.execution import Execution, _Watcher
+from headrace.cluster.driver.explain import ModelView, _tokenizer, explain_pipeline
+from headrace.cluster.driver.measure import measure_stage, sample_rows
+from headrace.cluster.driver.records import read_record, write_record
+from headrace.cluster.driver.run import Checked, Totals, check
+from headrace.cluster.engines.fake import FakeEngine
+from headrace.cluster.report.prices import Prices, prices
+from headrace.cluster.worker.worker import Progress
+from headrace.pipelines.forecast.forecast import EngineFacts, Observation, Record
+from headrace.pipelines.output.plan import Plan
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.pipeline import Pipeline
 from tests.conftest import REVIEWS
 from tests.in_process import InProcess, Stopped, here  # noqa: F401
 
@@ -184,8 +184,8 @@ def test_each_model_is_forecast_as_its_steps_alone_would_be(explain: Callable[..
 def test_models_with_tokenizers_of_their_own_have_lengths_of_their_own(
     corpus: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from headrace.cluster import explain as module
-    from headrace.cluster.fake_engine import BytesTokenizer
+    from headrace.cluster.driver import explain as module
+    from headrace.cluster.engines.fake import BytesTokenizer
 
     class Words(BytesTokenizer):
         def encode(self, text: str) -> list[int]:
@@ -289,7 +289,7 @@ def test_one_model_under_a_name_is_explained_as_that_model(corpus: Write) -> Non
 def test_engines_that_do_not_fit_at_once_are_explained_all_the_same(
     explain: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.cluster.sample.gpus_here", lambda: 1)
+    monkeypatch.setattr("headrace.cluster.driver.sample.gpus_here", lambda: 1)
     said = explain("--gpu-price", "2/h", **TWO).stdout
     assert "do not fit this machine at once. resources: the engines of this pipeline's 2 models take 2 GPUs" in said
     assert said.count("1 GPU(s)") == 2
@@ -324,7 +324,7 @@ def test_an_edit_redoes_the_steps_of_one_model_and_the_others_engine_is_not_star
     corpus: Write,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from headrace.cluster.explain_view import show_explanation
+    from headrace.cluster.cli.explain_view import show_explanation
 
     source = corpus(TEXTS)
     here({**TWO, "steps": TWO["steps"][:1] + TWO["steps"][2:]}, source)
@@ -359,7 +359,7 @@ def heard(here: InProcess, monkeypatch: pytest.MonkeyPatch) -> InProcess:  # noq
         progress._actor = str(id(progress))
         publish_to_ray(progress)
 
-    monkeypatch.setattr(headrace.cluster.run, "FAKE", "no such model")
+    monkeypatch.setattr(headrace.cluster.driver.run, "FAKE", "no such model")
     monkeypatch.setattr(Progress, "publish", publish)
     monkeypatch.setattr("ray.experimental.internal_kv._internal_kv_put", lambda k, v, **_: told.update({k: v}))
     monkeypatch.setattr("ray.experimental.internal_kv._internal_kv_get", told.get)

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.pipelines import expressions
-from headrace.pipelines.errors import UserError
-from headrace.pipelines.expressions import ConditionFailed, Expression
+from headrace.pipelines.spec import expressions
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.expressions import ConditionFailed, Expression
 
 SCHEMA = pa.schema(
     [

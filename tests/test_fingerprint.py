@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.pipelines.fingerprint import (
+from headrace.pipelines.output.fingerprint import (
     EXCLUDED,
     EXCLUDED_ENGINE_ARGUMENTS,
     EXCLUDED_FROM_STEPS,
     changed,
     fingerprints,
 )
-from headrace.pipelines.graph import Graph
-from headrace.pipelines.spec import OPERATORS, Pipeline
+from headrace.pipelines.spec.graph import Graph
+from headrace.pipelines.spec.pipeline import OPERATORS, Pipeline
 
 DATA: dict[str, Any] = {
     "name": "reviews",

@@ -12,21 +12,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headrace.cluster.engine_config import GPU_BLOCK
-from headrace.cluster.fake_engine import BytesTokenizer, FakeEngine
-from headrace.cluster.measure import SampleRows, measure_on, observation, sample_rows
-from headrace.cluster.run import Checked, check
+from headrace.cluster.driver.measure import SampleRows, measure_on, observation, sample_rows
+from headrace.cluster.driver.run import Checked, check
+from headrace.cluster.engines.config import GPU_BLOCK
+from headrace.cluster.engines.fake import BytesTokenizer, FakeEngine
 from headrace.operators.base import LAYOUTS, Layout
-from headrace.pipelines.chain import Chain, RowResult, prepare
-from headrace.pipelines.corpus import ChunkReader
-from headrace.pipelines.engine import NO_CONTEXT_COST, ContextCost
-from headrace.pipelines.errors import UserError
-from headrace.pipelines.forecast import EngineFacts, Observation, Rates, Record, forecast
-from headrace.pipelines.layouts import with_default
-from headrace.pipelines.outlook import Outlook, look_ahead, worth_measuring
-from headrace.pipelines.rows import as_rows
-from headrace.pipelines.spec import Pipeline
-from headrace.pipelines.survey import PLACES, ROWS_AT_A_PLACE, places, survey
+from headrace.pipelines.forecast.forecast import EngineFacts, Observation, Rates, Record, forecast
+from headrace.pipelines.forecast.outlook import Outlook, look_ahead, worth_measuring
+from headrace.pipelines.forecast.survey import PLACES, ROWS_AT_A_PLACE, places, survey
+from headrace.pipelines.inference.chain import Chain, RowResult, prepare
+from headrace.pipelines.inference.engine import NO_CONTEXT_COST, ContextCost
+from headrace.pipelines.inference.layouts import with_default
+from headrace.pipelines.input.corpus import ChunkReader
+from headrace.pipelines.output.rows import as_rows
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.pipeline import Pipeline
 
 Make = Callable[..., Pipeline]
 Write = Callable[..., Path]

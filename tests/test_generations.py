@@ -12,15 +12,15 @@ from typing import Any
 import polars as pl
 import pytest
 
-import headrace.cluster.worker
-from headrace.cluster.fake_engine import FakeEngine
-from headrace.cluster.run import RunResult
-from headrace.pipelines.errors import StorageUnavailable, UserError
-from headrace.pipelines.plan import Chunk, CommitInfo, PlanMismatch, load_plan
-from headrace.pipelines.stages import read_stage
-from headrace.pipelines.status import read_status
-from headrace.pipelines.storage import LocalStore, Store
-from headrace.pipelines.trials import SUSPECTS, Owner, Trial
+import headrace.cluster.worker.worker
+from headrace.cluster.driver.run import RunResult
+from headrace.cluster.engines.fake import FakeEngine
+from headrace.pipelines.output.plan import Chunk, CommitInfo, PlanMismatch, load_plan
+from headrace.pipelines.output.stages import read_stage
+from headrace.pipelines.output.status import read_status
+from headrace.pipelines.output.trials import SUSPECTS, Owner, Trial
+from headrace.pipelines.spec.errors import StorageUnavailable, UserError
+from headrace.pipelines.storage.store import LocalStore, Store
 from tests.in_process import InProcess, Stopped, here
 
 __all__ = ["here"]
@@ -451,8 +451,8 @@ def test_an_interrupted_retry_goes_on_where_it_was(here: InProcess, corpus: Writ
 
 def would_ask(here: InProcess, source: Path, *, prune: bool) -> Mapping[str, int]:
     """What ``explain --output`` says a run would ask with another instruction for ``facts``."""
-    from headrace.cluster.explain import explain_pipeline
-    from headrace.pipelines.spec import Pipeline
+    from headrace.cluster.driver.explain import explain_pipeline
+    from headrace.pipelines.spec.pipeline import Pipeline
 
     other = Pipeline.model_validate(changed(lambda d: step(d, "facts").update(instruction="Other.")))
     into = explain_pipeline(other, str(source), output=str(here.output), prune=prune).into
@@ -587,12 +587,12 @@ def test_a_run_whose_chunks_another_one_finishes_takes_them_as_they_are(
     others: list[RunResult] = []
 
     def late(*arguments: Any) -> Any:
-        monkeypatch.setattr(headrace.cluster.worker, "read_stage", read_stage)
+        monkeypatch.setattr(headrace.cluster.worker.worker, "read_stage", read_stage)
         others.append(here(pipeline, source))
         assert not [entry for entry in LocalStore(here.output).list() if ".stage" in entry.path]
         return read_stage(*arguments)
 
-    monkeypatch.setattr(headrace.cluster.worker, "read_stage", late)
+    monkeypatch.setattr(headrace.cluster.worker.worker, "read_stage", late)
     result = here(pipeline, source)
     assert [other.counts for other in others] == [result.counts] == [first]
     assert result.status == "complete"
@@ -612,10 +612,10 @@ def test_a_model_that_has_nothing_to_do_is_not_started(here: InProcess, corpus: 
 
 
 def test_explain_says_what_a_run_into_an_output_would_do_and_what_it_costs(here: InProcess, corpus: Write) -> None:
-    from headrace.cluster.explain import explain_pipeline
-    from headrace.cluster.explain_view import as_data, show_explanation
-    from headrace.cluster.prices import prices
-    from headrace.pipelines.spec import Pipeline
+    from headrace.cluster.cli.explain_view import as_data, show_explanation
+    from headrace.cluster.driver.explain import explain_pipeline
+    from headrace.cluster.report.prices import prices
+    from headrace.pipelines.spec.pipeline import Pipeline
 
     source = corpus(texts(0, 40))
     here(STEPS, source, limit=30)
@@ -665,8 +665,8 @@ def test_hoisted_steps_are_all_done_again_when_one_is_edited_and_that_is_said(he
 def test_a_step_keeps_the_layout_that_the_output_was_begun_with(
     here: InProcess, corpus: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from headrace.cluster import work
-    from headrace.pipelines.layouts import with_default
+    from headrace.cluster.driver import work
+    from headrace.pipelines.inference.layouts import with_default
 
     source = corpus(texts(0, 12))
     with monkeypatch.context() as patched:  # as if a measurement had chosen so
@@ -689,10 +689,10 @@ def test_a_step_keeps_the_layout_that_the_output_was_begun_with(
 
 
 def test_priors_that_were_fitted_go_with_a_change_of_their_step(here: InProcess, corpus: Write) -> None:
-    from headrace.cluster.run import check
-    from headrace.cluster.work import settled
-    from headrace.pipelines.layouts import Choice
-    from headrace.pipelines.spec import Pipeline
+    from headrace.cluster.driver.run import check
+    from headrace.cluster.driver.work import settled
+    from headrace.pipelines.inference.layouts import Choice
+    from headrace.pipelines.spec.pipeline import Pipeline
 
     source = corpus(texts(0, 5))
     priors = {"opinion": {"positive": -0.1, "negative": -2.0}}
@@ -874,7 +874,7 @@ def test_why_a_run_ended_is_said_where_its_notes_cannot_be_written_either(
     def fails(*_: object) -> None:
         raise StorageUnavailable("nobody answers")
 
-    monkeypatch.setattr("headrace.cluster.run.settle", fails)
+    monkeypatch.setattr("headrace.cluster.driver.run.settle", fails)
     here.stop_after = 1
     with pytest.raises(Stopped):
         here(STEPS, corpus(texts(0, 12)))

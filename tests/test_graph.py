@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.operators import Classify, Filter, Generate, Map, Summarize
-from headrace.pipelines.graph import Graph
-from headrace.pipelines.spec import Pipeline
+from headrace.pipelines.spec.graph import Graph
+from headrace.pipelines.spec.pipeline import Pipeline
 
 OPINION = Classify(name="opinion", labels={"good": "", "bad": ""})
 SUMMARY = Summarize(name="summary")

@@ -10,11 +10,11 @@ import time
 
 import psutil
 
-from headrace.cluster.guard import MARK, Guard
+from headrace.cluster.engines.guard import MARK, Guard
 
 STARTS_AND_WAITS = """
 import subprocess, sys, time
-from headrace.cluster.guard import Guard
+from headrace.cluster.engines.guard import Guard
 guard = Guard()
 with guard:
     marked = subprocess.Popen(["sh", "-c", "sleep 600 & echo $!; wait"], start_new_session=True, stdout=subprocess.PIPE)

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from headrace.operators import bounded
 from headrace.operators.base import Answer, Completion, Rejection
-from headrace.operators.schemas import SchemaError, Validator, check_schema, parse_json
+from headrace.operators.schema import bounded
+from headrace.operators.schema.schemas import SchemaError, Validator, check_schema, parse_json
 from headrace.operators.structured import Structure
-from headrace.pipelines.chain import MAX_RAW, MAX_REASON, DeadLetter
+from headrace.pipelines.inference.chain import MAX_RAW, MAX_REASON, DeadLetter
 
 
 @pytest.fixture(autouse=True)

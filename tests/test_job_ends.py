@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from headrace.cluster import summary_line
 from headrace.cluster.airflow.connecting import found
 from headrace.cluster.airflow.outcome import LOST, TIMED_OUT, UNREACHABLE, Outcome, judge
-from headrace.cluster.jobs_api import Refused
-from headrace.cluster.run import RunResult, Totals
-from headrace.pipelines.checkpoint import Counts
-from headrace.pipelines.usage import Usage
+from headrace.cluster.driver.run import RunResult, Totals
+from headrace.cluster.jobs import summary_line
+from headrace.cluster.jobs.jobs_api import Refused
+from headrace.pipelines.inference.usage import Usage
+from headrace.pipelines.output.checkpoint import Counts
 
 RESULT = RunResult(
     "complete",

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from headrace.cluster.jobs_api import (
+from headrace.cluster.jobs.jobs_api import (
     AsyncJobsClient,
     Job,
     JobExists,
@@ -281,7 +281,7 @@ class Nothing:
             raise ImportError(f"{name} is not here")
 
 sys.meta_path.insert(0, Nothing())
-import headrace.cluster.jobs_api, headrace.cluster.submission
+import headrace.cluster.jobs.jobs_api, headrace.cluster.jobs.submission
 """
 
 

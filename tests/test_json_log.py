@@ -14,17 +14,17 @@ from typing import Any
 
 import pytest
 
-from headrace.cluster import json_log
-from headrace.cluster.progress import listener, summary
-from headrace.cluster.run import Totals
-from headrace.pipelines.errors import UserError
-from headrace.pipelines.spec import Pipeline
-from headrace.pipelines.usage import Usage
+from headrace.cluster.driver.run import Totals
+from headrace.cluster.observability import json_log
+from headrace.cluster.observability.progress import listener, summary
+from headrace.pipelines.inference.usage import Usage
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.pipeline import Pipeline
 from tests.in_process import InProcess, here
 
 __all__ = ["here"]
 
-HEADRACE = [sys.executable, "-m", "headrace.cluster.cli"]
+HEADRACE = [sys.executable, "-m", "headrace"]
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:

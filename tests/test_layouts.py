@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from headrace.cluster.fake_engine import BytesTokenizer
+from headrace.cluster.engines.fake import BytesTokenizer
 from headrace.operators.base import LAYOUTS, Layout
-from headrace.pipelines.chain import Chained, prepare, prepare_all
-from headrace.pipelines.layouts import REFERENCE, choose, with_default
-from headrace.pipelines.spec import Pipeline
+from headrace.pipelines.inference.chain import Chained, prepare, prepare_all
+from headrace.pipelines.inference.layouts import REFERENCE, choose, with_default
+from headrace.pipelines.spec.pipeline import Pipeline
 
 Make = Callable[..., Pipeline]
 TOKENIZER = BytesTokenizer()

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from headrace.cluster import lineage
-from headrace.cluster.execution import Execution
-from headrace.cluster.lineage import dataset_name
-from headrace.pipelines.errors import UserError
-from headrace.pipelines.spec import Pipeline
+from headrace.cluster.driver.execution import Execution
+from headrace.cluster.observability import lineage
+from headrace.cluster.observability.lineage import dataset_name
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.pipeline import Pipeline
 from tests.http_receiver import receiver
 from tests.in_process import InProcess, Stopped, here
 

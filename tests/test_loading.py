@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.operators import Classify
-from headrace.pipelines.errors import UserError
-from headrace.pipelines.loading import load_pipeline, pipeline_json_schema
-from headrace.pipelines.spec import Model
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.loading import load_pipeline, pipeline_json_schema
+from headrace.pipelines.spec.pipeline import Model
 
 REVIEWS = """\
 # yaml-language-server: $schema=pipeline.schema.json
@@ -156,7 +156,7 @@ class TestScalars:
     @settings(deadline=None)
     @given(st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.booleans() | st.none() | _BMP)
     def test_what_json_writes_is_read_back(self, value: object) -> None:
-        from headrace.pipelines.loading import _read_yaml
+        from headrace.pipelines.spec.loading import _read_yaml
 
         assert _read_yaml(json.dumps({"x": value}), "x")[0] == {"x": value}
 
@@ -224,7 +224,7 @@ class TestSchemaFiles:
 
 PYTHON = """\
 from headrace.operators import Summarize
-from headrace.pipelines.spec import Pipeline
+from headrace.pipelines.spec.pipeline import Pipeline
 {0}
 """
 

@@ -20,11 +20,11 @@ from headrace.cluster.kube.manifest import manifest
 from headrace.cluster.kube.options import Options
 from headrace.cluster.kube.pods import MOUNT
 from headrace.cluster.kube.text import as_yaml
-from headrace.pipelines.errors import UserError
-from headrace.pipelines.loading import load_pipeline
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.loading import load_pipeline
 from tests.kuberay import problems, templates
 
-HEADRACE = [sys.executable, "-m", "headrace.cluster.cli"]
+HEADRACE = [sys.executable, "-m", "headrace"]
 
 PIPELINE = """\
 name: Night_tickets

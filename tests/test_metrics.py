@@ -19,8 +19,8 @@ import promql_parser
 import pytest
 import yaml
 
-from headrace.cluster.metrics import METRICS, MOST_VALUES, OTHER, Meters, model_label
-from headrace.pipelines.reasons import ReasonClass
+from headrace.cluster.observability.metrics import METRICS, MOST_VALUES, OTHER, Meters, model_label
+from headrace.pipelines.output.reasons import ReasonClass
 from tests.conftest import REVIEWS
 
 ROOT = Path(__file__).resolve().parent.parent

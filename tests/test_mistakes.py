@@ -16,11 +16,11 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from headrace.cluster import preflight
-from headrace.cluster.cli import app
-from headrace.cluster.preflight import Grammar, Preflight
-from headrace.pipelines.errors import UserError
-from headrace.pipelines.loading import load_pipeline
+from headrace.cluster.cli.main import app
+from headrace.cluster.driver import preflight
+from headrace.cluster.driver.preflight import Grammar, Preflight
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.loading import load_pipeline
 
 PIPELINE = """\
 name: reviews
@@ -495,7 +495,7 @@ def test_zero_rows_are_no_mistake() -> None:
 def test_the_command_itself_says_it_in_one_line_and_leaves_nothing() -> None:
     before = {path.name for path in Path().iterdir()} | {"r.yaml"}
     done = subprocess.run(
-        [sys.executable, "-m", "headrace.cluster.cli", "run", write(PIPELINE.replace("{{ review }}", "{{ text }}")),
+        [sys.executable, "-m", "headrace", "run", write(PIPELINE.replace("{{ review }}", "{{ text }}")),
          "--input", "input", "--output", "output"],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
@@ -511,7 +511,7 @@ def test_the_command_itself_says_it_in_one_line_and_leaves_nothing() -> None:
 @pytest.fixture(scope="module")
 def default_model() -> str:
     pytest.importorskip("vllm")
-    from headrace.cluster.models import default_model
+    from headrace.cluster.engines.models import default_model
 
     return str(default_model())
 

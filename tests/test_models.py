@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from headrace.cluster.models import default_model, model_identity, model_memory, resolve_model
-from headrace.pipelines.errors import UserError
+from headrace.cluster.engines.models import default_model, model_identity, model_memory, resolve_model
+from headrace.pipelines.spec.errors import UserError
 
 WEIGHT_BYTES = 3_000_000
 
@@ -39,8 +39,8 @@ def resolve_elsewhere(model: str, **env: str) -> subprocess.CompletedProcess[str
     """Resolve in another process: the hub's library reads the environment when it is imported."""
     code = (
         "import sys\n"
-        "from headrace.cluster.models import model_identity, resolve_model\n"
-        "from headrace.pipelines.errors import UserError\n"
+        "from headrace.cluster.engines.models import model_identity, resolve_model\n"
+        "from headrace.pipelines.spec.errors import UserError\n"
         "try:\n    found = resolve_model(sys.argv[1])\n"
         "    print(found.source, found.revision, model_identity(found))\n"
         "except UserError as error:\n    sys.exit(f'UserError: {error}')\n"
@@ -206,7 +206,7 @@ def test_default_model_is_whole_and_is_not_made_twice() -> None:
 @pytest.mark.engine
 def test_killed_while_the_default_model_is_made_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
     env = {**os.environ, "HEADRACE_CACHE": str(tmp_path)}
-    code = "from headrace.cluster.models import default_model; print(default_model())"
+    code = "from headrace.cluster.engines.models import default_model; print(default_model())"
     command = [sys.executable, "-c", code]
     first = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL, start_new_session=True)
     models = tmp_path / "models"
@@ -231,8 +231,8 @@ def test_killed_while_the_default_model_is_made_leaves_nothing_that_looks_whole(
 def test_default_model_without_its_package_says_what_to_install(tmp_path: Path) -> None:
     # An interpreter that sees headrace and its own library, but nothing of what is installed.
     code = (
-        "import sys\nfrom headrace.cluster.models import resolve_model\n"
-        "from headrace.pipelines.errors import UserError\n"
+        "import sys\nfrom headrace.cluster.engines.models import resolve_model\n"
+        "from headrace.pipelines.spec.errors import UserError\n"
         "try:\n    resolve_model('default')\nexcept UserError as error:\n    sys.exit(str(error))\n"
     )
     root = Path(__file__).resolve().parent.parent

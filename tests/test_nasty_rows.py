@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headrace.cluster.engine_config import EngineConfig
-from headrace.cluster.worker import Assignment, Progress, Worker
-from headrace.pipelines.corpus import find_shards
-from headrace.pipelines.graph import Graph
-from headrace.pipelines.plan import next_plan, part_schema
-from headrace.pipelines.rows import as_rows, sound
-from headrace.pipelines.spec import Pipeline
-from headrace.pipelines.storage import LocalStore
+from headrace.cluster.engines.config import EngineConfig
+from headrace.cluster.worker.worker import Assignment, Progress, Worker
+from headrace.pipelines.input.corpus import find_shards
+from headrace.pipelines.output.plan import next_plan, part_schema
+from headrace.pipelines.output.rows import as_rows, sound
+from headrace.pipelines.spec.graph import Graph
+from headrace.pipelines.spec.pipeline import Pipeline
+from headrace.pipelines.storage.store import LocalStore
 from tests.nasty import TEXTS, columns, texts
 
 STEPS: list[dict[str, Any]] = [

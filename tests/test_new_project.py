@@ -11,11 +11,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from headrace.cluster.cli import app
-from headrace.cluster.new_project import make_project
-from headrace.cluster.submission import make_submission
-from headrace.cluster.targets import read_target
-from headrace.pipelines.errors import UserError
+from headrace.cluster.cli.main import app
+from headrace.cluster.cli.new_project import make_project
+from headrace.cluster.jobs.submission import make_submission
+from headrace.cluster.jobs.targets import read_target
+from headrace.pipelines.spec.errors import UserError
 from tests.in_process import InProcess, here
 
 __all__ = ["here"]

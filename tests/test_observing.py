@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from headrace.cluster.metrics import DriverMetrics
-from headrace.cluster.observing import Observer
-from headrace.pipelines.spec import Pipeline
+from headrace.cluster.observability.metrics import DriverMetrics
+from headrace.cluster.observability.observing import Observer
+from headrace.pipelines.spec.pipeline import Pipeline
 from tests.in_process import InProcess, Stopped, here
 
 __all__ = ["here"]

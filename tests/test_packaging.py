@@ -72,12 +72,17 @@ def test_wheel_has_every_module_under_headrace_and_nothing_else(built: Path) -> 
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     tree = {f"headrace/{p}/{name}" for p in ("operators", "pipelines", "cluster") for name in modules(ROOT / p)}
-    assert {name for name in names if name.endswith(".py")} == tree | {"headrace/__init__.py"}
+    assert {name for name in names if name.endswith(".py")} == tree | {"headrace/__init__.py", "headrace/__main__.py"}
     deploy = ("Containerfile", "README.md", "ray-up.yaml", "values-8gpu.yaml")
     assert {"headrace/py.typed", *(f"headrace/cluster/deploy/{name}" for name in deploy)} <= names
-    assert {"headrace/cluster/grafana/headrace.json", "headrace/cluster/alerts/headrace.rules.yaml"} <= names
-    data = {f"headrace/cluster/{file.name}" for kind in ("*.j2", "*.css") for file in (ROOT / "cluster").glob(kind)}
-    assert {"headrace/cluster/report.html.j2", "headrace/cluster/report.css"} <= data <= names
+    assert {
+        "headrace/cluster/observability/grafana/headrace.json",
+        "headrace/cluster/observability/alerts/headrace.rules.yaml",
+    } <= names
+    data = {
+        f"headrace/{file.relative_to(ROOT)}" for kind in ("*.j2", "*.css") for file in (ROOT / "cluster").rglob(kind)
+    }
+    assert {"headrace/cluster/report/page.html.j2", "headrace/cluster/report/page.css"} <= data <= names
     assert {name.partition("/")[0] for name in names} == {"headrace"}
 
 

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.pipelines.corpus import Corpus, Shard
-from headrace.pipelines.errors import UserError
-from headrace.pipelines.plan import (
+from headrace.pipelines.input.corpus import Corpus, Shard
+from headrace.pipelines.output.plan import (
     Changes,
     Chunk,
     Plan,
@@ -24,7 +23,8 @@ from headrace.pipelines.plan import (
     part_schema,
     save_plan,
 )
-from headrace.pipelines.storage import LocalStore
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.storage.store import LocalStore
 
 SCHEMA = part_schema([pa.field("id", pa.int64())], [pa.field("label", pa.dictionary(pa.int32(), pa.string()))])
 

@@ -13,12 +13,11 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from headrace.pipelines import publish
-from headrace.pipelines.checkpoint import Counts, Unaccounted, chunk_schema, commit_chunk, committed
-from headrace.pipelines.corpus import Corpus, Shard
-from headrace.pipelines.errors import UserError
-from headrace.pipelines.plan import Chunk, Plan, next_plan, part_schema, save_plan
-from headrace.pipelines.publish import (
+from headrace.pipelines.input.corpus import Corpus, Shard
+from headrace.pipelines.output import publish
+from headrace.pipelines.output.checkpoint import Counts, Unaccounted, chunk_schema, commit_chunk, committed
+from headrace.pipelines.output.plan import Chunk, Plan, next_plan, part_schema, save_plan
+from headrace.pipelines.output.publish import (
     Superseded,
     begin,
     check_output_folder,
@@ -31,7 +30,8 @@ from headrace.pipelines.publish import (
     was_complete,
     with_kept,
 )
-from headrace.pipelines.storage import LocalStore, open_store
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.storage.store import LocalStore, open_store
 
 FACTS = pa.struct({"product": pa.string(), "likes": pa.list_(pa.string())})
 SCHEMA = part_schema(

@@ -21,19 +21,20 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from headrace.cluster import report as report_module
-from headrace.cluster.cli import app
-from headrace.cluster.report_command import Wish, report_output
-from headrace.cluster.report_html import visible
-from headrace.pipelines import report_data, report_rows
-from headrace.pipelines.dead_letters import alike
-from headrace.pipelines.drift import CHANCE, chi_squared_tail, homogeneity, moved
-from headrace.pipelines.plan import PlannedShard, Span, load_plan
-from headrace.pipelines.reasons import redacted_reason
-from headrace.pipelines.report_data import MOST_ROWS, PLACES, windows_of
-from headrace.pipelines.report_figures import EDGES, Lengths
-from headrace.pipelines.series import MOST_POINTS, Series, rates
-from headrace.pipelines.storage import open_store
+from headrace.cluster.cli.main import app
+from headrace.cluster.report import report as report_module
+from headrace.cluster.report.command import Wish, report_output
+from headrace.cluster.report.page import visible
+from headrace.pipelines.output.dead_letters import alike
+from headrace.pipelines.output.plan import PlannedShard, Span, load_plan
+from headrace.pipelines.output.reasons import redacted_reason
+from headrace.pipelines.report import data as report_data
+from headrace.pipelines.report import rows as report_rows
+from headrace.pipelines.report.data import MOST_ROWS, PLACES, windows_of
+from headrace.pipelines.report.drift import CHANCE, chi_squared_tail, homogeneity, moved
+from headrace.pipelines.report.figures import EDGES, Lengths
+from headrace.pipelines.report.series import MOST_POINTS, Series, rates
+from headrace.pipelines.storage.store import open_store
 from tests.in_process import InProcess, here  # noqa: F401  (a fixture)
 
 Write = Callable[..., Path]
@@ -525,8 +526,8 @@ def test_a_run_does_not_fail_for_its_report_and_the_next_one_makes_up_for_it(
 
     with monkeypatch.context() as patched:
         patched.setattr(report_module, "look", broken)
-        from headrace.cluster.run import run
-        from headrace.pipelines.spec import Pipeline
+        from headrace.cluster.driver.run import run
+        from headrace.pipelines.spec.pipeline import Pipeline
 
         result = run(Pipeline.model_validate(STEPS), input=source, output=here.output)
     assert result.status == "complete"

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import headrace.pipelines.reuse
-from headrace.pipelines.errors import UserError
-from headrace.pipelines.reuse import Spill
+import headrace.pipelines.output.reuse
+from headrace.pipelines.output.reuse import Spill
+from headrace.pipelines.spec.errors import UserError
 from tests.in_process import InProcess, Stopped, here
 from tests.test_generations import STAGES, STEPS, changed, step
 
@@ -45,8 +45,8 @@ def some(count: int) -> Rows:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Buckets of a few rows, and nearly nothing held in memory."""
-    monkeypatch.setattr(headrace.pipelines.reuse, "BUCKET_BYTES", 2000)
-    monkeypatch.setattr(headrace.pipelines.reuse, "SPILL_BYTES", 2000)
+    monkeypatch.setattr(headrace.pipelines.output.reuse, "BUCKET_BYTES", 2000)
+    monkeypatch.setattr(headrace.pipelines.output.reuse, "SPILL_BYTES", 2000)
 
 
 def by_id(table: pl.DataFrame) -> pl.DataFrame:
@@ -56,14 +56,14 @@ def by_id(table: pl.DataFrame) -> pl.DataFrame:
 def watch_buckets(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Rows of the other output that are in memory at once, bucket by bucket."""
     seen: list[int] = []
-    real = headrace.pipelines.reuse._join
+    real = headrace.pipelines.output.reuse._join
 
     def join(theirs: Iterable[pa.Table], *more: Any) -> Any:
         tables = list(theirs)
         seen.append(sum(table.num_rows for table in tables))
         return real(tables, *more)
 
-    monkeypatch.setattr(headrace.pipelines.reuse, "_join", join)
+    monkeypatch.setattr(headrace.pipelines.output.reuse, "_join", join)
     return seen
 
 
@@ -165,9 +165,9 @@ def test_a_run_that_dies_in_between_resumes(
 
     with monkeypatch.context() as patched:
         if after == "manifest":
-            patched.setattr(headrace.pipelines.reuse, "_write", dies)
+            patched.setattr(headrace.pipelines.output.reuse, "_write", dies)
         elif after == "plan":
-            patched.setattr("headrace.cluster.run.save_plan", dies)
+            patched.setattr("headrace.cluster.driver.run.save_plan", dies)
         else:
             here.stop_after = int(after)
         with pytest.raises(Stopped):
@@ -175,7 +175,7 @@ def test_a_run_that_dies_in_between_resumes(
     so_far = here.asked["facts"]
     with monkeypatch.context() as patched:
         if after != "manifest":  # what was found is not looked for again
-            patched.setattr(headrace.pipelines.reuse, "_join", dies)
+            patched.setattr(headrace.pipelines.output.reuse, "_join", dies)
         here(KEYED, source, reuse=str(tmp_path / "first"))
     assert so_far + here.asked["facts"] == 1
     assert here.table().height == 300

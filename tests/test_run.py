@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-HEADRACE = [sys.executable, "-m", "headrace.cluster.cli"]
+HEADRACE = [sys.executable, "-m", "headrace"]
 
 Write = Callable[..., Path]
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from headrace.pipelines.storage import open_store
+from headrace.pipelines.storage.store import open_store
 from tests.conftest import REVIEWS
 from tests.fault_proxy import FaultProxy, Noise
 from tests.s3_server import KEY, SECRET, S3Server
@@ -89,7 +89,7 @@ def test_runs_on_s3_give_the_table_that_runs_on_a_disk_give(
 
     # From S3 to S3, killed in the middle, and again.
     output = f"{prefix}/output"
-    command = [sys.executable, "-m", "headrace.cluster.cli", "run", str(pipeline)]
+    command = [sys.executable, "-m", "headrace", "run", str(pipeline)]
     command += ["--input", f"{prefix}/input", "--output", output]
     first = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_for_chunks(output, 2, first)

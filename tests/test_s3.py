@@ -19,17 +19,17 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-import headrace.pipelines.object_store
-from headrace.cluster.cli import app
-from headrace.pipelines.corpus import ChunkReader, InputChanged, find_shards, would_read
-from headrace.pipelines.errors import StorageUnavailable, UserError
-from headrace.pipelines.fsspec_objects import FsspecObjects
-from headrace.pipelines.locations import ObjectUri, joined, object_uri
-from headrace.pipelines.object_store import ObjectStore
-from headrace.pipelines.plan import load_plan, save_plan
-from headrace.pipelines.publish import check_output_folder, is_complete
-from headrace.pipelines.s3_objects import S3Objects
-from headrace.pipelines.storage import Entry, LocalStore, Store, open_store
+import headrace.pipelines.storage.object_store
+from headrace.cluster.cli.main import app
+from headrace.pipelines.input.corpus import ChunkReader, InputChanged, find_shards, would_read
+from headrace.pipelines.output.plan import load_plan, save_plan
+from headrace.pipelines.output.publish import check_output_folder, is_complete
+from headrace.pipelines.spec.errors import StorageUnavailable, UserError
+from headrace.pipelines.storage.fsspec_objects import FsspecObjects
+from headrace.pipelines.storage.locations import ObjectUri, joined, object_uri
+from headrace.pipelines.storage.object_store import ObjectStore
+from headrace.pipelines.storage.s3_objects import S3Objects
+from headrace.pipelines.storage.store import Entry, LocalStore, Store, open_store
 from tests.fault_proxy import Fault, FaultProxy, Noise
 from tests.s3_server import KEY, SECRET, S3Server
 from tests.test_publish import do, make_plan
@@ -166,7 +166,7 @@ def test_the_names_of_many_folders_take_few_calls(store: ObjectStore, monkeypatc
 
     monkeypatch.setattr(type(store.objects), "pages", pages)
     for few, most in ((100, 5), (2, 1)):
-        monkeypatch.setattr(headrace.pipelines.object_store, "FEW_FOLDERS", few)
+        monkeypatch.setattr(headrace.pipelines.storage.object_store, "FEW_FOLDERS", few)
         found: dict[str, set[str]] = {}
         for folder, names in store.names_of(wanted):
             found.setdefault(folder, set()).update(name for name in names if not name.endswith("/"))
@@ -327,7 +327,7 @@ def test_reads_and_listings_through_faults_are_whole(through: Callable[..., Any]
 def test_an_answer_that_does_not_come_is_asked_for_again(
     through: Callable[..., Any], prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.pipelines.s3_objects.SILENCE_S", 0.5)
+    monkeypatch.setattr("headrace.pipelines.storage.s3_objects.SILENCE_S", 0.5)
     store = s3_store(prefix)
     started = time.monotonic()
     with through(Fault("slow", "^PUT", delay=30.0), Fault("slow", "^GET", delay=30.0)):
@@ -365,7 +365,7 @@ def test_an_output_made_through_noise_is_the_one_made_on_a_disk(
 def test_the_command_ends_with_2_for_a_mistake_and_with_1_for_a_storage_that_fails(
     through: Callable[..., Any], prefix: str, monkeypatch: pytest.MonkeyPatch, change: dict[str, str], code: int
 ) -> None:
-    monkeypatch.setattr("headrace.pipelines.s3_objects.FIRST_PATIENCE_S", 1.0)
+    monkeypatch.setattr("headrace.pipelines.storage.s3_objects.FIRST_PATIENCE_S", 1.0)
     with through(*([] if change else [Fault("slow_down", "", times=10_000)])):
         for name, value in change.items():
             monkeypatch.setenv(name, value)
@@ -430,7 +430,7 @@ def test_a_bucket_that_is_not_there_is_named(s3: S3Server) -> None:
 
 
 def test_an_endpoint_where_nobody_answers_is_given_up_soon(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.pipelines.s3_objects.FIRST_PATIENCE_S", 1.0)
+    monkeypatch.setattr("headrace.pipelines.storage.s3_objects.FIRST_PATIENCE_S", 1.0)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(StorageUnavailable, match=r"s3://headrace at http://127\.0\.0\.1:1 did not answer"):
         find_shards("s3://headrace/x")
@@ -547,7 +547,7 @@ def test_a_storage_that_fails_is_no_unreadable_input(
 ) -> None:
     fill(prefix, "x.parquet")
     corpus = find_shards(prefix)
-    monkeypatch.setattr("headrace.pipelines.s3_objects.S3Objects.__init__.__defaults__", (1.0,))
+    monkeypatch.setattr("headrace.pipelines.storage.s3_objects.S3Objects.__init__.__defaults__", (1.0,))
     with through(Fault("slow_down", "", times=10_000)), pytest.raises(StorageUnavailable):
         ChunkReader(corpus.schema).read(corpus.shards[0], 0, 3, ["id"])
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headrace.pipelines.corpus import ChunkReader, InputUnreadable, Shard, find_shards
+from headrace.pipelines.input.corpus import ChunkReader, InputUnreadable, Shard, find_shards
 
 ROWS, GROUP, CHUNK = 6000, 3000, 250
 

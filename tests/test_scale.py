@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from headrace.cluster import run as driver
-from headrace.cluster.execution import _groups
-from headrace.pipelines.checkpoint import Counts
-from headrace.pipelines.ledger import Ledger
-from headrace.pipelines.plan import Plan, next_plan
-from headrace.pipelines.storage import LocalStore
+from headrace.cluster.driver import run as driver
+from headrace.cluster.driver.execution import _groups
+from headrace.pipelines.output.checkpoint import Counts
+from headrace.pipelines.output.ledger import Ledger
+from headrace.pipelines.output.plan import Plan, next_plan
+from headrace.pipelines.storage.store import LocalStore
 from tests.scale.measure import (
     FakeExecution,
     Sheet,

@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, ValidationError
 
-from headrace.operators.columns import column_for
-from headrace.operators.decoding import DEFAULT_MAX_ITEMS, DEFAULT_MAX_LENGTH, INT64_MAX, INT64_MIN
-from headrace.operators.describe import DESCRIPTION_LIMIT
-from headrace.operators.patterns import grammar_pattern
-from headrace.operators.schemas import (
+from headrace.operators.schema.columns import column_for
+from headrace.operators.schema.decoding import DEFAULT_MAX_ITEMS, DEFAULT_MAX_LENGTH, INT64_MAX, INT64_MIN
+from headrace.operators.schema.describe import DESCRIPTION_LIMIT
+from headrace.operators.schema.patterns import grammar_pattern
+from headrace.operators.schema.schemas import (
     SchemaError,
     Validator,
     check_schema,

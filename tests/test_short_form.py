@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from headrace.cluster.fake_engine import instance
+from headrace.cluster.engines.fake import instance
 from headrace.operators import Extract, Generate
 from headrace.operators.base import Answer, Completion, Json, Question, Rejection
-from headrace.operators.describe import DESCRIPTION_LIMIT
-from headrace.operators.schemas import SchemaError, check_schema, decoding_schema, describe
-from headrace.operators.short_form import Coded, Field, Form, Items, Record, ShortForm, short_form
+from headrace.operators.schema.describe import DESCRIPTION_LIMIT
+from headrace.operators.schema.schemas import SchemaError, check_schema, decoding_schema, describe
+from headrace.operators.schema.short_form import Coded, Field, Form, Items, Record, ShortForm, short_form
 from tests.schema_strategies import records, schemas, values
 
 MOODS = ["very happy with it", "unhappy"]

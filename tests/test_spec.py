@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from headrace.operators import Classify, Extract, Filter, Generate, Map, Summarize
-from headrace.pipelines.errors import UserError
-from headrace.pipelines.spec import Model, Pipeline, Resources, Source, parse_size, problems_of
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.pipeline import Model, Pipeline, Resources, Source, parse_size, problems_of
 
 DATA: dict[str, Any] = {
     "name": "reviews",

@@ -11,24 +11,24 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from headrace.cluster.engine_config import EngineConfig
-from headrace.cluster.fake_engine import FakeEngine
-from headrace.cluster.locate import locate_models, unused_models
-from headrace.cluster.resources import available_memory
-from headrace.cluster.sharing import Demand, share
-from headrace.cluster.worker import Assignment, Worker
+from headrace.cluster.engines.config import EngineConfig
+from headrace.cluster.engines.fake import FakeEngine
+from headrace.cluster.engines.locate import locate_models, unused_models
+from headrace.cluster.engines.resources import available_memory
+from headrace.cluster.engines.sharing import Demand, share
+from headrace.cluster.worker.worker import Assignment, Worker
 from headrace.operators.base import ModelStep
-from headrace.pipelines.chain import Chain, RowResult
-from headrace.pipelines.checkpoint import Counts, chunk_schema, commit_chunk, committed
-from headrace.pipelines.corpus import Corpus, Shard
-from headrace.pipelines.errors import UserError
-from headrace.pipelines.fingerprint import changed, fingerprints
-from headrace.pipelines.loading import load_pipeline
-from headrace.pipelines.plan import Chunk, Plan, next_plan, part_schema
-from headrace.pipelines.rows import earlier_results
-from headrace.pipelines.spec import Model, Pipeline, Resources, Source
-from headrace.pipelines.stages import Stage, commits, entries, filters_before, read_stage, stages_of, sweep
-from headrace.pipelines.storage import LocalStore
+from headrace.pipelines.inference.chain import Chain, RowResult
+from headrace.pipelines.input.corpus import Corpus, Shard
+from headrace.pipelines.output.checkpoint import Counts, chunk_schema, commit_chunk, committed
+from headrace.pipelines.output.fingerprint import changed, fingerprints
+from headrace.pipelines.output.plan import Chunk, Plan, next_plan, part_schema
+from headrace.pipelines.output.rows import earlier_results
+from headrace.pipelines.output.stages import Stage, commits, entries, filters_before, read_stage, stages_of, sweep
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.loading import load_pipeline
+from headrace.pipelines.spec.pipeline import Model, Pipeline, Resources, Source
+from headrace.pipelines.storage.store import LocalStore
 
 Step = dict[str, Any]
 

@@ -15,8 +15,8 @@ from typing import BinaryIO
 
 import pytest
 
-from headrace.pipelines.errors import UserError
-from headrace.pipelines.storage import ATTEMPTS, TEMPORARY, Entry, LocalStore, local_path, open_store
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.storage.store import ATTEMPTS, TEMPORARY, Entry, LocalStore, local_path, open_store
 
 
 def race(root: Path, number: int, starting_gun: "multiprocessing.synchronize.Barrier") -> None:
@@ -198,7 +198,7 @@ def test_a_writer_killed_in_the_middle_leaves_a_file_that_nobody_sees_and_the_ne
     script = f"""
 import sys, time
 from pathlib import Path
-from headrace.pipelines.storage import LocalStore
+from headrace.pipelines.storage.store import LocalStore
 def write(file):
     file.write(b"half"); file.flush(); print("writing", flush=True); time.sleep(60)
 LocalStore(Path({str(tmp_path)!r})).put_if_absent("chunks/1.parquet", write)

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
-from headrace.cluster import shipping
-from headrace.cluster import submission as module
-from headrace.cluster.jobs_api import Job, JobExists
-from headrace.cluster.secrets_seen import secret_name
-from headrace.cluster.submission import Submitted, exit_code_of, make_submission, submit
-from headrace.pipelines.errors import UserError
+from headrace.cluster.jobs import shipping
+from headrace.cluster.jobs import submission as module
+from headrace.cluster.jobs.jobs_api import Job, JobExists
+from headrace.cluster.jobs.secrets_seen import secret_name
+from headrace.cluster.jobs.submission import Submitted, exit_code_of, make_submission, submit
+from headrace.pipelines.spec.errors import UserError
 
 PIPELINE = {"name": "reviews", "document": "{{ text }}", "steps": []}
 
@@ -111,7 +111,7 @@ def test_a_link_to_a_pipeline_leads_to_its_folder(tmp_path: Path, pipeline: Path
 def test_the_command_survives_a_shell(pipeline: Path) -> None:
     made = make(pipeline, input="s3://lake/it's here/*.parquet", limit=5, prune=True, overrides=["steps[0].x=a; rm b"])
     assert made.entrypoint == (
-        "python -m headrace.cluster.cli run pipeline.yaml --input 's3://lake/it'\"'\"'s here/*.parquet' "
+        "python -m headrace run pipeline.yaml --input 's3://lake/it'\"'\"'s here/*.parquet' "
         "--output s3://lake/out --limit 5 --prune --set 'steps[0].x=a; rm b'"
     )
 

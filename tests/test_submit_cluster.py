@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from headrace.cluster.jobs_api import JobsClient, NotAuthorized
-from headrace.cluster.submission import make_submission, submit
-from headrace.pipelines.status import read_status
+from headrace.cluster.jobs.jobs_api import JobsClient, NotAuthorized
+from headrace.cluster.jobs.submission import make_submission, submit
+from headrace.pipelines.output.status import read_status
 from tests.conftest import REVIEWS
 from tests.jobs_cluster import JobsCluster, jobs_cluster
 
@@ -74,7 +74,7 @@ def project(tmp_path: Path) -> Path:
 def command(cluster: JobsCluster, *words: Any, token: str = TOKEN) -> subprocess.Popen[str]:
     environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
     return subprocess.Popen(
-        [sys.executable, "-m", "headrace.cluster.cli", *map(str, words), "--address", cluster.url],
+        [sys.executable, "-m", "headrace", *map(str, words), "--address", cluster.url],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

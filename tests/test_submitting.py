@@ -10,15 +10,15 @@ from typing import Any
 import httpx
 import pytest
 
-from headrace.cluster import submitting
-from headrace.cluster.jobs_api import JobsClient, Unreachable
-from headrace.cluster.submission import Submission, make_submission
-from headrace.cluster.submitting import follow, jobs_at, show_jobs, stop_job, submit_and_follow
-from headrace.pipelines.errors import UserError
+from headrace.cluster.jobs import submitting
+from headrace.cluster.jobs.jobs_api import JobsClient, Unreachable
+from headrace.cluster.jobs.submission import Submission, make_submission
+from headrace.cluster.jobs.submitting import follow, jobs_at, show_jobs, stop_job, submit_and_follow
+from headrace.pipelines.spec.errors import UserError
 
 LOG = [
     "2026-11-21 02:00:00,123\tINFO job_manager.py:568 -- Runtime env is setting up.\n",
-    "Running entrypoint for job headrace-a: python -m headrace.cluster.cli run a.yaml\n",
+    "Running entrypoint for job headrace-a: python -m headrace run a.yaml\n",
     "headrace: checking the pipeline and the input\n",
     "[2026-11-21 18:16:22,636 I 28798 28798] logging.cc:303: Set ray log level from environment variable X to 3\n",
     "headrace: 10 of 80 rows, 2.0 rows/s\n",

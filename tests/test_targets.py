@@ -11,9 +11,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from headrace.cluster.cli import app
-from headrace.cluster.targets import Target, read_target, use_target
-from headrace.pipelines.errors import UserError
+from headrace.cluster.cli.main import app
+from headrace.cluster.jobs.targets import Target, read_target, use_target
+from headrace.pipelines.spec.errors import UserError
 from tests.conftest import REVIEWS
 from tests.in_process import InProcess, here
 

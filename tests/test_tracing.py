@@ -14,10 +14,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 
-import headrace.cluster.run
-from headrace.cluster import tracing
-from headrace.pipelines.plan import Chunk
-from headrace.pipelines.spec import Pipeline
+import headrace.cluster.driver.run
+from headrace.cluster.observability import tracing
+from headrace.pipelines.output.plan import Chunk
+from headrace.pipelines.spec.pipeline import Pipeline
 from tests.http_receiver import Received, receiver
 from tests.in_process import InProcess, Stopped, here
 
@@ -140,7 +140,7 @@ def test_without_configuration_there_is_nothing(
     here: InProcess, corpus: Write, reviews: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(headrace.cluster.run, "counts_of", _keeping(headrace.cluster.run.counts_of, seen))
+    monkeypatch.setattr(headrace.cluster.driver.run, "counts_of", _keeping(headrace.cluster.driver.run.counts_of, seen))
     here(reviews(), corpus(["a text"]))
     assert seen
     assert not any("spans" in record for record in seen)

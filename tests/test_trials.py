@@ -14,9 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.pipelines.plan import Chunk, CommitInfo
-from headrace.pipelines.storage import LocalStore
-from headrace.pipelines.trials import (
+from headrace.pipelines.output.plan import Chunk, CommitInfo
+from headrace.pipelines.output.trials import (
     LEAST_KILLERS,
     MOST_CONTROLS,
     MOST_STUCK,
@@ -30,6 +29,7 @@ from headrace.pipelines.trials import (
     sweep_notes,
     trial_name,
 )
+from headrace.pipelines.storage.store import LocalStore
 
 INFO = CommitInfo("0" * 16, pa.schema([("x", pa.int64())]))
 CHUNK = Chunk(1, 0, "a.parquet", 0, 1000)

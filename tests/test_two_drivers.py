@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from headrace.pipelines.dead_letters import read_dead_letters
-from headrace.pipelines.plan import load_plan
-from headrace.pipelines.publish import Superseded, published
-from headrace.pipelines.status import read_status
-from headrace.pipelines.storage import LocalStore
+from headrace.pipelines.output.dead_letters import read_dead_letters
+from headrace.pipelines.output.plan import load_plan
+from headrace.pipelines.output.publish import Superseded, published
+from headrace.pipelines.output.status import read_status
+from headrace.pipelines.storage.store import LocalStore
 from tests.in_process import InProcess, Stopped, here
 
 __all__ = ["here"]
@@ -289,11 +289,11 @@ def test_a_driver_that_was_late_to_plan_leaves_success_as_it_is(
 
     def slow(*args: Any) -> Any:
         monkeypatch.setattr(here, "begin", begin)
-        monkeypatch.setattr("headrace.cluster.execution.Execution.begin", begin)
+        monkeypatch.setattr("headrace.cluster.driver.execution.Execution.begin", begin)
         here(with_prompt("Theirs."), source, recompute="changed")
         return begin(*args)
 
-    monkeypatch.setattr("headrace.cluster.execution.Execution.begin", slow)
+    monkeypatch.setattr("headrace.cluster.driver.execution.Execution.begin", slow)
     with pytest.raises(Exception, match="planned the same output"):
         here(with_prompt("Ours."), source, recompute="changed")
     assert certified(here)

@@ -16,9 +16,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from headrace.cluster.fake_engine import instance
+from headrace.cluster.engines.fake import instance
 from headrace.operators.base import Answer, Completion, Rejection
-from headrace.operators.schemas import SchemaError, check_schema
+from headrace.operators.schema.schemas import SchemaError, check_schema
 from headrace.operators.structured import Structure
 
 ALL = "HEADRACE_ALL_SCHEMAS" in os.environ
@@ -98,10 +98,10 @@ def test_each_schema_gives_valid_answers_or_is_refused_with_the_place_and_the_ke
 def test_what_the_engine_may_write_for_wild_schemas_is_read() -> None:
     """Random walks through the grammars, with the default model's own tokens."""
     xgrammar = pytest.importorskip("xgrammar")
-    from headrace.cluster.models import default_model
-    from headrace.cluster.preflight import MASK_SECONDS, mask_seconds
-    from headrace.cluster.tokenizer import HubTokenizer
-    from headrace.cluster.walks import Walker
+    from headrace.cluster.driver.preflight import MASK_SECONDS, mask_seconds
+    from headrace.cluster.engines.models import default_model
+    from headrace.cluster.engines.tokenizer import HubTokenizer
+    from headrace.cluster.engines.walks import Walker
 
     vocabulary = HubTokenizer(str(default_model())).vocabulary
     info = xgrammar.TokenizerInfo.from_huggingface(vocabulary)

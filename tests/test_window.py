@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from headrace.pipelines.window import LEAST_SHARE, MOST_SHARE, POOL_SHARE, Window
+from headrace.pipelines.inference.window import LEAST_SHARE, MOST_SHARE, POOL_SHARE, Window
 
 
 async def hold(window: Window, tokens: int, until: asyncio.Event) -> None:

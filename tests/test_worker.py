@@ -16,20 +16,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headrace.cluster import fake_engine, worker
-from headrace.cluster.asking import Asking
-from headrace.cluster.engine_config import EngineConfig
-from headrace.cluster.run import Work, check
-from headrace.cluster.watchdog import Watchdog
-from headrace.pipelines.chain import Earlier, RowResult
-from headrace.pipelines.checkpoint import ERROR, chunk_record, committed, counts_of
-from headrace.pipelines.engine import RequestRefused
-from headrace.pipelines.layouts import Choice
-from headrace.pipelines.plan import Chunk
-from headrace.pipelines.spec import Pipeline
-from headrace.pipelines.storage import LocalStore
-from headrace.pipelines.trials import SUSPECTS, Owner, Trial
-from headrace.pipelines.usage import Usage
+from headrace.cluster.driver.run import Work, check
+from headrace.cluster.engines import fake as fake_engine
+from headrace.cluster.engines.config import EngineConfig
+from headrace.cluster.worker import worker
+from headrace.cluster.worker.asking import Asking
+from headrace.cluster.worker.watchdog import Watchdog
+from headrace.pipelines.inference.chain import Earlier, RowResult
+from headrace.pipelines.inference.engine import RequestRefused
+from headrace.pipelines.inference.layouts import Choice
+from headrace.pipelines.inference.usage import Usage
+from headrace.pipelines.output.checkpoint import ERROR, chunk_record, committed, counts_of
+from headrace.pipelines.output.plan import Chunk
+from headrace.pipelines.output.trials import SUSPECTS, Owner, Trial
+from headrace.pipelines.spec.pipeline import Pipeline
+from headrace.pipelines.storage.store import LocalStore
 
 Write = Callable[..., Path]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.cluster.summary_line import find
+from headrace.cluster.jobs.summary_line import find
 
 SUCCEEDED, FAILED, STOPPED = "SUCCEEDED", "FAILED", "STOPPED"
 """Ray's states of a job from which there is no way on."""

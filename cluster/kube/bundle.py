@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from headrace.cluster.python_imports import imported_names
+from headrace.cluster.jobs.python_imports import imported_names
 from headrace.operators import Map
-from headrace.pipelines.errors import UserError
-from headrace.pipelines.loading import read_text
-from headrace.pipelines.spec import Pipeline
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.loading import read_text
+from headrace.pipelines.spec.pipeline import Pipeline
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from headrace.cluster.kube.options import Options
-from headrace.pipelines.errors import UserError
-from headrace.pipelines.spec import NamedModel, Pipeline, loc_text
-from headrace.pipelines.stages import stages_of
+from headrace.pipelines.output.stages import stages_of
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.pipeline import NamedModel, Pipeline, loc_text
 
 CORES_OF_A_GPU = 4
 GIB_OF_A_GPU = 24

@@ -18,14 +18,14 @@ from hashlib import sha256
 from typing import Any
 
 from headrace import __version__
+from headrace.cluster.jobs.secrets_seen import secret_in
 from headrace.cluster.kube.bundle import Bundle
 from headrace.cluster.kube.engines import engines_of, groups_of
 from headrace.cluster.kube.options import Options, check_names, check_places, pairs, seconds
 from headrace.cluster.kube.pods import MOUNT, Pods, amounts_of, container_security
 from headrace.cluster.kube.warnings import job_warnings, model_warnings
-from headrace.cluster.secrets_seen import secret_in
-from headrace.pipelines.errors import UserError
-from headrace.pipelines.spec import Pipeline
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.pipeline import Pipeline
 
 SCRIPT = "run.sh"
 

@@ -12,7 +12,7 @@ from headrace import __version__
 from headrace.cluster.kube.bundle import bundle
 from headrace.cluster.kube.manifest import Manifest, manifest
 from headrace.cluster.kube.options import Options
-from headrace.pipelines.loading import load_pipeline
+from headrace.pipelines.spec.loading import load_pipeline
 
 
 def installed_ray() -> str:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from headrace.cluster.engine_config import FAKE
+from headrace.cluster.engines.config import FAKE
+from headrace.cluster.engines.models import DEFAULT
+from headrace.cluster.jobs.secrets_seen import secret_name
 from headrace.cluster.kube.bundle import Bundle
 from headrace.cluster.kube.engines import Engines, Group
 from headrace.cluster.kube.options import Options
-from headrace.cluster.models import DEFAULT
-from headrace.cluster.secrets_seen import secret_name
-from headrace.pipelines.errors import UserError
-from headrace.pipelines.spec import Pipeline
-from headrace.pipelines.stages import stages_of
+from headrace.pipelines.output.stages import stages_of
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.pipeline import Pipeline
 
 
 def model_warnings(pipeline: Pipeline) -> Iterator[str]:

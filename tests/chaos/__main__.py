@@ -53,7 +53,7 @@ def main() -> int:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end with this
     if options.compare:
-        from tests.chaos.compare import compare
+        from benchmarks.faults import compare
 
         return compare(options.seed, options.kind)
     on_ray = options.rounds if options.engine == "real" else options.ray

@@ -147,7 +147,7 @@ class Folder:
 
 def install(folder: Folder) -> None:
     """Make this process come to harm as ``folder`` says."""
-    from headrace.pipelines import storage
+    from headrace.pipelines.storage import store as storage
 
     store = storage.LocalStore
     where = threading.local()
@@ -210,7 +210,7 @@ def install(folder: Folder) -> None:
 
 def _install_objects(folder: Folder, where: threading.local) -> None:
     """The same for object stores."""
-    from headrace.pipelines import object_store, s3_objects
+    from headrace.pipelines.storage import object_store, s3_objects
 
     store, upload, objects, sink = (
         object_store.ObjectStore,
@@ -258,7 +258,7 @@ def _install_objects(folder: Folder, where: threading.local) -> None:
 
 def install_in_driver(folder: Folder) -> None:
     """:func:`install`, and the points of the driver's own."""
-    from headrace.cluster import run
+    from headrace.cluster.driver import run
 
     install(folder)
     add = run.Publisher.add

@@ -20,13 +20,13 @@ from multiprocessing.connection import Client, Connection, Listener, wait
 from pathlib import Path
 from typing import Any
 
-from headrace.cluster.execution import Execution, _descriptor
-from headrace.cluster.resources import Allotment
-from headrace.cluster.run import Checked, ChunksFailed, Totals
-from headrace.cluster.worker import CHUNKS_AT_A_WORKER, Assignment, Progress, Worker
-from headrace.pipelines.plan import Chunk, Plan
-from headrace.pipelines.seeds import Origin
-from headrace.pipelines.storage import Store
+from headrace.cluster.driver.execution import Execution, _descriptor
+from headrace.cluster.driver.run import Checked, ChunksFailed, Totals
+from headrace.cluster.engines.resources import Allotment
+from headrace.cluster.worker.worker import CHUNKS_AT_A_WORKER, Assignment, Progress, Worker
+from headrace.pipelines.output.plan import Chunk, Plan
+from headrace.pipelines.output.seeds import Origin
+from headrace.pipelines.storage.store import Store
 from tests.chaos.faults import Folder, install, install_in_driver
 
 WORKERS = 2
@@ -36,15 +36,15 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
     [
         "tests.chaos.local",
-        "headrace.cluster.cli",
-        "headrace.cluster.preflight",
-        "headrace.cluster.progress",
-        "headrace.cluster.records",
-        "headrace.cluster.tables",
-        "headrace.pipelines.loading",
-        "headrace.pipelines.object_input",
-        "headrace.pipelines.object_store",
-        "headrace.pipelines.s3_objects",
+        "headrace",
+        "headrace.cluster.driver.preflight",
+        "headrace.cluster.observability.progress",
+        "headrace.cluster.driver.records",
+        "headrace.cluster.cli.tables",
+        "headrace.pipelines.spec.loading",
+        "headrace.pipelines.input.object_input",
+        "headrace.pipelines.storage.object_store",
+        "headrace.pipelines.storage.s3_objects",
         "rich.progress",
         "rich.live",
         "tests.chaos.rounds",
@@ -64,7 +64,8 @@ def drive(arguments: Sequence[str], faults: str, log: str, pids: str, environmen
     os.dup2(output, 1)
     os.dup2(output, 2)
     install_in_driver(Folder(Path(faults)))
-    from headrace.cluster import cli, execution
+    from headrace.cluster.cli import main as cli
+    from headrace.cluster.driver import execution
 
     execution.Execution = LocalExecution  # type: ignore[misc]
     sys.argv = ["headrace", *arguments]

@@ -22,7 +22,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import yaml
 
-from headrace.cluster.worker import CHUNKS_AT_A_WORKER
+from headrace.cluster.worker.worker import CHUNKS_AT_A_WORKER
 from tests.chaos.faults import DRIVER_POINTS, WORKER_POINTS, Fault, Folder
 
 CHUNK_ROWS = 3

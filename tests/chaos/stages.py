@@ -75,7 +75,7 @@ class RayStage(Stage):
         command = [
             sys.executable,
             "-m",
-            "headrace.cluster.cli",
+            "headrace",
             *self.case.arguments,
             "--address",
             self.cluster.address,

@@ -62,7 +62,7 @@ def main() -> int:
         (folder / "pipeline.json").write_text(json.dumps({**PIPELINE, "model": options.model}))
         begun = time.monotonic()
         places = [folder / "pipeline.json", "--input", folder / "input", "--output", folder / "output"]
-        command = [sys.executable, "-m", "headrace.cluster.cli", "run", *map(str, places)]
+        command = [sys.executable, "-m", "headrace", "run", *map(str, places)]
         code = subprocess.run(command, check=False).returncode
         print(f"headrace run: exit code {code}, {time.monotonic() - begun:.0f} s", flush=True)
         problems, outcomes = account(folder / "output", texts)

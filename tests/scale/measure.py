@@ -20,17 +20,17 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headrace.cluster import run as driver
-from headrace.cluster import worker as work
-from headrace.cluster.engine_config import EngineConfig
-from headrace.cluster.execution import _descriptor, _groups
-from headrace.pipelines.checkpoint import Counts, chunk_schema, commit_chunk, committed
-from headrace.pipelines.corpus import Corpus, Shard, Variant, find_shards
-from headrace.pipelines.ledger import Ledger
-from headrace.pipelines.plan import CHUNKS, Chunk, Plan, load_plan, next_plan, part_schema, save_plan
-from headrace.pipelines.publish import publish_shard, published
-from headrace.pipelines.spec import Pipeline
-from headrace.pipelines.storage import LocalStore
+from headrace.cluster.driver import run as driver
+from headrace.cluster.driver.execution import _descriptor, _groups
+from headrace.cluster.engines.config import EngineConfig
+from headrace.cluster.worker import worker as work
+from headrace.pipelines.input.corpus import Corpus, Shard, Variant, find_shards
+from headrace.pipelines.output.checkpoint import Counts, chunk_schema, commit_chunk, committed
+from headrace.pipelines.output.ledger import Ledger
+from headrace.pipelines.output.plan import CHUNKS, Chunk, Plan, load_plan, next_plan, part_schema, save_plan
+from headrace.pipelines.output.publish import publish_shard, published
+from headrace.pipelines.spec.pipeline import Pipeline
+from headrace.pipelines.storage.store import LocalStore
 
 T = TypeVar("T")
 
@@ -221,7 +221,7 @@ def _write_inputs(folder: Path, shards: int, chunks: int) -> None:
 
 def _write_output(store: LocalStore, plan: Plan, unpublished: int) -> None:
     """Parts with true footers, empty chunk files below them; the last shards with true chunks and no part."""
-    from headrace.pipelines import publish
+    from headrace.pipelines.output import publish
 
     root = store.root
     empty = plan.schema.empty_table()

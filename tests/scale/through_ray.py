@@ -7,9 +7,9 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from headrace.cluster import execution
-from headrace.cluster.resources import Allotment
-from headrace.pipelines.storage import LocalStore
+from headrace.cluster.driver import execution
+from headrace.cluster.engines.resources import Allotment
+from headrace.pipelines.storage.store import LocalStore
 from tests.scale.measure import ROWS, Sheet, _folder, plan_of, synthetic_corpus
 
 

@@ -28,7 +28,9 @@ if os.environ.get("HEADRACE_CHAOS"):
         busy = threading.local()
 
         def find_spec(self, name, path=None, target=None):  # type: ignore[no-untyped-def]
-            wanted = "ray.data._internal.datasource.parquet_datasink" if self.writer else "headrace.cluster.worker"
+            wanted = (
+                "ray.data._internal.datasource.parquet_datasink" if self.writer else "headrace.cluster.worker.worker"
+            )
             if name == wanted and not getattr(self.busy, "on", False):
                 self.busy.on = True
                 sys.meta_path.remove(self)

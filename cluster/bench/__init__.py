@@ -1,4 +1,0 @@
-"""The benchmark: headrace beside what people use today, on this machine, with the same model and documents.
-
-``python -m headrace.cluster.bench --help``; or ``make bench``.
-"""

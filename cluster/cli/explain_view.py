@@ -1,0 +1,444 @@
+"""How ``headrace explain`` looks: sections of text and tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from headrace.cluster.driver.explain import Explanation, Into, ModelView, PromptView, StepView
+from headrace.cluster.driver.explain_sums import all_hours, all_money, all_seconds, all_tokens, money_of
+from headrace.cluster.observability import terminal
+from headrace.cluster.observability.progress import duration
+from headrace.cluster.report.prices import Prices
+from headrace.operators.base import Layout, ModelStep
+from headrace.pipelines.forecast.forecast import Forecast
+from headrace.pipelines.inference.layouts import REFERENCE, alternatives, leaves_open
+
+SHARED, DOCUMENT, CHANGING = "green", "cyan", "yellow"
+"""Colours of what is computed once per engine, once or more per document, and for each request."""
+
+FEW_ROWS = 16
+"""Rows below which a measurement says little: filters may leave a later model a handful of a sample."""
+
+MOST_LINES = 14
+"""Lines of a prompt's part that are shown; the others are counted."""
+
+
+def show_explanation(explained: Explanation, prices: Prices, *, as_json: bool) -> None:
+    """Print it."""
+    if as_json:
+        print(json.dumps(as_data(explained, prices), ensure_ascii=False, indent=2))
+        return
+    console = terminal.console()
+    several = len(explained.models) > 1
+    if several:
+        _models(console, explained)
+    else:
+        console.print(_head(explained, explained.models[0]))
+    console.print()
+    console.print(_tree(explained))
+    for model in explained.models:
+        for step in model.steps:
+            console.print()
+            _prompts(console, explained, model, step)
+    for model in explained.models:
+        console.print()
+        _layouts(console, explained, model)
+    if explained.into:
+        console.print()
+        console.print(_into(explained.into))
+    for model in explained.models:
+        console.print()
+        console.print(_forecast(explained, model, prices))
+    if several:
+        console.print()
+        console.print(_together(explained, prices))
+
+
+def _head(explained: Explanation, model: ModelView) -> Text:
+    checked, seen = explained.checked, model.outlook.survey
+    return Text(
+        f"{checked.pipeline.name}: {seen.rows:,} rows in {len(checked.corpus.shards):,} files, on {model.name}\n"
+        f"Documents: p50 {seen.length(0.5):,}, p95 {seen.length(0.95):,} tokens "
+        f"({len(seen.lengths):,} of {seen.seen:,} looked at; {seen.asked:.1%} of rows have one that fits)"
+    )
+
+
+def _models(console: Console, explained: Explanation) -> None:
+    """The head of a pipeline with several models: what runs where, and how long the documents are to each."""
+    checked, models = explained.checked, explained.models
+    seen = models[0].outlook.survey
+    console.print(
+        Text(
+            f"{checked.pipeline.name}: {seen.rows:,} rows in {len(checked.corpus.shards):,} files, "
+            f"through {len(models)} models, each with engines of its own"
+        )
+    )
+    table = Table(box=None, pad_edge=False)
+    table.add_column("stage", justify="right")
+    table.add_column("model", style="bold", overflow="fold")
+    table.add_column("steps", overflow="fold")
+    table.add_column("p50", justify="right")
+    table.add_column("p95", justify="right")
+    table.add_column("one engine here", overflow="fold")
+    for model in models:
+        seen = model.outlook.survey
+        table.add_row(
+            str(model.stage.number),
+            Text(model.name),
+            Text(", ".join(model.stage.steps)),
+            f"{seen.length(0.5):,}",
+            f"{seen.length(0.95):,}",
+            _engine(model) + (f", {model.config.kv_gib} GiB for the KV cache" if not model.config.gpus else ""),
+        )
+    console.print(table)
+    console.print(
+        Text(
+            f"p50 and p95 are documents in tokens of the model ({len(seen.lengths):,} of {seen.seen:,} looked at; "
+            f"{seen.asked:.1%} of rows have one that fits)"
+        )
+    )
+    if explained.crowded:
+        console.print(Text(f"note: the engines of all models do not fit this machine at once. {explained.crowded}"))
+
+
+def _tree(explained: Explanation) -> Tree:
+    pipeline = explained.checked.pipeline
+    root = Tree(Text(f"document {pipeline.document!r}", style=DOCUMENT))
+    branches: dict[str, Tree] = {}
+    views = {view.name: view for model in explained.models for view in model.steps}
+    where = {name: model for model in explained.models for name in model.stage.steps}
+    for step in pipeline.steps:
+        waits = explained.waits_for[step.name]
+        # Below the last of those that it waits for, which stands latest in the file.
+        above = next((branches[other.name] for other in reversed(pipeline.steps) if other.name in waits), root)
+        text = Text(step.name, style="bold").append(f"  {step.kind}", style="not bold")
+        if len(explained.models) > 1:
+            model = where[step.name]
+            asks = f", {model.name}" if step.name in views else ""
+            text.append(f"  stage {model.stage.number}{asks}", style="not bold")
+        if step.when:
+            text.append(f"  when {step.when}", style="not bold italic")
+        if len(waits) > 1:
+            text.append(f"  (waits for {', '.join(waits)})", style="not bold dim")
+        if view := views.get(step.name):
+            text.append(f"  {view.layout}", style="not bold")
+            if view.share is not None:
+                text.append(f", asked of {view.share:.0%} of the documents, {view.output:.1f} tokens out", "not bold")
+        branches[step.name] = above.add(text)
+    return root
+
+
+def _prompts(console: Console, explained: Explanation, model: ModelView, step: StepView) -> None:
+    count = len(step.prompts)
+    title = Text(step.name, style="bold")
+    if len(explained.models) > 1:
+        title.append(f", by {model.name}", "not bold")
+    console.print(title.append(f"{f', {count} prompts, the first:' if count > 1 else ''}"))
+    prompt = step.prompts[0]
+    whole = prompt.head_tokens // model.block_size * model.block_size
+    sharing = [other.name for other in model.steps if other.prompts[0].head == prompt.head]
+    once = f"once for {', '.join(sharing)}" if len(sharing) > 1 or count > 1 else "for this step"
+    _part(
+        console,
+        f"shared by all rows: {prompt.head_tokens} tokens, {whole} of them in whole blocks",
+        prompt.head,
+        SHARED,
+    )
+    template = explained.checked.pipeline.document
+    p50, p95 = model.outlook.survey.length(0.5), model.outlook.survey.length(0.95)
+    _part(console, f"the document: p50 {p50:,}, p95 {p95:,} tokens, computed {once}", template, DOCUMENT)
+    added = f" and {step.added:.0f} from earlier answers" if step.added else ""
+    _part(console, f"after it: {prompt.tail_tokens} tokens{added}", prompt.tail, CHANGING)
+    console.print(Text(f"  answer: {prompt.answer}, at most {_tokens(prompt.most)}"))
+
+
+def _tokens(number: int) -> str:
+    return f"{number:,} token{'' if number == 1 else 's'}"
+
+
+def _part(console: Console, title: str, text: str, style: str) -> None:
+    console.print(Text(f"  {title}", style=f"dim {style}"))
+    lines = text.splitlines()
+    for line in lines[:MOST_LINES]:
+        console.print(Text(f"  | {line}", style=style))
+    if len(lines) > MOST_LINES:
+        console.print(Text(f"  | ... {len(lines) - MOST_LINES} more lines", style=f"dim {style}"))
+
+
+def _layouts(console: Console, explained: Explanation, model: ModelView) -> None:
+    """The layouts of the prompts to one model, which is taken, and why."""
+    console.print(_layout_table(explained, model))
+    if _attends(model):
+        console.print(Text("with context: and what attending to earlier tokens takes, counted as tokens.", style="dim"))
+    console.print(Text(f"Taken: {_taken(model)}: {model.outlook.choice.reason}."))
+    if note := _quality_note(explained, model):
+        console.print(Text(note, style="dim"))
+
+
+def _layout_table(explained: Explanation, model: ModelView) -> Table:
+    outlook, record = model.outlook, model.record
+    title = _titled("Prompt tokens to compute, by layout", explained, model)
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("layout", style="bold")
+    table.add_column("to compute", justify="right")
+    table.add_column("of the prompts", justify="right")
+    table.add_column("cached", justify="right")
+    rows: dict[str, Forecast] = {str(name): forecast for name, forecast in outlook.layouts.items()}
+    taken = _taken(model)
+    mixed = taken not in rows
+    if mixed:
+        rows["as taken"] = outlook.taken
+    if attends := _attends(model):
+        table.add_column("with context", justify="right")
+    steps = [view.name for view in model.steps]
+    layouts_in = {str(layout): layouts for layout, layouts in alternatives(explained.checked.pipeline).items()}
+    # What is taken may be a combination that was not measured, and then has no scores.
+    own = _layouts_of(model)
+    layouts_in["as taken"] = own if any(own.items() <= o.layouts.items() for o in record.measured.values()) else {}
+    if record.quality:
+        for name in steps:
+            table.add_column(f"{name} {'right' if name in record.gold else 'agrees'}", justify="right")
+    for name, forecast in rows.items():
+        scores = record.scores(layouts_in[name])
+        cells = [f"{scores[step]:.3f}" if step in scores else "-" for step in steps] if record.quality else []
+        style = "reverse" if name == taken or (mixed and name == "as taken") else ""
+        table.add_row(
+            name,
+            f"{forecast.computed:,.0f}",
+            f"{forecast.prompt:,.0f}",
+            f"{forecast.cached_share:.0%}",
+            *([f"{forecast.work:,.0f}"] if attends else []),
+            *cells,
+            style=style,
+        )
+    return table
+
+
+def _attends(model: ModelView) -> bool:
+    """Whether it is known what a longer context costs this model."""
+    return model.outlook.taken.work > model.outlook.taken.computed
+
+
+def _titled(title: str, explained: Explanation, model: ModelView) -> Text | str:
+    """The title of a table that each model has."""
+    return Text(f"{model.name}: {title[0].lower()}{title[1:]}") if len(explained.models) > 1 else title
+
+
+def _layouts_of(model: ModelView) -> dict[str, Layout]:
+    return {view.name: view.layout for view in model.steps}
+
+
+def _taken(model: ModelView) -> str:
+    layouts = _layouts_of(model)
+    if len(set(layouts.values())) == 1:
+        return next(iter(layouts.values()))
+    return ", ".join(f"{step} {layout}" for step, layout in layouts.items())
+
+
+def _quality_note(explained: Explanation, model: ModelView) -> str:
+    record, pipeline = model.record, explained.checked.pipeline
+    if record.quality:
+        against = f"{'right answers, or else ' if record.gold else ''}agreement with {REFERENCE}"
+        rows, rest = f"{record.sample} rows", f"; a step may lose {pipeline.layout_tolerance:g} (layout_tolerance)"
+        if len(explained.models) > 1:
+            sampled = next(iter(record.measured.values())).rows
+            rows = f"{record.sample} of {sampled} rows, which came to this model"
+            rest = "; --rows takes more" if record.sample < FEW_ROWS else ""
+        return f"Measured on {rows}: {against}{rest}. Of free text only that there is an answer counts."
+    if leaves_open(pipeline, model.stage.steps):
+        return "The other layouts change answers, too: --measure says how much, and what they save in time."
+    return ""
+
+
+def _into(into: Into) -> Table:
+    table = Table(
+        title=f"Into {into.output} (plan {into.plan})",
+        title_justify="left",
+        show_header=False,
+        box=None,
+        pad_edge=False,
+    )
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_row("changed", Text("; ".join(into.differences) or "nothing that would change what is there"))
+    if into.differences:
+        table.add_row("", Text("a run is refused without --recompute changed (or all); this is for changed"))
+    table.add_row("rows", f"{into.rows:,} to go through")
+    table.add_row("asked", Text(", ".join(f"{name} {rows:,}" for name, rows in into.asked.items()) or "nothing"))
+    for note in into.notes:
+        table.add_row("", Text(note))
+    return table
+
+
+def _forecast(explained: Explanation, model: ModelView, prices: Prices) -> Table:
+    title = _titled("What is left to do" if explained.into else "The whole input", explained, model)
+    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    if model.idle:
+        table.add_row("prompts", "none: nothing is left to ask, so no engine is started")
+        return table
+    taken, engine = model.outlook.taken, model.record.engine
+    table.add_row("prompts", _prompt_tokens(taken))
+    if not model.outlook.observed:
+        table.add_row("", _unobserved(explained))
+    if taken.output is not None:
+        table.add_row("answers", f"{taken.output:,.0f} tokens")
+    p50, p95 = model.room
+    held = ""
+    if engine:
+        flight = min(engine.kv_tokens // max(1, p50), 2 * engine.max_num_seqs)
+        held = f"; the cache holds {engine.kv_tokens:,}: about {flight:,} documents in flight"
+    table.add_row("KV cache", f"p50 {p50:,}, p95 {p95:,} tokens for a document in flight{held}")
+    if taken.seconds is None:
+        table.add_row("time", "not measured on this kind of machine yet (--measure)")
+    else:
+        rows = "rows/s" if len(explained.models) == 1 else "rows/s of the input"
+        table.add_row(
+            "time",
+            f"{duration(taken.seconds)} on one engine with {_engine(model)}, {_rate(taken)} {rows}, once it runs",
+        )
+        table.add_row("GPU-hours" if model.config.gpus else "engine-hours", f"{model.hours:,.3g}")
+    _money_rows(table, money_of(explained, model, prices))
+    return table
+
+
+def _engine(model: ModelView) -> str:
+    return f"{model.config.gpus} GPU(s)" if model.config.gpus else f"{model.config.threads} core(s)"
+
+
+def _prompt_tokens(taken: Forecast) -> str:
+    cached = f"{taken.cached_share:.0%} from the cache"
+    return f"{taken.prompt:,.0f} tokens, {taken.computed:,.0f} to compute, {cached}"
+
+
+def _unobserved(explained: Explanation) -> str:
+    if len(explained.models) == 1:
+        return "as if no condition skipped a step: nothing was observed yet (--measure)"
+    return (
+        "as if no condition skipped a step and no filter dropped a row: nothing was observed yet (--measure, or a run)"
+    )
+
+
+def _together(explained: Explanation, prices: Prices) -> Table:
+    """What all models take."""
+    models, total = explained.models, all_tokens(explained)
+    table = Table(title="All models together", title_justify="left", show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_row("prompts", _prompt_tokens(total))
+    unknown = [model.name for model in models if model.outlook.taken.seconds is None]
+    if total.output is not None:
+        table.add_row("answers", f"{total.output:,.0f} tokens")
+    if unknown:
+        table.add_row("time", Text(f"not known: nothing was measured of {', '.join(unknown)} yet (--measure)"))
+    else:
+        least, most = all_seconds(explained)
+        table.add_row(
+            "time",
+            f"{duration(least)} to {duration(most)} with one engine for each model: all at work at once, or in turns",
+        )
+        for name, hours in all_hours(explained).items():
+            table.add_row(
+                name, f"{hours or 0.0:,.3g} at least: an engine that waits for another model's answers costs, too"
+            )
+    for name, amount in all_money(explained, prices).items():
+        bound = " at least" if name == "money" else ""  # as for the hours that it is made of
+        table.add_row(name, amount if isinstance(amount, str) else f"{amount:,.4g}{bound}")
+    return table
+
+
+def _rate(forecast: Forecast) -> str:
+    return f"{forecast.rows / forecast.seconds:,.3g}" if forecast.seconds else "-"
+
+
+def _money_rows(table: Table, money: Mapping[str, float | str]) -> None:
+    for name, amount in money.items():
+        table.add_row(name, amount if isinstance(amount, str) else f"{amount:,.4g}")
+
+
+def as_data(explained: Explanation, prices: Prices) -> dict[str, Any]:
+    """All of it as JSON has it: of a pipeline with several models the figures of each under ``models``."""
+    checked, models = explained.checked, explained.models
+    found: dict[str, Any] = {
+        "pipeline": checked.pipeline.name,
+        "rows": models[0].outlook.survey.rows,
+        "files": len(checked.corpus.shards),
+        "other_steps": [s.name for s in checked.pipeline.steps if not isinstance(s, ModelStep)],
+        "into": dataclasses.asdict(explained.into) if explained.into else None,
+    }
+    if len(models) == 1:
+        return found | _model_data(explained, models[0], prices)
+    total, (least, most) = all_tokens(explained), all_seconds(explained)
+    known = all(model.outlook.taken.seconds is not None for model in models)
+    return found | {
+        "models": [
+            {
+                **_model_data(explained, model, prices),
+                "stage": model.stage.number,
+                "stage_steps": model.stage.steps,
+                "engine_here": {
+                    "gpus": model.config.gpus,
+                    "cores": model.config.threads,
+                    "kv_gib": model.config.kv_gib,
+                },
+                "idle": model.idle,
+            }
+            for model in models
+        ],
+        "together": {
+            **{key: value for key, value in _forecast_data(total).items() if "second" not in key},
+            "seconds": {"least": least, "most": most} if known else None,
+            **{name.lower().replace("-", "_"): hours for name, hours in all_hours(explained).items()},
+            "money": all_money(explained, prices),
+        },
+        "crowded": explained.crowded,
+    }
+
+
+def _model_data(explained: Explanation, model: ModelView, prices: Prices) -> dict[str, Any]:
+    outlook, record, seen = model.outlook, model.record, model.outlook.survey
+    return {
+        "model": model.name,
+        "document_tokens": {
+            "p50": seen.length(0.5),
+            "p95": seen.length(0.95),
+            "sampled": len(seen.lengths),
+        },
+        "rows_with_document": seen.asked,
+        "block_size": model.block_size,
+        "steps": [
+            {
+                **{key: value for key, value in dataclasses.asdict(view).items() if key != "prompts"},
+                "waits_for": explained.waits_for[view.name],
+                "prompts": [_prompt_data(prompt) for prompt in view.prompts],
+            }
+            for view in model.steps
+        ],
+        "layouts": {name: _forecast_data(forecast) for name, forecast in outlook.layouts.items()},
+        "taken": {"layouts": _layouts_of(model), "because": outlook.choice.reason, **_forecast_data(outlook.taken)},
+        "observed": outlook.observed,
+        "quality": record.quality,
+        "quality_rows": record.sample,
+        "kv_tokens": {"p50": model.room[0], "p95": model.room[1]},
+        "engine": dataclasses.asdict(record.engine) if record.engine else None,
+        "gpu_hours" if model.config.gpus else "engine_hours": model.hours,
+        "money": money_of(explained, model, prices),
+    }
+
+
+def _prompt_data(prompt: PromptView) -> dict[str, Any]:
+    return dataclasses.asdict(prompt)
+
+
+def _forecast_data(forecast: Forecast) -> dict[str, Any]:
+    rate = forecast.rows / forecast.seconds if forecast.seconds else None
+    return {**dataclasses.asdict(forecast), "cached_share": forecast.cached_share, "rows_per_second": rate}

@@ -1,0 +1,49 @@
+"""``headrace check``: everything that a run would check, and nothing that it would start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from headrace.cluster.driver.preflight import Preflights
+from headrace.cluster.driver.run import check, notes_of, step_fields
+from headrace.cluster.engines.locate import Located, locate_models
+from headrace.pipelines.output.stages import Stage, stages_of
+from headrace.pipelines.spec.pipeline import Pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What was found: the output's columns (without the kept ones where no input was given), and what to know."""
+
+    pipeline: Pipeline
+    stages: tuple[Stage, ...]
+    models: Mapping[str, Located]
+    fields: tuple[pa.Field, ...]
+    notes: tuple[str, ...]
+    shards: int | None = None
+    rows: int | None = None
+
+
+def check_pipeline(pipeline: Pipeline, input: str | None) -> CheckReport:
+    """Check ``pipeline`` alone, or against the input.
+
+    Raises:
+        UserError: whatever is wrong.
+    """
+    if input is None:
+        fields = tuple(step_fields(pipeline))
+        stages = stages_of(pipeline)
+        models = locate_models(pipeline, stages)
+        with Preflights.begin(pipeline, stages, models) as preflight:
+            preflight.finish()
+        return CheckReport(pipeline, stages, models, fields, notes_of(pipeline, stages))
+    checked = check(pipeline, input)
+    stages, models = checked.stages, checked.models
+    with Preflights.begin(pipeline, stages, models) as preflight:
+        preflight.finish()
+    corpus = checked.corpus
+    fields = tuple(checked.schema)
+    return CheckReport(pipeline, stages, models, fields, checked.notes, len(corpus.shards), corpus.rows)

@@ -1,0 +1,338 @@
+"""``headrace explain``: what a run would do and take, as ``EXPLAIN`` says it of a database's query."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+from headrace.cluster.driver.measure import measure_stage, sample_rows
+from headrace.cluster.driver.preflight import FAKE_LENGTH, Preflights, context_length, wanted_length
+from headrace.cluster.driver.records import read_record, write_record
+from headrace.cluster.driver.run import Checked, check, looking_ahead
+from headrace.cluster.driver.sample import allot_each
+from headrace.cluster.driver.work import Wish, Work, changes_of
+from headrace.cluster.engines.config import FAKE, EngineConfig
+from headrace.cluster.engines.fake import BytesTokenizer
+from headrace.cluster.engines.starting import engine_config, start_beside_a_user
+from headrace.cluster.engines.tokenizer import HubTokenizer
+from headrace.operators.base import Choice as OneOf
+from headrace.operators.base import Constraint, Json, Layout
+from headrace.pipelines.forecast.forecast import Record
+from headrace.pipelines.forecast.outlook import Outlook
+from headrace.pipelines.inference.chain import Chained, prepare
+from headrace.pipelines.inference.engine import Tokenizer
+from headrace.pipelines.inference.layouts import Choice
+from headrace.pipelines.output.plan import Chunk, load_plan
+from headrace.pipelines.output.stages import Stage, commits, entries
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.graph import Graph
+from headrace.pipelines.spec.pipeline import Pipeline
+from headrace.pipelines.storage.store import Store, open_store
+
+
+@dataclass(frozen=True, slots=True)
+class PromptView:
+    """One prompt of a step, in parts, as text and in tokens; an answer takes ``most`` tokens at most."""
+
+    head: str
+    tail: str
+    head_tokens: int
+    tail_tokens: int
+    answer: str
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepView:
+    """A model step: its prompts (several ask about one label each), and what was observed of it, if anything was."""
+
+    name: str
+    kind: str
+    layout: Layout
+    prompts: tuple[PromptView, ...]
+    share: float | None
+    added: float | None
+    output: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelView:
+    """What is to be expected of one model, with its own tokenizer and an engine of its own.
+
+    Attributes:
+        stage: what runs there.
+        name: what it is called.
+        config: of one engine, in the room that it gets on this machine.
+        steps: those that ask it.
+        room: KV tokens that a document of median length, and one of the 95th percentile, needs while it is in flight.
+        idle: whether nothing is left to ask it, so that no engine is started.
+    """
+
+    stage: Stage
+    name: str
+    outlook: Outlook
+    record: Record
+    config: EngineConfig
+    block_size: int
+    steps: tuple[StepView, ...]
+    room: tuple[int, int]
+    idle: bool = False
+
+    @property
+    def hours(self) -> float | None:
+        """Of the engine's GPUs, or of the engine where it has none; None where nothing was observed."""
+        seconds = self.outlook.taken.seconds
+        return None if seconds is None else seconds / 3600 * max(1, self.config.gpus)
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """All that is shown.
+
+    Attributes:
+        models: one for each model, in the order in which a row comes to them.
+        into: what there is of an output, which the forecast then takes into account.
+        crowded: why the engines of all models do not fit this machine at once; empty if they do.
+    """
+
+    checked: Checked
+    waits_for: Mapping[str, tuple[str, ...]]
+    models: tuple[ModelView, ...]
+    into: Into | None = None
+    crowded: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Into:
+    """What a run into an output that is there would do.
+
+    Attributes:
+        differences: why it would be refused without ``--recompute``; none if it would not.
+        rows: that would be gone through; of the others everything is there.
+        asked: rows that would be asked, by step (where a condition skips none).
+        notes: as a run says them before it starts.
+    """
+
+    output: str
+    plan: int
+    differences: tuple[str, ...]
+    rows: int
+    asked: Mapping[str, int]
+    notes: tuple[str, ...]
+
+
+def explain_pipeline(
+    pipeline: Pipeline,
+    input: str,
+    *,
+    measure_rows: int | None = None,
+    limit: int | None = None,
+    output: str | None = None,
+    prune: bool = False,
+) -> Explanation:
+    """Look ahead; with ``measure_rows``, take so many rows through every layout on engines in this process first.
+
+    With ``output``, the forecast is for what a run into it would do, with ``--recompute changed`` if it takes that, and
+    with ``--prune`` if ``prune``.
+
+    Raises:
+        UserError: whatever :func:`~headrace.cluster.driver.run.check` finds.
+    """
+    checked = check(pipeline, input)
+    allotments, crowded = allot_each(checked, starting=measure_rows is not None)
+    both = zip(checked.stages, allotments, strict=True)
+    configs = [engine_config(checked, allotment, stage) for stage, allotment in both]
+    with Preflights.begin(pipeline, checked.stages, checked.models) as preflight:
+        preflight.finish()
+    records = [read_record(checked, stage) for stage in checked.stages]
+    if measure_rows is not None:
+        records = _measure(checked, configs, records, measure_rows)
+    rows = min(checked.corpus.rows, limit or checked.corpus.rows)
+    store = open_store(output) if output is not None else None
+    work, into, staged = _into(checked, store, limit, prune=prune) if store is not None else (None, None, {})
+    return Explanation(
+        checked=checked,
+        waits_for={name: tuple(sorted(others)) for name, others in Graph.of(pipeline).waits_for.items()},
+        models=tuple(
+            _model_view(checked, stage, config, record, rows, work, into, staged)
+            for stage, config, record in zip(checked.stages, configs, records, strict=True)
+        ),
+        into=into,
+        crowded=crowded,
+    )
+
+
+def _model_view(
+    checked: Checked,
+    stage: Stage,
+    config: EngineConfig,
+    record: Record,
+    rows: int,
+    work: Work | None,
+    into: Into | None,
+    staged: Mapping[Chunk, Collection[str]],
+) -> ModelView:
+    """What is to be expected of the model of ``stage``."""
+    pipeline = checked.pipeline
+    tokenizer, length = _tokenizer(checked, stage)
+    ahead = looking_ahead(checked, record, rows, work, stage=stage, staged=staged)
+    with pipeline.importable():
+        outlook = ahead.look(pipeline, tokenizer, length)
+        chained = prepare(pipeline, tokenizer, length, outlook.choice.layouts, steps=stage.steps)
+    steps = _steps(chained, tokenizer, record)
+    several = len(checked.stages) > 1
+    idle = several and into is not None and not any(into.asked.get(step.name) for step in steps)
+    if idle:  # and that costs nothing, which takes no observation to know
+        outlook = replace(outlook, taken=replace(outlook.taken, output=0.0, seconds=0.0))
+    observed = record.observed(chained.layouts)
+    answers: float = chained.most_answer_tokens
+    if observed:
+        own = observed.output + sum(counts.get("added", 0) for counts in observed.steps.values())
+        answers = own / max(1, observed.reached if several else observed.asked)
+    p50, p95 = (chained.room(outlook.survey.length(share), ahead.block_size, answers) for share in (0.5, 0.95))
+    return ModelView(
+        stage=stage,
+        name=called(pipeline, stage.model),
+        outlook=outlook,
+        record=record,
+        config=config,
+        block_size=ahead.block_size,
+        steps=steps,
+        room=(p50, p95),
+        idle=idle,
+    )
+
+
+def called(pipeline: Pipeline, model: str) -> str:
+    """What a person calls a model: its entry in ``models`` and what that stands for, or what it is."""
+    name = model or (pipeline.model if isinstance(pipeline.model, str) else "")
+    id = pipeline.spec_of(model).id
+    return f"{name} ({id})" if name in pipeline.models and name != id else id
+
+
+def _tokenizer(checked: Checked, stage: Stage) -> tuple[Tokenizer, int]:
+    """The tokenizer of a stage's model, and the tokens of context that it has."""
+    pipeline, model = checked.pipeline, checked.models[stage.model]
+    wanted = wanted_length(pipeline, stage.model)
+    if model.source == FAKE:
+        return BytesTokenizer(), wanted or FAKE_LENGTH
+    trust = pipeline.spec_of(stage.model).trust_remote_code
+    tokenizer = HubTokenizer(model.source, model.revision, trust_remote_code=trust)
+    return tokenizer, wanted or context_length(model.source, model.revision)
+
+
+def _into(
+    checked: Checked, store: Store, limit: int | None, *, prune: bool
+) -> tuple[Work | None, Into | None, Mapping[Chunk, Collection[str]]]:
+    """What a run into ``store`` would do, and the steps of each chunk that earlier stages have committed already.
+
+    Nothing where there is no output yet.
+    """
+    previous = load_plan(store)
+    if previous is None:
+        return None, None, {}
+    there = Choice(previous.layouts, "the output has it", previous.priors)
+    differs = changes_of(checked, previous, there)
+    work = Work.of(checked, store, previous, limit, there, Wish("changed" if differs else "", prune=prune))
+    staged = _staged(checked, store, work)
+    asked: Counter[str] = Counter()
+    for rows, steps in work.portions(checked, whole=True, staged=staged):
+        asked.update(dict.fromkeys(steps, rows))
+    notes = tuple(f"{what}: {', '.join(paths)}" for what, paths in asdict(work.changes).items() if paths)
+    rows = sum(chunk.rows for chunk in work.todo)
+    into = Into(store.uri, previous.number, tuple(differs), rows, dict(asked), (*work.notes, *notes))
+    return work, into, staged
+
+
+def _staged(checked: Checked, store: Store, work: Work) -> Mapping[Chunk, Collection[str]]:
+    """The steps of chunks that are to do whose answers a stage has committed."""
+    found: dict[Chunk, Collection[str]] = {}
+    entering = entries(store, commits(work.plan, checked.pipeline, checked.stages), work.todo)
+    done = set(checked.stages[0].steps)
+    for stage, chunks in zip(checked.stages[1:], entering[1:], strict=True):
+        found.update(dict.fromkeys(chunks, frozenset(done)))
+        done.update(stage.steps)
+    return found
+
+
+def _measure(checked: Checked, configs: Sequence[EngineConfig], records: Sequence[Record], rows: int) -> list[Record]:
+    """Measure on engines in this process, one model after the other; keep that beside what runs have shown.
+
+    The rows that one model has neither filtered out nor lost are the next one's. A model to which none comes is not
+    measured.
+    """
+    sample = sample_rows(checked, rows)
+    if not sample.values:
+        raise UserError("The input has no rows to measure.")
+    several = len(checked.stages) > 1
+    taken = len(sample.values)
+    found: dict[int, Record] = {}
+    documents = most_asked = 0
+    for stage, config in zip(checked.stages, configs, strict=True):
+        which = f" of {called(checked.pipeline, stage.model)}" if several else ""
+        if not sample.values:
+            _say(f"no row of {taken} comes to the model{which}, so it is not measured; --rows takes more")
+            continue
+        _say(f"starting the engine{which} to measure {len(sample.values)} rows")
+        engine = start_beside_a_user(config)
+        try:
+            steps = stage.steps if several else None
+            record, results = asyncio.run(measure_stage(engine, checked.pipeline, checked.columns, sample, _say, steps))
+        finally:
+            engine.shutdown()
+        found[stage.number] = record
+        here = next(iter(record.measured.values()))
+        documents, most_asked = max(documents, here.documents), max(most_asked, here.asked)
+        sample = sample.after(results)
+    known = list(records)
+    for i, stage in enumerate(checked.stages):
+        if stage.number in found:
+            record = found[stage.number].among(taken, documents, most_asked) if several else found[stage.number]
+            known[i] = replace(record, runs=known[i].runs)
+            if checked.models[stage.model].source != FAKE:
+                write_record(checked, known[i], stage)
+    return known
+
+
+def _say(message: str) -> None:
+    print(f"headrace: {message}", file=sys.stderr, flush=True)
+
+
+def _steps(chained: Chained, tokenizer: Tokenizer, record: Record) -> tuple[StepView, ...]:
+    observed = record.observed(chained.layouts)
+    return tuple(
+        StepView(
+            name=name,
+            kind=ready.step.kind,
+            layout=chained.layouts[name],
+            prompts=tuple(
+                PromptView(
+                    head=tokenizer.show(prompt.head),
+                    tail=tokenizer.show(prompt.tail),
+                    head_tokens=len(prompt.head),
+                    tail_tokens=len(prompt.tail),
+                    answer=answer_form(prompt.constraint),
+                    most=prompt.sampling.max_tokens,
+                )
+                for prompt in ready.prompts
+            ),
+            share=observed.reach * observed.share(name) if observed else None,
+            added=observed.per_request(name, "added") if observed else None,
+            output=observed.per_request(name, "output") if observed else None,
+        )
+        for name, ready in chained.steps.items()
+    )
+
+
+def answer_form(constraint: Constraint) -> str:
+    """What an answer looks like, in a few words."""
+    match constraint:
+        case OneOf(options=options):
+            shown = ", ".join(options[:6])
+            return f"one of {shown}" + (f" and {len(options) - 6} more" if len(options) > 6 else "")
+        case Json():
+            return "JSON of the step's schema"
+    return "text" if constraint.pattern is None else "text of a fixed form"

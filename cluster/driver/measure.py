@@ -1,0 +1,267 @@
+"""A sample of rows through the chain in every layout: what each computes, how long it takes, how well it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import operator
+import sys
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from headrace.cluster.driver.run import Checked
+from headrace.cluster.driver.sample import spread
+from headrace.cluster.engines.config import EngineConfig
+from headrace.cluster.engines.starting import start_engine
+from headrace.operators import Classify
+from headrace.operators.base import LAYOUTS, Choice, Completion, Constraint, Layout, ModelStep, Sampling
+from headrace.operators.calibration import cross_fitted, fit_prior
+from headrace.pipelines.forecast.forecast import EngineFacts, Observation, Record
+from headrace.pipelines.forecast.outlook import Outlook, look_ahead
+from headrace.pipelines.forecast.quality import score
+from headrace.pipelines.forecast.survey import Survey
+from headrace.pipelines.inference.chain import Chain, RowResult, prepare_all
+from headrace.pipelines.inference.engine import Engine
+from headrace.pipelines.inference.layouts import REFERENCE, leaves_open, opened, with_default
+from headrace.pipelines.inference.usage import Usage
+from headrace.pipelines.input.corpus import ChunkReader, InputUnreadable
+from headrace.pipelines.output.rows import as_rows, sound
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.graph import Graph
+from headrace.pipelines.spec.pipeline import Pipeline
+
+SAMPLE_ROWS = 64
+"""Rows of a measurement: two points of quality are about one of them."""
+
+WARM_UP_ROWS = 2
+"""Rows that are asked first and not counted: the first requests of an engine compile and allocate."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRows:
+    """Rows as the chain takes them, and the right answers of the steps that have some.
+
+    ``answers`` are those of steps that ran on another model before, for each row; none if there were no such steps.
+    """
+
+    values: Sequence[Mapping[str, Any]]
+    gold: Mapping[str, Sequence[Any]]
+    answers: Sequence[Mapping[str, Any]] = ()
+
+    def after(self, results: Sequence[RowResult]) -> SampleRows:
+        """The rows that come to the next model, with their answers: those that are neither filtered out nor dead."""
+        left = [i for i, result in enumerate(results) if result.outcome == "answered"]
+        return SampleRows(
+            [self.values[i] for i in left],
+            {step: [right[i] for i in left] for step, right in self.gold.items()},
+            [results[i].answers for i in left],
+        )
+
+    def first(self, rows: int) -> SampleRows:
+        """So many of them, for the engine to warm up."""
+        return SampleRows(self.values[:rows], {}, self.answers[:rows])
+
+
+def sample_rows(checked: Checked, rows: int) -> SampleRows:
+    """``rows`` sound rows, spread evenly over the input.
+
+    Raises:
+        UserError: a gold column that has answers for some of them, and no labels.
+    """
+    pipeline = checked.pipeline
+    columns = list(dict.fromkeys((*Graph.of(pipeline).input_columns, *pipeline.gold.values())))
+    reader = ChunkReader(checked.columns)
+    values = []
+    for shard, row in spread(checked.corpus.shards, rows):
+        try:
+            table, bad = sound(reader.read(shard, row, row + 1, columns))
+        except InputUnreadable:
+            continue  # a run will make a dead letter of it
+        if not bad:
+            values += as_rows(table)
+    return SampleRows(values, {name: _right(pipeline, name, values) for name in pipeline.gold})
+
+
+def _right(pipeline: Pipeline, name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """The right answers of a step that has some; what is none of its labels stays, for no answer can be that."""
+    step = next(step for step in pipeline.steps if step.name == name)
+    assert isinstance(step, Classify)
+    right = [step.gold_answer(row[pipeline.gold[name]]) for row in rows]
+    given = [label for one in right if one for label in ([one] if isinstance(one, str) else one)]
+    if given and not any(label in step.labels for label in given):
+        raise UserError(
+            f"{pipeline.path_of(step)}.gold: the column {pipeline.gold[name]!r} holds {given[0]!r}, and none of what "
+            f"was seen there is a label (labels: {', '.join(step.labels)}). Name another column, or write labels there."
+        )
+    return right
+
+
+def measure_and_look(
+    pipeline: Mapping[str, Any],
+    folder: str | None,
+    columns: pa.Schema,
+    config: EngineConfig,
+    sample: SampleRows,
+    seen: Survey,
+) -> tuple[Record, Outlook]:
+    """Start an engine, measure, stop it, and say what follows. Plain data, so that it can run on another machine."""
+    if folder and folder not in sys.path:
+        sys.path.insert(0, folder)
+    made = Pipeline.model_validate(pipeline)
+    engine = start_engine(config)
+    try:
+        record = asyncio.run(measure_on(engine, made, columns, sample))
+        return record, look_ahead(made, engine.tokenizer, engine.max_model_len, engine.block_size, seen, record)
+    finally:
+        engine.shutdown()
+
+
+async def measure_on(
+    engine: Engine,
+    pipeline: Pipeline,
+    columns: pa.Schema,
+    sample: SampleRows,
+    say: Callable[[str], None] = lambda message: None,
+) -> Record:
+    """As :func:`measure_stage`, where all steps run on this model."""
+    return (await measure_stage(engine, pipeline, columns, sample, say))[0]
+
+
+async def measure_stage(
+    engine: Engine,
+    pipeline: Pipeline,
+    columns: pa.Schema,
+    sample: SampleRows,
+    say: Callable[[str], None] = lambda message: None,
+    steps: Collection[str] | None = None,
+) -> tuple[Record, list[RowResult]]:
+    """Measure every layout that the pipeline leaves open and that fits; where it fixes all, those and the reference.
+
+    Args:
+        say: hears which one is next.
+        steps: those that run on this model; None for all. The others' answers come with the sample. Then no priors are
+            fitted: runs with several models take none.
+
+    Returns:
+        What was observed, and the rows as a run without any measurement has them.
+    """
+    open_here = leaves_open(pipeline, steps)
+    chains = prepare_all(pipeline, engine.tokenizer, engine.max_model_len, steps) if open_here else {}
+    wanted: dict[Layout, Mapping[str, Layout]] = {layout: chained.layouts for layout, chained in chains.items()}
+    fixed = with_default(pipeline, {})
+    if not wanted:
+        here = [layout for name, layout in fixed.items() if steps is None or name in steps]
+        other = next((layout for layout in here if layout != REFERENCE), REFERENCE)
+        wanted = {REFERENCE: dict.fromkeys(fixed, REFERENCE), other: fixed}
+    pipeline = opened(pipeline)
+    results: dict[Layout, list[RowResult]] = {}
+    observations: dict[Layout, Observation] = {}
+    await _through(Chain(pipeline, engine, columns, steps=steps), sample.first(WARM_UP_ROWS))
+    # By the layout that a step has, which is another one than the others' where the pipeline fixes it.
+    quality: dict[Layout, dict[str, float]] = {layout: {} for layout in LAYOUTS}
+    priors: dict[Layout, dict[str, Mapping[str, float]]] = {layout: {} for layout in LAYOUTS}
+    for number, (layout, layouts) in enumerate(wanted.items(), 1):
+        say(f"measuring {layout} ({number} of {len(wanted)})")
+        if REFERENCE in results and steps is None:
+            trial = Chain(pipeline, OnlyChoices(engine), columns, layouts, steps=steps, keep_raw=True)
+            fits = _fit(trial, await _through(trial, sample), results[REFERENCE], sample.gold)
+            for name, (prior, right) in fits.items():
+                if layouts[name] != REFERENCE:
+                    priors[layouts[name]][name], quality[layouts[name]][name] = prior, right
+        fitted = {name: priors[own][name] for name, own in layouts.items() if name in priors[own]}
+        chain = Chain(pipeline, engine, columns, layouts, fitted, steps=steps)
+        await engine.reset_prefix_cache()
+        began = time.monotonic()
+        results[layout] = await _through(chain, sample)
+        observations[layout] = observation(layouts, results[layout], chain.usage, time.monotonic() - began)
+    asking = [step for step in pipeline.steps if isinstance(step, ModelStep) and (steps is None or step.name in steps)]
+    reference = results.get(REFERENCE) or next(iter(results.values()))
+    for layout, ours in results.items():
+        for step in asking:
+            value = score(step, ours, reference, sample.gold.get(step.name))
+            if value is not None:
+                # What a prior was fitted on says too much for it: that score is of the halves it was not fitted on.
+                quality[wanted[layout][step.name]].setdefault(step.name, value)
+    gold = tuple(name for name in sample.gold if steps is None or name in steps)
+    quality = {layout: scores for layout, scores in quality.items() if scores}
+    priors = {layout: fitted for layout, fitted in priors.items() if fitted}
+    record = Record(EngineFacts.of(engine), observations, (), quality, priors, gold, len(sample.values))
+    return record, next((results[layout] for layout, layouts in wanted.items() if layouts == fixed), reference)
+
+
+def _fit(
+    chain: Chain, results: Sequence[RowResult], reference: Sequence[RowResult], gold: Mapping[str, Sequence[Any]]
+) -> dict[str, tuple[Mapping[str, float], float]]:
+    """For each classification its labels' prior, fitted to gold or to the reference, and its score with such priors."""
+    found: dict[str, tuple[Mapping[str, float], float]] = {}
+    for name in {name for result in results for name in result.scores if chain.takes_priors(name)}:
+        right = gold.get(name) or [result.answers.get(name) for result in reference]
+        options_of = chain.options(name)
+        both = [
+            (result.scores[name], options_of[label])
+            for result, label in zip(results, right, strict=True)
+            if label in options_of and name in result.scores
+        ]
+        scores, options = [scores for scores, _ in both], [option for _, option in both]
+        prior, given = fit_prior(scores, options), cross_fitted(scores, options)
+        if prior is not None and given is not None:
+            found[name] = prior, sum(map(operator.eq, given, options)) / len(options)
+    return found
+
+
+class OnlyChoices:
+    """An engine for the questions with labels alone; others get an answer that costs nothing and is none."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.tokenizer = engine.tokenizer
+        self.max_model_len = engine.max_model_len
+        self.kv_tokens = engine.kv_tokens
+        self.block_size = engine.block_size
+        self.max_num_seqs = engine.max_num_seqs
+        self.context_cost = engine.context_cost
+
+    async def complete(
+        self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling, *, follow_up: bool = False
+    ) -> Completion:
+        """A choice, or nothing."""
+        if isinstance(constraint, Choice):
+            return await self._engine.complete(prompt, constraint, sampling, follow_up=follow_up)
+        return Completion("", "stop")
+
+    async def reset_prefix_cache(self) -> None:
+        """See the engine."""
+        await self._engine.reset_prefix_cache()
+
+    def shutdown(self) -> None:
+        """See the engine."""
+        self._engine.shutdown()
+
+
+async def _through(chain: Chain, rows: SampleRows) -> list[RowResult]:
+    await chain.start()
+    both = zip(rows.values, rows.answers or [{}] * len(rows.values), strict=True)
+    return list(await asyncio.gather(*(chain.run(i, values, answers) for i, (values, answers) in enumerate(both))))
+
+
+def observation(
+    layouts: Mapping[str, Layout], results: Sequence[RowResult], besides: Usage, seconds: float
+) -> Observation:
+    """What rows did; ``besides`` is what was asked for all of them together."""
+    total = Usage()
+    for result in results:
+        total.merge(result.usage)
+    return Observation(
+        layouts=dict(layouts),
+        rows=len(results),
+        documents=sum(result.has_document for result in results),
+        asked=sum(result.usage.requests > 0 for result in results),
+        seconds=seconds,
+        prompt=total.prompt + besides.prompt,
+        computed=total.prompt - total.cached + besides.prompt - besides.cached,
+        output=total.output + besides.output,
+        steps=total.steps,
+    )

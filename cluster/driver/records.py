@@ -1,0 +1,78 @@
+"""What was observed of a pipeline on this kind of machine, kept for the next time: measurements and finished runs.
+
+In the user's cache folder, one small JSON file for each pipeline (its prompts, model and engine arguments) and kind of
+machine; of a pipeline with several models one for each of them. Losing it costs a measurement.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from headrace.cluster.driver.run import Checked
+from headrace.cluster.engines.models import cache_folder
+from headrace.pipelines.forecast.forecast import EngineFacts, Observation, Record
+from headrace.pipelines.output.stages import Stage
+
+FORMAT = 4
+
+
+def read_record(checked: Checked, stage: Stage | None = None) -> Record:
+    """What is known of a pipeline, or of a stage (the first, if none is named) of one with several models.
+
+    An empty record where nothing is, or where it cannot be read.
+    """
+    try:
+        data = json.loads(_file(checked, stage).read_text())
+        if data.pop("format") != FORMAT:
+            return Record()
+        engine = data.pop("engine")
+        return Record(
+            engine=EngineFacts.from_data(engine) if engine else None,
+            measured={layout: Observation(**o) for layout, o in data["measured"].items()},
+            runs=tuple(Observation(**o) for o in data["runs"]),
+            quality=data["quality"],
+            priors=data["priors"],
+            gold=tuple(data["gold"]),
+            sample=data["sample"],
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        # A cache: what cannot be understood is as good as not there.
+        return Record()
+
+
+def write_record(checked: Checked, record: Record, stage: Stage | None = None) -> Path:
+    """Keep ``record`` in the place of what was known."""
+    file = _file(checked, stage)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    data = {"format": FORMAT, **dataclasses.asdict(record)}
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as temporary:
+        json.dump(data, temporary, indent=1)
+    os.replace(temporary.name, file)
+    return file
+
+
+def _file(checked: Checked, stage: Stage | None) -> Path:
+    pipeline = checked.pipeline
+    what: list[Any] = [checked.observation_key, pipeline.resources.model_dump(mode="json"), machine()]
+    if len(checked.stages) > 1:
+        # What comes to a model hangs on all steps, which the first has, and how fast it is on what the others take.
+        shares = [pipeline.resources_of(each.model).model_dump(mode="json") for each in checked.stages]
+        what += [shares, (stage or checked.stages[0]).steps]
+    key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]
+    return cache_folder() / "observed" / f"{checked.pipeline.name}-{key}.json"
+
+
+def machine() -> str:
+    """The kind of this machine: its GPUs, or else its processor."""
+    gpus = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    if gpus:
+        return "; ".join(line for gpu in gpus for line in gpu.read_text().splitlines() if line.startswith("Model"))
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text().splitlines() if cpu.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), os.uname().machine)

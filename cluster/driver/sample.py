@@ -1,0 +1,127 @@
+"""``headrace sample``: a few rows through all steps, on an engine in this process, with nothing written.
+
+The engines of a pipeline with several models are started one after the other: each for all rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from headrace.cluster.driver.preflight import Preflights
+from headrace.cluster.driver.run import Checked, check
+from headrace.cluster.engines.resources import Allotment, allot, cores, gpus_here
+from headrace.cluster.engines.sharing import Demand, share
+from headrace.cluster.engines.starting import engine_config, start_beside_a_user
+from headrace.pipelines.inference.chain import DOCUMENT, Chain, DeadLetter, RowResult
+from headrace.pipelines.input.corpus import ChunkReader, InputUnreadable, Shard
+from headrace.pipelines.output.rows import as_rows, sound
+from headrace.pipelines.output.stages import Stage
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.graph import Graph
+from headrace.pipelines.spec.pipeline import Pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """A row and what became of it."""
+
+    shard: str
+    result: RowResult
+
+
+def sample_pipeline(pipeline: Pipeline, input: str, rows: int) -> list[Sampled]:
+    """Run ``rows`` rows, evenly spread over the input.
+
+    Raises:
+        UserError: whatever :func:`~headrace.cluster.driver.run.check` finds, or an input without rows.
+    """
+    checked = check(pipeline, input)
+    places = spread(checked.corpus.shards, rows)
+    if not places:
+        raise UserError("The input has no rows.")
+    configs = [engine_config(checked, allot_one(checked, stage), stage) for stage in checked.stages]
+    with Preflights.begin(pipeline, checked.stages, checked.models) as preflight:
+        preflight.finish()
+    taken = [Sampled(shard.path, RowResult(row, "answered")) for shard, row in places]
+    for stage, config in zip(checked.stages, configs, strict=True):
+        which = f" {stage.number} of {len(configs)}" if len(configs) > 1 else ""
+        print(f"headrace: starting the engine{which} for {len(places)} rows", file=sys.stderr, flush=True)
+        engine = start_beside_a_user(config)
+        try:
+            chain = Chain(pipeline, engine, checked.columns, steps=stage.steps, keep_raw=True)
+            taken = asyncio.run(_run(chain, checked, zip(places, taken, strict=True)))
+        finally:
+            engine.shutdown()
+    return taken
+
+
+async def _run(chain: Chain, checked: Checked, taken: Iterable[tuple[tuple[Shard, int], Sampled]]) -> list[Sampled]:
+    reader = ChunkReader(checked.columns)
+    columns = Graph.of(checked.pipeline).input_columns
+    await chain.start()
+
+    async def one(shard: Shard, before: RowResult) -> Sampled:
+        if before.outcome != "answered":
+            return Sampled(shard.path, before)
+        row = before.row
+        try:
+            table, bad = sound(reader.read(shard, row, row + 1, columns))
+        except InputUnreadable as problem:
+            return Sampled(shard.path, RowResult(row, "dead", dead=DeadLetter(DOCUMENT, str(problem))))
+        if bad:
+            return Sampled(shard.path, RowResult(row, "dead", dead=DeadLetter(DOCUMENT, bad[0])))
+        result = await chain.run(row, as_rows(table)[0], before.answers)
+        result.usage.merge(before.usage)
+        result.raw = {**before.raw, **result.raw}
+        return Sampled(shard.path, result)
+
+    return list(await asyncio.gather(*(one(shard, before.result) for (shard, _), before in taken)))
+
+
+def allot_one(checked: Checked, stage: Stage | None = None, *, starting: bool = True) -> Allotment:
+    """What one engine gets that has this machine to itself: that of a stage, or of the first.
+
+    It must fit into the memory that there is if it is ``starting``.
+    """
+    stage = stage or checked.stages[0]
+    one = checked.pipeline.resources_of(stage.model).model_copy(update={"workers": 1})
+    weights = checked.models[stage.model].weights * starting
+    return allot(one, cluster_gpus=gpus_here(), node_cpus=cores(), local=True, weights=weights)
+
+
+def allot_each(checked: Checked, *, starting: bool = True) -> tuple[tuple[Allotment, ...], str]:
+    """What one engine of each model gets that shares this machine with those of the others, as in a run.
+
+    Where they do not fit at once, what each gets alone, and why they do not. Each alone must fit: see
+    :func:`allot_one`.
+    """
+    alone = tuple(allot_one(checked, stage, starting=starting) for stage in checked.stages)
+    if len(alone) == 1:
+        return alone, ""
+    demands = [
+        Demand(
+            f"the model {checked.models[stage.model].source}",
+            checked.pipeline.resources_of(stage.model).model_copy(update={"workers": 1}),
+            checked.models[stage.model].weights,
+        )
+        for stage in checked.stages
+    ]
+    try:
+        return share(demands, cluster_gpus=gpus_here(), node_cpus=cores(), local=True), ""
+    except UserError as problem:
+        return alone, str(problem)
+
+
+def spread(shards: Sequence[Shard], rows: int) -> list[tuple[Shard, int]]:
+    """``rows`` places (all, if there are fewer) at equal distances over the rows of all shards."""
+    total = sum(shard.rows for shard in shards)
+    wanted = sorted({i * total // rows for i in range(rows)}) if total > rows else list(range(total))
+    places = []
+    first = 0
+    for shard in shards:
+        places += [(shard, row - first) for row in wanted if first <= row < first + shard.rows]
+        first += shard.rows
+    return places

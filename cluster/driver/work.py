@@ -1,0 +1,348 @@
+"""What a run is to do: the plan for what is wanted, what of it is done, and what is known of the rest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from headrace.operators.base import Layout, ModelStep
+from headrace.pipelines.forecast.outlook import Portion
+from headrace.pipelines.inference.layouts import Choice, Priors, with_default
+from headrace.pipelines.output.checkpoint import Counts, chunk_records, committed, counts_of
+from headrace.pipelines.output.error_rate import too_many
+from headrace.pipelines.output.ledger import Ledger
+from headrace.pipelines.output.plan import Again, Changes, Chunk, Plan, differences, next_plan
+from headrace.pipelines.output.publish import is_complete, published, was_complete
+from headrace.pipelines.output.reuse import Previous, Taken, take, taken, with_seeds
+from headrace.pipelines.output.seeds import Origin, base_chunk, idle_stages, load_bases, newest_bases, origins
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.graph import Graph
+from headrace.pipelines.storage.locations import object_uri
+from headrace.pipelines.storage.store import Store, local_path, open_store, shown
+
+if TYPE_CHECKING:
+    from headrace.cluster.driver.run import Checked
+
+REDO = ("changed", "all")
+"""What ``--recompute`` takes."""
+
+RETRY = ("errors",)
+"""What ``--retry`` takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is wanted of an output that is there, besides that it be complete.
+
+    Attributes:
+        recompute: ``changed``, ``all``, or nothing.
+        retry: ``errors``, or nothing.
+        prune: whether the parts of files that are gone go, too.
+        reuse: another output, whose answers are to be taken for rows that are the same.
+    """
+
+    recompute: str = ""
+    retry: str = ""
+    prune: bool = False
+    reuse: str = ""
+
+    @classmethod
+    def of(cls, recompute: str | None, retry: str | None, *, prune: bool = False, reuse: str | None = None) -> Wish:
+        """From what stands on the command line.
+
+        Raises:
+            UserError: words that there are not.
+        """
+        if recompute not in (None, *REDO):
+            raise UserError(f"--recompute takes {' or '.join(REDO)}, not {recompute!r}.")
+        if retry not in (None, *RETRY):
+            raise UserError(f"--retry takes {' or '.join(RETRY)}, not {retry!r}.")
+        if recompute and retry:
+            raise UserError("--recompute and --retry are two runs: first the one, then the other.")
+        return cls(recompute or "", retry or "", prune, reuse or "")
+
+
+NO_WISH = Wish()
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The plan of a run, and what of it is done and to do.
+
+    Attributes:
+        published: the counts of the shards that have their part.
+        bases: of each chunk to do of which answers are there, where they lie.
+        origins: what of each base stands.
+        dead: dead letters that are to be asked again.
+        idle: the numbers of the stages that need no engine.
+        notes: what the user should be told before the work starts.
+        lender: the output whose answers are to be taken, until they are.
+        taken: what was found there.
+    """
+
+    plan: Plan
+    changes: Changes
+    done: Ledger
+    published: Mapping[int, Counts] = field(default_factory=dict)
+    bases: Mapping[Chunk, int] = field(default_factory=dict)
+    origins: Mapping[int, Origin] = field(default_factory=dict)
+    dead: int = 0
+    idle: frozenset[int] = frozenset()
+    notes: tuple[str, ...] = ()
+    lender: Previous | None = None
+    taken: Taken | None = None
+
+    @classmethod
+    def of(
+        cls,
+        checked: Checked,
+        store: Store,
+        previous: Plan | None,
+        limit: int | None,
+        choice: Choice,
+        wish: Wish = NO_WISH,
+    ) -> Work:
+        """Plan ``checked`` with the layouts chosen, and see what is there already.
+
+        Raises:
+            UserError: as :func:`next_plan`; dead letters are to be asked again where there is no output.
+        """
+        pipeline = checked.pipeline
+        if wish.retry and previous is None:
+            raise UserError(
+                f"--retry errors: {shown(store.uri)} has no plan, so no dead letters. Run without it first."
+            )
+        key, reads = pipeline.key or (), Graph.of(pipeline).input_columns
+        other = _other(store, wish) if wish.reuse else None
+        lender = Previous.open(other, pipeline, reads) if other is not None and previous is None else None
+        if lender is not None:
+            choice = Choice(lender.plan.layouts, "the output whose answers are taken has it", lender.plan.priors)
+        base = previous or (lender.plan if lender is not None else None)
+        layouts, priors, fingerprints = settled(checked, base, choice)
+        again = _again(store, previous, fingerprints, checked, wish)
+        plan, changes = next_plan(
+            previous,
+            checked.corpus,
+            checkpoint_rows=pipeline.checkpoint_rows,
+            limit=limit,
+            fingerprints=fingerprints,
+            layouts=layouts,
+            priors=priors,
+            schema=checked.schema,
+            keep=checked.keep,
+            pipeline=pipeline.to_data(),
+            columns=columns_of(checked),
+            key=key,
+            reads=reads,
+            again=again,
+        )
+        if other is not None and previous is not None and plan.number != previous.number:
+            lender = Previous.open(other, pipeline, reads)  # else all was taken when the plan was made
+        if lender is not None:
+            plan = with_seeds(plan, lender, pipeline)
+        there = published(store, plan)
+        work = cls(plan, changes, committed(store, plan, there.keys()), there, lender=lender)
+        if other is not None and not plan.seeds and work.rows_asked_afresh:
+            raise UserError(
+                f"--reuse: the {work.rows_asked_afresh:,} rows that are left in {shown(store.uri)} were planned "
+                "without it, and nothing would be taken for them. Nothing was changed. Run without --reuse, or with "
+                "it into another output folder."
+            )
+        return work._with_bases(checked, store)
+
+    @property
+    def todo(self) -> Collection[Chunk]:
+        """The chunks that are to do."""
+        return self.done.left
+
+    @property
+    def rows_left(self) -> int:
+        """Rows that are to do."""
+        return sum(chunk.rows for chunk in self.todo)
+
+    @property
+    def rows_asked_afresh(self) -> int:
+        """Rows that are to do and were planned with nothing to go by."""
+        return sum(chunk.rows for chunk in self.todo if not chunk.bases)
+
+    def take_over(self, checked: Checked, store: Store) -> Work:
+        """Take from the lender what is to be taken; before the plan is saved."""
+        if self.lender is None or not self.plan.seeds:
+            return self
+        found = take(store, self.plan, checked.pipeline, checked.columns, self.lender)
+        steps = self.plan.seeds["steps"]
+        new = [step.name for step in checked.pipeline.steps if step.name not in steps]
+        note = (
+            f"{found.found:,} of {found.wanted:,} rows are as they were in {self.plan.seeds['output']}: "
+            f"their answers are taken{f', but for {chr(44).join(new)}' if new else ''}"
+        )
+        if afresh := self.rows_asked_afresh:
+            note += f"; {afresh:,} rows that were planned without --reuse are asked"
+        return replace(self, taken=found, lender=None, notes=(*self.notes, note))
+
+    def _with_bases(self, checked: Checked, store: Store) -> Work:
+        """What is known of the chunks to do, and what is to be said of it."""
+        pipeline, plan = checked.pipeline, self.plan
+        if not any(span.bases for shard in plan.shards for span in shard.spans):
+            return self
+        plans = load_bases(store, plan)
+        found = origins(plan, pipeline, plans)
+        bases = newest_bases(store, self.todo)
+        asking = [step.name for step in pipeline.steps if isinstance(step, ModelStep)]
+        idle = idle_stages(store, checked.stages, asking, self.todo, bases, found)
+        retried = [base_chunk(chunk, base) for chunk, base in bases.items() if chunk.retry and base > 0]
+        dead = sum(counts_of(record).dead for record in chunk_records(store, retried))
+        there = next((taken(store, each) for each in plans.values() if each.seeds), None)
+        work = replace(self, bases=bases, origins=found, dead=dead, idle=idle, taken=there)
+        return replace(work, notes=tuple(work._said(checked)))
+
+    def portions(
+        self, checked: Checked, *, whole: bool = False, staged: Mapping[Chunk, Collection[str]] | None = None
+    ) -> tuple[Portion, ...]:
+        """How many rows are asked which steps; empty where all rows are asked all of them, unless ``whole``.
+
+        Rows that were filtered out count with those that were answered: how many there are stands in their chunks.
+        ``staged`` are the steps of stages that have committed their answers of a chunk.
+        """
+        staged = staged or {}
+        if not self.bases and not staged and not whole:
+            return ()
+        asking = [step.name for step in checked.pipeline.steps if isinstance(step, ModelStep)]
+        rows: Counter[tuple[str, ...]] = Counter()
+        share = self.taken.found / max(1, self.taken.wanted) if self.taken else 0.0
+        for chunk in self.todo:
+            base = self.bases.get(chunk)
+            stands = self.origins[base].steps if base is not None else {}
+            known = round(share * chunk.rows) if base is not None and base < 0 else chunk.rows
+            left = [name for name in asking if name not in staged.get(chunk, ())]
+            rows[tuple(name for name in left if name not in stands)] += known
+            rows[tuple(left)] += chunk.rows - known
+        if self.dead:
+            rows[tuple(asking)] += self.dead
+        return tuple((count, steps) for steps, count in rows.items() if steps and count) or ((0, ()),)
+
+    def _said(self, checked: Checked) -> list[str]:
+        said = []
+        if self.dead:
+            said.append(f"{self.dead:,} dead letters are asked again; the other answers are kept")
+        names = [step.name for step in checked.pipeline.steps]
+        again = [chunk for chunk in self.todo if any(base > 0 for base in chunk.bases) and not chunk.retry]
+        if again:
+            rows = sum(chunk.rows for chunk in again)
+            stand = set(names)
+            for base in {self.bases[chunk] for chunk in again if chunk in self.bases}:
+                stand &= self.origins[base].steps.keys()
+            redone = [name for name in names if name not in stand]
+            kept = [name for name in names if name in stand]
+            said.append(
+                f"{rows:,} rows are done again: "
+                f"{'steps ' + ', '.join(redone) if redone else 'no step'} anew, {', '.join(kept) or 'none'} kept"
+            )
+            said += hoisted_note(self.plan, redone)
+        if self.idle and len(self.idle) == len(checked.stages):
+            said.append("nothing is to be asked, so no engine is started")
+        return said
+
+
+def _other(store: Store, wish: Wish) -> Store:
+    if object_uri(wish.reuse) is None and local_path(wish.reuse).is_file():
+        raise UserError(f"--reuse: {wish.reuse} is a file. Name the folder that a run has put its output into.")
+    other = open_store(wish.reuse)
+    if other.uri == store.uri:
+        raise UserError("--reuse names the output itself, whose answers are kept anyway. Name another output.")
+    return other
+
+
+def hoisted_note(plan: Plan, redone: Sequence[str]) -> list[str]:
+    """Why steps that nobody has edited are asked again, where they share a header with one that was."""
+    hoisted = [name for name in redone if plan.layouts.get(name) == "hoisted"]
+    if len(hoisted) < 2:
+        return []
+    return [f"{', '.join(hoisted)} share one header (layout hoisted): a change of one of them changes what all read"]
+
+
+def settled(
+    checked: Checked, base: Plan | None, choice: Choice
+) -> tuple[dict[str, Layout], dict[str, Mapping[str, float]], dict[str, str]]:
+    """Layouts, priors and fingerprints of the pipeline, with those that ``base`` has wherever a step stands.
+
+    A step that was only renamed keeps its layout and its priors. Priors that were fitted for a step that is asked
+    differently now are not its own any more.
+    """
+    pipeline = checked.pipeline
+    chosen = dict(choice.layouts)
+    taken = with_default(pipeline, chosen)
+    priors = {step: prior for step, prior in choice.priors.items() if taken.get(step) == chosen.get(step)}
+    if base is None:
+        return taken, priors, checked.fingerprints(taken, priors)
+    left = [name for name in base.layouts if name not in taken]
+    for name in [name for name in taken if name not in base.layouts]:
+        for old in left:
+            layouts = with_default(pipeline, {**chosen, name: base.layouts[old]})
+            fitted: Priors = {**priors, name: base.priors[old]} if old in base.priors else priors
+            if checked.fingerprints(layouts, fitted)[name] == base.fingerprints[old]:
+                chosen[name], taken, priors = base.layouts[old], layouts, dict(fitted)
+                break
+    fingerprints = checked.fingerprints(taken, priors)
+    known = set(base.fingerprints.values())
+    stale = {name for name in priors if fingerprints[name] not in known}
+    if stale:
+        priors = {name: prior for name, prior in priors.items() if name not in stale}
+        fingerprints = checked.fingerprints(taken, priors)
+    return taken, priors, fingerprints
+
+
+def changes_of(checked: Checked, previous: Plan, choice: Choice) -> list[str]:
+    """What of ``previous`` would not stand, a clause each."""
+    _, _, fingerprints = settled(checked, previous, choice)
+    return _differences(checked, previous, fingerprints)
+
+
+def _differences(checked: Checked, previous: Plan, fingerprints: Mapping[str, str]) -> list[str]:
+    reads = Graph.of(checked.pipeline).input_columns
+    return differences(previous, fingerprints, checked.schema, checked.pipeline.key or (), reads)
+
+
+def columns_of(checked: Checked) -> dict[str, list[str]]:
+    """The output columns of each step."""
+    found: dict[str, list[str]] = {step.name: [] for step in checked.pipeline.steps}
+    for column, step in checked.pipeline.answers.items():
+        found[step].append(column)
+    return found
+
+
+def _again(store: Store, previous: Plan | None, fingerprints: Mapping[str, str], checked: Checked, wish: Wish) -> Again:
+    """What of the previous plan is to be done again. What it has begun to do again is gone on with, not begun anew."""
+    if previous is None:
+        return Again(prune=wish.prune)
+    redo = wish.recompute or wish.retry
+    if not redo and not previous.redo:
+        return Again(prune=wish.prune)
+    out = published(store, previous)
+    # Parts without dead letters have nothing to retry: their chunks are not looked at.
+    done = committed(store, previous, [index for index, counts in out.items() if not (wish.retry and counts.dead)])
+    goes_on = "" if _ended(store, previous, out, checked.pipeline.max_error_rate) else previous.redo
+    differs = _differences(checked, previous, fingerprints)
+    if redo == goes_on and not differs:
+        return Again(goes_on=goes_on, prune=wish.prune)
+    dead: Sequence[Chunk] = ()
+    if wish.retry:
+        shards = [shard for shard in previous.shards if shard.index not in out or out[shard.index].dead]
+        records = zip(done.chunks_of(shards), chunk_records(store, done.chunks_of(shards)), strict=True)
+        dead = [chunk for chunk, record in records if counts_of(record).dead]
+    return Again(redo, goes_on, dead, done, wish.prune)
+
+
+def _ended(store: Store, plan: Plan, out: Mapping[int, Counts], rate: float) -> bool:
+    """Whether the runs of a plan have come to their end: all parts are there, and `_SUCCESS` or too many dead letters.
+
+    Where the last one died between the two, there is something to go on with. Where one died that was about to save the
+    next plan, there is not.
+    """
+    if any(shard.has_part and not shard.gone and shard.index not in out for shard in plan.shards):
+        return False
+    if is_complete(store, plan, out) or was_complete(store, plan):
+        return True
+    return too_many(sum(out.values(), Counts()), rate)

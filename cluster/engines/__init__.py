@@ -1,0 +1,1 @@
+"""Models and the engines that answer for them."""

@@ -1,0 +1,73 @@
+"""How the engines of several models share the machine: each model's pool gets a part of the cores, or its GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from headrace.cluster.engines.resources import Allotment, Room, allot, check_memory, gpus_of
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.pipeline import Resources
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What the engines of one model are to get.
+
+    Attributes:
+        name: what messages call the model.
+        weights: bytes of the model; 0 for no model.
+    """
+
+    name: str
+    resources: Resources
+    weights: int
+
+
+def share(demands: Sequence[Demand], *, cluster_gpus: int, node_cpus: int, local: bool) -> tuple[Allotment, ...]:
+    """Divide the machine between the pools, one for each model; arguments as those of :func:`allot`.
+
+    Cores that nobody asks for by number are divided by the number of engines. On a machine with fewer cores than
+    models each gets one all the same, and they take turns.
+
+    Raises:
+        UserError: more is asked for than the machine has.
+    """
+    if len(demands) == 1:
+        (only,) = demands
+        options = {"cluster_gpus": cluster_gpus, "node_cpus": node_cpus, "weights": only.weights}
+        return (allot(only.resources, local=local, **options),)
+    least = [demand.resources.worker_range[0] for demand in demands]
+    gpus = [gpus_of(demand.resources, cluster_gpus) for demand in demands]
+    cpus = [demand.resources.cpus or (1 if gpu else 0) for demand, gpu in zip(demands, gpus, strict=True)]
+    if local:
+        _check(demands, "GPUs", [n * gpu for n, gpu in zip(least, gpus, strict=True)], cluster_gpus)
+        known = [n * (cpu or 1) for n, cpu in zip(least, cpus, strict=True)]
+        if max(known) > 1:
+            _check(demands, "cores", known, node_cpus)
+    undecided = sum(n for n, cpu in zip(least, cpus, strict=True) if not cpu)
+    left = node_cpus - sum(n * cpu for n, cpu in zip(least, cpus, strict=True))
+    allotments = [
+        allot(
+            demand.resources,
+            cluster_gpus=cluster_gpus,
+            node_cpus=node_cpus if cpu else max(n, left * n // undecided),
+            local=local,
+            weights=0,
+        )
+        for demand, n, cpu in zip(demands, least, cpus, strict=True)
+    ]
+    if local:
+        rooms = zip(demands, allotments, strict=True)
+        check_memory([Room(a.least, d.weights, a.kv_gib) for d, a in rooms if d.weights and not a.gpus])
+    return tuple(allotments)
+
+
+def _check(demands: Sequence[Demand], what: str, wanted: Sequence[int], there: int) -> None:
+    if sum(wanted) > there:
+        each = ", ".join(f"{n} for {demand.name}" for demand, n in zip(demands, wanted, strict=True))
+        raise UserError(
+            f"resources: the engines of this pipeline's {len(demands)} models take {sum(wanted)} {what} ({each}), and "
+            f"this machine has {there}. Each model has engines of its own: give one of them resources under `models` "
+            f"(gpus: 0 is a CPU engine), or name a cluster with --address."
+        )

@@ -1,0 +1,120 @@
+"""Which engine a configuration means."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headrace.cluster.engines.config import FAKE, GPU_BLOCK, EngineConfig
+from headrace.cluster.engines.fake import BytesTokenizer
+from headrace.operators.base import Completion, Constraint, Sampling
+from headrace.pipelines.inference.engine import NO_CONTEXT_COST, Engine
+
+if TYPE_CHECKING:
+    from headrace.cluster.driver.run import Checked
+    from headrace.cluster.engines.resources import Allotment
+    from headrace.pipelines.output.stages import Stage
+
+
+VLLM_METRICS = "HEADRACE_VLLM_METRICS"
+"""The environment variable that has vLLM's own metrics exposed beside ours; off by default for what they cost."""
+
+
+def engine_config(checked: Checked, allotment: Allotment, stage: Stage | None = None) -> EngineConfig:
+    """The engine of a stage (the first, or only one, if none is named) of a checked pipeline, in the room it gets."""
+    stage = stage or checked.stages[0]
+    model, located = checked.pipeline.spec_of(stage.model), checked.models[stage.model]
+    return EngineConfig(
+        model=located.source,
+        revision=located.revision,
+        trust_remote_code=model.trust_remote_code,
+        args=dict(model.engine),
+        gpus=allotment.gpus,
+        threads=allotment.cpus,
+        kv_gib=allotment.kv_gib,
+        metrics=os.environ.get(VLLM_METRICS, "0") not in ("", "0"),
+    )
+
+
+def start_engine(config: EngineConfig) -> Engine:
+    """Start the engine; takes seconds for the fake one and half a minute or more for vLLM."""
+    if config.model == FAKE:
+        from headrace.cluster.engines.fake import FakeEngine
+
+        return FakeEngine(config.args)
+    from headrace.cluster.engines.vllm import VllmEngine
+
+    return VllmEngine(config)
+
+
+class EngineStartFailed(RuntimeError):
+    """The engine does not start on this machine, with this model and these arguments."""
+
+
+def start_or_explain(config: EngineConfig) -> Engine:
+    """Start the engine; where that fails, say what its processes have written, for the cause is there.
+
+    Raises:
+        EngineStartFailed: it does not start; the message has the lines that name errors, and where the others are.
+    """
+    try:
+        return start_engine(config)
+    except Exception as error:
+        log = Path("/proc/self/fd/2").resolve()
+        lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+        causes = [line for line in lines if re.search(r"(Error|Exception)\b.*:", line)]
+        said = "\n".join(dict.fromkeys(line[-500:] for line in causes[-5:]))
+        raise EngineStartFailed(f"{type(error).__name__}: {error}\n{said}\nThe whole log: {log}") from error
+
+
+def start_beside_a_user(config: EngineConfig) -> Engine:
+    """:func:`start_or_explain` for an engine below a command: what it writes goes into a log, not onto the terminal.
+
+    The log is kept where the engine does not start.
+    """
+    if config.model == FAKE:
+        return start_engine(config)
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    handle, log = tempfile.mkstemp(prefix="headrace-engine-", suffix=".log")
+    os.dup2(handle, 2)
+    os.close(handle)
+    try:
+        engine = start_or_explain(config)
+    finally:
+        sys.stderr.flush()
+        os.dup2(terminal, 2)
+        os.close(terminal)
+    os.unlink(log)
+    return engine
+
+
+class NoEngine:
+    """What stands in an engine's place where all answers are there: it takes no time to start, and answers nothing."""
+
+    tokenizer = BytesTokenizer()
+    max_model_len = kv_tokens = 1 << 20
+    block_size = GPU_BLOCK
+    max_num_seqs = 256
+    context_cost = NO_CONTEXT_COST
+
+    async def complete(
+        self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling, *, follow_up: bool = False
+    ) -> Completion:
+        """There is nobody to ask.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError("a question was asked where none was to be")
+
+    async def reset_prefix_cache(self) -> None:
+        """There is none."""
+
+    def shutdown(self) -> None:
+        """There is nothing to stop."""

@@ -1,0 +1,114 @@
+"""A model's tokenizer, with text and control tokens kept apart.
+
+Text is encoded by a copy of the tokenizer that has no control tokens to find: a document that contains
+``<|im_start|>system`` stays text. The chat template is rendered once with place holders where texts go; what stands
+between them are the control tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from headrace.pipelines.spec.errors import UserError
+
+_CONTROL = re.compile(r"^(<.*>|\[.*\])$", re.DOTALL)
+"""What added tokens that control a model look like; others (runs of blanks, for one) are text."""
+
+_FIXED_DATE = "1 January 2026"
+"""For templates that put today's date into a prompt: answers must not depend on the day."""
+
+
+class HubTokenizer:
+    """A tokenizer in Transformers' format, from a folder or the hub's cache."""
+
+    def __init__(self, model: str, revision: str | None = None, *, trust_remote_code: bool = False) -> None:
+        self._full: Any = _load(model, revision=revision, trust_remote_code=trust_remote_code)
+        self._text: Any = _without_control(self._full)
+        self.longest_token: int = max((len(token) for token in self._full.get_vocab()), default=1)
+        self._frames: dict[int, list[list[int]]] = {}
+
+    @property
+    def vocabulary(self) -> Any:
+        """The Transformers tokenizer itself, for building grammars."""
+        return self._full
+
+    def encode(self, text: str) -> list[int]:
+        if self._text is None:
+            return list(self._full.encode(text, add_special_tokens=False, split_special_tokens=True))
+        return list(self._text.encode(text, add_special_tokens=False).ids)
+
+    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        if self._text is None:
+            return [self.encode(text) for text in texts]
+        return [encoding.ids for encoding in self._text.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self._full.decode(list(ids), skip_special_tokens=True))
+
+    def show(self, ids: Sequence[int]) -> str:
+        return str(self._full.decode(list(ids), skip_special_tokens=False))
+
+    def frame(self, shots: int) -> list[list[int]]:
+        if shots not in self._frames:
+            self._frames[shots] = self._chat_frame(shots) if self._full.chat_template else self._plain_frame(shots)
+        return self._frames[shots]
+
+    def _chat_frame(self, shots: int) -> list[list[int]]:
+        slots = [f"HEADRACE-SLOT-{i}-7F3A" for i in range(2 * shots + 1)]
+        roles = ["user", "assistant"] * shots + ["user"]
+        rendered = self._full.apply_chat_template(
+            [{"role": role, "content": slot} for role, slot in zip(roles, slots, strict=True)],
+            tokenize=False,
+            add_generation_prompt=True,
+            # An answer follows at once, and does not depend on the day: not every template has these.
+            enable_thinking=False,
+            date_string=_FIXED_DATE,
+        )
+        texts = re.split("|".join(slots), rendered)
+        if len(texts) != len(slots) + 1:
+            raise UserError("The model's chat template changes what a user says, so headrace cannot use it.")
+        return [list(self._full.encode(text, add_special_tokens=False)) if text else [] for text in texts]
+
+    def _plain_frame(self, shots: int) -> list[list[int]]:
+        """For a base model, which has no chat format: paragraphs."""
+        start = list(self._full.encode("", add_special_tokens=True))
+        if start and start[-1] == self._full.eos_token_id != self._full.bos_token_id:
+            start.pop()
+        return [start, *[self.encode("\n\n")] * (2 * shots + 1)]
+
+
+def _load(model: str, **options: Any) -> Any:
+    """What ``tokenizer.json`` describes, or else what Transformers makes of the other files.
+
+    The first needs no torch, which takes seconds of every start.
+    """
+    from transformers.utils import cached_file
+
+    options["local_files_only"] = Path(model).is_dir()
+    revision = options["revision"]
+    if cached_file(model, "tokenizer.json", revision=revision, _raise_exceptions_for_missing_entries=False):
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast.from_pretrained(model, **options)
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(model, **options)
+
+
+def _without_control(tokenizer: Any) -> Any:
+    """A copy of a fast tokenizer that finds no control tokens in text; None for a tokenizer without a backend."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    from tokenizers import Tokenizer
+
+    state = json.loads(backend.to_str())
+    state["added_tokens"] = [
+        token for token in state["added_tokens"] if not token["special"] and not _CONTROL.match(token["content"])
+    ]
+    state["post_processor"] = state["truncation"] = state["padding"] = None
+    return Tokenizer.from_str(json.dumps(state))

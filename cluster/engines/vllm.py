@@ -1,0 +1,204 @@
+"""vLLM's ``AsyncLLM`` as an :class:`~headrace.pipelines.inference.engine.Engine`: tokens in, final outputs out."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from headrace.cluster.engines.config import CPU_BLOCK, EngineConfig
+from headrace.cluster.engines.context_cost import CPU_BALANCE, GPU_BALANCE, context_cost
+from headrace.cluster.engines.guard import Guard
+from headrace.cluster.engines.tokenizer import HubTokenizer
+from headrace.operators.base import Choice, Completion, Constraint, Json, Sampling
+from headrace.pipelines.inference.engine import ContextCost, EngineDied, RequestRefused
+
+GRAMMAR_SECONDS = 300
+"""Time for a grammar to compile; vLLM's own 5 s are soon over where other work has the processor."""
+
+IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+"""The model runs in the engine core's process, not in one more that takes 10 to 25 s to import everything again. vLLM
+prefers the other on CPUs, to set that process's OpenMP threads; ours are set before the core starts."""
+
+
+class VllmEngine:
+    """One vLLM engine; construct it in a process with a ``__main__`` guard (its core is a process of its own)."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        set_environment(config)
+        from vllm import AsyncEngineArgs
+        from vllm.usage.usage_lib import UsageContext
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        args = AsyncEngineArgs(**engine_args(config))
+        self._guard = Guard()
+        with self._guard:
+            # The context of offline inference has batch-sized defaults; a server's has latency-sized ones.
+            self._llm: Any = AsyncLLM.from_engine_args(
+                args, usage_context=UsageContext.LLM_CLASS, stat_loggers=stat_loggers() if config.metrics else None
+            )
+        vllm_config = self._llm.vllm_config
+        self.tokenizer = HubTokenizer(config.model, config.revision, trust_remote_code=config.trust_remote_code)
+        self.max_model_len: int = vllm_config.model_config.max_model_len
+        self.block_size: int = vllm_config.cache_config.block_size
+        self.kv_tokens: int = vllm_config.cache_config.num_gpu_blocks * self.block_size
+        self.max_num_seqs: int = vllm_config.scheduler_config.max_num_seqs
+        self.context_cost: ContextCost = context_cost(
+            vllm_config.model_config.hf_text_config.to_dict(),
+            kv_bytes(vllm_config),
+            GPU_BALANCE if config.gpus else CPU_BALANCE,
+        )
+        self._by_priority = vllm_config.scheduler_config.policy == "priority"
+        self._params: dict[tuple[Constraint, Sampling], Any] = {}
+        self._ids = itertools.count()
+
+    async def complete(
+        self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling, *, follow_up: bool = False
+    ) -> Completion:
+        from vllm.exceptions import VLLMClientError
+        from vllm.inputs import TokensPrompt
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        params = self._params.get((constraint, sampling))
+        if params is None:
+            params = self._params[constraint, sampling] = sampling_params(constraint, sampling)
+        final: Any = None
+        try:
+            request = TokensPrompt(prompt_token_ids=list(prompt))
+            priority = int(self._by_priority and not follow_up)
+            async for output in self._llm.generate(request, params, str(next(self._ids)), priority=priority):
+                final = output
+        except EngineDeadError as error:
+            raise EngineDied(str(error)) from error
+        except EngineGenerateError as error:
+            # One request's trouble inside a living engine; what it was is the cause.
+            raise RequestRefused(f"{type(error.__cause__).__name__}: {error.__cause__}") from error
+        except (VLLMClientError, ValueError, TypeError) as error:
+            raise RequestRefused(str(error)) from error
+        answer = final.outputs[0]
+        if answer.finish_reason not in ("stop", "length"):
+            raise RequestRefused(f"it ended with finish reason {answer.finish_reason!r}")
+        text, logprobs = answer.text, {}
+        if isinstance(constraint, Choice):
+            option_of = dict(zip(constraint.token_ids, constraint.options, strict=True))
+            text = option_of.get(answer.token_ids[0], "")
+            logprobs = {option: answer.logprobs[0][i].logprob for i, option in option_of.items()}
+        return Completion(
+            text=text,
+            finish_reason=answer.finish_reason,
+            prompt_tokens=len(prompt),
+            cached_tokens=final.num_cached_tokens or 0,
+            output_tokens=len(answer.token_ids),
+            logprobs=logprobs,
+        )
+
+    async def reset_prefix_cache(self) -> None:
+        """Forget all prefixes, so that a measurement starts cold."""
+        await self._llm.reset_prefix_cache()
+
+    def shutdown(self) -> None:
+        """Stop the engine's processes."""
+        self._llm.shutdown()
+        # Its finalizer needs modules that are gone by the time the interpreter would run it.
+        self._llm = None
+        self._guard.close()
+
+
+def kv_bytes(vllm_config: Any) -> int:
+    """Bytes of a number in the KV cache."""
+    wanted = vllm_config.cache_config.cache_dtype
+    return 1 if str(wanted).startswith("fp8") else int(vllm_config.model_config.dtype.itemsize)
+
+
+def stat_loggers() -> list[Any] | None:
+    """What tells Ray's Prometheus endpoints of vLLM's own metrics; nothing where this process is not in Ray.
+
+    They are the only ones then: ``disable_log_stats`` leaves out vLLM's own loggers, and these stay.
+    """
+    import ray
+
+    if not ray.is_initialized():
+        return None
+    from ray.util import metrics
+    from vllm.v1.metrics import ray_wrappers
+
+    if ray_wrappers.ray_metrics is None:
+        # It imports Ray Serve beside, which is not installed here; without it all works but the name of a replica.
+        ray_wrappers.ray_metrics = metrics
+    return [ray_wrappers.RayPrometheusStatLogger]
+
+
+def sampling_params(constraint: Constraint, sampling: Sampling) -> Any:
+    """vLLM's parameters; built once for each step, for they are checked when they are built."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+    options: dict[str, Any] = {}
+    if isinstance(constraint, Choice):
+        ids = list(constraint.token_ids)
+        options = {"allowed_token_ids": ids, "logprob_token_ids": ids, "detokenize": False}
+    elif isinstance(constraint, Json):
+        options = {"structured_outputs": StructuredOutputsParams(json=constraint.schema)}
+    elif constraint.pattern is not None:
+        options = {"structured_outputs": StructuredOutputsParams(regex=constraint.pattern)}
+    return SamplingParams(
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        # A seed costs a generator for each request, and a greedy answer has no use for one.
+        seed=sampling.seed if sampling.temperature > 0 else None,
+        repetition_penalty=sampling.repetition_penalty,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        **options,
+    )
+
+
+def engine_args(config: EngineConfig) -> dict[str, Any]:
+    """Arguments of vLLM's engine; the pipeline's own come last and win."""
+    args: dict[str, Any] = {
+        "model": config.model,
+        "revision": config.revision,
+        "trust_remote_code": config.trust_remote_code,
+        "enable_prefix_caching": True,
+        # What a document is asked after its first answers goes before other documents, while its prefix is hot.
+        "scheduling_policy": "priority",
+        "disable_log_stats": True,
+        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+    }
+    if config.gpus:
+        args["tensor_parallel_size"] = config.gpus
+    else:
+        # Compiling takes minutes on a few cores and brings little there.
+        args |= {
+            "enforce_eager": True,
+            "block_size": CPU_BLOCK,
+            "dtype": cpu_dtype(),
+            "distributed_executor_backend": IN_PROCESS,
+        }
+    return args | dict(config.args)
+
+
+def cpu_dtype() -> str:
+    """bfloat16 where the CPU multiplies it, else float32: emulated, it is slower than what it replaces."""
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return "bfloat16" if any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16")) else "float32"
+
+
+def set_environment(config: EngineConfig) -> None:
+    """What vLLM reads from the environment, set before its first import."""
+    # Its warnings are about what is set here on purpose; and standard output is for answers.
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+    # Grammars were compiled once before the engine was started: here a busy machine alone must not fail a request.
+    os.environ.setdefault("VLLM_REGEX_COMPILATION_TIMEOUT_S", str(GRAMMAR_SECONDS))
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if Path(config.model).is_dir():
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    if config.gpus:
+        return
+    os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.kv_gib)
+    # What vLLM binds threads with works only in a process that it starts for that.
+    os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+    os.environ["OMP_NUM_THREADS"] = str(config.threads)

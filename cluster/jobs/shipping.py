@@ -1,0 +1,193 @@
+"""What goes to a cluster with a run: the pipeline's files, found from their text without running any, and a package.
+
+Airflow's environment, which has no Ray, imports this. So nothing here may import ray, vllm, pyarrow, or a module of
+headrace that does; PyYAML is imported for pipelines in YAML only.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import io
+import json
+import os
+import re
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from headrace.cluster.jobs.python_imports import imported_names, parsed
+from headrace.pipelines.spec.errors import UserError
+
+MOST_BYTES = 50 << 20
+"""What a package may hold, unpacked. The head keeps it in memory, and hands it to every node."""
+
+_FUNCTION = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """Files for the cluster, as Ray's ``working_dir`` takes them.
+
+    Attributes:
+        name: ``_ray_pkg_HASH.zip``, by what is in it.
+        files: paths in it, in order.
+        data: the zip file; the same for the same files.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    data: bytes = field(repr=False)
+
+    @property
+    def uri(self) -> str:
+        """What a runtime environment calls it."""
+        return f"gcs://{self.name}"
+
+    @classmethod
+    def of(cls, contents: Mapping[str, bytes]) -> Package:
+        """A package of these files, by their paths in it."""
+        packed = io.BytesIO()
+        digest = hashlib.sha256()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path, content in sorted(contents.items()):
+                digest.update(f"{len(path)}:{path}:{len(content)}:".encode() + content)
+                entry = zipfile.ZipInfo(path)  # of 1980, so that the same files are the same zip file
+                entry.external_attr = 0o644 << 16
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(entry, content)
+        return cls(f"_ray_pkg_{digest.hexdigest()[:32]}.zip", tuple(sorted(contents)), packed.getvalue())
+
+
+def files_of(file: Path, overrides: Sequence[str], include: Sequence[str]) -> tuple[dict[str, bytes], str]:
+    """The files to ship, by their path in the pipeline's folder; and what the pipeline is called."""
+    if not file.is_file():
+        raise UserError(f"{file}: there is no such file")
+    folder = file.parent
+    paths = {file}
+    called = file.stem
+    if file.suffix == ".py":
+        functions: list[str] = _functions_in(file)
+        schemas: list[str] = []
+        paths |= _modules(folder, imported_names(file, folder))
+    else:
+        data = _data_of(file)
+        if isinstance(data, dict) and isinstance(data.get("name"), str):
+            called = data["name"]
+        functions, schemas = _named_in(data)
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if re.search(r"[.\"\]]function\"?\]?\s*$", key):
+            functions.append(value.strip())
+        elif re.search(r"[.\"\]]schema\"?\]?\s*$", key) and not value.lstrip().startswith("{"):
+            schemas.append(value.strip())
+    modules = [match[1] for text in functions if (match := _FUNCTION.fullmatch(text))]
+    paths |= _modules(folder, modules)
+    for schema in schemas:
+        if not (folder / schema).is_file():
+            raise UserError(f"{file}: there is no schema {schema!r} in {folder}")
+        paths.add(_inside(folder, folder / schema, f"the schema {schema!r}"))
+    for pattern in include:
+        found = [path for path in _glob(folder, pattern) if path.is_file()]
+        if not found:
+            raise UserError(f"--include {pattern}: there is no such file in {folder}")
+        paths |= {_inside(folder, path, f"--include {pattern}") for path in found}
+    total = sum(path.stat().st_size for path in paths)
+    if total > MOST_BYTES:
+        largest = max(paths, key=lambda path: path.stat().st_size)
+        raise UserError(
+            f"{file}: {total >> 20} MiB would be shipped, and {MOST_BYTES >> 20} are the most. The largest is "
+            f"{largest.relative_to(folder)}. Put data where all nodes can read it, and code into the image"
+        )
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}, _fit(called)
+
+
+def _fit(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:60] or "pipeline"
+
+
+def _inside(folder: Path, path: Path, what: str) -> Path:
+    """``path`` as one below ``folder``."""
+    plain = Path(os.path.normpath(path))
+    if not plain.is_relative_to(folder):
+        raise UserError(f"{what} is not in {folder}, and only what is there is shipped: move it there")
+    return plain
+
+
+def _glob(folder: Path, pattern: str) -> Iterator[Path]:
+    path = folder / pattern
+    if path.is_dir():
+        yield from path.rglob("*")
+    elif path.exists() or Path(pattern).is_absolute():
+        yield path
+    else:
+        yield from folder.glob(pattern)
+
+
+def _data_of(file: Path) -> Any:
+    text = file.read_text(encoding="utf-8-sig")
+    try:
+        if file.suffix.lower() == ".json":
+            return json.loads(text)
+        import yaml
+
+        return yaml.safe_load(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file}: cannot be read: {error}") from error
+    except Exception as error:
+        if type(error).__module__.split(".")[0] != "yaml":
+            raise
+        raise UserError(f"{file}: not YAML: {error}") from error
+
+
+def _named_in(data: Any) -> tuple[list[str], list[str]]:
+    """The functions and the schema files that the steps of a pipeline file name."""
+    functions: list[str] = []
+    schemas: list[str] = []
+    steps = data.get("steps") if isinstance(data, dict) else None
+    for step in steps if isinstance(steps, list) else ():
+        for body in step.values() if isinstance(step, dict) else ():
+            if isinstance(body, dict):
+                functions += [body["function"]] if isinstance(body.get("function"), str) else []
+                schemas += [body["schema"]] if isinstance(body.get("schema"), str) else []
+    return functions, schemas
+
+
+def _functions_in(file: Path) -> list[str]:
+    """All texts in a Python file that could name a function; those of other modules than the folder's do not count."""
+    return [
+        node.value
+        for node in ast.walk(parsed(file))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and _FUNCTION.fullmatch(node.value)
+    ]
+
+
+def _modules(folder: Path, names: Iterable[str]) -> set[Path]:
+    """The files of ``folder`` that these modules are, with what they import of the folder; packages go whole."""
+    found: set[Path] = set()
+    waiting = [name.split(".")[0] for name in names]
+    seen: set[str] = set()
+    while waiting:
+        top = waiting.pop()
+        if top in seen or top == "headrace":
+            continue
+        seen.add(top)
+        package, module = folder / top, folder / f"{top}.py"
+        # What has no Python in it is no package, though Python would take any folder for one.
+        if package.is_dir() and next(package.rglob("*.py"), None) is not None:
+            files = [path for path in package.rglob("*") if path.is_file() and not _left_out(path.relative_to(folder))]
+        elif module.is_file():
+            files = [module]
+        else:
+            continue  # of the image's, or not there, which the run says better
+        found |= set(files)
+        for path in files:
+            if path.suffix == ".py":
+                waiting += [name.split(".")[0] for name in imported_names(path, folder)]
+    return found
+
+
+def _left_out(path: Path) -> bool:
+    return path.suffix in (".pyc", ".pyo") or any(part == "__pycache__" or part.startswith(".") for part in path.parts)

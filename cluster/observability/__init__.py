@@ -1,0 +1,1 @@
+"""Metrics, traces, lineage, logs and progress."""

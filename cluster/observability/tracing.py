@@ -1,0 +1,279 @@
+"""OpenTelemetry: one trace a run, with a span for each phase, each chunk, and what each step asked for it.
+
+On where OpenTelemetry is configured, in its own way (``OTEL_EXPORTER_OTLP_ENDPOINT`` and so on), or where the program
+that runs a pipeline has set up a provider. The workers tell in a chunk's record when they did what, and the driver
+makes the spans: an engine that takes its worker along takes no spans along, and only the driver has to reach the
+collector.
+
+Names of attributes are those of OpenTelemetry's conventions for generative AI where there is one. No span holds any
+text of a document, a prompt or an answer.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from headrace.cluster.observability.metrics import model_label
+from headrace.cluster.observability.observing import Observer
+
+if TYPE_CHECKING:
+    from headrace.cluster.driver.run import Checked, RunResult
+    from headrace.cluster.driver.work import Work
+
+MOST_CHUNKS = 10_000
+"""Chunks of a run that have spans, spread over it; failed ones have them always. A trace of millions serves nobody."""
+
+FLUSH_SECONDS = 10.0
+"""How long the end of a run waits for the last spans to be taken."""
+
+MOST_CHARACTERS = 500
+"""Of the first line of an error's message."""
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+
+
+def configured() -> bool:
+    """Whether the environment asks for traces."""
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    exporters = os.environ.get("OTEL_TRACES_EXPORTER", "").strip()
+    return exporters != "none" if exporters else any(os.environ.get(name) for name in ENDPOINTS)
+
+
+def tracing(warn: Callable[[str], None]) -> Tracing | None:
+    """What makes the spans of a run; None where nobody wants any. ``warn`` hears why there are none."""
+    provider = _providers_own()
+    if provider is not None:
+        return Tracing(provider, warn, ours=False)
+    if not configured():
+        return None
+    try:
+        return Tracing(_provider(), warn, ours=True)
+    except ImportError as missing:
+        warn(f"no traces: OpenTelemetry is configured, but not installed ({missing}). pip install 'headrace[otel]'")
+    except ValueError as wrong:
+        warn(f"no traces: {wrong}")
+    return None
+
+
+class Tracing(Observer):
+    """One run's trace, made with an SDK ``TracerProvider``; ``ours`` if it is to be shut down at the end."""
+
+    traces = True
+
+    def __init__(self, provider: Any, warn: Callable[[str], None], *, ours: bool) -> None:
+        from opentelemetry import context, trace
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        from headrace import __version__
+
+        self._provider = provider
+        self._ours = ours
+        self._warn = warn
+        self._every = 1
+        self._seen = 0
+        self._models: dict[str, str] = {}
+        self._kinds: dict[str, str] = {}
+        self._tracer = provider.get_tracer("headrace", __version__)
+        # Whoever has started us may have a trace already; so the standard variable says.
+        carrier = {name.lower(): os.environ[name] for name in ("TRACEPARENT", "TRACESTATE") if name in os.environ}
+        parent = TraceContextTextMapPropagator().extract(carrier) if carrier else context.get_current()
+        self._run = self._tracer.start_span("headrace run", context=parent)
+        self._context = trace.set_span_in_context(self._run, parent)
+
+    def begun(self, checked: Checked, input: str, output: str) -> None:
+        self._run.set_attribute("headrace.pipeline", checked.pipeline.name)
+        self._run.set_attribute("headrace.input", checked.corpus.base)
+        self._run.set_attribute("headrace.output", output)
+        self._kinds = {step.name: step.kind for step in checked.pipeline.steps}
+
+    def phase(self, name: str, began: float, ended: float) -> None:
+        self._tracer.start_span(name, context=self._context, start_time=_ns(began)).end(_ns(ended))
+
+    def working(self, work: Work, result: RunResult) -> None:
+        self._every = max(1, math.ceil(len(work.todo) / MOST_CHUNKS))
+        self._run.set_attribute("headrace.plan", result.plan)
+        self._run.set_attribute("headrace.chunks.traced_every", self._every)
+
+    def chunk(self, record: Mapping[str, Any]) -> None:
+        self._seen += 1
+        if "failed" in record or self._seen % self._every == 0:
+            self._chunk(record)
+
+    def ended(self, result: RunResult | None, error: BaseException | None) -> None:
+        from opentelemetry.trace import Status, StatusCode
+
+        if result is not None:
+            self._run.set_attribute("headrace.status", result.status)
+            for outcome in ("answered", "filtered", "dead"):
+                self._run.set_attribute(f"headrace.rows.{outcome}", getattr(result.counts, outcome))
+            self._run.set_attribute("headrace.rows.resumed", result.resumed)
+            if result.exit_code:
+                self._run.set_status(Status(StatusCode.ERROR, result.status))
+        if error is not None:
+            self._run.set_attribute("error.type", type(error).__name__)
+            self._run.set_status(Status(StatusCode.ERROR, _first_line(str(error))))
+        self._run.end()
+        # A collector that does not answer must not keep the run from ending.
+        flush = threading.Thread(target=self._flush, name="flush-traces", daemon=True)
+        flush.start()
+        flush.join(FLUSH_SECONDS)
+        if flush.is_alive():
+            self._warn(f"the last spans were not taken in {FLUSH_SECONDS:g} s")
+
+    def _flush(self) -> None:
+        if self._ours:
+            self._provider.shutdown()
+        else:
+            self._provider.force_flush()
+
+    def _chunk(self, record: Mapping[str, Any]) -> None:
+        """The spans of a chunk: one for each stage that it has gone through."""
+        from opentelemetry import trace
+        from opentelemetry.trace import Status, StatusCode
+
+        chunk = record["chunk"]
+        for told in record.get("spans", ()):
+            span = self._tracer.start_span(
+                "chunk",
+                context=self._context,
+                start_time=_ns(told["began"]),
+                attributes={
+                    "headrace.shard": chunk.path,
+                    "headrace.rows.first": chunk.first,
+                    "headrace.rows.last": chunk.last - 1,
+                    "headrace.model": told["model"],
+                    "host.name": told["host"],
+                    "process.pid": told["pid"],
+                },
+            )
+            context = trace.set_span_in_context(span, self._context)
+            for outcome, rows in told.get("counts", {}).items():
+                span.set_attribute(f"headrace.rows.{outcome}", rows)
+            for name, (began, ended) in told.get("times", {}).items():
+                if name != "ask":
+                    self._tracer.start_span(name, context=context, start_time=_ns(began)).end(_ns(ended))
+            for step, counts in told.get("steps", {}).items():
+                self._step(context, told, step, counts)
+            if "failed" in told:
+                span.set_attribute("error.type", told["failed"])
+                span.set_status(Status(StatusCode.ERROR))
+            span.end(_ns(told["ended"]))
+
+    def _step(self, context: Any, told: Mapping[str, Any], step: str, counts: Mapping[str, int]) -> None:
+        """What a step asked for a chunk, as one operation: rows go through all steps side by side."""
+        began, ended = told["times"]["ask"]
+        fake = told["model"] == "fake"
+        self._tracer.start_span(
+            f"chat {told['model']}",
+            context=context,
+            start_time=_ns(began),
+            attributes={
+                "gen_ai.operation.name": "chat",
+                "gen_ai.provider.name": "headrace.fake" if fake else "vllm",
+                "gen_ai.request.model": told["model"],
+                "gen_ai.output.type": "json" if self._kinds.get(step) == "extract" else "text",
+                "gen_ai.usage.input_tokens": counts.get("prompt", 0),
+                "gen_ai.usage.cache_read.input_tokens": counts.get("cached", 0),
+                "gen_ai.usage.output_tokens": counts.get("output", 0),
+                "headrace.step": step,
+                "headrace.rows": counts.get("rows", 0),
+                "headrace.requests": counts.get("requests", 0),
+            },
+        ).end(_ns(ended))
+
+
+class ChunkTimes:
+    """When a worker did what with a chunk; ``told`` is plain data, for the chunk's record."""
+
+    def __init__(self, model: str | None) -> None:
+        now = time.time()
+        self.told: dict[str, Any] = {
+            "model": model_label(model),
+            "host": os.uname().nodename,
+            "pid": os.getpid(),
+            "began": now,
+            "ended": now,
+            "times": {},
+        }
+
+    def begin(self) -> None:
+        """Its turn has come."""
+        self.told["began"] = self.told["ended"] = time.time()
+
+    def mark(self, name: str) -> None:
+        """``name`` is over: it began where the one before ended."""
+        now = time.time()
+        self.told["times"][name] = (self.told["ended"], now)
+        self.told["ended"] = now
+
+    def done(self, counts: Mapping[str, int], steps: Mapping[str, Mapping[str, int]]) -> None:
+        """The chunk is committed: rows by outcome, and what each step has asked."""
+        self.told |= {"counts": dict(counts), "steps": dict(steps)}
+
+    def failed(self, error: Exception) -> None:
+        """The chunk could not be done."""
+        self.told |= {"failed": type(error).__name__, "ended": time.time()}
+
+
+def _ns(seconds: float) -> int:
+    return int(seconds * 1e9)
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0][:MOST_CHARACTERS]
+
+
+def _providers_own() -> Any:
+    """The provider that the program around us has set up; None where there is none."""
+    import sys
+
+    trace = sys.modules.get("opentelemetry.trace")  # if it is not imported, nobody has
+    sdk = sys.modules.get("opentelemetry.sdk.trace")
+    if trace is None or sdk is None:
+        return None
+    provider = trace.get_tracer_provider()
+    return provider if isinstance(provider, sdk.TracerProvider) else None
+
+
+def _provider() -> Any:
+    """A provider as the environment describes it.
+
+    Raises:
+        ImportError: OpenTelemetry is not installed.
+        ValueError: the environment names an exporter or a protocol that there is not.
+    """
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+
+    named = "OTEL_SERVICE_NAME" in os.environ or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    resource = Resource.create({} if named else {"service.name": "headrace"})
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    for exporter in (os.environ.get("OTEL_TRACES_EXPORTER") or "otlp").split(","):
+        if exporter.strip() == "otlp":
+            provider.add_span_processor(BatchSpanProcessor(_otlp()))
+        elif exporter.strip() == "console":
+            provider.add_span_processor(BatchSpanProcessor(ConsoleSpanExporter()))
+        elif exporter.strip() not in ("none", ""):
+            raise ValueError(f"OTEL_TRACES_EXPORTER is {exporter.strip()!r}; headrace has otlp, console and none.")
+    return provider
+
+
+def _otlp() -> Any:
+    common = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    protocol = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", common)
+    if protocol == "http/protobuf":
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+        return OTLPSpanExporter()
+    if protocol == "grpc":
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as Grpc
+
+        return Grpc()
+    raise ValueError(f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}; headrace has http/protobuf and grpc.")

@@ -1,0 +1,1 @@
+"""The process that hosts an engine and commits chunks."""

@@ -1,0 +1,176 @@
+"""The rows of one chunk through the chain, all at once or some of them, equal ones once."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from headrace.pipelines.inference.chain import DOCUMENT, Chain, DeadLetter, Earlier, RowResult
+from headrace.pipelines.inference.engine import EngineDied
+from headrace.pipelines.output.plan import Chunk
+from headrace.pipelines.output.rows import as_rows
+
+ROWS_PER_SLICE = 256
+"""Rows turned into Python objects at a time."""
+
+
+class Asking:
+    """One try of a chunk.
+
+    Args:
+        table: the input columns that the pipeline reads, a row for each of the chunk.
+        bad: rows (counted from the chunk's first) that cannot be asked, and why.
+        earlier: each row as the stage before left it, or an earlier plan.
+        here: the steps that run here.
+        unasked: the steps of these that nobody can be asked, for there is no engine.
+        in_flight: holds the rows that are with the engine, or with a function, for whoever wants to know.
+        first: is called when the engine gets a row while it has none.
+        done: is told of each row that comes to its end.
+        died: is called, and does not return, when the engine is gone; here the rows in flight are still known.
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        chunk: Chunk,
+        table: pa.Table,
+        bad: Mapping[int, str],
+        earlier: Sequence[RowResult],
+        *,
+        here: Collection[str],
+        unasked: Collection[str] = (),
+        in_flight: set[int],
+        first: Callable[[], None],
+        done: Callable[[RowResult], None],
+        died: Callable[[EngineDied], None],
+    ) -> None:
+        self._chain = chain
+        self._chunk = chunk
+        self._table = table
+        self._bad = bad
+        self._earlier = earlier
+        self._here = frozenset(here)
+        self._unasked = frozenset(unasked)
+        self._in_flight = in_flight
+        self._begins = first
+        self._done = done
+        self._died = died
+        self._first: dict[bytes, asyncio.Task[RowResult]] = {}
+        self._given_up: dict[bytes, DeadLetter] = {}
+        self._results: dict[int, RowResult] = {}
+
+    @property
+    def results(self) -> list[RowResult]:
+        """Of all rows that were asked so far."""
+        return list(self._results.values())
+
+    def give_up(self, row: int, letter: DeadLetter) -> None:
+        """A row is not to be asked, nor any that is equal to it."""
+        for _, values in self._rows({row}):
+            self._given_up[_digest(values, self._earlier[row - self._chunk.first])] = letter
+
+    def left(self) -> list[int]:
+        """Rows that have not come to their end."""
+        return [row for row in range(self._chunk.first, self._chunk.last) if row not in self._results]
+
+    def was_asked(self, row: int) -> bool:
+        """Whether the engine was asked about a row that has come to its end."""
+        return self._results[row].usage.requests > 0
+
+    async def ask(self, wanted: Collection[int] | None = None) -> None:
+        """Take rows (all, if none are named) through the chain; those that are done already stay as they are.
+
+        Only so many are started ahead as the window can soon take.
+        """
+        gate = asyncio.Semaphore(2 * self._chain.window.documents)
+
+        def done(result: RowResult) -> RowResult:
+            self._results[result.row] = result
+            self._done(result)
+            return result
+
+        def begun(row: int) -> None:
+            if not self._in_flight:
+                self._begins()
+            self._in_flight.add(row)
+
+        async def ask(row: int, values: Mapping[str, Any], known: Earlier) -> RowResult:
+            try:
+                return done(await self._chain.run(row, values, known, partial(begun, row)))
+            except EngineDied as error:
+                self._died(error)
+                raise
+            finally:
+                self._in_flight.discard(row)
+                gate.release()
+
+        async def reuse(row: int, values: Mapping[str, Any], known: Earlier, reused: int) -> None:
+            begun(row)  # a function may yet hang
+            try:
+                result = await self._chain.run(row, values, known)
+            finally:
+                self._in_flight.discard(row)
+            result.usage.reused = reused
+            done(result)
+
+        async def repeat(row: int, same: asyncio.Task[RowResult]) -> None:
+            done((await same).repeated(row))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for row, values in self._rows(wanted):
+                    if row in self._results:
+                        continue
+                    before = self._earlier[row - self._chunk.first]
+                    key = _digest(values, before)
+                    if (reason := self._bad.get(row - self._chunk.first)) is not None:
+                        before = unless_settled(before, DeadLetter(DOCUMENT, reason))
+                    elif key in self._given_up:
+                        before = unless_settled(before, self._given_up[key])
+                    if before.outcome != "answered":
+                        done(before)
+                        continue
+                    known = replace(before.earlier or Earlier(), answers=before.answers)
+                    if before.usage.reused or known.steps >= self._here:
+                        await reuse(row, values, known, before.usage.reused)
+                        continue
+                    if not known.steps >= self._unasked:
+                        where = f"{self._chunk.name}: row {row}"
+                        raise RuntimeError(f"{where} is to be asked, and no engine was started for it")
+                    if (same := self._first.get(key)) is not None:
+                        group.create_task(repeat(row, same))
+                        continue
+                    await gate.acquire()
+                    self._first[key] = group.create_task(ask(row, values, known))
+        except ExceptionGroup as errors:
+            # One is enough to say: what fails one row's way fails others' alike.
+            raise errors.exceptions[0] from errors
+
+    def _rows(self, wanted: Collection[int] | None) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        first = self._chunk.first
+        chosen = None if wanted is None else set(wanted)
+        for offset in range(0, self._chunk.rows, ROWS_PER_SLICE):
+            rows = range(first + offset, min(first + offset + ROWS_PER_SLICE, self._chunk.last))
+            if chosen is not None and chosen.isdisjoint(rows):
+                continue
+            for row, values in zip(rows, as_rows(self._table.slice(offset, ROWS_PER_SLICE)), strict=True):
+                if chosen is None or row in chosen:
+                    yield row, values
+
+
+def unless_settled(result: RowResult, letter: DeadLetter) -> RowResult:
+    """A row that can be asked no more is dead, unless an earlier stage has settled it."""
+    return RowResult(result.row, "dead", result.answers, letter) if result.outcome == "answered" else result
+
+
+def _digest(values: Mapping[str, Any], before: RowResult) -> bytes:
+    """What stands for all that the chain is told of a row."""
+    known = before.earlier or Earlier()
+    told = (values, before.answers, sorted(known.steps), known.failed)
+    return hashlib.blake2b(repr(told).encode("utf-8", "surrogatepass"), digest_size=16).digest()

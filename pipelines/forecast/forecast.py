@@ -1,0 +1,321 @@
+"""What a run will take: prompt tokens exactly as the block arithmetic has them, time from what was observed.
+
+An :class:`Observation` says what rows did in one layout, on one engine: in a measurement on a sample or in a whole
+run. From it come the shares of rows that conditions let through, the length of answers and of what they add to later
+prompts, and the engine's rates. Nothing is guessed: what was not observed is not forecast.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from headrace.operators.base import Layout
+from headrace.pipelines.forecast.survey import Survey
+from headrace.pipelines.inference.chain import Chained
+from headrace.pipelines.inference.costs import Request, RowCost
+from headrace.pipelines.inference.engine import NO_CONTEXT_COST, ContextCost, Engine
+from headrace.pipelines.inference.layouts import Priors
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What rows did.
+
+    Attributes:
+        layouts: of each step.
+        rows: how many were taken through the chain.
+        documents: of the rows, those that had a document.
+        asked: of those, the ones that anything was asked about: not filtered out before, nor equal to another one.
+        seconds: of engine time, summed over the engines.
+        computed: prompt tokens that were not in the prefix cache.
+        output: tokens of all answers.
+        steps: as :attr:`headrace.pipelines.inference.chain.Usage.steps` has them.
+    """
+
+    layouts: Mapping[str, Layout]
+    rows: int
+    documents: int
+    asked: int
+    seconds: float
+    prompt: int
+    computed: int
+    output: int
+    steps: Mapping[str, Mapping[str, int]]
+
+    @property
+    def reached(self) -> int:
+        """Rows that came to this model: as many as the step that was asked the most of them."""
+        return max((counts.get("rows", 0) for counts in self.steps.values()), default=0)
+
+    @property
+    def reach(self) -> float:
+        """Share of the documents that anything was asked about."""
+        return self.asked / self.documents if self.documents else 0.0
+
+    def among(self, rows: int, documents: int, asked: int) -> Observation:
+        """The same, as a share of all rows: of several models' the later ones see what the earlier ones have left."""
+        return dataclasses.replace(self, rows=rows, documents=documents, asked=asked)
+
+    def share(self, step: str) -> float:
+        """Share of the rows that were asked anything that the step was asked about."""
+        return self.steps.get(step, {}).get("rows", 0) / self.asked if self.asked else 0.0
+
+    def per_request(self, step: str, what: str) -> float:
+        """Mean ``output`` or ``added`` tokens of a request of the step."""
+        counts = self.steps.get(step, {})
+        return counts.get(what, 0) / counts["requests"] if counts.get("requests") else 0.0
+
+    def second_tries(self, step: str, questions: int) -> float:
+        """Share of the rows asked anything that the step was asked about again, for an answer that was none."""
+        asked = self.steps.get(step, {}).get("requests", 0) / questions
+        return (asked - self.steps.get(step, {}).get("rows", 0)) / self.asked if self.asked else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Seconds of an engine for each prompt token that it computes, and for each token that it generates."""
+
+    prefill: float
+    decode: float
+
+    @classmethod
+    def fit(cls, observations: Sequence[Observation]) -> Rates | None:
+        """The rates that explain the observations best (least squares, neither below zero); None without two."""
+        points = [(o.computed, o.output, o.seconds) for o in observations if o.seconds > 0]
+        if len(points) < 2:
+            return None
+        pp = sum(p * p for p, _, _ in points)
+        oo = sum(o * o for _, o, _ in points)
+        po = sum(p * o for p, o, _ in points)
+        pt = sum(p * t for p, _, t in points)
+        ot = sum(o * t for _, o, t in points)
+        determinant = pp * oo - po * po
+        if determinant > 1e-9 * pp * oo:
+            prefill, decode = (pt * oo - ot * po) / determinant, (ot * pp - pt * po) / determinant
+            if prefill >= 0 and decode >= 0:
+                return cls(prefill, decode)
+            if prefill < 0 and oo:
+                return cls(0.0, ot / oo)
+        return cls(pt / pp, 0.0) if pp else None
+
+    def seconds(self, computed: float, output: float) -> float:
+        """Of one engine."""
+        return self.prefill * computed + self.decode * output
+
+
+MOST_RUNS = 20
+"""Observations of runs that are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What only a started engine knows."""
+
+    kv_tokens: int
+    block_size: int
+    max_model_len: int
+    max_num_seqs: int
+    context: ContextCost = NO_CONTEXT_COST
+
+    @classmethod
+    def of(cls, engine: Engine) -> EngineFacts:
+        """The facts of a started engine."""
+        return cls(engine.kv_tokens, engine.block_size, engine.max_model_len, engine.max_num_seqs, engine.context_cost)
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> EngineFacts:
+        """What ``asdict`` has made plain."""
+        return cls(**{**data, "context": ContextCost(**data["context"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is known.
+
+    Attributes:
+        measured: a sample's rows in each layout.
+        runs: finished runs, the latest last.
+        quality: for each measured layout, each step's score (see :mod:`headrace.pipelines.forecast.quality`).
+        priors: for each measured layout the labels' priors that were fitted, by step and option.
+        gold: the steps whose score is against right answers.
+        sample: rows of the measured sample.
+    """
+
+    engine: EngineFacts | None = None
+    measured: Mapping[Layout, Observation] = field(default_factory=dict)
+    runs: tuple[Observation, ...] = ()
+    quality: Mapping[Layout, Mapping[str, float]] = field(default_factory=dict)
+    priors: Mapping[Layout, Priors] = field(default_factory=dict)
+    gold: tuple[str, ...] = ()
+    sample: int = 0
+
+    @property
+    def rates(self) -> Rates | None:
+        """Of the engine, from the sample: whole runs have other things in their time."""
+        return Rates.fit(list(self.measured.values()))
+
+    def observed(self, layouts: Mapping[str, Layout]) -> Observation | None:
+        """The best witness for these layouts: the latest run that had them, a sample, or else any.
+
+        One that asked nothing is none.
+        """
+        known = [o for o in (*reversed(self.runs), *self.measured.values()) if o.asked]
+        return next(iter([*(o for o in known if o.layouts == layouts), *known]), None)
+
+    def scores(self, layouts: Mapping[str, Layout]) -> dict[str, float]:
+        """Each step's score in its layout, of those that have one."""
+        return {s: self.quality[own][s] for s, own in layouts.items() if s in self.quality.get(own, {})}
+
+    def fitted(self, layouts: Mapping[str, Layout]) -> Priors:
+        """The priors that were fitted for steps in these layouts."""
+        known = {step: self.priors.get(layout, {}).get(step) for step, layout in layouts.items()}
+        return {step: prior for step, prior in known.items() if prior}
+
+    def among(self, rows: int, documents: int, asked: int) -> Record:
+        """What was measured, as :meth:`Observation.among` has it."""
+        measured = {layout: each.among(rows, documents, asked) for layout, each in self.measured.items()}
+        return dataclasses.replace(self, measured=measured)
+
+    def with_run(self, run: Observation, engine: EngineFacts | None) -> Record:
+        """The record after one more run."""
+        return dataclasses.replace(self, runs=(*self.runs, run)[-MOST_RUNS:], engine=engine or self.engine)
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Of all rows together. ``output`` and ``seconds`` (of one engine) are None where nothing was observed.
+
+    ``work`` are the ``computed`` tokens, and what attending to the context takes besides, counted as such tokens.
+    """
+
+    rows: int
+    prompt: float
+    computed: float
+    documents: float
+    work: float
+    output: float | None = None
+    seconds: float | None = None
+
+    @property
+    def cached_share(self) -> float:
+        """Share of the prompt tokens that will come from the prefix cache."""
+        return 1 - self.computed / self.prompt if self.prompt else 0.0
+
+
+def row_cost(chained: Chained, block_size: int, observed: Observation | None) -> RowCost:
+    """What a row costs: with the shares and lengths that were observed, else as if every step were always asked."""
+    requests = []
+    for name, ready in chained.steps.items():
+        added = observed.per_request(name, "added") if observed else 0.0
+        output = observed.per_request(name, "output") if observed else 0.0
+        share = observed.share(name) if observed else 1.0
+        requests += [Request(prompt, added, share, output) for prompt in ready.prompts]
+        if observed and (again := observed.second_tries(name, len(ready.prompts))):
+            requests += [Request(prompt, added, again, output) for prompt in ready.prompts]
+    return RowCost(requests, block_size)
+
+
+def forecast(
+    chained: Chained,
+    block_size: int,
+    survey: Survey,
+    observed: Observation | None = None,
+    rates: Rates | None = None,
+    *,
+    engines: int = 1,
+    steps: Collection[str] | None = None,
+    context: ContextCost = NO_CONTEXT_COST,
+) -> Forecast:
+    """What the rows of ``survey`` take in the layouts of ``chained``, if ``steps`` (all, if None) are asked."""
+    if steps is not None:
+        return _partly(chained, block_size, survey, observed, rates, engines, steps, context)
+    asked = _asked(survey, observed)
+    result = _prefill(row_cost(chained, block_size, observed), survey, asked, engines, context)
+    computed = result.computed
+    if observed is None or not observed.asked:
+        return result
+    output = observed.output / observed.asked * asked
+    seconds = None
+    if rates is not None:
+        seconds = rates.seconds(computed, output)
+        if observed.layouts == chained.layouts:
+            # What this very layout took, beyond what the rates explain, it will take again.
+            explained = rates.seconds(observed.computed, observed.output)
+            seconds *= observed.seconds / explained if explained else 1.0
+    elif observed.layouts == chained.layouts:
+        seconds = observed.seconds / observed.asked * asked
+    return dataclasses.replace(result, output=output, seconds=seconds)
+
+
+def _partly(
+    chained: Chained,
+    block_size: int,
+    survey: Survey,
+    observed: Observation | None,
+    rates: Rates | None,
+    engines: int,
+    steps: Collection[str],
+    context: ContextCost,
+) -> Forecast:
+    """As :func:`forecast`, for some of the steps: the others' answers are there."""
+    whole = forecast(chained, block_size, survey, observed, rates, engines=engines, context=context)
+    some = {name: ready for name, ready in chained.steps.items() if name in steps}
+    if len(some) == len(chained.steps):
+        return whole
+    bare = dataclasses.replace(chained, steps=some)
+    asked = _asked(survey, observed)
+    if observed is None or not observed.asked or whole.output is None:
+        return _prefill(row_cost(bare, block_size, None), survey, asked, engines, context)
+    part = _prefill(row_cost(bare, block_size, observed), survey, asked, engines, context)
+    said = sum(observed.steps.get(name, {}).get("output", 0) for name in some)
+    output = said / observed.asked * asked
+    seconds = None
+    if whole.seconds is not None:
+        some_of_it, all_of_it = part.computed, whole.computed
+        if rates:
+            some_of_it, all_of_it = rates.seconds(some_of_it, output), rates.seconds(all_of_it, whole.output)
+        seconds = whole.seconds * some_of_it / all_of_it if all_of_it else 0.0
+    return dataclasses.replace(part, output=output, seconds=seconds)
+
+
+def _asked(survey: Survey, observed: Observation | None) -> float:
+    """How many of the surveyed rows anything is asked about."""
+    return survey.rows * survey.asked * (observed.reach if observed else 1.0)
+
+
+def _prefill(cost: RowCost, survey: Survey, asked: float, engines: int, context: ContextCost) -> Forecast:
+    """What reading the prompts of the surveyed rows takes, of which so many are asked anything."""
+    lengths = survey.scaled
+    each = asked / max(1, len(lengths))
+    heads = cost.heads * engines
+    return Forecast(
+        rows=survey.rows,
+        prompt=sum(cost.prompt(length) for length in lengths) * each,
+        computed=sum(cost.computed(length) for length in lengths) * each + heads,
+        documents=sum(lengths) * each,
+        work=sum(cost.work(length, context) for length in lengths) * each + heads,
+    )
+
+
+def together(forecasts: Sequence[Forecast]) -> Forecast:
+    """Of all rows that the forecasts are for; at least one."""
+    first, *others = forecasts
+    for other in others:
+        unknown = {
+            name: None
+            if getattr(first, name) is None or getattr(other, name) is None
+            else getattr(first, name) + getattr(other, name)
+            for name in ("output", "seconds")
+        }
+        first = Forecast(
+            first.rows + other.rows,
+            first.prompt + other.prompt,
+            first.computed + other.computed,
+            first.documents + other.documents,
+            first.work + other.work,
+            **unknown,
+        )
+    return first

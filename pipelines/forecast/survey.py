@@ -1,0 +1,134 @@
+"""What a sample of the input says of all of it: how many tokens its documents have.
+
+Tokenizing a corpus to know its length costs as much as a good part of the work, so some documents are tokenized, and
+many more are measured in characters: a vocabulary makes nearly the same number of characters of a token throughout a
+corpus, so the mean length in characters corrects the mean length in tokens (two-phase sampling).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from headrace.operators.templates import TemplateProblem, render_document
+from headrace.pipelines.inference.engine import Tokenizer
+from headrace.pipelines.input.corpus import ChunkReader, InputUnreadable, Shard
+from headrace.pipelines.output.rows import as_rows, sound
+from headrace.pipelines.spec.graph import Graph
+from headrace.pipelines.spec.pipeline import Pipeline
+
+PLACES, ROWS_AT_A_PLACE = 32, 256
+"""Where the input is looked at: so many places at equal distances, so many rows at each."""
+
+MOST_CHARACTERS = 2_000_000
+"""Characters that are tokenized: two seconds or so."""
+
+
+Place = tuple[Shard, int, int]
+"""Rows of a shard: the first, and the one after the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What was seen.
+
+    Attributes:
+        rows: of the whole input (or of as much as is wanted of it).
+        seen: rows looked at.
+        lengths: tokens of each tokenized document, in the order of the input.
+        asked: share of rows that have a document, one that fits if this is of those (:meth:`within`).
+        scale: mean characters of all documents seen, over those of the tokenized ones.
+    """
+
+    rows: int
+    seen: int
+    lengths: tuple[int, ...]
+    asked: float
+    scale: float
+
+    @property
+    def scaled(self) -> list[int]:
+        """The lengths, as those of all documents that were seen, of which not all were tokenized."""
+        return [round(length * self.scale) for length in self.lengths]
+
+    def within(self, room: int, *, cut: bool) -> Survey:
+        """The documents as they are asked where ``room`` tokens fit: longer ones are cut, or are no documents."""
+        lengths = self.scaled
+        if all(length <= room for length in lengths):
+            return self
+        kept = tuple(min(length, room) for length in lengths if cut or length <= room)
+        return replace(self, lengths=kept, asked=self.asked * len(kept) / len(lengths), scale=1.0)
+
+    def percentile(self, share: float) -> int:
+        """The length that so large a share of the documents does not pass; 0 if there are none."""
+        ordered = sorted(self.lengths)
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0
+
+    def length(self, share: float) -> int:
+        """The same for all documents that were seen, of which not all were tokenized."""
+        return round(self.percentile(share) * self.scale)
+
+
+def survey(pipeline: Pipeline, places: Sequence[Place], columns: pa.Schema, tokenizer: Tokenizer, rows: int) -> Survey:
+    """Look at the rows at ``places``, which stand for ``rows`` of the input."""
+    texts = list(_documents(pipeline, places, columns))
+    documents = [text for text in texts if text]
+    characters = sum(map(len, documents))
+    step = max(1, -(-characters // MOST_CHARACTERS))
+    taken = documents[::step]
+    mean = sum(map(len, taken)) / max(1, len(taken))
+    return Survey(
+        rows=rows,
+        seen=len(texts),
+        lengths=tuple(map(len, tokenizer.encode_many(taken))),
+        asked=len(documents) / max(1, len(texts)),
+        scale=characters / max(1, len(documents)) / mean if mean else 1.0,
+    )
+
+
+def _documents(pipeline: Pipeline, places: Sequence[Place], columns: pa.Schema) -> Iterator[str | None]:
+    """The documents at each place; None for a row that has none."""
+    reader = ChunkReader(columns)
+    template = pipeline.document_template
+    needed = Graph.of(pipeline).document_columns
+    for shard, first, last in places:
+        try:
+            table, bad = sound(reader.read(shard, first, last, needed))
+        except InputUnreadable:
+            yield from [None] * (last - first)
+            continue
+        for i, values in enumerate(as_rows(table)):
+            yield None if i in bad else _text(template, values)
+
+
+def _text(template: Any, values: dict[str, Any]) -> str | None:
+    try:
+        text: str | None = render_document(template, values)
+        if text is None or not text.strip():
+            return None
+        text.encode()
+        return text
+    except (TemplateProblem, UnicodeEncodeError):
+        return None
+
+
+def places(shards: Sequence[Shard], rows: int) -> Iterator[Place]:
+    """Row ranges to look at: all of them where there are few, else equal ones at equal distances."""
+    width = ROWS_AT_A_PLACE
+    distance = max(width, rows // PLACES)
+    start = 0  # of the shard, counted over all shards
+    at = 0
+    for shard in shards:
+        end = min(start + shard.rows, rows)
+        while at < end:
+            first = max(at, start)
+            last = min(at + width, end)
+            if last > first:
+                yield shard, first - start, last - start
+            if at + width > end:
+                break  # the rest of it lies in the next shard
+            at += distance
+        start += shard.rows

@@ -1,0 +1,1 @@
+"""What is sent to an engine, and how its answers are read."""

@@ -1,0 +1,104 @@
+"""How much of what the engine computed had to be computed: the figures that every run reports.
+
+*Order efficiency*: sort the prompts by their token ids, and let each reuse the whole blocks that it has in common
+with the one before it; no order of the same prompts computes less. That least is the number of different blocks (a
+block being its tokens and all before it) plus each prompt's rest, so it is counted as prompts go by.
+
+*Layout efficiency*: what the cheapest allowed layout would have computed, over what the chosen one needs.
+
+*Useful prefill*: the tokens of each document once, over what was computed.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from headrace.pipelines.inference.usage import Usage
+
+MEMORY = 1 << 18
+"""Hashes that a :class:`BlockCounter` keeps: about 20 MB, and a standard error of 0.2 % beyond so many blocks."""
+
+
+class BlockCounter:
+    """Counts the least that an engine can compute for the prompts that it sees.
+
+    The number of different blocks is estimated by adaptive sampling (Wegman; Flajolet, *On adaptive sampling*,
+    Computing 43, 1990): exact up to ``memory`` blocks, then over every second hash, every fourth, and so on.
+    """
+
+    def __init__(self, block_size: int, memory: int = MEMORY) -> None:
+        self._block = block_size
+        self._memory = memory
+        self._seen: set[int] = set()
+        self._skip = 0  # hashes with any of these low bits are not kept
+        self._rests = 0
+
+    def add(self, prompt: Sequence[int]) -> None:
+        """A prompt was answered."""
+        size = self._block
+        whole = len(prompt) // size
+        self._rests += len(prompt) - whole * size
+        data = array("q", prompt).tobytes()
+        seen, skip, chained = self._seen, self._skip, 0
+        for start in range(0, whole * size * 8, size * 8):
+            chained = hash((chained, data[start : start + size * 8]))
+            if not chained & skip:
+                seen.add(chained)
+        while len(seen) > self._memory:
+            self._skip = self._skip << 1 | 1
+            self._seen = seen = {value for value in seen if not value & self._skip}
+
+    @property
+    def least(self) -> int:
+        """Prompt tokens that no order could save."""
+        return self._rests + len(self._seen) * (self._skip + 1) * self._block
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """The figures of a run; None where there is nothing to divide by.
+
+    Attributes:
+        prompt: prompt tokens; ``computed`` of them were not in the prefix cache, and ``least`` had to be computed.
+        order_efficiency: ``least`` over ``computed``.
+        layout_efficiency: what the cheapest allowed layout would compute over what the chosen one needs.
+        useful_prefill: document tokens once, over ``computed``.
+        output_per_row: for each step the mean tokens that it generated for a row that it was asked about.
+        full_batch: share of the engines' time in which a document waited for room.
+    """
+
+    prompt: int
+    cached: int
+    computed: int
+    least: int
+    output: int
+    order_efficiency: float | None
+    layout_efficiency: float | None
+    useful_prefill: float | None
+    output_per_row: Mapping[str, float]
+    full_batch: float | None
+
+    @classmethod
+    def of(cls, usage: Usage, least: int, busy_seconds: float, full_seconds: float) -> Figures:
+        """The figures for what was counted."""
+        computed = usage.prompt - usage.cached
+        return cls(
+            prompt=usage.prompt,
+            cached=usage.cached,
+            computed=computed,
+            least=least,
+            output=usage.output,
+            order_efficiency=_ratio(least, computed),
+            layout_efficiency=_ratio(min(usage.layouts.values(), default=0), usage.layouts.get("taken", 0)),
+            useful_prefill=_ratio(usage.documents, computed),
+            output_per_row={
+                step: counts["output"] / counts["rows"] for step, counts in usage.steps.items() if counts.get("rows")
+            },
+            full_batch=_ratio(full_seconds, busy_seconds),
+        )
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None

@@ -1,0 +1,128 @@
+"""Which layout each step's prompt gets.
+
+A step's own ``layout`` holds, then the pipeline's. Where both leave it open (``auto``) the cheapest combination is
+taken whose answers were measured to be good enough; without a measurement that is ``instruction_first``, against which
+the others are measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+
+from headrace.operators.base import LAYOUTS, Layout, ModelStep
+from headrace.pipelines.spec.pipeline import Pipeline
+
+REFERENCE: Layout = "instruction_first"
+"""The layout that needs no measurement."""
+
+MOST_COMBINATIONS = 243
+"""Combinations of layouts that are weighed one by one (five steps); beyond that only those of one layout for all."""
+
+
+def fixed_layouts(pipeline: Pipeline) -> dict[str, Layout | None]:
+    """The layout that the pipeline fixes for each model step; None where it is open."""
+    default = None if pipeline.layout == "auto" else pipeline.layout
+    return {step.name: step.layout or default for step in pipeline.steps if isinstance(step, ModelStep)}
+
+
+def leaves_open(pipeline: Pipeline, steps: Collection[str] | None = None) -> bool:
+    """Whether the pipeline leaves the layout of any of these steps (all, if None) open."""
+    return any(held is None for name, held in fixed_layouts(pipeline).items() if steps is None or name in steps)
+
+
+def with_default(pipeline: Pipeline, chosen: Mapping[str, Layout]) -> dict[str, Layout]:
+    """A layout for each model step: what the pipeline fixes, else what was ``chosen``, else the reference."""
+    return {name: fixed or chosen.get(name, REFERENCE) for name, fixed in fixed_layouts(pipeline).items()}
+
+
+def opened(pipeline: Pipeline) -> Pipeline:
+    """The same pipeline, with the layout of every step left open."""
+    steps = tuple(
+        step.model_copy(update={"layout": None} if isinstance(step, ModelStep) else {}) for step in pipeline.steps
+    )
+    return pipeline.model_copy(update={"layout": "auto", "steps": steps})
+
+
+def alternatives(pipeline: Pipeline) -> dict[Layout, dict[str, Layout]]:
+    """For each layout, the chain that has it wherever the pipeline leaves the choice open."""
+    fixed = fixed_layouts(pipeline)
+    if all(fixed.values()):
+        return {}
+    return {layout: {name: held or layout for name, held in fixed.items()} for layout in LAYOUTS}
+
+
+Priors = Mapping[str, Mapping[str, float]]
+"""For each step whose labels' priors were fitted, a log-probability of each option."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The layout of each step, and in one sentence why.
+
+    ``priors`` are those of labels that were fitted on a sample for these layouts, by step and option.
+    """
+
+    layouts: Mapping[str, Layout]
+    reason: str
+    priors: Priors = field(default_factory=dict)
+
+
+def of_several_models(pipeline: Pipeline, steps: Collection[str]) -> Choice:
+    """What a pipeline with several models takes, and why for these steps: what it fixes, else the reference."""
+    why = "with several models no other is taken unless the pipeline says so (layout)"
+    return Choice(with_default(pipeline, {}), why if leaves_open(pipeline, steps) else "the pipeline says so")
+
+
+def choose(
+    pipeline: Pipeline,
+    cost: Callable[[Mapping[str, Layout]], float],
+    quality: Mapping[Layout, Mapping[str, float]],
+) -> Choice:
+    """The cheapest combination of layouts in which every step is good enough.
+
+    Args:
+        cost: of a layout of each step, in prompt tokens to compute or what costs as much.
+        quality: for each measured layout, each step's score, 0 to 1: right answers where they are known, else
+            agreement with the reference. A step may take a layout whose score is at most ``layout_tolerance`` below
+            its score in the reference.
+    """
+    fixed = fixed_layouts(pipeline)
+    reference = with_default(pipeline, {})
+    if all(fixed.values()):
+        return Choice(reference, "the pipeline says so")
+    free = [name for name, held in fixed.items() if held is None]
+    measured = {name: [layout for layout in LAYOUTS if name in quality.get(layout, {})] for name in free}
+    if all(layouts in ([], [REFERENCE]) for layouts in measured.values()):
+        return Choice(reference, "no other layout was measured for this pipeline")
+
+    def good(name: str, layout: Layout) -> bool:
+        least = quality[REFERENCE].get(name, 1.0) - pipeline.layout_tolerance
+        return layout == REFERENCE or quality.get(layout, {}).get(name, 0.0) >= least - 1e-9
+
+    allowed = {
+        name: (held,) if held else tuple(layout for layout in LAYOUTS if good(name, layout))
+        for name, held in fixed.items()
+    }
+    combinations = [dict(zip(allowed, combination, strict=True)) for combination in _combinations(allowed)]
+    best = min([reference, *combinations], key=cost)
+    saved = 1 - cost(best) / max(cost(reference), 1e-9)
+    if best == reference:
+        why = "no other layout is cheaper"
+        if unknown := [name for name in free if len(measured[name]) < len(LAYOUTS)]:
+            why = f"of the cheaper ones some change too many answers, or were not measured for {', '.join(unknown)}"
+        elif any(len(allowed[name]) < len(LAYOUTS) for name in free):
+            why = "the cheaper ones change too many answers"
+        return Choice(best, why)
+    return Choice(best, f"the cheapest whose answers are good enough: it costs {saved:.0%} less")
+
+
+def _combinations(allowed: Mapping[str, tuple[Layout, ...]]) -> list[tuple[Layout, ...]]:
+    count = 1
+    for layouts in allowed.values():
+        count *= len(layouts)
+    if count <= MOST_COMBINATIONS:
+        return list(product(*allowed.values()))
+    # One layout wherever it may be, the reference elsewhere (what the pipeline fixes is the only one allowed).
+    return [tuple(layout if layout in layouts else layouts[0] for layouts in allowed.values()) for layout in LAYOUTS]

@@ -1,0 +1,167 @@
+"""The input files in an object store: found by listing, read by ranges that hold on to the etag of the listing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import BinaryIO, cast
+
+from headrace.pipelines.input.globs import BELOW, escaped, is_pattern, matches, with_contents
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.storage.locations import ObjectUri, object_uri
+from headrace.pipelines.storage.object_file import ObjectFile
+from headrace.pipelines.storage.objects import Denied, Object, Objects, objects_at
+
+LISTING_THREADS = 16
+"""Folders that are listed at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundObjects:
+    """Objects below ``base``, sorted by key."""
+
+    base: ObjectUri
+    objects: tuple[Object, ...]
+
+    def path(self, found: Object) -> str:
+        """The object's path relative to the base."""
+        return found.key[len(self.base.prefix) :]
+
+
+def find_objects(given: ObjectUri) -> FoundObjects:
+    """The objects that an input takes in.
+
+    Args:
+        given: an object, a folder (a prefix that ends at a ``/``, searched at any depth) or a glob.
+
+    Raises:
+        UserError: nothing there, or nothing that may be read.
+    """
+    objects = objects_at(given)
+    denied: Denied | None = None
+    try:
+        objects.reach(given.at(_literal(given.key)))
+    except Denied as error:
+        denied = error  # an object may be read whose bucket may not be listed
+    if given.key and (one := _object(objects, given.key, denied)) is not None:
+        return FoundObjects(_parent(given), (one,))
+    if denied:
+        raise denied
+    base, pattern = split(given)
+    found = tuple(sorted(_below(objects, base, pattern), key=lambda each: each.key))
+    if not found:
+        wanted = "no object whose name ends with .parquet" if pattern == BELOW else "no object that matches"
+        raise UserError(
+            f"The input {str(given)!r} has {wanted} (names that begin with '_' or '.' do not count). "
+            f"{_contents(objects, base)}"
+        )
+    for each in found:
+        try:
+            each.key.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"The input object {each.key!r} in {str(base)!r} has a name that is not UTF-8.") from error
+    return FoundObjects(base, found)
+
+
+def pattern_of(given: ObjectUri) -> tuple[ObjectUri, tuple[str, ...]]:
+    """An input as a base and a pattern for what is below it; what is an object is never a glob or a folder."""
+    if given.key and _object(objects_at(given), given.key, None) is not None:
+        return _parent(given), (escaped(given.key.rpartition("/")[2]),)
+    return split(given)
+
+
+def split(given: ObjectUri) -> tuple[ObjectUri, tuple[str, ...]]:
+    """A folder or a glob as a base and a pattern for what is below it."""
+    parts = tuple(given.key.split("/")) if given.key else ()
+    magic = next((at for at, part in enumerate(parts) if is_pattern(part)), None)
+    if magic is None:
+        return given, BELOW
+    pattern = parts[magic:]
+    return given.at("/".join(parts[:magic])), (*pattern, "*.parquet") if pattern[-1] == "**" else pattern
+
+
+def open_shard(uri: str, size: int, etag: str) -> BinaryIO:
+    """The input object as it was found; reading it fails when it is another one since."""
+    place = _place(uri)
+    return cast(BinaryIO, ObjectFile(objects_at(place), Object(place.key, size, etag)))
+
+
+def etag_of(uri: str) -> tuple[int, str]:
+    """Size and etag of an object as it is now; FileNotFoundError when it is gone."""
+    place = _place(uri)
+    now = objects_at(place).head(place.key)
+    return now.size, now.etag
+
+
+def _place(uri: str) -> ObjectUri:
+    place = object_uri(uri)
+    if place is None:
+        raise ValueError(f"{uri!r} is in no object store")
+    return place
+
+
+def _parent(given: ObjectUri) -> ObjectUri:
+    return given.at(given.key.rpartition("/")[0])
+
+
+def _object(objects: Objects, key: str, denied: Denied | None) -> Object | None:
+    try:
+        return objects.head(key)
+    except FileNotFoundError:
+        return None
+    except Denied as error:
+        raise denied or error from error
+
+
+def _literal(key: str) -> str:
+    """The folders of a key before the first pattern."""
+    parts = key.split("/")
+    return "/".join(parts[: next((at for at, part in enumerate(parts) if is_pattern(part)), len(parts))])
+
+
+def _below(objects: Objects, base: ObjectUri, pattern: tuple[str, ...]) -> Iterator[Object]:
+    """Objects below ``base`` that match or lie in a folder that does.
+
+    A level at a time, and only the folders that match, up to the first ``**`` or the end of the pattern; from there
+    on everything in one listing, which is a thousand objects a call.
+    """
+    inside = with_contents(pattern)
+    start = len(base.prefix)
+
+    def wanted(found: Object) -> bool:
+        parts = found.key[start:].split("/")
+        return not found.key.endswith("/") and (matches(parts, pattern) or matches(parts, inside))
+
+    def look(prefix: str, depth: int) -> tuple[list[Object], list[str]]:
+        deep = depth >= len(pattern) or pattern[depth] == "**"
+        literal = "" if deep else re.split(r"[*?\[]", pattern[depth])[0]
+        here: list[Object] = []
+        folders: list[str] = []
+        for page in objects.pages(prefix + literal, one_level=not deep):
+            here += filter(wanted, page.objects)
+            names = ((each, each[start:].removesuffix("/").split("/")) for each in page.folders)
+            folders += [each for each, parts in names if matches(parts, inside, partial=True)]
+        return here, folders
+
+    with ThreadPoolExecutor(LISTING_THREADS, thread_name_prefix="listing") as pool:
+        prefixes, depth = [base.prefix], 0
+        while prefixes:
+            answers = list(pool.map(lambda prefix, at=depth: look(prefix, at), prefixes))
+            prefixes, depth = [folder for _, folders in answers for folder in folders], depth + 1
+            for here, _ in answers:
+                yield from here
+
+
+def _contents(objects: Objects, base: ObjectUri) -> str:
+    """A few of the names below ``base``, or where there are none of the names in the bucket, for a message."""
+    for place in (base, base.at("")):
+        pages = objects.pages(place.prefix, one_level=True)
+        names = (key for page in pages for key in (*page.folders, *(each.key for each in page.objects)))
+        some = [repr(name[len(place.prefix) :]) for name in islice(names, 9)]
+        if some:
+            there = f"{str(place)!r} holds {', '.join(some[:8])}{' and more' if len(some) > 8 else ''}."
+            return there if place == base else f"There is nothing in {str(base)!r}; {there}"
+    return f"There is nothing in {str(base.at(''))!r}."

@@ -1,0 +1,1 @@
+"""What a run writes: plans, chunks, parts, dead letters."""

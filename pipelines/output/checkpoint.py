@@ -1,0 +1,219 @@
+"""The commit of a chunk: one Parquet file, put once, and never without an account of each of its rows.
+
+The file's name follows from the plan and its footer carries the fingerprint, the row range and the counts, so
+the listing of the chunk folders is the ledger: there is no journal to tear and nothing to rename. Whoever
+loses the race for a name (a retried task, a zombie) drops its copy.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, BinaryIO, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from headrace.pipelines.input.corpus import fit
+from headrace.pipelines.output.ledger import Ledger
+from headrace.pipelines.output.plan import CHUNKS, Chunk, CommitInfo, Plan, PlannedShard, chunk_folder
+from headrace.pipelines.storage.store import Store, shown
+from headrace.pipelines.storage.threads import each
+
+RECORD_KEY = b"headrace"
+"""The key of our JSON in a Parquet footer."""
+
+ANSWERED: Final = "answered"
+DEAD: Final = "dead"
+FILTERED: Final = "filtered"
+
+DIGEST = "_digest"
+"""The column of a keyed chunk that says which row it is, and with which content."""
+
+DIGEST_TYPE = pa.binary(16)
+
+ERROR = pa.struct(
+    [
+        pa.field("step", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("raw", pa.string()),
+        pa.field("tries", pa.int32()),
+    ]
+)
+"""Type of ``_error``: the step that failed, why, what the model said, and how often it was asked."""
+
+_FOLDER = re.compile(r"(\d{5,})-[0-9a-f]{8}/")
+_NAME = re.compile(r"(\d{12,})-(\d{12,})\.parquet")
+
+
+class Unaccounted(AssertionError):
+    """A chunk does not account for each of its rows: a bug in whoever made it, and never committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Rows by what became of them. Answered and dead rows are in the chunk file, filtered ones only here (and in the
+    file of a keyed chunk, without answers)."""
+
+    answered: int = 0
+    filtered: int = 0
+    dead: int = 0
+
+    @property
+    def rows(self) -> int:
+        return self.answered + self.filtered + self.dead
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.answered + other.answered, self.filtered + other.filtered, self.dead + other.dead)
+
+
+def chunk_schema(part: pa.Schema, *, keyed: bool = False) -> pa.Schema:
+    """The schema of a chunk file: that of a part, then ``_outcome`` ("answered" or "dead") and ``_error``.
+
+    A keyed one has ``_digest``, too, and "filtered" rows.
+    """
+    own = [pa.field("_outcome", pa.string()), pa.field("_error", ERROR)]
+    return pa.schema([*part, *own, *([pa.field(DIGEST, DIGEST_TYPE)] if keyed else [])])
+
+
+def commit_chunk(
+    store: Store, info: CommitInfo, chunk: Chunk, table: pa.Table, counts: Counts, *, stats: Mapping[str, Any]
+) -> bool:
+    """Put the chunk's file, if nobody has.
+
+    Args:
+        info: :attr:`Plan.info`.
+        table: the answered and the dead rows, in any order, with the columns of :func:`chunk_schema`.
+        counts: of the whole row range.
+        stats: whatever else is to be known of the chunk (tokens, seconds), as JSON.
+
+    Returns:
+        True when this file is the one that counts, False when somebody else's is.
+
+    Raises:
+        Unaccounted: the table, the counts and the row range do not agree.
+    """
+    schema = chunk_schema(info.schema, keyed=info.keyed)
+    if sorted(table.schema.names) != sorted(schema.names):
+        raise Unaccounted(f"{chunk.name}: columns are {table.schema.names}, planned are {schema.names}")
+    table = fit(table, schema)
+    _check_account(chunk, table, counts, keyed=info.keyed)
+    if table.num_rows > 1:
+        table = table.sort_by("_row")
+    record = {
+        "fingerprint": info.fingerprint,
+        "plan": chunk.plan,
+        "shard": chunk.path,
+        "first": chunk.first,
+        "last": chunk.last,
+        "counts": asdict(counts),
+        "stats": dict(stats),
+    }
+
+    def write(file: BinaryIO) -> None:
+        with parquet_writer(file, schema) as writer:
+            writer.write_table(table)
+            writer.add_key_value_metadata({RECORD_KEY: json.dumps(record, ensure_ascii=False).encode()})
+
+    return store.put_if_absent(info.name(chunk), write)
+
+
+def committed(store: Store, plan: Plan, known: Collection[int] = ()) -> Ledger:
+    """The plan's chunks whose files are there, whichever plan cut them. Other files are ignored.
+
+    ``known`` are the indexes of shards that are known to be done (see ``publish.published``):
+    all their chunks are in what is returned, and their folders are not looked into.
+    """
+    done = Ledger(plan)
+    for index in known:
+        done.add_shard(plan.shards[index])
+    cut = {span.plan for shard in plan.shards for span in shard.spans}
+
+    folders: dict[str, tuple[int, PlannedShard]] = {}
+    for number in sorted(cut):
+        for name in store.names(f"{CHUNKS}/{number:06d}"):
+            named = _FOLDER.fullmatch(name)
+            shard = plan.shards[int(named.group(1))] if named and int(named.group(1)) < len(plan.shards) else None
+            if shard is not None and shard.index not in known:
+                folder = chunk_folder(number, shard.index, shard.path)
+                if folder.endswith(f"/{name[:-1]}"):
+                    folders[folder] = number, shard
+    for folder, names in store.names_of(list(folders)):
+        number, shard = folders[folder]
+        for name in names:
+            if named := _NAME.fullmatch(name):
+                done.mark(shard, number, int(named.group(1)), int(named.group(2)))
+    return done
+
+
+def chunk_record(store: Store, chunk: Chunk, name: str | None = None) -> dict[str, Any]:
+    """What the chunk's footer says: fingerprint, plan, shard, first, last, counts, stats.
+
+    ``name`` is that of a stage's file; without it the chunk's own.
+
+    Raises:
+        FileNotFoundError: it is not committed.
+        Unaccounted: the file is not the chunk that its name says.
+    """
+    name = name or chunk.name
+    with store.open(name) as file:
+        record = read_record(file)
+    if record is None:
+        raise Unaccounted(f"{name} in {shown(store.uri)} is no chunk file of headrace. Delete it and run again.")
+    said = (record["plan"], record["shard"], record["first"], record["last"])
+    if said != (chunk.plan, chunk.path, chunk.first, chunk.last):
+        raise Unaccounted(f"{name} in {shown(store.uri)} holds another chunk: {said}. Delete it and run again.")
+    return record
+
+
+def chunk_records(store: Store, chunks: Iterable[Chunk]) -> Iterator[dict[str, Any]]:
+    """:func:`chunk_record` of each, in their order, several at a time."""
+    return each(lambda chunk: chunk_record(store, chunk), chunks, "records")
+
+
+def counts_of(record: Mapping[str, Any]) -> Counts:
+    """The counts of a chunk's record."""
+    return Counts(**record["counts"])
+
+
+def read_record(file: BinaryIO) -> dict[str, Any] | None:
+    """headrace's JSON in the footer of a Parquet file; None where there is none, or no Parquet."""
+    try:
+        metadata = pq.read_metadata(file).metadata or {}
+    except pa.ArrowInvalid:
+        return None
+    if RECORD_KEY not in metadata:
+        return None
+    record: dict[str, Any] = json.loads(metadata[RECORD_KEY])
+    return record
+
+
+def parquet_writer(file: BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
+    """How headrace writes Parquet: zstd, and checksums on pages, so that a flipped bit is noticed."""
+    return pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True)
+
+
+def _check_account(chunk: Chunk, table: pa.Table, counts: Counts, *, keyed: bool) -> None:
+    def refuse(what: str) -> None:
+        raise Unaccounted(f"{chunk.name}: {what}")
+
+    if min(counts.answered, counts.filtered, counts.dead) < 0 or counts.rows != chunk.rows:
+        refuse(f"{counts} account for {counts.rows} rows, and the chunk has {chunk.rows}")
+    outcomes = {each["values"]: each["counts"] for each in pc.value_counts(table["_outcome"]).to_pylist()}
+    filtered = counts.filtered if keyed else 0
+    expected = {name: n for name, n in ((ANSWERED, counts.answered), (DEAD, counts.dead), (FILTERED, filtered)) if n}
+    if outcomes != expected:
+        refuse(f"the rows' outcomes are {outcomes}, counted were {expected}")
+    rows = table["_row"]
+    if rows.null_count or pc.count_distinct(rows).as_py() != table.num_rows:
+        refuse("a _row is there twice, or null")
+    if table.num_rows and not (chunk.first <= pc.min(rows).as_py() and pc.max(rows).as_py() < chunk.last):
+        refuse("a _row is outside the chunk")
+    shards = pc.unique(table["_shard"]).to_pylist()
+    if shards not in ([], [chunk.path]):
+        refuse(f"rows of other shards: {shards}")
+    if not pc.all(pc.equal(pc.is_valid(table["_error"]), pc.equal(table["_outcome"], DEAD))).as_py() and table.num_rows:
+        refuse("a dead row has no _error, or an answered one has")

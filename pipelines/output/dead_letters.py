@@ -1,0 +1,261 @@
+"""Dead letters as they lie in an output: read a few at a time, put together by step and reason.
+
+Those of a published shard are in ``_errors``; those of other committed chunks still in the chunk files. Both are read
+in batches, so memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from headrace.pipelines.output.checkpoint import DEAD, Counts, chunk_records, committed, counts_of
+from headrace.pipelines.output.plan import Chunk, Plan, load_plan
+from headrace.pipelines.output.publish import ERRORS, published, with_kept
+from headrace.pipelines.output.rows import plain_value
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.storage.store import Store, open_store
+
+BATCH_ROWS = 1024
+"""Dead letters read at a time."""
+
+MOST_GROUPS = 1000
+"""Reasons told apart; what else there is is put together, for memory's sake."""
+
+OTHER = "(other reasons)"
+
+_VARIES = (
+    # Quoted with the quotes inside it escaped, backquoted, then numbers. An apostrophe inside a word quotes nothing.
+    (re.compile(r"(?<!\w)'(?:[^'\\]|\\.)*'(?!\w)|\"(?:[^\"\\]|\\.)*\"|`[^`]*`", re.DOTALL), "'…'"),
+    (re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?", re.IGNORECASE), "N"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter: which row it is, what went wrong there, and the kept columns."""
+
+    shard: str
+    row: int
+    step: str
+    reason: str
+    raw: str
+    tries: int
+    kept: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Group:
+    """Dead letters of one step whose reasons differ in numbers and quoted values only.
+
+    Attributes:
+        reason: with ``N`` for numbers and ``'…'`` for quoted values, where they differ; as it is where all are equal.
+    """
+
+    step: str
+    reason: str
+    count: int = 0
+    examples: list[Letter] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetters:
+    """The dead letters of an output.
+
+    Attributes:
+        counts: rows by outcome, as far as the output is.
+        groups: the most frequent first.
+        published: whether all of them are in ``_errors`` already.
+    """
+
+    uri: str
+    plan: Plan
+    counts: Counts
+    groups: tuple[Group, ...]
+    published: bool
+
+    @property
+    def shown(self) -> int:
+        """Dead letters in the groups: all, or those that were asked for."""
+        return sum(group.count for group in self.groups)
+
+
+def read_dead_letters(
+    output: str, *, examples: int = 3, step: str | None = None, reason: str | None = None
+) -> DeadLetters:
+    """Read the dead letters of an output, finished or not.
+
+    Args:
+        examples: letters to keep of each group.
+        step: of this step only.
+        reason: only those whose reason contains this text, whatever its case.
+
+    Raises:
+        UserError: it is no output of headrace, or it has no such step.
+    """
+    store = open_store(output)
+    plan = load_plan(store)
+    if plan is None:
+        raise UserError(f"{output!r} is no output of headrace: there is no plan in it.")
+    steps = ["document", *plan.fingerprints]
+    if step is not None and step not in steps:
+        raise UserError(f"The output has no step {step!r}. Its steps are: {', '.join(map(repr, steps))}.")
+    counts, open_chunks = _outstanding(store, plan)
+    groups: dict[tuple[str, str], Group] = {}
+    for table in _tables(store, plan, open_chunks):
+        _add(groups, table, plan, examples, step, reason)
+    return DeadLetters(store.uri, plan, counts, in_order(groups.values()), not open_chunks)
+
+
+def published_letters(
+    store: Store, plan: Plan, *, examples: int = 3, most: int = 200_000, files: int = 512
+) -> tuple[tuple[Group, ...], bool]:
+    """The dead letters of a complete output in groups, the most frequent first, and whether all were read.
+
+    No part is looked at, so this takes a few calls for each file that has dead letters; ``most`` bounds how many
+    letters are read, and ``files`` of how many input files.
+    """
+    groups: dict[tuple[str, str], Group] = {}
+    there, read = set(store.names(ERRORS)), 0
+    names = ["_shard", "_row", *plan.keep, "_step", "_reason", "_raw", "_tries"]
+    for shard in plan.shards:
+        if shard.part_name not in there or shard.pruned:
+            continue
+        if not files:
+            return in_order(groups.values()), False
+        files -= 1
+        for table in _batches(store, f"{ERRORS}/{shard.part_name}", names):
+            if read >= most:
+                return in_order(groups.values()), False
+            _add(groups, table, plan, examples, None, None)
+            read += table.num_rows
+    return in_order(groups.values()), True
+
+
+def in_order(groups: Iterable[Group]) -> tuple[Group, ...]:
+    """The most frequent first."""
+    return tuple(sorted(groups, key=lambda group: (-group.count, group.step, group.reason)))
+
+
+def alike(reason: str) -> str:
+    """What reasons have in common that differ in numbers and quoted values only."""
+    for pattern, instead in _VARIES:
+        reason = pattern.sub(instead, reason)
+    return reason
+
+
+def _outstanding(store: Store, plan: Plan) -> tuple[Counts, list[Chunk]]:
+    """Counts of all that is committed, and the chunks with dead letters that are in no part yet."""
+    out = published(store, plan)
+    done = committed(store, plan, out.keys())
+    counts = sum(with_kept(store, plan, out).values(), Counts())
+    rest = [shard for shard in plan.shards if shard.index not in out and not shard.gone]
+    waiting = []
+    for chunk, record in zip(done.chunks_of(rest), chunk_records(store, done.chunks_of(rest)), strict=True):
+        counts += counts_of(record)
+        if counts_of(record).dead:
+            waiting.append(chunk)
+    return counts, waiting
+
+
+def _tables(store: Store, plan: Plan, waiting: Sequence[Chunk]) -> Iterator[pa.Table]:
+    """The dead letters, a batch at a time, with the columns of a file in ``_errors``."""
+    there = set(store.names(ERRORS))
+    out = with_kept(store, plan, published(store, plan))
+    for shard in plan.shards:
+        if shard.part_name in there and shard.index in out:
+            names = ["_shard", "_row", *plan.keep, "_step", "_reason", "_raw", "_tries"]
+            yield from _batches(store, f"{ERRORS}/{shard.part_name}", names)
+    for chunk in waiting:
+        for table in _batches(store, chunk.name, ["_shard", "_row", *plan.keep, "_outcome", "_error"]):
+            dead = table.filter(pc.equal(table["_outcome"], DEAD))
+            for name in ("step", "reason", "raw", "tries"):
+                dead = dead.append_column(f"_{name}", pc.struct_field(dead["_error"], name))
+            yield dead
+
+
+def _batches(store: Store, path: str, columns: list[str]) -> Iterator[pa.Table]:
+    with store.open(path) as file:
+        # A name with a dot brings others along that begin alike; they are not looked at.
+        for batch in pq.ParquetFile(file, page_checksum_verification=True).iter_batches(
+            BATCH_ROWS, columns=columns, use_threads=False
+        ):
+            yield pa.Table.from_batches([batch])
+
+
+def _add(
+    groups: dict[tuple[str, str], Group],
+    table: pa.Table,
+    plan: Plan,
+    examples: int,
+    step: str | None,
+    reason: str | None,
+) -> None:
+    steps, reasons = table["_step"].to_pylist(), table["_reason"].to_pylist()
+    for i, (of, why) in enumerate(zip(steps, reasons, strict=True)):
+        if (step is not None and of != step) or (reason is not None and reason.casefold() not in why.casefold()):
+            continue
+        key = (of, alike(why))
+        if key not in groups and len(groups) >= MOST_GROUPS:
+            key = (of, OTHER)
+        group = groups.get(key)
+        if group is None:
+            group = groups[key] = Group(of, why if key[1] != OTHER else OTHER)
+        elif group.reason not in (why, key[1]):
+            group.reason = key[1]
+        group.count += 1
+        if len(group.examples) < examples:
+            group.examples.append(_letter(table, i, plan))
+
+
+def _letter(table: pa.Table, row: int, plan: Plan) -> Letter:
+    values = {name: plain_value(table[name][row]) for name in table.column_names}
+    return Letter(
+        values["_shard"],
+        values["_row"],
+        values["_step"],
+        values["_reason"],
+        values["_raw"],
+        values["_tries"],
+        {name: values[name] for name in plan.keep},
+    )
+
+
+_ADVICE: tuple[tuple[str, str], ...] = (
+    (
+        r"too_long: truncate would cut it",
+        "`too_long: truncate` keeps the beginning of documents that are too long; a model with a longer context takes "
+        "them whole.",
+    ),
+    (r"the answer was cut at", "raise `max_tokens` of the step, or ask for less."),
+    (
+        r"the document is (null|empty)",
+        "there is nothing to ask about: leave such rows out of the input, or accept them with `max_error_rate`.",
+    ),
+    (
+        r"cannot be (read|decoded)|holds what is no",
+        "the input file is damaged: write it anew. Its rows are asked again then.",
+    ),
+    (
+        r"the row (killed|hung) the engine",
+        "look at the row: what is unusual about it (its length, its characters) is what the engine does not stand.",
+    ),
+    (r"\braised\b|\breturned\b", "mend the function of the `map` step."),
+    (r"the engine refused the request", "the engine says why; often `max_model_len` or the schema."),
+    (
+        r"not JSON|is not|does not|has more than|required|no probabilit|the answer is empty",
+        "the model breaks the step's rules: see what it said, then say them in the instruction or the schema's "
+        "descriptions, raise `retries`, or take a larger model.",
+    ),
+)
+
+
+def advice(reason: str) -> str:
+    """What to do about dead letters with such a reason; empty where nothing comes to mind."""
+    return next((said for pattern, said in _ADVICE if re.search(pattern, reason)), "")

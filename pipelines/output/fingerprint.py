@@ -1,0 +1,203 @@
+"""Fingerprints: a hash for each step of all that decides its answers, so that a stale answer is never taken
+for good.
+
+A resumed run compares them with those of the plan it finds. Equal: the answers that are there stand.
+Different: exactly the columns that would change are named, and nothing is computed until the user says so. So
+whatever can change an answer must be in, and what cannot must stay out, or a harmless edit would recompute a
+corpus; what is left out stands in :data:`EXCLUDED`, with the reason. Where that is in doubt a field is in: a
+needless question costs less than a wrong table.
+
+A step's fingerprint covers the fingerprints of the steps it reads, so a change runs down the graph and no further. The
+filters that it waits for are not among these: they decide which rows are asked, and not what is answered. A Map without
+``reads`` is given all that the pipeline reads, so the names of these columns count for it. The order of
+keys counts in what the model reads (labels, schemas), for it changes the prompt, and does not count in engine
+arguments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from headrace.operators import Filter, Map
+from headrace.operators.base import Layout, ModelStep, Step
+from headrace.pipelines.inference.layouts import Priors, with_default
+from headrace.pipelines.inference.prompts import header_text
+from headrace.pipelines.spec.graph import Graph
+from headrace.pipelines.spec.pipeline import Pipeline
+
+FINGERPRINT_VERSION = 2
+"""Raised when this file counts something in or out that it did not before, and all steps are to be told from those of
+before: what goes into the hash of a few steps only tells these by itself."""
+
+PROMPT_VERSION = 3
+"""Raised when the words or the form of the prompts change that headrace itself writes."""
+
+EXCLUDED: Mapping[str, str] = {
+    "name": "a label for reports; no prompt holds it",
+    "keep": "which columns are carried along: the answers beside them stay the same",
+    "key": "which rows are the same in two inputs, not what is answered",
+    "checkpoint_rows": "how rows are grouped for committing; a row's answer does not know its chunk",
+    "max_error_rate": "when a run gives up, not what it answers",
+    "layout": "what is taken counts, step by step, not how it was chosen",
+    "layout_tolerance": "how the layout is chosen",
+    "report": "what a page shows of the answers",
+    "resources": "where and how often the engine runs; what differs is rounding, as between two machines",
+}
+"""Keys of a pipeline that no fingerprint covers, with the reason. The test holds it against the keys there
+are."""
+
+EXCLUDED_FROM_STEPS: Mapping[str, str] = {
+    "layout": "what is taken counts, whoever chose it",
+    "name": "of the column; it counts where a prompt shows it",
+    "gold": "right answers to measure layouts by; no prompt holds them",
+    "model": "a name; which weights they are, and their engine arguments, count where the model does",
+    "retries": "how often a bad answer is asked again: a good one is good whatever the bound",
+}
+"""Keys of a step that its fingerprint does not cover, with the reason."""
+
+EXCLUDED_ENGINE_ARGUMENTS: Mapping[str, str] = {
+    "async_scheduling": "scheduling",
+    "block_size": "granularity of the prefix cache",
+    "cpu_offload_gb": "where weights lie",
+    "data_parallel_size": "how many engines",
+    "disable_log_requests": "logging",
+    "disable_log_stats": "logging",
+    "distributed_executor_backend": "how processes are started",
+    "download_dir": "where weights are kept",
+    "enable_chunked_prefill": "scheduling",
+    "enforce_eager": "speed: graphs compute the same",
+    "gpu_memory_utilization": "room for the KV cache",
+    "kv_offloading_size": "where the KV cache lies",
+    "load_format": "how weights are read; but for `dummy`, which makes some up",
+    "max_num_batched_tokens": "scheduling",
+    "max_num_seqs": "scheduling",
+    "max_parallel_loading_workers": "how weights are read",
+    "pipeline_parallel_size": "how layers are spread",
+    "scheduling_policy": "scheduling",
+    "swap_space": "where the KV cache lies",
+    "use_tqdm_on_load": "logging",
+}
+"""Engine arguments that decide speed and room, not answers. All others count: ``dtype``,
+``max_model_len``..."""
+
+COUNTED_ENGINE_VALUES: Mapping[str, str] = {"load_format": "dummy"}
+"""Values of these, in small letters, that do decide answers."""
+
+
+def fingerprints(
+    pipeline: Pipeline,
+    model_identity: str | Mapping[str, str],
+    *,
+    layouts: Mapping[str, Layout] | None = None,
+    priors: Priors | None = None,
+) -> dict[str, str]:
+    """The fingerprint of each step, 16 hexadecimal digits, by step name in the order of the pipeline.
+
+    Args:
+        pipeline: the pipeline.
+        model_identity: what the weights are, beyond the name that the pipeline gives them: a commit, or a
+        hash of a
+            folder's files. Of a pipeline with several models, by their names (:meth:`Pipeline.model_of`).
+        layouts: those that were chosen for steps whose layout the pipeline leaves open.
+        priors: those of labels that were fitted on a sample.
+    """
+    graph = Graph.of(pipeline)
+    steps = {step.name: step for step in pipeline.steps}
+    taken = with_default(pipeline, layouts or {})
+    found: dict[str, str] = {}
+    for name in graph.order:
+        step = steps[name]
+        read = {other: found[other] for other in sorted(graph.waits_for[name]) if not isinstance(steps[other], Filter)}
+        found[name] = _digest(
+            {
+                "version": FINGERPRINT_VERSION,
+                "step": _step(pipeline, step, found),
+                # A function is given its row by name; in texts the fingerprints stand for the names.
+                "reads": read if isinstance(step, Map) else sorted(read.values()),
+                **_given(graph, step),
+                **_asking(pipeline, step, model_identity),
+                "layout": _layout(pipeline, step, taken),
+                **({"prior": dict(priors[name])} if priors and name in priors else {}),
+            }
+        )
+    return {step.name: found[step.name] for step in pipeline.steps}
+
+
+def _layout(pipeline: Pipeline, step: Step, taken: Mapping[str, Layout]) -> list[str] | None:
+    """A step's layout; with it the header of a hoisted one, which holds the instructions of all on the same model."""
+    if not isinstance(step, ModelStep):
+        return None
+    if taken[step.name] != "hoisted":
+        return [taken[step.name], ""]
+    model = pipeline.model_of(step)
+    beside = [other for other in pipeline.steps if isinstance(other, ModelStep) and pipeline.model_of(other) == model]
+    hoisted = {other.name: other.questions() for other in beside if taken[other.name] == "hoisted"}
+    return ["hoisted", header_text(hoisted)]
+
+
+def changed(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[str, ...]:
+    """The steps of ``new`` whose answers are not those of ``old``, new steps among them."""
+    return tuple(name for name, value in new.items() if old.get(name) != value)
+
+
+def _given(graph: Graph, step: Step) -> dict[str, list[str]]:
+    """What a Map without ``reads`` is given, by name; nothing for other steps, which name what they read."""
+    return {"given": sorted(graph.reads[step.name])} if isinstance(step, Map) and step.reads is None else {}
+
+
+def _asking(pipeline: Pipeline, step: Step, model_identity: str | Mapping[str, str]) -> dict[str, Any]:
+    """What decides the answers of every step that asks the same model; nothing for a step that asks none."""
+    if not isinstance(step, ModelStep):
+        return {}
+    name = pipeline.model_of(step)
+    model = pipeline.spec_of(name)
+    engine = {key: value for key, value in model.engine.items() if _decides(key, value)}
+    return {
+        "prompt": PROMPT_VERSION,
+        "document": pipeline.document,
+        "too_long": pipeline.too_long,
+        "model": {
+            # Not its name or branch: the identity says which weights these are, whatever the folder is called.
+            "trust_remote_code": model.trust_remote_code,
+            "identity": model_identity if isinstance(model_identity, str) else model_identity[name],
+            "engine": json.dumps(engine, sort_keys=True, ensure_ascii=False),
+        },
+    }
+
+
+def _decides(argument: str, value: object) -> bool:
+    """Whether an engine argument decides answers."""
+    excluded = argument in EXCLUDED_ENGINE_ARGUMENTS
+    return not excluded or str(value).lower() == COUNTED_ENGINE_VALUES.get(argument)
+
+
+def _step(pipeline: Pipeline, step: Step, found: Mapping[str, str]) -> list[Any]:
+    data = step.model_dump(mode="json", by_alias=True)
+    own = {key: value for key, value in data.items() if key not in EXCLUDED_FROM_STEPS}
+    # What earlier answers are called does not matter, only which they are.
+    names = {c: f"<{found[giver]}{c[len(giver) :]}>" for c, giver in pipeline.answers.items() if giver in found}
+    for texts in (pipeline.templates, pipeline.expressions):
+        own |= {key: text.with_names(names) for (name, key), text in texts.items() if name == step.name and key in own}
+    if isinstance(step, ModelStep) and _shows_name(step):
+        own["name"] = step.name
+    # The order of a class's fields says nothing; that of the mappings within them (labels, a schema) does.
+    return [step.kind, sorted((key, _ordered(value)) for key, value in own.items())]
+
+
+def _shows_name(step: ModelStep) -> bool:
+    """Whether the model reads what the step is called."""
+    other = "other" if step.name != "other" else "another"
+    renamed = type(step).model_validate({**step.model_dump(mode="json", by_alias=True), "name": other})
+    return renamed.questions() != step.questions()
+
+
+def _ordered(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

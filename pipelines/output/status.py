@@ -1,0 +1,88 @@
+"""How far an output is, read from what is in it: the plan, the chunk files' footers, the dead letters."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import pyarrow.parquet as pq
+
+from headrace.pipelines.output.checkpoint import Counts, chunk_records, committed, counts_of
+from headrace.pipelines.output.plan import Chunk, Plan, load_plan
+from headrace.pipelines.output.publish import ERRORS, is_complete, published, with_kept
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.storage.store import Store, open_store
+
+MOST_REASONS = 10
+"""Reasons of dead letters that a status lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputStatus:
+    """An output folder as it stands.
+
+    Attributes:
+        counts: of all rows that are done; those of files that are gone and have their part are among them.
+        rows: done or to do.
+        shards_published: of the files that are still there.
+        reasons: how often each (step, reason) stands in the dead letters that are committed, the most frequent first.
+    """
+
+    uri: str
+    plan: Plan
+    complete: bool
+    counts: Counts
+    rows: int
+    chunks_done: int
+    chunks: int
+    shards_published: int
+    reasons: tuple[tuple[str, str, int], ...]
+
+
+def read_status(output: str) -> OutputStatus:
+    """Read an output folder.
+
+    Raises:
+        UserError: it is no output of headrace.
+    """
+    store = open_store(output)
+    plan = load_plan(store)
+    if plan is None:
+        raise UserError(f"{output!r} is no output of headrace: there is no plan in it.")
+    out = published(store, plan)
+    done = committed(store, plan, out.keys())
+    seen = with_kept(store, plan, out)
+    counts = sum(seen.values(), Counts())
+    reasons: Counter[tuple[str, str]] = Counter()
+    for index, there in seen.items():
+        if there.dead:
+            reasons.update(_reasons(store, f"{ERRORS}/{plan.shards[index].part_name}"))
+    rest = [shard for shard in plan.shards if shard.index not in out and not shard.gone]
+    for chunk, record in zip(done.chunks_of(rest), chunk_records(store, done.chunks_of(rest)), strict=True):
+        counts += counts_of(record)
+        if counts_of(record).dead:
+            reasons.update(_chunk_reasons(store, chunk))
+    chunks = sum(shard.chunk_count for shard in plan.shards if not shard.gone)
+    return OutputStatus(
+        uri=store.uri,
+        plan=plan,
+        complete=is_complete(store, plan, out),
+        counts=counts,
+        rows=counts.rows + sum(chunk.rows for chunk in done.left),
+        chunks_done=chunks - len(done.left),
+        chunks=chunks,
+        shards_published=sum(not plan.shards[index].gone for index in out),
+        reasons=tuple((step, reason, n) for (step, reason), n in reasons.most_common(MOST_REASONS)),
+    )
+
+
+def _reasons(store: Store, errors: str) -> list[tuple[str, str]]:
+    with store.open(errors) as file:
+        letters = pq.read_table(file, columns=["_step", "_reason"]).to_pylist()
+    return [(letter["_step"], letter["_reason"]) for letter in letters]
+
+
+def _chunk_reasons(store: Store, chunk: Chunk) -> list[tuple[str, str]]:
+    with store.open(chunk.name) as file:
+        errors = pq.read_table(file, columns=["_error"])["_error"].to_pylist()
+    return [(error["step"], error["reason"]) for error in errors if error is not None]

@@ -1,0 +1,382 @@
+"""What is known of a chunk whose tries ended without a word: which of its rows may kill an engine, or hang it.
+
+A worker that dies cannot say why. So before a chunk is tried a small file says that it is, and who is at it; whoever
+tries it next and finds that file knows that the last try died. From then on the chunk is tried with nothing else on
+its engine, and its suspects apart, half of them at a time: each death leaves fewer, about ``log2`` of them to the
+row that did it. A row dies alone twice before it is given up, and before each of these groups a row that is above
+suspicion is asked: an engine that dies of that one as well dies of itself, and no row is blamed.
+
+The file lies under the chunk's name in ``_headrace/suspects`` and goes when the chunk is committed. It is advice, not
+a ledger: where two workers are at one chunk the last one's word stands, and what is lost is a halving.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from headrace.pipelines.output.plan import CHUNKS, FOLDER, Chunk, CommitInfo
+from headrace.pipelines.storage.store import Store, host
+
+SUSPECTS = f"{FOLDER}/suspects"
+
+CONVICTED = 4
+"""Points at which a row is given up. A death alone on an engine counts 2, or 1 if the whole run died with it: then
+it may have been anything."""
+
+MOST_UNEXPLAINED = 5
+"""Deaths of a chunk in one run of which no row could be found guilty, after which the run ends."""
+
+MOST_CONTROLS = 3
+"""Deaths of an engine over rows above suspicion, after which the run ends."""
+
+MOST_STUCK = 3
+"""Hangs in a run while a chunk's rows were read or its answers written, after which the run ends."""
+
+LEAST_KILLERS = 5
+"""Rows of a chunk that may be given up whatever ``max_error_rate`` says."""
+
+Phase = Literal["chunk", "reading", "control", "group", "rest"]
+Ranges = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A process that tries a chunk: which run it belongs to, and what finds it on its machine."""
+
+    run: str
+    host: str
+    pid: int
+    born: str
+
+    @classmethod
+    def me(cls, run: str) -> Owner:
+        return cls(run, host(), os.getpid(), _born(os.getpid()))
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is known to be alive; on other machines nothing is known."""
+        return self.host == host() and bool(self.born) and _born(self.pid) == self.born
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What is being tried: ``rows`` (as ranges, the last exclusive) go to the engine together."""
+
+    phase: Phase
+    rows: Ranges
+    owner: Owner
+
+
+@dataclass(frozen=True, slots=True)
+class Killer:
+    """A row that was given up, and how often an engine died or hung with it, which of the two it was last."""
+
+    row: int
+    deaths: int
+    hung: bool = False
+
+    @property
+    def reason(self) -> str:
+        what = "hung" if self.hung else "killed"
+        return f"the row {what} the engine {self.deaths} times, at last alone"
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """What is known of a chunk.
+
+    Attributes:
+        deaths: of all tries.
+        suspects: rows (as ranges) of which one may be a killer.
+        toll: deaths since these rows came under suspicion.
+        points: against the one suspect that is left, see :data:`CONVICTED`.
+        killers: rows that were given up.
+        unexplained: deaths in this run, since the last killer was found, that raised a new suspicion.
+        controls: deaths in this run, in a row, over rows above suspicion.
+        reading: points against reading the input's rows at all.
+        stuck: hangs in this run while the storage had the word.
+        running: what the last try was at when it was last heard of.
+        run: the run that has tried it last.
+    """
+
+    deaths: int = 0
+    suspects: Ranges = ()
+    toll: int = 0
+    points: int = 0
+    killers: tuple[Killer, ...] = ()
+    unexplained: int = 0
+    controls: int = 0
+    reading: int = 0
+    stuck: int = 0
+    running: Running | None = None
+    run: str = ""
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether it is the reading of the input that kills."""
+        return self.reading >= CONVICTED
+
+    def taken_by(self, run: str) -> Notes:
+        """A run takes the chunk on: what speaks against the engine was said of another run's."""
+        return self if run == self.run else replace(self, run=run, unexplained=0, controls=0, stuck=0)
+
+    @property
+    def last_control(self) -> bool:
+        """Whether one more death over a control ends the run. In a small chunk the rows asked may all have been
+        killers, so this one had better not be a row."""
+        return self.controls >= MOST_CONTROLS - 1
+
+    def begin(self, phase: Phase, rows: Iterable[int], owner: Owner) -> Notes:
+        """A try begins: ``rows`` are about to be asked. Suspects come after a control, which then has passed."""
+        controls = 0 if phase == "group" else self.controls
+        return replace(self, controls=controls, running=Running(phase, ranges(rows), owner))
+
+    def ended(self) -> Notes:
+        """The try has come to an end that has nothing to do with rows."""
+        return replace(self, running=None)
+
+    def stood(self) -> Notes:
+        """The try has hung in the storage: of that no row is guilty."""
+        return replace(self, deaths=self.deaths + 1, stuck=self.stuck + 1, running=None)
+
+    def cleared(self) -> Notes:
+        """The suspects were asked, and nothing has happened."""
+        return replace(self, suspects=(), toll=0, points=0)
+
+    def died(self, run: str, in_flight: Iterable[int] | None = None, *, hung: bool = False) -> Notes:
+        """The try has died.
+
+        Args:
+            run: who finds that out: deaths of other runs count less.
+            in_flight: the rows that were with the engine, where that is known.
+            hung: it did not die, but stood still.
+        """
+        if self.running is None:
+            return self
+        phase, ours = self.running.phase, self.running.owner.run == run
+        noted = self.running.rows
+        rows = ranges(set(in_flight) & set(members(noted))) if in_flight is not None else noted
+        points = 2 if ours else 1
+        after = replace(self, deaths=self.deaths + 1, running=None)
+        if phase == "reading":
+            return replace(after, reading=self.reading + points)
+        if phase == "control":
+            return replace(after, controls=self.controls + ours)
+        if phase == "group":
+            return after._narrowed(rows or noted, points, hung)
+        after = replace(after, suspects=rows, toll=1, points=0, unexplained=self.unexplained + ours)
+        # Beside others, or in a whole chunk of which nobody knows the rows in flight, a row is not alone.
+        return replace(after, points=points) if phase == "rest" and size(rows) == 1 else after
+
+    def _narrowed(self, rows: Ranges, points: int, hung: bool) -> Notes:
+        after = replace(self, suspects=rows, toll=self.toll + 1)
+        if size(rows) > 1:
+            return replace(after, points=0)
+        points += self.points if rows == self.suspects else 0
+        if points < CONVICTED:
+            return replace(after, points=points)
+        killer = Killer(rows[0][0], after.toll, hung)
+        return replace(after.cleared(), killers=(*self.killers, killer), unexplained=0, controls=0)
+
+    def groups(self) -> list[list[int]]:
+        """The suspects in two halves, or the one that there is."""
+        rows = list(members(self.suspects))
+        middle = (len(rows) + 1) // 2
+        return [half for half in (rows[:middle], rows[middle:]) if half]
+
+    def controls_among(self, rows: Sequence[int], wanted: int) -> list[int]:
+        """Rows to ask before the suspects are: others than at the last death, for one of them may kill as well."""
+        return random.Random(self.deaths).sample(rows, min(wanted, len(rows)))
+
+    def hopeless(self, most_killers: int) -> str:
+        """Why it makes no sense to go on with this chunk, and so with the run; empty where it does."""
+        if self.controls >= MOST_CONTROLS:
+            return (
+                f"the engine has died {self.controls} times over single rows that nothing speaks against, so it is "
+                f"the engine and not a row"
+            )
+        if self.stuck >= MOST_STUCK:
+            return f"reading its rows or writing its answers has come to no end, {self.stuck} times"
+        if self.unexplained >= MOST_UNEXPLAINED:
+            return f"the engine has died {self.deaths} times, and no row does it alone"
+        if len(self.killers) > most_killers:
+            return f"{len(self.killers)} rows kill the engine, each alone and more than once"
+        return ""
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Notes:
+        """Read notes. What cannot be understood (a later version's, a damaged file) is as good as none."""
+        try:
+            read = json.loads(data)
+            running = read.pop("running")
+            if running is not None:
+                owner = Owner(**running["owner"])
+                running = Running(running["phase"], _pairs(running["rows"]), owner)
+            killers = tuple(Killer(**killer) for killer in read.pop("killers"))
+            return cls(suspects=_pairs(read.pop("suspects")), killers=killers, running=running, **read)
+        except (ValueError, KeyError, TypeError):
+            return cls()
+
+
+def most_killers(chunk: Chunk, max_error_rate: float) -> int:
+    """Rows of a chunk that may be given up as killers before it is the engine that is not believed."""
+    return max(LEAST_KILLERS, int(max_error_rate * chunk.rows))
+
+
+@dataclass(slots=True)
+class Trial:
+    """One try of a chunk by one worker: its notes, kept where the next one finds them.
+
+    ``in_flight`` holds the rows that are with the engine now, and ``in_storage`` says that the storage has the word;
+    whoever runs them keeps both.
+    """
+
+    store: Store
+    name: str
+    owner: Owner
+    notes: Notes = field(default_factory=Notes)
+    in_flight: set[int] = field(default_factory=set)
+    in_storage: bool = False
+
+    @classmethod
+    def of(cls, store: Store, info: CommitInfo, chunk: Chunk, owner: Owner) -> Trial:
+        """Read what is known of ``chunk``; a try that has not ended, and whose worker is not there, has died."""
+        trial = cls(store, trial_name(info, chunk), owner, Notes(run=owner.run))
+        try:
+            notes = Notes.from_json(store.read(trial.name))
+        except FileNotFoundError:
+            return trial
+        running = notes.running
+        # Where it is alive it is a second run's on this machine, or one that Ray takes for dead: it may yet commit.
+        gone = running is not None and not running.owner.alive
+        trial.notes = (notes.died(owner.run) if gone else notes.ended()).taken_by(owner.run)
+        return trial
+
+    def begin(self, phase: Phase, rows: Iterable[int]) -> None:
+        """Note what is about to be tried, durably."""
+        self.notes = self.notes.begin(phase, rows, self.owner)
+        self._put()
+
+    def cleared(self) -> None:
+        """The suspects are none; it is noted with what is tried next."""
+        self.notes = self.notes.cleared()
+
+    def died(self, *, hung: bool = False) -> None:
+        """Note that the engine is gone with what is in flight; where nothing is it was not this chunk."""
+        running = self.notes.running
+        if running is None:
+            return
+        if hung and self.in_storage:
+            self.notes = self.notes.stood()
+            self._put()
+            return
+        blamed = bool(self.in_flight) or running.phase in ("reading", "control", "group")
+        if blamed:
+            self.notes = self.notes.died(self.owner.run, self.in_flight or None, hung=hung)
+            self._put()
+        else:
+            self.end()
+
+    @contextmanager
+    def storage(self) -> Iterator[None]:
+        """What is done in here is the storage's to end."""
+        self.in_storage = True
+        try:
+            yield
+        finally:
+            self.in_storage = False
+
+    def end(self) -> None:
+        """The try has ended otherwise: what was known before it stays."""
+        self.notes = self.notes.ended()
+        if self.notes.deaths:
+            self._put()
+        else:
+            self.forget()
+
+    def forget(self) -> None:
+        """The chunk is committed, or all is to begin anew."""
+        self.store.delete(self.name)
+
+    def _put(self) -> None:
+        self.store.replace(self.name, self.notes.to_json())
+
+
+def trial_name(info: CommitInfo, chunk: Chunk) -> str:
+    """Where the notes about a chunk (in a stage) lie."""
+    return f"{SUSPECTS}{info.name(chunk).removeprefix(CHUNKS).removesuffix('.parquet')}.json"
+
+
+def settle(store: Store, run: str) -> None:
+    """A run has ended in good order, and its workers with it: what they were at has not died."""
+
+    def one(path: str) -> None:
+        try:
+            notes = Notes.from_json(store.read(path))
+        except FileNotFoundError:
+            return
+        if notes.running is not None and notes.running.owner.run == run:
+            owner = notes.running.owner
+            Trial(store, path, owner, notes).end()
+
+    _each(store, one)
+
+
+def sweep_notes(store: Store) -> None:
+    """Remove all notes: every chunk is committed."""
+    _each(store, store.delete)
+
+
+def _each(store: Store, act: Callable[[str], None]) -> None:
+    paths = [entry.path for entry in store.list(SUSPECTS)]
+    if paths:
+        with ThreadPoolExecutor(16, thread_name_prefix="suspects") as pool:
+            list(pool.map(act, paths))
+
+
+def ranges(rows: Iterable[int]) -> Ranges:
+    """Rows as ranges, in order, the last of each exclusive."""
+    found: list[list[int]] = []
+    for row in sorted(rows):
+        if found and found[-1][1] == row:
+            found[-1][1] = row + 1
+        else:
+            found.append([row, row + 1])
+    return _pairs(found)
+
+
+def members(rows: Ranges) -> Iterable[int]:
+    """The rows of ranges."""
+    return (row for first, last in rows for row in range(first, last))
+
+
+def size(rows: Ranges) -> int:
+    """How many rows ranges have."""
+    return sum(last - first for first, last in rows)
+
+
+def _pairs(found: Sequence[Sequence[int]]) -> Ranges:
+    return tuple((int(first), int(last)) for first, last in found)
+
+
+def _born(pid: int) -> str:
+    """What tells a process from another one that gets its number later; empty where nothing does, or it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] == "Z" else fields[19]
+
+
+__all__ = ["Killer", "Notes", "Owner", "Trial", "most_killers", "settle", "sweep_notes"]

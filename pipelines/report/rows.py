@@ -1,0 +1,166 @@
+"""Documents for a report: read back from the input, for an output does not have them.
+
+The input may be gone by then, or another; then there is a sentence in the document's place. Reading a row far into a
+large row group takes a while, so there is a time after which no more are read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from headrace.operators.templates import TemplateProblem, render_document
+from headrace.pipelines.input.corpus import ChunkReader, InputChanged, InputUnreadable, find_shards
+from headrace.pipelines.output.dead_letters import Letter
+from headrace.pipelines.output.plan import Plan, PlannedShard
+from headrace.pipelines.output.rows import as_rows, plain_value, sound
+from headrace.pipelines.report.data import Picked
+from headrace.pipelines.report.figures import Lengths, LengthsSeen
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.pipeline import Pipeline
+
+BUDGET_SECONDS = 60.0
+"""Time for reading documents; a read that has begun is finished."""
+
+NEIGHBOURS = 64
+"""Rows that are read with each that is shown: they say how long documents are."""
+
+READ_BYTES = 4 << 20
+"""Bytes of the input file that such rows may have at most."""
+
+Place = tuple[int, int]
+"""A shard's index and a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document as the model read it, or why there is none to show; ``kept`` are the row's kept columns."""
+
+    text: str | None
+    problem: str = ""
+    kept: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """What was read back, by place, and the lengths of all documents that came by."""
+
+    found: Mapping[Place, Document]
+    lengths: LengthsSeen
+
+    def of(self, picked: Picked) -> Document:
+        """The document of a row that is shown."""
+        return self.found.get((picked.shard, picked.row), Document(None, "it was not read"))
+
+
+def read_documents(plan: Plan, places: Sequence[Place], seconds: float = BUDGET_SECONDS) -> Documents:
+    """Read the documents of some rows back from the input, as far as that goes in ``seconds``."""
+    found: dict[Place, Document] = {}
+    lengths = Lengths("characters")
+    deadline = time.monotonic() + seconds
+    try:
+        pipeline = Pipeline.model_validate(plan.pipeline)
+    except ValueError as error:  # another version has made the plan
+        why = f"the plan's pipeline is none to this version of headrace: {str(error).splitlines()[0]}"
+        return Documents({place: Document(None, why) for place in places}, lengths.seen())
+    source: _Source | None = None
+    for index, row in sorted(set(places)):
+        if time.monotonic() > deadline:
+            found[index, row] = Document(None, f"the {seconds:g} s for reading documents were over")
+            continue
+        if source is None or source.shard.index != index:
+            source = _Source(plan.shards[index], pipeline, plan.keep, lengths)
+        found[index, row] = source.document(row)
+    return Documents(found, lengths.seen())
+
+
+class _Source:
+    """An input file, as long as its rows are read one after another."""
+
+    def __init__(self, shard: PlannedShard, pipeline: Pipeline, keep: Sequence[str], lengths: Lengths) -> None:
+        self.shard = shard
+        self._pipeline = pipeline
+        self._lengths = lengths
+        self._keep = keep
+        self._reads = sorted(pipeline.document_template.variables)
+        self._problem = "its input file is gone" if shard.gone else ""
+        self._reader: ChunkReader | None = None
+        self._columns: tuple[str, ...] = ()
+        self._measured = 0  # rows before it are measured
+
+    def document(self, row: int) -> Document:
+        """The document of one row."""
+        try:
+            if not self._problem and self._reader is None:
+                self._open()
+            if self._problem or self._reader is None:
+                return Document(None, self._problem)
+            table = self._read(self._reader, row)
+        except InputChanged:
+            self._problem = "its input file has changed since"
+            return Document(None, self._problem)
+        except InputUnreadable as problem:
+            return Document(None, f"it cannot be read: {problem.why}")
+        except (UserError, OSError) as problem:
+            self._problem = f"its input file is gone, or cannot be reached from here: {problem}"
+            return Document(None, self._problem)
+        table, bad = sound(table, self._reads)
+        if bad:
+            return Document(None, bad[0])
+        values = as_rows(table.select(self._reads))[0]
+        kept = {name: _shown(plain_value(table[name][0])) for name in self._keep if name in table.column_names}
+        try:
+            text = render_document(self._pipeline.document_template, values)
+        except TemplateProblem as problem:
+            return Document(None, str(problem), kept)
+        return Document(text, "" if text is not None else "it is null", kept)
+
+    def _open(self) -> None:
+        corpus = find_shards(self.shard.uri)
+        now, then = corpus.shards[0], self.shard
+        if (now.size, now.etag) != (then.size, then.etag):
+            raise InputChanged(then.path)
+        schema = corpus.schema
+        self._columns = tuple(name for name in dict.fromkeys((*self._reads, *self._keep)) if name in schema.names)
+        if missing := [name for name in self._reads if name not in self._columns]:
+            self._problem = f"its input file has no column {', '.join(map(repr, missing))}"
+        self._reader = ChunkReader(schema)
+
+    def _read(self, reader: ChunkReader, row: int) -> pa.Table:
+        """The row, as a table of one; the documents of the rows behind it are measured on the way."""
+        source = self.shard.source()
+        size = max(1, source.size // max(1, source.rows))
+        last = min(row + max(1, min(NEIGHBOURS, READ_BYTES // size)), source.rows)
+        table = reader.read(source, row, last, self._columns)
+        # Rows that are shown come in order, and what is read with one may hold the next.
+        beside, _ = sound(table.slice(max(0, self._measured - row)).select(self._reads), self._reads)
+        for text in _texts(self._pipeline, beside):
+            self._lengths.add(len(text))
+        self._measured = max(self._measured, last)
+        return table.slice(0, 1).combine_chunks()
+
+
+def _texts(pipeline: Pipeline, table: pa.Table) -> Iterator[str]:
+    for values in as_rows(table):
+        try:
+            text = render_document(pipeline.document_template, values)
+        except TemplateProblem:
+            continue
+        if text:
+            yield text
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "" if value is None else str(value)
+
+
+def place_of(plan: Plan, letter: Letter) -> Place | None:
+    """Where the row of a dead letter is; None for a file that the plan does not know."""
+    index = next((shard.index for shard in plan.shards if shard.path == letter.shard), None)
+    return None if index is None else (index, letter.row)

@@ -1,0 +1,470 @@
+"""Conditions of a row: Polars SQL, checked against the types of the row before a run, then asked row by row.
+
+Polars' own ``sql_expr`` does the parsing and the work, so a condition means here what it means in Polars:
+``=`` or ``==``, ``<>`` or ``!=``, ``and``/``or``/``not``, ``in``, ``like``, ``is null``, ``case``, casts and
+functions, and ``facts.purpose`` for a field of a struct. Text stands in single quotes; double quotes are for
+names. Only truth matters: null, like false, is not true.
+
+A condition sees one row. Aggregates, window functions, subqueries and ``unnest`` would see others (which
+others would depend on the chunk) and are refused; subqueries before Polars sees them, because it opens the
+file of a ``read_csv`` while it parses. What makes texts much longer is refused too: Polars ends the process
+where memory runs out.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+from polars.exceptions import PanicException, PolarsError
+
+from headrace.pipelines.spec.errors import UserError
+
+_ELEMENTWISE_NODES = frozenset({"Alias", "BinaryExpr", "Cast", "Column", "Function", "Literal", "Ternary"})
+"""Nodes of a Polars expression that look at one row only."""
+
+# fmt: off
+_NOT_ELEMENTWISE_FUNCTIONS = frozenset((
+    "Correlation", "CumCount", "CumMax", "CumMin", "CumProd", "CumSum", "Diff", "Hist", "Mode", "PctChange",
+    "RLE", "Random", "Range", "Rank", "Repeat", "Reverse", "SearchSorted", "Shift", "ShiftAndFill", "TopK",
+    "Unique", "ValueCounts",
+))
+# fmt: on
+"""Functions of a Polars expression that look at several rows, or at none."""
+
+_CACHED = 4096
+"""Answers that a condition remembers: most read a label or two and so have few different inputs."""
+
+
+MAX_WORDS = 2_000
+"""Words and operators of a condition, numbers and texts not counted: Polars' stack ends at some ten thousand."""
+
+MAX_DEPTH = 100
+"""How deep a condition is nested, where each ``or`` of a row of them is a level: Polars takes 0.04 s for each row then,
+and four seconds for 450."""
+
+MAX_GROWTH = 100
+"""How many times longer than a column a text may become on the way."""
+
+MAX_WIDTH = 10_000
+"""The widest padding."""
+
+_UNCLEAR = re.compile(r"--|/\*|`|\$\w*\$|\b(?:e|u&)'", re.IGNORECASE)
+"""Comments and other quotes: where there is one, what :data:`_WORDS` takes for a text need not be one for Polars."""
+
+_WORDS = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\w+|\s+|.""")
+"""What SQL is made of: texts, quoted names, words, space, anything else."""
+
+
+class ConditionFailed(Exception):
+    """A condition could not be evaluated for one row (a cast of text that is no number): that row's
+    problem."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A parsed condition; make one with :meth:`parse`."""
+
+    sql: str
+    where: str
+    """What holds the expression, as a user would name it: ``steps[2].summarize.when``."""
+    names: frozenset[str]
+    """Columns and answers that are read."""
+    expr: pl.Expr = field(repr=False, compare=False)
+    _bound: list[tuple[pa.Schema, Condition]] = field(default_factory=list, repr=False, compare=False)
+
+    @classmethod
+    def parse(cls, sql: str, where: str = "expression") -> Expression:
+        """Parse ``sql``.
+
+        Raises:
+            UserError: it does not parse, or looks beyond one row.
+        """
+        if not sql.strip():
+            raise UserError(f"{where}: the expression is empty")
+        words = [word for word in _WORDS.findall(sql) if not (word.isspace() or word.isdecimal() or word in ",'")]
+        if sum(not word.startswith("'") for word in words) > MAX_WORDS:
+            raise UserError(f"{where}: the expression has more than {MAX_WORDS:,} words; write in (...) for many or")
+        try:
+            beyond = _beyond_columns(sql, words)
+            if not beyond:
+                expr = pl.sql_expr(sql)
+                names = frozenset(expr.meta.root_names())
+                beyond = _beyond_one_row(expr)
+            if beyond:
+                raise UserError(
+                    f"{where}: {sql!r} looks at more than one row ({beyond}): a condition sees one row, so it"
+                    " takes no aggregates, window functions, subqueries or unnest"
+                )
+            deep, grows = _depth(_tree(expr)), _growth(_tree(expr))
+        except PolarsError as problem:
+            raise UserError(f"{where}: {sql!r} is no Polars SQL expression: {_first_line(problem)}") from problem
+        except RecursionError:
+            deep, grows = MAX_DEPTH + 1, 1
+        if deep > MAX_DEPTH:
+            raise UserError(f"{where}: the expression is nested deeper than {MAX_DEPTH}; write in (...) for many or")
+        if grows > MAX_GROWTH:
+            raise UserError(
+                f"{where}: {sql!r} can make a text more than {MAX_GROWTH} times longer, or longer without bound: pad to"
+                f" a number of at most {MAX_WIDTH:,}, replace and join with short texts in quotes"
+            )
+        return cls(sql, where, names, expr)
+
+    def with_names(self, names: Mapping[str, str]) -> str:
+        """The SQL with other words for the names that it reads; for comparing, not for evaluating."""
+        words = []
+        before = ""
+        for word in _WORDS.findall(self.sql):
+            name = word[1:-1] if word.startswith('"') else word
+            words.append(names.get(name, word) if name in self.names and before != "." else word)
+            before = word if word.strip() else before
+        return "".join(words)
+
+    def __reduce__(self) -> tuple[Callable[..., Expression], tuple[str, str]]:
+        return (Expression.parse, (self.sql, self.where))
+
+    def check(self, schema: pa.Schema) -> None:
+        """Hold the expression against the types of the row.
+
+        Raises:
+            UserError: it names what ``schema`` does not have, its types do not fit, or it is no condition.
+        """
+        for name in sorted(self.names):
+            if name not in schema.names:
+                quoted = f" (text takes single quotes: '{name}')" if f'"{name}"' in self.sql else ""
+                raise UserError(f"{self.where}: {unknown(name, schema.names, 'column or earlier step')}{quoted}")
+        # Two rows of nulls: Polars finds many type errors only when it runs, none of them needs values, and
+        # two rows show whether the result has one value for each.
+        columns = plain(schema, self.names)
+        for column in columns:
+            try:
+                _frame(pa.schema([column]), 2)
+            except (PolarsError, PanicException, pa.ArrowException) as problem:
+                raise UserError(
+                    f'{self.where}: a condition cannot read the column "{column.name}", which is {column.type}'
+                ) from problem
+        frame = _frame(columns, 2)
+        try:
+            for inner in _casts_to_boolean(self.expr):
+                kind = frame.select(inner).dtypes[0]
+                if kind not in (pl.Boolean, pl.Null):
+                    raise UserError(f"{self.where}: {self.sql!r}: {_short(inner)} is {_words(kind)}, not true or false")
+            result = frame.select(self.expr)
+        except PolarsError as problem:
+            raise UserError(
+                f"{self.where}: {self.sql!r} does not fit its columns: {_reworded(problem, schema)}"
+            ) from problem
+        kind = result.dtypes[0]
+        if kind not in (pl.Boolean, pl.Null):
+            raise UserError(f"{self.where}: {self.sql!r} gives {_words(kind)}, not true or false")
+        if self.names and result.height != 2:
+            raise UserError(f"{self.where}: {self.sql!r} does not give one answer for each row")
+
+    def compared_texts(self) -> frozenset[tuple[str, str]]:
+        """Columns with the texts that ``=``, ``<>`` and ``in`` compare them with: a wrong label shows here."""
+        found: set[tuple[str, str]] = set()
+        pending = [_tree(self.expr)]
+        while pending:
+            tree = pending.pop()
+            if isinstance(tree, str):
+                continue
+            kind, body = next(iter(tree.items()))
+            children = _children(kind, body)
+            pending.extend(children)
+            compares = kind == "BinaryExpr" and body["op"] in ("Eq", "NotEq")
+            if compares or (kind == "Function" and "IsIn" in json.dumps(body["function"])):
+                columns = [child["Column"] for child in children if "Column" in child]
+                texts = [text for child in children if "Literal" in child for text in _texts(child)]
+                found.update((column, text) for column in columns for text in texts)
+        return frozenset(found)
+
+    def bind(self, schema: pa.Schema) -> Condition:
+        """The condition, ready for rows of ``schema`` (checked before): call it with each row."""
+        types = plain(schema, self.names)
+        given = {name: schema.field(name).type for name in types.names}
+        return Condition(self, types, pl.DataFrame(types.empty_table()).schema, given)
+
+    def evaluate(self, row: Mapping[str, Any], schema: pa.Schema) -> bool | None:
+        """Whether it holds for ``row`` (plain Python values; a missing one is null); None is "unknown", not
+        true.
+
+        Raises:
+            ConditionFailed: it cannot be evaluated for this row.
+        """
+        if not self._bound or self._bound[0][0] is not schema:
+            self._bound[:] = [(schema, self.bind(schema))]
+        return self._bound[0][1](row)
+
+    def evaluate_many(self, table: pa.Table) -> list[bool | None]:
+        """Whether it holds, for each row of ``table``.
+
+        Raises:
+            ConditionFailed: it cannot be evaluated for some row.
+        """
+        selected = table.select([name for name in table.column_names if name in self.names])
+        frame = pl.DataFrame(selected.cast(plain(selected.schema, self.names)))
+        try:
+            values = frame.select(self.expr).to_series().to_list() if self.names else [self({})]
+        except PolarsError as problem:
+            raise ConditionFailed(f"{self.where}: {self.sql!r}: {_first_line(problem)}") from problem
+        return values * table.num_rows if not self.names else values
+
+    def __call__(self, row: Mapping[str, Any]) -> bool | None:
+        """Evaluate an expression that reads nothing (``true``)."""
+        return Condition(self, pa.schema([]), pl.Schema(), {})(row)
+
+
+class Condition:
+    """An expression with the types of its row; see :meth:`Expression.bind`."""
+
+    __slots__ = ("_expression", "_known", "_names", "_series")
+
+    def __init__(
+        self, expression: Expression, schema: pa.Schema, types: pl.Schema, given: Mapping[str, pa.DataType]
+    ) -> None:
+        self._expression = expression
+        self._names = tuple(schema.names)
+        self._series = tuple(_series(field, types[field.name], given[field.name]) for field in schema)
+        self._known: dict[Any, bool | None] = {}
+
+    def __call__(self, row: Mapping[str, Any]) -> bool | None:
+        """Whether it holds for ``row``; null is None.
+
+        A tenth of a millisecond for a new combination of values (a one-row frame), next to nothing for a
+        known one.
+
+        Raises:
+            ConditionFailed: it cannot be evaluated for this row.
+        """
+        values = tuple(row.get(name) for name in self._names)
+        try:
+            return self._known[values]
+        except (KeyError, TypeError):  # new, or holds a list or a struct, which have no hash
+            pass
+        answer = self._ask(values)
+        if len(self._known) < _CACHED and all(isinstance(v, str | int | float | None) for v in values):
+            self._known[values] = answer
+        return answer
+
+    def _ask(self, values: tuple[Any, ...]) -> bool | None:
+        expression = self._expression
+        try:
+            frame = pl.DataFrame([series(value) for value, series in zip(values, self._series, strict=True)])
+            answer: bool | None = frame.select(expression.expr).to_series()[0]
+        except (PolarsError, pa.ArrowException, TypeError, ValueError, OverflowError) as problem:
+            raise ConditionFailed(f"{expression.where}: {expression.sql!r}: {_first_line(problem)}") from problem
+        return answer
+
+
+def _series(field: pa.Field, kind: pl.DataType, given: pa.DataType) -> Callable[[Any], pl.Series]:
+    """What makes a column of one value, which came from a column of the type ``given``."""
+    if isinstance(given, pa.BaseExtensionType):
+        # Its Python form is one of its own (a UUID), and Polars takes what it is stored as.
+        return lambda value: pl.Series(field.name, pa.array([value], type=given).storage)
+    if pa.types.is_nested(field.type):
+        # Arrow knows its own Python forms: a map is a list of pairs, which Polars takes for something else.
+        return lambda value: pl.Series(field.name, pa.array([value], type=field.type))
+    return lambda value: pl.Series(field.name, [value], dtype=kind)
+
+
+def plain(schema: pa.Schema, names: frozenset[str] | None = None) -> pa.Schema:
+    """``schema`` (of the columns in ``names``) with dictionaries as what they encode: a row holds plain
+    values."""
+    return pa.schema(
+        [field.with_type(_plain_type(field.type)) for field in schema if names is None or field.name in names]
+    )
+
+
+def unknown(name: str, known: list[str] | tuple[str, ...], what: str) -> str:
+    """A sentence about a name that is not there: the nearest right one, and those that there are."""
+    near = difflib.get_close_matches(name, known, n=1)
+    suggestion = f'; did you mean "{near[0]}"?' if near else ""
+    shown = ", ".join(list(known)[:30]) + (f", and {len(known) - 30} more" if len(known) > 30 else "")
+    return f'unknown {what} "{name}"{suggestion} (there are: {shown or "none"})'
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    if isinstance(kind, pa.BaseExtensionType):
+        return _plain_type(kind.storage_type)
+    if pa.types.is_dictionary(kind):
+        return _plain_type(kind.value_type)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        inner = kind.value_field.with_type(_plain_type(kind.value_type))
+        return pa.list_(inner) if pa.types.is_list(kind) else pa.large_list(inner)
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_plain_type(field.type)) for field in kind])
+    return kind
+
+
+def _frame(schema: pa.Schema, rows: int) -> pl.DataFrame:
+    columns = [pa.nulls(rows, field.type) for field in schema]
+    return pl.DataFrame(pa.table(columns, schema=pa.schema([f.with_nullable(True) for f in schema])))
+
+
+def _beyond_columns(sql: str, words: list[str]) -> str:
+    """What in ``sql`` would read a file or another table; empty if nothing does."""
+    unclear = _UNCLEAR.search(sql) is not None
+    if unclear:
+        words = re.findall(r"\w+|[^\w\s]", sql)
+    for previous, word, following in zip(["(", *words], words, [*words[1:], ""], strict=False):
+        # Polars also takes a query that begins with FROM; elsewhere the word is in EXTRACT, TRIM and the like.
+        if word.lower() == "select" or (word.lower() == "from" and (unclear or previous == "(")):
+            return "subquery"
+        name = word.strip('"').lower()
+        if name.startswith(("read_", "scan_")) and following == "(":
+            return name
+    return ""
+
+
+def _depth(tree: Any) -> int:
+    if isinstance(tree, str):
+        return 1
+    return 1 + max(map(_depth, _children(*next(iter(tree.items())))), default=0)
+
+
+def _growth(tree: Any) -> float:
+    """How many times longer than a value of a column a text may become in ``tree``; infinite without a bound."""
+    if isinstance(tree, str):
+        return 1
+    kind, body = next(iter(tree.items()))
+    children = _children(kind, body)
+    inner = [_growth(child) for child in children] or [1]
+    if kind == "BinaryExpr":
+        return sum(inner) if body["op"] == "Plus" else max(inner)
+    if kind != "Function":
+        return max(inner)
+    function = body["function"]
+    family, which = next(iter(function.items())) if isinstance(function, dict) else (function, "")
+    options: Any
+    name, options = next(iter(which.items())) if isinstance(which, dict) else (which, {})
+    if family == "StringExpr" and name in ("PadStart", "PadEnd", "ZFill"):
+        width = _literal(children[1])
+        return max(inner) if isinstance(width, int) and width <= MAX_WIDTH else math.inf
+    if family == "StringExpr" and name == "Replace":
+        found, put = _literal(children[1]), _literal(children[2])
+        if not isinstance(put, str) or (not options["literal"] and "$" in put):
+            return math.inf
+        known = options["literal"] and isinstance(found, str) and found
+        return inner[0] * max(1.0, len(put) / len(found) if known else len(put) + 1)
+    if family == "StringExpr" and name == "ConcatHorizontal":
+        return sum(inner)
+    if family == "ListExpr" and name == "Join":
+        between = _literal(children[1])
+        return inner[0] * (len(between) + 1) if isinstance(between, str) else math.inf
+    return max(inner)
+
+
+def _literal(tree: Any) -> Any:
+    """The text or number that a literal is; None for anything else."""
+    value = tree.get("Literal") if isinstance(tree, dict) else None
+    for _ in range(2):
+        value = next(iter(value.values())) if isinstance(value, dict) else None
+    return value if isinstance(value, str | int) else None
+
+
+def _tree(expr: pl.Expr) -> Any:
+    with warnings.catch_warnings():
+        # Polars calls its JSON form unstable between versions; it is read at once and never stored.
+        warnings.simplefilter("ignore")
+        return json.loads(expr.meta.serialize(format="json"))
+
+
+def _beyond_one_row(expr: pl.Expr) -> str:
+    """What in ``expr`` looks at other rows; empty if nothing does.
+
+    Polars' own ``meta.is_row_separable`` says yes to ``max(n) = n`` (2.1), so the tree is walked here: only
+    nodes known to look at one row pass.
+    """
+    try:
+        return _foreign(_tree(expr))
+    except PolarsError as problem:
+        return _first_line(problem)
+
+
+def _foreign(tree: Any) -> str:
+    if isinstance(tree, str):
+        return "" if tree in _ELEMENTWISE_NODES else tree.lower()
+    kind, body = next(iter(tree.items()))
+    if kind not in _ELEMENTWISE_NODES:
+        inner = next(iter(body), "") if kind == "Agg" and isinstance(body, dict) else ""
+        return f"{inner} {'aggregate' if kind == 'Agg' else kind}".strip().lower()
+    if kind == "Function":
+        function = body["function"]
+        name = function if isinstance(function, str) else next(iter(function))
+        if name in _NOT_ELEMENTWISE_FUNCTIONS:
+            return str(name).lower()
+    return next(filter(None, map(_foreign, _children(kind, body))), "")
+
+
+def _children(kind: str, body: Any) -> list[Any]:
+    if kind == "BinaryExpr":
+        return [body["left"], body["right"]]
+    if kind == "Ternary":
+        return [body["predicate"], body["truthy"], body["falsy"]]
+    if kind == "Cast":
+        return [body["expr"]]
+    if kind == "Function":
+        return list(body["input"])
+    if kind == "Alias":
+        return [body[0]]
+    return []
+
+
+def _casts_to_boolean(expr: pl.Expr) -> list[pl.Expr]:
+    """What the expression turns into a truth value: ``not opinion`` of a text would pass on nulls and fail on
+    rows."""
+    found = []
+    pending = [_tree(expr)]
+    while pending:
+        tree = pending.pop()
+        if isinstance(tree, str):
+            continue
+        kind, body = next(iter(tree.items()))
+        pending.extend(_children(kind, body))
+        if kind == "Cast" and body.get("dtype") == {"Literal": "Boolean"}:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found.append(pl.Expr.deserialize(json.dumps(body["expr"]).encode(), format="json"))
+    return found
+
+
+def _texts(literal: Any) -> list[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        values = pl.select(pl.Expr.deserialize(json.dumps(literal).encode(), format="json")).to_series()
+    if isinstance(values.dtype, pl.List):
+        values = values.explode()
+    return values.drop_nulls().to_list() if values.dtype == pl.String else []
+
+
+def _first_line(problem: BaseException) -> str:
+    return str(problem).strip().split("\n")[0]
+
+
+def _reworded(problem: PolarsError, schema: pa.Schema) -> str:
+    if isinstance(problem, pl.exceptions.StructFieldNotFoundError):
+        name = _first_line(problem)
+        fields = [inner.name for column in schema if pa.types.is_struct(column.type) for inner in column.type]
+        return unknown(name, fields, "field")
+    return _first_line(problem)
+
+
+def _short(expr: pl.Expr) -> str:
+    names = expr.meta.root_names()
+    return f'"{names[0]}"' if expr.meta.is_column() and names else "a part of it"
+
+
+def _words(kind: pl.DataType) -> str:
+    if kind.is_numeric():
+        return "a number"
+    if kind == pl.String:
+        return "text"
+    return f"{str(kind).split('(', 1)[0].lower()}"

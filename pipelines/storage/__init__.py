@@ -1,0 +1,1 @@
+"""Where files are: local disks and object stores behind one small protocol."""

@@ -1,0 +1,93 @@
+"""What an input or an output is called: a local path, or a place in an object store that fsspec knows.
+
+The key of an object is the rest of its URI as it stands: nothing is percent-decoded, as in the AWS command line, so
+``#``, ``?``, ``%``, ``+`` and spaces are characters like others.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from urllib.parse import quote
+
+from headrace.pipelines.spec.errors import UserError
+
+SCHEMES = {
+    "s3": "s3",
+    "s3a": "s3",
+    "s3n": "s3",
+    "gs": "gs",
+    "gcs": "gs",
+    "abfs": "abfs",
+    "abfss": "abfs",
+    "az": "abfs",
+    "hf": "hf",
+}
+"""The schemes that name object stores, and the one that stands for each."""
+
+_SIGNED = re.compile(r"[?&](X-Amz-Signature|X-Amz-Security-Token|AWSAccessKeyId|Signature|sig)=", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectUri:
+    """A place in an object store: ``bucket`` is what follows the scheme, ``key`` the rest ("" is all of the bucket)."""
+
+    scheme: str
+    bucket: str
+    key: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.bucket}/{self.key}" if self.key else f"{self.scheme}://{self.bucket}"
+
+    @property
+    def prefix(self) -> str:
+        """What the keys below this place begin with."""
+        return f"{self.key}/" if self.key else ""
+
+    def at(self, key: str) -> ObjectUri:
+        """Another key of the same bucket."""
+        return replace(self, key=key)
+
+
+def object_uri(uri: str) -> ObjectUri | None:
+    """The place in an object store that ``uri`` names; None for a local path or another scheme.
+
+    Raises:
+        UserError: it names no bucket, or has credentials in it. The message does not repeat those.
+    """
+    named = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):(/*)", uri)
+    scheme = SCHEMES.get(named.group(1).lower()) if named else None
+    if named is None or scheme is None:
+        return None
+    if len(named.group(2)) == 1:
+        raise UserError(
+            f"A URI begins with {named.group(1)}:/ and one slash only; it has two. In Python give it as a string: a "
+            "pathlib.Path takes one of them away."
+        )
+    if len(named.group(2)) == 0:
+        return None
+    bucket, _, key = uri[len(named.group(1)) + len("://") :].partition("/")
+    authority = bucket.partition("@")[0] if scheme == "abfs" else bucket
+    if ":" in authority or (scheme != "abfs" and "@" in bucket) or _SIGNED.search(uri):
+        raise UserError(
+            f"The {named.group(1)}:// URI has credentials in it, and URIs end up in plans, logs and reports. Name the "
+            "place only, and give the credentials in the environment, a profile or a role (see docs/storage.md)."
+        )
+    if not bucket:
+        raise UserError(f"{uri!r} names no bucket. Write {named.group(1)}://BUCKET/FOLDER.")
+    if scheme in ("s3", "gs") and not re.fullmatch(r"[A-Za-z0-9._-]+", bucket):
+        raise UserError(f"{uri!r}: {bucket!r} is no name of a bucket: those have letters, digits, '.', '-' and '_'.")
+    if "\0" in key:
+        raise UserError(f"The URI {uri!r} has a NUL character in it, which no key may have.")
+    return ObjectUri(scheme, bucket, key.removesuffix("/"))
+
+
+def without_userinfo(uri: str) -> str:
+    """``uri`` fit to be shown: without a user or a password before the host."""
+    return re.sub(r"(://)[^/]*@", r"\1", uri)
+
+
+def joined(base: str, path: str) -> str:
+    """The URI of the file ``path`` below the URI ``base``, as :attr:`Corpus.base` has it."""
+    there = object_uri(base)
+    return f"{base.rstrip('/')}/{quote(path)}" if there is None else str(there.at(there.prefix + path))

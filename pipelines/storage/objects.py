@@ -1,0 +1,176 @@
+"""What headrace asks of an object store: a handful of calls on the keys of one bucket, each tried again for a while.
+
+``s3_objects`` makes them for S3, ``fsspec_objects`` for whatever else fsspec brings. Above them are a
+:class:`~headrace.pipelines.storage.store.Store` for outputs (``object_store``) and files for inputs (``object_file``,
+``object_input``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.storage.locations import ObjectUri
+
+T = TypeVar("T")
+
+PATIENCE_S = 100.0
+"""Seconds for which a call is tried again: a storage that fails for a minute is survived, with some to spare."""
+
+FIRST_PATIENCE_S = 10.0
+"""The same for the first call of a command: an endpoint that nobody answers at is a typing error more often."""
+
+WAIT_S, LONGEST_WAIT_S = 0.2, 8.0
+"""Waits are drawn from 0 to 0.2, 0.4, 0.8 ... 8 s."""
+
+PART_BYTES = 64 << 20
+"""Larger objects go up in parts of so many bytes, all equal (some stores ask for that): 625 GiB in 10,000 of them."""
+
+LEAST_RATE = 256 << 10
+"""Bytes per second below which a transfer counts as stuck, after ``GRACE_S``."""
+
+GRACE_S = 60.0
+"""Seconds that any call may take."""
+
+
+class Denied(UserError):
+    """The credentials are good, and not for this."""
+
+
+class ObjectChanged(OSError):
+    """The object is no longer the one that was opened."""
+
+
+class UploadLost(OSError):
+    """The store has dropped an upload in parts, or wants it made anew: it is to begin from its first byte."""
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """An object as it was seen: ``size`` in bytes; ``etag`` changes with the content."""
+
+    key: str
+    size: int
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A piece of a listing: objects, and common prefixes where the listing was of one level (they end with ``/``)."""
+
+    objects: tuple[Object, ...]
+    folders: tuple[str, ...] = ()
+
+
+class Upload(Protocol):
+    """An object that goes up in parts. Nobody sees it before :meth:`complete`."""
+
+    def send(self, part: bytes) -> None:
+        """The next part: ``PART_BYTES``, the last one may be shorter."""
+        ...
+
+    def complete(self) -> bool:
+        """Make it an object; False where it was to be new and somebody else's is there.
+
+        Raises:
+            UploadLost: it has to be uploaded again.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Drop the parts. Nothing is raised: what is left over is swept later."""
+        ...
+
+
+class Objects(Protocol):
+    """The objects of one bucket. Safe for threads; after a fork the child has connections of its own.
+
+    Every call is tried again while the failure is one that can pass.
+
+    Raises:
+        UserError: credentials, permissions, the bucket's name, the region, a package that is not installed.
+        FileNotFoundError: there is no such object.
+        StorageUnavailable: the store did not answer for all of the patience.
+    """
+
+    def reach(self, place: ObjectUri) -> None:
+        """See that there is such a store, and that it answers, without patience. ``place`` is named in messages."""
+        ...
+
+    def head(self, key: str) -> Object:
+        """The object at ``key``."""
+        ...
+
+    def tail(self, key: str, size: int) -> tuple[Object, bytes]:
+        """The object and its last ``size`` bytes (or all of them, where it has fewer)."""
+        ...
+
+    def get(self, wanted: Object, first: int, last: int) -> bytes:
+        """The bytes from ``first`` to ``last`` (exclusive); :class:`ObjectChanged` where it is another object now."""
+        ...
+
+    def put(self, key: str, content: bytes, *, absent: bool) -> bool:
+        """Put an object at once; with ``absent`` only where there is none. False: there is one, of somebody else.
+
+        A put that took effect and whose answer was lost is still ours.
+        """
+        ...
+
+    def upload(self, key: str, *, absent: bool) -> Upload:
+        """Begin an object that is too large for one put."""
+        ...
+
+    def pages(self, prefix: str, *, one_level: bool = False) -> Iterator[Page]:
+        """The objects whose keys begin with ``prefix``; with ``one_level`` what has a further ``/`` as folders."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove the object, if there is one."""
+        ...
+
+    def sweep(self, prefix: str, age_s: float) -> int:
+        """Drop uploads below ``prefix`` that were begun ``age_s`` seconds ago and not ended; how many those were."""
+        ...
+
+    def check_exclusive(self, key: str) -> None:
+        """See on the scratch key ``key`` that a second put that asks for absence is refused.
+
+        Raises:
+            UserError: the store does not hold that, or does not let us write.
+        """
+        ...
+
+
+def objects_at(place: ObjectUri) -> Objects:
+    """The objects of the bucket that ``place`` is in.
+
+    Raises:
+        UserError: the package for this kind of store is not installed.
+    """
+    if place.scheme == "s3":
+        from headrace.pipelines.storage.s3_objects import S3Objects
+
+        return S3Objects(place.bucket)
+    from headrace.pipelines.storage.fsspec_objects import FsspecObjects
+
+    return FsspecObjects.at(place)
+
+
+def patiently(call: Callable[[], T], can_pass: Callable[[BaseException], bool], patience_s: float) -> T:
+    """``call()``, again and again while its failures can pass and the patience lasts; then the last failure."""
+    retrying = Retrying(
+        retry=retry_if_exception(can_pass),
+        stop=stop_after_delay(patience_s),
+        wait=wait_random_exponential(multiplier=WAIT_S, max=LONGEST_WAIT_S),
+        reraise=True,
+    )
+    return retrying(call)
+
+
+def time_limit(size: int) -> float:
+    """Seconds that the transfer of ``size`` bytes may take."""
+    return GRACE_S + size / LEAST_RATE
