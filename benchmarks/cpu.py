@@ -23,9 +23,11 @@ from benchmarks.pipelines import pipeline
 from headrace.cluster.engines.tokenizer import HubTokenizer
 from headrace.operators.base import Choice, Completion, Constraint, Json, Sampling
 from headrace.operators.templates import render_document
-from headrace.pipelines.inference.chain import Chain, RowResult, prepare
+from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.efficiency import BlockCounter
 from headrace.pipelines.inference.engine import NO_CONTEXT_COST
+from headrace.pipelines.inference.prepare import prepare
+from headrace.pipelines.inference.results import RowResult
 from headrace.pipelines.input.corpus import ChunkReader, find_shards
 from headrace.pipelines.output.checkpoint import commit_chunk
 from headrace.pipelines.output.plan import Chunk, CommitInfo, part_schema

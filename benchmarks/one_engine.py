@@ -106,7 +106,7 @@ class Bench:
         if window is not None:
             from headrace.pipelines.inference.window import Window
 
-            chain.window = Window(10**9, window)
+            chain.room.window = Window(10**9, window)
         await self.engine.reset_prefix_cache()
         self.recorder.asked.clear()
         began = time.perf_counter()

@@ -11,8 +11,9 @@ import pytest
 
 from headrace.cluster.engines.fake import FakeEngine
 from headrace.operators.base import Choice, Completion, Constraint, Json, Sampling
-from headrace.pipelines.inference.chain import Chain, DeadLetter, Earlier, RowResult
+from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.engine import EngineDied
+from headrace.pipelines.inference.results import DeadLetter, Earlier, RowResult
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.pipeline import Pipeline
 
@@ -337,7 +338,7 @@ def test_what_rows_bring_besides_the_document_counts_for_the_room_that_they_take
         chain = Chain(pipeline, FakeEngine({}), COLUMNS)
         await chain.start()
         await asyncio.gather(*(chain.run(i, {"id": extra, "text": f"text {i}"}) for i in range(20)))
-        return chain._footprint(6)
+        return chain.room.footprint(6)
 
     short, long = asyncio.run(go("x")), asyncio.run(go("x" * 1000))
     assert long - short >= 999
@@ -351,7 +352,7 @@ def test_a_row_of_which_nothing_is_asked_does_not_count_for_the_room_of_others(r
         chain = Chain(pipeline, FakeEngine({}), COLUMNS)
         await chain.start()
         await asyncio.gather(*(chain.run(i, {"id": id, "text": f"text {i}"}) for i, id in enumerate(texts)))
-        return chain._footprint(6)
+        return chain.room.footprint(6)
 
     assert asyncio.run(go(["a"] * 20)) == asyncio.run(go(["a"] * 20 + ["b"] * 200))
 

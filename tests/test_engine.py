@@ -13,9 +13,10 @@ import pytest
 from headrace.cluster.engines.vllm import VllmEngine
 from headrace.operators.base import LAYOUTS, Choice, Layout, Sampling, Text
 from headrace.operators.schema.schemas import Validator
-from headrace.pipelines.inference.chain import Chain, RowResult
+from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.engine import RequestRefused
 from headrace.pipelines.inference.prompts import Composer, with_distinct_options
+from headrace.pipelines.inference.results import RowResult
 from headrace.pipelines.output.rows import as_rows, sound
 from headrace.pipelines.spec.pipeline import Pipeline
 from tests.nasty import as_strings, short_texts

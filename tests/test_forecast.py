@@ -20,9 +20,11 @@ from headrace.operators.base import LAYOUTS, Layout
 from headrace.pipelines.forecast.forecast import EngineFacts, Observation, Rates, Record, forecast
 from headrace.pipelines.forecast.outlook import Outlook, look_ahead, worth_measuring
 from headrace.pipelines.forecast.survey import PLACES, ROWS_AT_A_PLACE, places, survey
-from headrace.pipelines.inference.chain import Chain, RowResult, prepare
+from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.engine import NO_CONTEXT_COST, ContextCost
 from headrace.pipelines.inference.layouts import with_default
+from headrace.pipelines.inference.prepare import prepare
+from headrace.pipelines.inference.results import RowResult
 from headrace.pipelines.input.corpus import ChunkReader
 from headrace.pipelines.output.rows import as_rows
 from headrace.pipelines.spec.errors import UserError
@@ -53,7 +55,7 @@ def through(pipeline: Pipeline, checked: Checked, layout: Layout) -> tuple[list[
         return list(await asyncio.gather(*(chain.run(i, row) for i, row in enumerate(rows_of(checked))))), chain
 
     results, chain = asyncio.run(go())
-    return results, chain, observation(chain._chained.layouts, results, chain.usage, 10.0)
+    return results, chain, observation(chain.chained.layouts, results, chain.usage, 10.0)
 
 
 def looked(pipeline: Pipeline, checked: Checked, record: Record | None = None) -> Outlook:

@@ -13,7 +13,7 @@ from headrace.operators.base import Answer, Completion, Rejection
 from headrace.operators.schema import bounded
 from headrace.operators.schema.schemas import SchemaError, Validator, check_schema, parse_json
 from headrace.operators.structured import Structure
-from headrace.pipelines.inference.chain import MAX_RAW, MAX_REASON, DeadLetter
+from headrace.pipelines.inference.results import MAX_RAW, MAX_REASON, DeadLetter
 
 
 @pytest.fixture(autouse=True)

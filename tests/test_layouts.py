@@ -9,8 +9,8 @@ import pytest
 
 from headrace.cluster.engines.fake import BytesTokenizer
 from headrace.operators.base import LAYOUTS, Layout
-from headrace.pipelines.inference.chain import Chained, prepare, prepare_all
 from headrace.pipelines.inference.layouts import REFERENCE, choose, with_default
+from headrace.pipelines.inference.prepare import Chained, prepare, prepare_all
 from headrace.pipelines.spec.pipeline import Pipeline
 
 Make = Callable[..., Pipeline]

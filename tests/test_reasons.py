@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headrace.pipelines.inference.chain import DOCUMENT, DeadLetter
+from headrace.pipelines.inference.results import DOCUMENT, DeadLetter
 from headrace.pipelines.output.reasons import ReasonClass, reason_class
 from headrace.pipelines.output.trials import Killer
 from tests.in_process import InProcess, here

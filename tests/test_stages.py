@@ -18,7 +18,8 @@ from headrace.cluster.engines.resources import available_memory
 from headrace.cluster.engines.sharing import Demand, share
 from headrace.cluster.worker.worker import Assignment, Worker
 from headrace.operators.base import ModelStep
-from headrace.pipelines.inference.chain import Chain, RowResult
+from headrace.pipelines.inference.chain import Chain
+from headrace.pipelines.inference.results import RowResult
 from headrace.pipelines.input.corpus import Corpus, Shard
 from headrace.pipelines.output.checkpoint import Counts, chunk_schema, commit_chunk, committed
 from headrace.pipelines.output.fingerprint import changed, fingerprints

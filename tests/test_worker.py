@@ -22,9 +22,9 @@ from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.worker import worker
 from headrace.cluster.worker.asking import Asking
 from headrace.cluster.worker.watchdog import Watchdog
-from headrace.pipelines.inference.chain import Earlier, RowResult
 from headrace.pipelines.inference.engine import RequestRefused
 from headrace.pipelines.inference.layouts import Choice
+from headrace.pipelines.inference.results import Earlier, RowResult
 from headrace.pipelines.inference.usage import Usage
 from headrace.pipelines.output.checkpoint import ERROR, chunk_record, committed, counts_of
 from headrace.pipelines.output.plan import Chunk

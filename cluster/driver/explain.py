@@ -22,9 +22,9 @@ from headrace.operators.base import Choice as OneOf
 from headrace.operators.base import Constraint, Json, Layout
 from headrace.pipelines.forecast.forecast import Record
 from headrace.pipelines.forecast.outlook import Outlook
-from headrace.pipelines.inference.chain import Chained, prepare
 from headrace.pipelines.inference.engine import Tokenizer
 from headrace.pipelines.inference.layouts import Choice
+from headrace.pipelines.inference.prepare import Chained, prepare
 from headrace.pipelines.output.plan import Chunk, load_plan
 from headrace.pipelines.output.stages import Stage, commits, entries
 from headrace.pipelines.spec.errors import UserError

@@ -23,9 +23,11 @@ from headrace.pipelines.forecast.forecast import EngineFacts, Observation, Recor
 from headrace.pipelines.forecast.outlook import Outlook, look_ahead
 from headrace.pipelines.forecast.quality import score
 from headrace.pipelines.forecast.survey import Survey
-from headrace.pipelines.inference.chain import Chain, RowResult, prepare_all
+from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.engine import Engine
 from headrace.pipelines.inference.layouts import REFERENCE, leaves_open, opened, with_default
+from headrace.pipelines.inference.prepare import prepare_all
+from headrace.pipelines.inference.results import RowResult
 from headrace.pipelines.inference.usage import Usage
 from headrace.pipelines.input.corpus import ChunkReader, InputUnreadable
 from headrace.pipelines.output.rows import as_rows, sound

@@ -32,9 +32,9 @@ from headrace.operators.base import Json, ModelStep, Text
 from headrace.pipelines.forecast.forecast import Record
 from headrace.pipelines.forecast.outlook import Outlook, Portion, look_ahead
 from headrace.pipelines.forecast.survey import Place, survey
-from headrace.pipelines.inference.chain import prepare
 from headrace.pipelines.inference.engine import Tokenizer
 from headrace.pipelines.inference.layouts import Choice
+from headrace.pipelines.inference.prepare import prepare
 from headrace.pipelines.input.corpus import InputChanged
 from headrace.pipelines.output.stages import Stage
 from headrace.pipelines.spec.errors import UserError

@@ -15,7 +15,8 @@ from headrace.cluster.driver.run import Checked, check
 from headrace.cluster.engines.resources import Allotment, allot, cores, gpus_here
 from headrace.cluster.engines.sharing import Demand, share
 from headrace.cluster.engines.starting import engine_config, start_beside_a_user
-from headrace.pipelines.inference.chain import DOCUMENT, Chain, DeadLetter, RowResult
+from headrace.pipelines.inference.chain import Chain
+from headrace.pipelines.inference.results import DOCUMENT, DeadLetter, RowResult
 from headrace.pipelines.input.corpus import ChunkReader, InputUnreadable, Shard
 from headrace.pipelines.output.rows import as_rows, sound
 from headrace.pipelines.output.stages import Stage

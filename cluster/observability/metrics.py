@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from headrace.cluster.driver.run import Checked, RunResult, Totals
     from headrace.cluster.driver.work import Work
     from headrace.cluster.worker.worker import Progress
-    from headrace.pipelines.inference.chain import Chain, RowResult
+    from headrace.pipelines.inference.chain import Chain
+    from headrace.pipelines.inference.results import RowResult
     from headrace.pipelines.output.checkpoint import Counts
     from headrace.pipelines.spec.pipeline import Pipeline
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from headrace.pipelines.inference.chain import DOCUMENT, Chain, DeadLetter, Earlier, RowResult
+from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.engine import EngineDied
+from headrace.pipelines.inference.results import DOCUMENT, DeadLetter, Earlier, RowResult
 from headrace.pipelines.output.plan import Chunk
 from headrace.pipelines.output.rows import as_rows
 

@@ -35,9 +35,10 @@ from headrace.cluster.worker.turns import Turns
 from headrace.cluster.worker.watchdog import Watchdog, Watched
 from headrace.operators.base import Layout, ModelStep, Sampling, Text
 from headrace.pipelines.forecast.forecast import EngineFacts
-from headrace.pipelines.inference.chain import DOCUMENT, Chain, DeadLetter, RowResult
+from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.engine import Engine, EngineDied
 from headrace.pipelines.inference.layouts import Priors
+from headrace.pipelines.inference.results import DOCUMENT, DeadLetter, RowResult
 from headrace.pipelines.inference.usage import Usage
 from headrace.pipelines.input.corpus import ChunkReader, InputChanged, InputUnreadable, Shard
 from headrace.pipelines.output.checkpoint import chunk_record, commit_chunk

@@ -14,10 +14,10 @@ from typing import Any
 
 from headrace.operators.base import Layout
 from headrace.pipelines.forecast.survey import Survey
-from headrace.pipelines.inference.chain import Chained
 from headrace.pipelines.inference.costs import Request, RowCost
 from headrace.pipelines.inference.engine import NO_CONTEXT_COST, ContextCost, Engine
 from headrace.pipelines.inference.layouts import Priors
+from headrace.pipelines.inference.prepare import Chained
 
 
 @dataclass(frozen=True, slots=True)

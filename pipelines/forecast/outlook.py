@@ -14,9 +14,9 @@ from typing import Any
 from headrace.operators.base import Layout
 from headrace.pipelines.forecast.forecast import Forecast, Record, forecast, together
 from headrace.pipelines.forecast.survey import Survey
-from headrace.pipelines.inference.chain import Chained, prepare, prepare_all
 from headrace.pipelines.inference.engine import NO_CONTEXT_COST, Tokenizer
 from headrace.pipelines.inference.layouts import Choice, choose, fixed_layouts, leaves_open
+from headrace.pipelines.inference.prepare import Chained, prepare, prepare_all
 from headrace.pipelines.spec.pipeline import Pipeline
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from headrace.operators import Classify, Extract, Generate
 from headrace.operators.base import ModelStep
 from headrace.operators.schema.nodes import fields_of, flatten
-from headrace.pipelines.inference.chain import RowResult
+from headrace.pipelines.inference.results import RowResult
 
 
 def score(

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 
-from headrace.pipelines.inference.chain import DOCUMENT, DeadLetter
+from headrace.pipelines.inference.results import DOCUMENT, DeadLetter
 
 
 class ReasonClass(StrEnum):

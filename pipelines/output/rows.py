@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from headrace.pipelines.inference.chain import DeadLetter, RowResult
+from headrace.pipelines.inference.results import DeadLetter, RowResult
 from headrace.pipelines.output.checkpoint import DIGEST, DIGEST_TYPE, Counts, chunk_schema
 from headrace.pipelines.output.plan import Chunk
 

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from headrace.operators import Filter
 from headrace.operators.base import ModelStep
-from headrace.pipelines.inference.chain import DOCUMENT, DeadLetter, Earlier, RowResult
+from headrace.pipelines.inference.results import DOCUMENT, DeadLetter, Earlier, RowResult
 from headrace.pipelines.output.checkpoint import (
     ANSWERED,
     DEAD,

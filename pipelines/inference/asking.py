@@ -1,0 +1,124 @@
+"""One step of one row asked of the model, until an answer holds or the tries are used up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from headrace.operators.base import Answer, Choice, Completion, Rejection
+from headrace.operators.templates import TemplateProblem
+from headrace.pipelines.inference.documents import TOO_LONG
+from headrace.pipelines.inference.engine import RequestRefused
+from headrace.pipelines.inference.label_priors import LabelPriors
+from headrace.pipelines.inference.prepare import Chained, Prepared
+from headrace.pipelines.inference.prompts import Prompt
+from headrace.pipelines.inference.requests import Requests
+from headrace.pipelines.inference.results import DeadLetter, RowResult
+
+
+class Asker:
+    """Asks the steps of a chain.
+
+    Args:
+        max_model_len: tokens that a prompt and its answer may have together.
+        truncate: whether a document is cut where a row's own text has made the prompt too long.
+        keep_raw: keep raw answers and scores in the results.
+    """
+
+    def __init__(
+        self,
+        chained: Chained,
+        requests: Requests,
+        priors: LabelPriors,
+        max_model_len: int,
+        *,
+        truncate: bool,
+        keep_raw: bool,
+    ) -> None:
+        self._chained = chained
+        self._requests = requests
+        self._priors = priors
+        self._max_model_len = max_model_len
+        self._truncate = truncate
+        self._keep_raw = keep_raw
+
+    async def ask(
+        self,
+        ready: Prepared,
+        known: Mapping[str, Any],
+        ids: Sequence[int],
+        result: RowResult,
+        tried: DeadLetter | None = None,
+    ) -> Answer | DeadLetter:
+        """Ask until an answer holds, or the tries are used up.
+
+        Args:
+            known: the row's columns and answers so far.
+            ids: the document's tokens.
+            result: is told what was asked, and what it took.
+            tried: why an earlier run had no answer; its tries are counted.
+        """
+        step = ready.step
+        try:
+            context = "\n\n".join(template.render(known) for template in step.dynamic)
+        except TemplateProblem as problem:
+            return DeadLetter(step.name, str(problem))
+        begin = tried.tries if tried else 0
+        # Without a raw answer it was not the answer that was wrong, and nothing to tell the model.
+        rejection = Rejection(tried.reason if tried and tried.raw else "", "")
+        for attempt in range(begin, begin + step.retries + 1):
+            prompts = self._chained.prompts(ready, context, rejection.reason, attempt)
+            try:
+                document = self._fit(prompts, ids)
+                completions = await self._requests.complete(prompts, document, result.usage)
+                _count(result, ready, prompts, completions, first=attempt == begin)
+                priors = await self._priors.of(ready, context) if step.calibrated else []
+            except RequestRefused as refusal:
+                return DeadLetter(step.name, f"the engine refused the request: {refusal}", "", attempt + 1)
+            if self._keep_raw:
+                _keep(result, ready, completions)
+            outcome = _cut(prompts, completions) or step.read(completions, priors)
+            if isinstance(outcome, Answer):
+                return outcome
+            rejection = outcome
+        return DeadLetter(step.name, rejection.reason, rejection.raw, begin + step.retries + 1)
+
+    def _fit(self, prompts: Sequence[Prompt], ids: Sequence[int]) -> Sequence[int]:
+        """The document, cut where earlier answers or a complaint have made the prompt too long."""
+        room = self._max_model_len - max(len(p) + p.sampling.max_tokens for p in prompts)
+        if len(ids) <= room:
+            return ids
+        if room <= 0 or not self._truncate:
+            raise RequestRefused(f"the prompt has {len(ids) - room} tokens more than fit{TOO_LONG}")
+        return ids[:room]
+
+
+def _count(
+    result: RowResult, ready: Prepared, prompts: Sequence[Prompt], completions: Sequence[Completion], *, first: bool
+) -> None:
+    """Note in the result what one try took."""
+    result.usage.retries += not first
+    result.usage.count(
+        ready.step.name,
+        rows=int(first),
+        requests=len(prompts),
+        prompt=sum(completion.prompt_tokens for completion in completions),
+        cached=sum(completion.cached_tokens for completion in completions),
+        output=sum(completion.output_tokens for completion in completions),
+        added=sum(len(p.tail) - len(static.tail) for p, static in zip(prompts, ready.prompts, strict=True)),
+    )
+
+
+def _keep(result: RowResult, ready: Prepared, completions: Sequence[Completion]) -> None:
+    name = ready.step.name
+    if ready.step.calibrated and len(completions) == 1:
+        result.scores[name] = completions[0].logprobs
+    result.raw.setdefault(name, []).extend(completion.text for completion in completions)
+
+
+def _cut(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Rejection | None:
+    """A cut answer is no answer, but for a choice, whose one token is all there is to it."""
+    for prompt, completion in zip(prompts, completions, strict=True):
+        if completion.cut and not isinstance(prompt.constraint, Choice):
+            return Rejection(f"the answer was cut at {prompt.sampling.max_tokens} tokens", completion.text)
+    return None

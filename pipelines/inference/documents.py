@@ -1,0 +1,71 @@
+"""The document of a row: rendered, checked, and as token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from headrace.operators.templates import TemplateProblem, render_document
+from headrace.pipelines.inference.encoder import Encoder
+from headrace.pipelines.inference.engine import Tokenizer
+from headrace.pipelines.inference.usage import Usage
+from headrace.pipelines.spec.pipeline import Pipeline
+
+TOO_LONG = " (too_long: truncate would cut it)"
+
+
+class NoDocument(Exception):
+    """A row has no document that could be asked about: null, empty, too long, not text."""
+
+
+class Documents:
+    """Makes the documents of a pipeline's rows for one engine.
+
+    Args:
+        room: tokens that a document may have, so that each step's prompt and answer fit the model.
+    """
+
+    def __init__(self, pipeline: Pipeline, tokenizer: Tokenizer, room: int) -> None:
+        self._template = pipeline.document_template
+        self._truncate = pipeline.too_long == "truncate"
+        self._longest_token = tokenizer.longest_token
+        self._encoder = Encoder(tokenizer)
+        self._room = room
+
+    def text(self, values: Mapping[str, Any]) -> str:
+        """The document that the row's columns make.
+
+        Raises:
+            NoDocument: they make none.
+        """
+        try:
+            text = render_document(self._template, values)
+        except TemplateProblem as problem:
+            raise NoDocument(str(problem)) from problem
+        if text is None:
+            raise NoDocument("the document is null")
+        if not text.strip():
+            raise NoDocument("the document is empty")
+        try:
+            text.encode()
+        except UnicodeEncodeError as problem:
+            raise NoDocument(f"the document is not valid Unicode: {problem.reason}") from problem
+        return text
+
+    async def ids(self, text: str, usage: Usage) -> list[int]:
+        """Token ids of the document, once for the whole chain; cut to what fits where the pipeline says so.
+
+        Raises:
+            NoDocument: it does not fit.
+        """
+        most = self._room * self._longest_token
+        if len(text) > most and not self._truncate:
+            # No need to tokenize what cannot fit even if every token were the longest.
+            raise NoDocument(f"the document has {len(text)} characters; at most {self._room} tokens fit{TOO_LONG}")
+        ids = await self._encoder.encode(text[:most])
+        if len(ids) <= self._room and len(text) <= most:
+            return ids
+        if not self._truncate:
+            raise NoDocument(f"the document has {len(ids)} tokens; at most {self._room} fit{TOO_LONG}")
+        usage.truncated += 1
+        return ids[: self._room]

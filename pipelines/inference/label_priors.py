@@ -1,0 +1,74 @@
+"""Priors of labels: what each scores on a document that says nothing (Zhao et al., arXiv:2102.09690)."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Mapping
+
+from headrace.operators.base import Completion
+from headrace.pipelines.inference.engine import Tokenizer
+from headrace.pipelines.inference.layouts import Priors
+from headrace.pipelines.inference.prepare import Chained, Prepared
+from headrace.pipelines.inference.requests import Requests
+from headrace.pipelines.inference.usage import Usage
+
+CONTENT_FREE = ("N/A",)
+"""Documents that say nothing."""
+
+MAX_PRIORS = 10_000
+"""Contexts whose priors are remembered; a step whose instruction reads earlier answers has one for each text."""
+
+
+class LabelPriors:
+    """The priors of a chain's steps: those that were fitted, and the others asked for once for each context.
+
+    Args:
+        fitted: log-probabilities by step and option.
+    """
+
+    def __init__(self, chained: Chained, requests: Requests, tokenizer: Tokenizer, fitted: Priors) -> None:
+        self._chained = chained
+        self._requests = requests
+        self._tokenizer = tokenizer
+        self._fitted: Mapping[str, list[Completion]] = {
+            name: [Completion("", "stop", logprobs=prior)]
+            for name, prior in fitted.items()
+            if name in chained.steps and chained.steps[name].takes_priors
+        }
+        self._asked: dict[tuple[str, str], asyncio.Task[list[Completion]]] = {}
+        self.usage = Usage()
+        """What asking for them took."""
+
+    async def start(self) -> None:
+        """Ask for those that no row changes."""
+        ready = [each for each in self._chained.steps.values() if each.step.calibrated and each.takes_priors]
+        await asyncio.gather(*(self.of(each, "") for each in ready))
+
+    async def of(self, ready: Prepared, context: str) -> list[Completion]:
+        """Completions on content-free documents, their log-probabilities averaged.
+
+        Raises:
+            RequestRefused, EngineDied: see :meth:`Engine.complete`.
+        """
+        if ready.step.name in self._fitted:
+            return self._fitted[ready.step.name]
+        key = (ready.step.name, context)
+        task = self._asked.get(key)
+        if task is None:
+            if len(self._asked) > MAX_PRIORS:
+                self._asked = {k: t for k, t in self._asked.items() if not k[1]}
+            task = self._asked[key] = asyncio.ensure_future(self._ask(ready, context))
+        return await asyncio.shield(task)
+
+    async def _ask(self, ready: Prepared, context: str) -> list[Completion]:
+        prompts = self._chained.prompts(ready, context)
+        encode = self._tokenizer.encode
+        runs = [await self._requests.complete(prompts, encode(text), self.usage) for text in CONTENT_FREE]
+        return [
+            dataclasses.replace(
+                same[0],
+                logprobs={option: sum(c.logprobs[option] for c in same) / len(same) for option in same[0].logprobs},
+            )
+            for same in zip(*runs, strict=True)
+        ]

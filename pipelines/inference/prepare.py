@@ -1,0 +1,148 @@
+"""The model steps of a chain made ready for one tokenizer: what they ask, laid out once for all rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.operators.base import Layout, ModelStep, Question, Step
+from headrace.operators.classify import Classify
+from headrace.pipelines.inference.costs import Request, RowCost
+from headrace.pipelines.inference.engine import Tokenizer
+from headrace.pipelines.inference.layouts import alternatives, with_default
+from headrace.pipelines.inference.prompts import Composer, Prompt, with_distinct_options
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.pipeline import Pipeline
+
+RETRY_TEMPERATURE = 0.5
+"""The least temperature of a second try: at 0 another seed would change nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A model step made ready for one tokenizer: what it asks, laid out once for all rows."""
+
+    step: ModelStep
+    questions: tuple[Question, ...]
+    prompts: tuple[Prompt, ...]
+
+    @property
+    def takes_priors(self) -> bool:
+        """Whether the labels' priors are the same for all rows: not where each row's question is another one."""
+        return not self.step.dynamic
+
+    @property
+    def needs(self) -> int:
+        """Tokens besides the document's: the longest prompt with its answer."""
+        return max(len(p) + p.sampling.max_tokens for p in self.prompts)
+
+
+@dataclass(frozen=True, slots=True)
+class Chained:
+    """All model steps of a chain made ready, and what lays out what a row adds."""
+
+    steps: Mapping[str, Prepared]
+    layouts: Mapping[str, Layout]
+    composer: Composer
+
+    @property
+    def needs(self) -> int:
+        """Tokens besides the document's that have to fit the model: of the step that takes the most."""
+        return max((ready.needs for ready in self.steps.values()), default=0)
+
+    def room(self, document: int, block_size: int, answers: float) -> int:
+        """KV tokens that are a row's own while it is in flight (heads belong to all rows), with so long answers."""
+        prompts = [prompt for ready in self.steps.values() for prompt in ready.prompts]
+        copies = len({prompt.head for prompt in prompts})
+        tails = sum(len(prompt.tail) + block_size for prompt in prompts)
+        return copies * (document + block_size) + tails + math.ceil(answers)
+
+    @property
+    def most_answer_tokens(self) -> int:
+        """Tokens of a row's answers if each is as long as it may be."""
+        return sum(prompt.sampling.max_tokens for ready in self.steps.values() for prompt in ready.prompts)
+
+    def prompts(self, ready: Prepared, context: str, complaint: str = "", attempt: int = 0) -> tuple[Prompt, ...]:
+        """A step's prompts for one row and one try.
+
+        ``context`` is what this row's earlier answers add; ``complaint`` says what was wrong with the last answer.
+        """
+        if not context and not complaint and not attempt:
+            return ready.prompts
+        prompts = ready.prompts
+        if context or complaint:
+            questions = ready.step.questions(context) if context else ready.questions
+            said = f"Your last answer was not accepted: {complaint}. Answer again." if complaint else ""
+            prompts = tuple(self.composer.prompt(ready.step.name, question, said) for question in questions)
+        return tuple(dataclasses.replace(p, sampling=_another_try(p, attempt)) for p in prompts)
+
+    def cost(self, block_size: int, asked: Collection[str] | None = None) -> RowCost:
+        """What a row costs for which the steps in ``asked`` (all, if None) are asked."""
+        prompts = (p for name, ready in self.steps.items() if asked is None or name in asked for p in ready.prompts)
+        return RowCost([Request(prompt) for prompt in prompts], block_size)
+
+
+def prepare(
+    pipeline: Pipeline,
+    tokenizer: Tokenizer,
+    max_model_len: int,
+    layouts: Mapping[str, Layout] | None = None,
+    *,
+    steps: Collection[str] | None = None,
+) -> Chained:
+    """Lay out every model step (of ``steps``, where others run on another model), in the pipeline's order.
+
+    Args:
+        layouts: of each step; without it what the pipeline fixes, and ``instruction_first`` where it leaves it open.
+
+    Raises:
+        UserError: a step's own text and answer leave no room for a document, or its labels cannot be told apart.
+    """
+    layouts = with_default(pipeline, layouts or {})
+    places = {step.name: f"steps[{i}].{step.kind} {step.name!r}" for i, step in enumerate(pipeline.steps)}
+    asking: dict[str, ModelStep] = {}
+    step: Step
+    for step in pipeline.steps:
+        if isinstance(step, ModelStep) and (steps is None or step.name in steps):
+            try:
+                asking[step.name] = with_distinct_options(step, tokenizer) if isinstance(step, Classify) else step
+            except ValueError as problem:
+                raise UserError(f"{places[step.name]}: {problem}") from problem
+    questions = {name: step.questions() for name, step in asking.items()}
+    composer = Composer(tokenizer, questions, layouts)
+    prepared = {}
+    for name, asked in asking.items():
+        ready = Prepared(asked, questions[name], tuple(composer.prompt(name, q) for q in questions[name]))
+        if ready.needs >= max_model_len:
+            longest = max(ready.prompts, key=len)
+            raise UserError(
+                f"{places[name]}: instruction, examples and schema take {len(longest)} tokens and the answer up to "
+                f"{longest.sampling.max_tokens}, which leaves no room for a document in the model's {max_model_len}. "
+                f"Shorten them, or set max_tokens."
+            )
+        prepared[name] = ready
+    return Chained(prepared, layouts, composer)
+
+
+def prepare_all(
+    pipeline: Pipeline, tokenizer: Tokenizer, max_model_len: int, steps: Collection[str] | None = None
+) -> dict[Layout, Chained]:
+    """The chain in each layout that the pipeline leaves open, and in which it fits."""
+    found = {}
+    for layout, layouts in alternatives(pipeline).items():
+        with suppress(UserError):
+            found[layout] = prepare(pipeline, tokenizer, max_model_len, layouts, steps=steps)
+    return found
+
+
+def _another_try(prompt: Prompt, attempt: int) -> Any:
+    if not attempt:
+        return prompt.sampling
+    sampling = prompt.sampling
+    return dataclasses.replace(
+        sampling, seed=sampling.seed + attempt, temperature=max(sampling.temperature, RETRY_TEMPERATURE)
+    )

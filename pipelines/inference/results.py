@@ -1,0 +1,81 @@
+"""What became of a row: its outcome, its answers, or why there are none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from headrace.pipelines.inference.usage import Usage
+
+DOCUMENT = "document"
+"""What a dead letter names as its step when the document itself is the trouble."""
+
+Outcome = Literal["answered", "filtered", "dead"]
+
+
+MAX_RAW, MAX_REASON = 65_536, 2_000
+"""Characters of a dead letter: enough to see what was answered, and bounded whatever an answer or a function is."""
+
+
+def _cut_at(text: str, most: int) -> str:
+    note = f" ... (cut, {len(text):,} characters)"
+    return text if len(text) <= most else text[: most - len(note)] + note
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """Why a row could not be answered; ``tries`` counts requests made for it.
+
+    ``raw`` is the last answer as it came, cut at :data:`MAX_RAW` characters as ``reason`` is at :data:`MAX_REASON`.
+    """
+
+    step: str
+    reason: str
+    raw: str = ""
+    tries: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", _cut_at(self.reason, MAX_REASON))
+        object.__setattr__(self, "raw", _cut_at(self.raw, MAX_RAW))
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What is known of a row before it is asked.
+
+    Attributes:
+        answers: by output column.
+        steps: those that are not to be asked, for these are their answers; filters among them have let the row through.
+        failed: why the row could not be answered when it was asked before, if it is to be asked again.
+    """
+
+    answers: Mapping[str, Any] = field(default_factory=dict)
+    steps: frozenset[str] = frozenset()
+    failed: DeadLetter | None = None
+
+
+@dataclass(slots=True)
+class RowResult:
+    """What became of a row: its outcome and its answers by output column (those that there are, if it is dead)."""
+
+    row: int
+    outcome: Outcome
+    answers: dict[str, Any] = field(default_factory=dict)
+    dead: DeadLetter | None = None
+    usage: Usage = field(default_factory=Usage)
+    raw: dict[str, list[str]] = field(default_factory=dict)
+    document: str | None = None
+    scores: dict[str, Mapping[str, float]] = field(default_factory=dict)
+    """With ``keep_raw``, the log-probabilities of a step's options as the model gave them."""
+    earlier: Earlier | None = None
+    """What is known of a row that is still to be asked."""
+
+    @property
+    def has_document(self) -> bool:
+        """Whether the row has a document that can be asked about."""
+        return self.dead is None or self.dead.step != DOCUMENT
+
+    def repeated(self, row: int) -> RowResult:
+        """The result of another row that is equal in all that the pipeline reads: it costs nothing more."""
+        return RowResult(row, self.outcome, self.answers, self.dead, Usage(duplicates=1), self.raw, self.document)

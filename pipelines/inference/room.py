@@ -1,0 +1,74 @@
+"""Room in the KV cache for the documents in flight, and what each layout would have computed for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from headrace.pipelines.inference.costs import RowCost
+from headrace.pipelines.inference.engine import Engine
+from headrace.pipelines.inference.prepare import Chained
+from headrace.pipelines.inference.results import RowResult
+from headrace.pipelines.inference.usage import Usage
+from headrace.pipelines.inference.window import Window
+
+ROWS_TO_KNOW, ANSWER_ROOM = 16, 1.5
+"""After so many rows the room for answers is what they took, and half as much again, instead of what they may take."""
+
+TAKEN = "taken"
+"""What stands for the layout that was taken among all that are counted."""
+
+
+class Room:
+    """Lets documents in as the KV cache has room for them, and accounts for what they take.
+
+    Args:
+        chained: the chain as it is asked.
+        others: the same in the layouts that could have been taken, by their names.
+    """
+
+    def __init__(self, engine: Engine, chained: Chained, others: Mapping[str, Chained]) -> None:
+        self._block_size = engine.block_size
+        self._candidates = {TAKEN: chained, **others}
+        self.heads = {name: c.cost(engine.block_size).heads for name, c in self._candidates.items()}
+        """Prompt tokens that each layout computes once for all rows."""
+        self._costs: dict[frozenset[str], dict[str, RowCost]] = {}
+        self._answered = self._answer_tokens = self._added_tokens = 0
+        self._most_answer_tokens = chained.most_answer_tokens
+        self._besides = chained.room(0, engine.block_size, 0)
+        self._copies = chained.room(1, engine.block_size, 0) - self._besides
+        self.window = Window(engine.kv_tokens - self.heads[TAKEN], 2 * engine.max_num_seqs)
+
+    @asynccontextmanager
+    async def of(self, document_tokens: int) -> AsyncIterator[None]:
+        """Hold room for a document."""
+        async with self.window.room(self.footprint(document_tokens)):
+            yield
+
+    def footprint(self, document_tokens: int) -> int:
+        """KV tokens that are a row's own while it is in flight: heads belong to all rows."""
+        own = self._most_answer_tokens
+        if self._answered >= ROWS_TO_KNOW:
+            own = min(own, math.ceil(ANSWER_ROOM * self._answer_tokens / self._answered))
+        if self._answered:
+            own += math.ceil(self._added_tokens / self._answered)
+        return self._copies * document_tokens + self._besides + own
+
+    def account(self, result: RowResult, document_tokens: int) -> None:
+        """Note what the row's layout, and each other one, has to compute for the steps that were asked."""
+        usage: Usage = result.usage
+        if not usage.requests:
+            return
+        asked = frozenset(usage.steps)
+        costs = self._costs.get(asked)
+        if costs is None:
+            size = self._block_size
+            costs = self._costs[asked] = {name: c.cost(size, asked) for name, c in self._candidates.items()}
+        usage.documents += document_tokens
+        usage.layouts = {name: cost.computed(document_tokens) for name, cost in costs.items()}
+        self._answered += 1
+        self._answer_tokens += usage.output
+        self._added_tokens += sum(counts["added"] for counts in usage.steps.values())
+        due = costs[TAKEN].prompt(document_tokens) - usage.layouts[TAKEN]
+        self.window.observe(int(due), int(due) - usage.cached)
