@@ -18,7 +18,8 @@ from headrace.pipelines.output.fingerprint import (
     fingerprints,
 )
 from headrace.pipelines.spec.graph import Graph
-from headrace.pipelines.spec.pipeline import OPERATORS, Pipeline
+from headrace.pipelines.spec.pipeline import Pipeline
+from headrace.pipelines.spec.steps import OPERATORS
 
 DATA: dict[str, Any] = {
     "name": "reviews",

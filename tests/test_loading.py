@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from headrace.operators import Classify
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.loading import load_pipeline, pipeline_json_schema
-from headrace.pipelines.spec.pipeline import Model
+from headrace.pipelines.spec.resources import Model
 
 REVIEWS = """\
 # yaml-language-server: $schema=pipeline.schema.json

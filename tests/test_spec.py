@@ -16,7 +16,10 @@ from pydantic import ValidationError
 
 from headrace.operators import Classify, Extract, Filter, Generate, Map, Summarize
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.spec.pipeline import Model, Pipeline, Resources, Source, parse_size, problems_of
+from headrace.pipelines.spec.pipeline import Pipeline
+from headrace.pipelines.spec.places import Source
+from headrace.pipelines.spec.resources import Model, Resources, parse_size
+from headrace.pipelines.spec.wording import problems_of
 
 DATA: dict[str, Any] = {
     "name": "reviews",

@@ -28,7 +28,9 @@ from headrace.pipelines.output.rows import earlier_results
 from headrace.pipelines.output.stages import Stage, commits, entries, filters_before, read_stage, stages_of, sweep
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.loading import load_pipeline
-from headrace.pipelines.spec.pipeline import Model, Pipeline, Resources, Source
+from headrace.pipelines.spec.pipeline import Pipeline
+from headrace.pipelines.spec.places import Source
+from headrace.pipelines.spec.resources import Model, Resources
 from headrace.pipelines.storage.store import LocalStore
 
 Step = dict[str, Any]

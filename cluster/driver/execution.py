@@ -35,7 +35,7 @@ from headrace.pipelines.output.plan import Chunk, Plan
 from headrace.pipelines.output.seeds import Origin
 from headrace.pipelines.output.stages import commits
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.spec.pipeline import Resources
+from headrace.pipelines.spec.resources import Resources
 from headrace.pipelines.storage.store import Store
 
 LOCAL = "local"

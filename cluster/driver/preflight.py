@@ -37,8 +37,10 @@ from headrace.pipelines.inference.layouts import Choice
 from headrace.pipelines.inference.prepare import prepare
 from headrace.pipelines.input.corpus import InputChanged
 from headrace.pipelines.output.stages import Stage
+from headrace.pipelines.spec.definition import OWN_MODEL
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.spec.pipeline import OWN_MODEL, Pipeline, Source
+from headrace.pipelines.spec.pipeline import Pipeline
+from headrace.pipelines.spec.places import Source
 
 COMPILE_SECONDS = 30.0
 """Time for all grammars of a pipeline; one that takes longer would stall the engine."""

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.cluster.engines.config import CPU_BLOCK, FAKE, GPU_BLOCK
+from headrace.pipelines.spec.definition import OWN_MODEL
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.spec.pipeline import OWN_MODEL, Pipeline, Resources
+from headrace.pipelines.spec.pipeline import Pipeline
+from headrace.pipelines.spec.resources import Resources
 
 GIB = 1 << 30
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from headrace.cluster.engines.resources import Allotment, Room, allot, check_memory, gpus_of
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.spec.pipeline import Resources
+from headrace.pipelines.spec.resources import Resources
 
 
 @dataclass(frozen=True, slots=True)

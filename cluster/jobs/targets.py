@@ -20,7 +20,8 @@ from typing import Any
 from headrace.cluster.jobs.secrets_seen import secret_in, secret_name
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.loading import read_data
-from headrace.pipelines.spec.pipeline import Loc, Resources, loc_text
+from headrace.pipelines.spec.places import Loc, loc_text
+from headrace.pipelines.spec.resources import Resources
 
 FILE = "headrace.yaml"
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from headrace.cluster.kube.options import Options
 from headrace.pipelines.output.stages import stages_of
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.spec.pipeline import NamedModel, Pipeline, loc_text
+from headrace.pipelines.spec.pipeline import Pipeline
+from headrace.pipelines.spec.places import loc_text
+from headrace.pipelines.spec.resources import NamedModel
 
 CORES_OF_A_GPU = 4
 GIB_OF_A_GPU = 24

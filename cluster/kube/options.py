@@ -10,7 +10,7 @@ from typing import Any
 from headrace import __version__
 from headrace.cluster.jobs.secrets_seen import secret_in, secret_name
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.spec.pipeline import parse_time
+from headrace.pipelines.spec.resources import parse_time
 from headrace.pipelines.storage.locations import object_uri, without_userinfo
 
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")

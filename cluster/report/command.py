@@ -24,7 +24,8 @@ from headrace.pipelines.output.dead_letters import read_dead_letters
 from headrace.pipelines.output.plan import Plan
 from headrace.pipelines.output.publish import is_complete
 from headrace.pipelines.spec.errors import StorageUnavailable, UserError
-from headrace.pipelines.spec.pipeline import Pipeline, ReportSettings
+from headrace.pipelines.spec.pipeline import Pipeline
+from headrace.pipelines.spec.report_settings import ReportSettings
 from headrace.pipelines.storage.store import Store
 
 

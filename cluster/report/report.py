@@ -25,7 +25,7 @@ from headrace.pipelines.report.drift import Moved, drift
 from headrace.pipelines.report.figures import Seen
 from headrace.pipelines.report.rows import Document, Place, place_of, read_documents
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.spec.pipeline import ReportSettings
+from headrace.pipelines.spec.report_settings import ReportSettings
 from headrace.pipelines.storage.store import Store, open_store, shown
 
 FORMAT = 1

@@ -26,9 +26,10 @@ from headrace.operators import Filter
 from headrace.operators.base import ModelStep
 from headrace.pipelines.output.checkpoint import Unaccounted, chunk_record
 from headrace.pipelines.output.plan import Chunk, CommitInfo, Plan, PlannedShard, chunk_folder
+from headrace.pipelines.spec.definition import OWN_MODEL
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
-from headrace.pipelines.spec.pipeline import OWN_MODEL, Pipeline
+from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.storage.store import Store, shown
 
 _STAGE_FILE = re.compile(r"\d{12,}-\d{12,}\.stage\d+-[0-9a-f]{8}\.parquet")

@@ -23,18 +23,11 @@ import yaml
 from pydantic import ValidationError
 
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.spec.pipeline import (
-    OPERATORS,
-    Loc,
-    Model,
-    NamedModel,
-    Pipeline,
-    Resources,
-    Source,
-    keys_at,
-    loc_text,
-    problems_of,
-)
+from headrace.pipelines.spec.pipeline import Pipeline
+from headrace.pipelines.spec.places import Loc, Source, loc_text
+from headrace.pipelines.spec.resources import Model, NamedModel, Resources
+from headrace.pipelines.spec.steps import OPERATORS
+from headrace.pipelines.spec.wording import keys_at, problems_of
 
 MAX_NODES = 100_000
 """Values in a pipeline file, aliases written out: a pipeline has hundreds, an alias bomb has billions."""

@@ -1,0 +1,204 @@
+"""Whether a pipeline hangs together: alone, and with the columns of an input."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+
+from headrace.operators.base import Step
+from headrace.operators.classify import Classify
+from headrace.operators.map import Map
+from headrace.operators.templates import Template, TemplateProblem
+from headrace.pipelines.spec.definition import OWN_COLUMNS, Definition
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.expressions import Expression, plain, unknown
+from headrace.pipelines.spec.places import Loc
+from headrace.pipelines.spec.steps import columns_of, conditions
+
+HEADRACES_MODELS = ("default", "fake")
+"""Words for a model that mean the same in every pipeline."""
+
+
+def problems(pipeline: Definition) -> Iterable[tuple[Loc, str]]:
+    """What is wrong with a pipeline by itself, and where."""
+    parsed = True
+    for loc, parse in _parsers(pipeline):
+        try:
+            parse()
+        except (TemplateProblem, UserError) as problem:
+            parsed = False
+            yield loc, str(problem)
+    if len(set(pipeline.keep or ())) < len(pipeline.keep or ()):
+        twice = next(name for name in pipeline.keep or () if (pipeline.keep or ()).count(name) > 1)
+        yield ("keep",), f'column "{twice}" stands there twice'
+    if pipeline.key is not None and (not pipeline.key or len(set(pipeline.key)) < len(pipeline.key)):
+        yield ("key",), "needs one column or more, each once"
+    for name in pipeline.keep or ():
+        if name in OWN_COLUMNS:
+            yield ("keep",), f'"{name}" is in every output already: leave it out'
+    for name in pipeline.models:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
+            yield ("models", name), "a model's name must be letters, digits, - and _, beginning with a letter"
+        elif name in HEADRACES_MODELS:
+            yield ("models", name), f'"{name}" is a model that headrace brings along: choose another name'
+    yield from _name_problems(pipeline)
+    if parsed:
+        if not pipeline.document_template.variables:
+            yield (
+                ("document",),
+                "reads no column: it would be the same for every row; write {{ column }} into it",
+            )
+        yield from _order_problems(pipeline)
+
+
+def _parsers(pipeline: Definition) -> Iterable[tuple[Loc, Any]]:
+    yield ("document",), lambda: Template.parse(pipeline.document, "the template")
+    for i, step in enumerate(pipeline.steps):
+        for name, sql in conditions(step).items():
+            yield ("steps", i, step.kind, name), lambda sql=sql: Expression.parse(sql, "the expression")
+        for name, text in step.templates().items():
+            yield ("steps", i, step.kind, name), lambda text=text: Template.parse(text, "the template")
+
+
+def _name_problems(pipeline: Definition) -> Iterable[tuple[Loc, str]]:
+    owner: dict[str, Step] = {}
+    for i, step in enumerate(pipeline.steps):
+        loc = ("steps", i, step.kind, "name")
+        for column in dict.fromkeys([step.name, *columns_of(step)]):
+            other = owner.setdefault(column, step)
+            if other is not step:
+                if column == step.name == other.name:
+                    yield loc, f'two steps are called "{column}": each needs a name of its own'
+                else:
+                    yield (
+                        loc,
+                        (f'step "{step.name}" gives the column "{column}", and so does "{other.name}": rename one'),
+                    )
+            elif column in (pipeline.keep or ()):
+                yield (
+                    loc,
+                    (
+                        f'step "{step.name}" gives the column "{column}", which `keep` carries along from'
+                        " the input: rename the step, or leave the column out of `keep`"
+                    ),
+                )
+
+
+def _order_problems(pipeline: Definition) -> Iterable[tuple[Loc, str]]:
+    places = {step.name: i for i, step in enumerate(pipeline.steps)}
+    giver = {**{step.name: step.name for step in pipeline.steps}, **pipeline.answers}
+    for i, step in enumerate(pipeline.steps):
+        for reference in pipeline.references(step):
+            if reference.name not in giver:
+                continue  # a column of the input: check_columns sees to it
+            other = pipeline.steps[places[giver[reference.name]]]
+            loc = ("steps", i, step.kind, reference.field)
+            if other is step:
+                yield loc, f'reads "{reference.name}", which is this step\'s own answer'
+            elif places[other.name] > i:
+                yield (
+                    loc,
+                    f'reads "{reference.name}", which a later step answers: move that one up',
+                )
+            elif reference.name == other.name and isinstance(other, Classify):
+                for text in _unknown_labels(pipeline, step, reference.field, other):
+                    yield loc, text
+            elif reference.name not in pipeline.answers:
+                yield loc, f'reads "{reference.name}", but a {other.kind} gives no answer'
+
+
+def _unknown_labels(pipeline: Definition, step: Step, field: str, classify: Classify) -> Iterable[str]:
+    if (step.name, field) in pipeline.expressions:
+        for column, text in sorted(pipeline.expressions[step.name, field].compared_texts()):
+            if column == classify.name and text not in classify.labels:
+                yield f'step "{column}": {unknown(text, tuple(classify.labels), "label")}'
+
+
+def function_problems(pipeline: Definition) -> Iterable[tuple[Loc, str]]:
+    """Functions that cannot be imported, or take no row."""
+    for i, step in enumerate(pipeline.steps):
+        if isinstance(step, Map):
+            try:
+                step.fields()
+            except ValueError as problem:
+                text = str(problem).removeprefix("function: ")
+                yield ("steps", i, step.kind, "function"), text
+
+
+def column_problems(pipeline: Definition, schema: pa.Schema) -> Iterable[tuple[Loc, str]]:
+    """What does not fit the columns of an input."""
+    for name in sorted({name for name in schema.names if schema.names.count(name) > 1}):
+        yield (), f'the input has two columns called "{name}"'
+    for name in sorted(pipeline.document_template.variables):
+        if name not in schema.names:
+            hint = " (the document cannot read answers)" if name in pipeline.answers else ""
+            yield ("document",), unknown(name, schema.names, "column") + hint
+    yield from (
+        (("document",), text) for text in _path_problems(pipeline.document_template.paths, plain(schema), "column")
+    )
+    for key in ("keep", "key"):
+        for name in getattr(pipeline, key) or ():
+            if name not in schema.names:
+                yield (key,), unknown(name, schema.names, "column")
+    kept = pipeline.kept_columns(schema.names)
+    if pipeline.keep is None:
+        for i, step in enumerate(pipeline.steps):
+            for column in columns_of(step):
+                if column in kept:
+                    yield (
+                        ("steps", i, step.kind, "name"),
+                        (
+                            f'the input has a column "{column}" already: rename the step, or list the'
+                            " columns to carry along in `keep`"
+                        ),
+                    )
+        for name in OWN_COLUMNS:
+            if name in kept:
+                yield (
+                    (),
+                    (
+                        f'the input has a column "{name}", which headrace adds to every output: list the'
+                        " columns to carry along in `keep`"
+                    ),
+                )
+    for i, step in enumerate(pipeline.steps):
+        row = pipeline.row_schema(schema, before=step)
+        at: Loc = ("steps", i, step.kind)
+        if isinstance(step, Classify) and step.gold is not None:
+            if step.gold not in schema.names:
+                yield (*at, "gold"), unknown(step.gold, schema.names, "column")
+            elif problem := step.gold_problem(schema.field(step.gold).type):
+                yield (*at, "gold"), f'the column "{step.gold}" holds no labels: {problem}'
+        for name in conditions(step):
+            try:
+                pipeline.expressions[step.name, name].check(row)
+            except UserError as problem:
+                # The expression names its place by itself; message() does it here, with file and line.
+                yield (*at, name), str(problem).removeprefix(f"{pipeline.path_of(step)}.{name}: ")
+        for reference in pipeline.references(step):
+            if reference.field in conditions(step):
+                continue
+            if reference.name not in row.names:
+                yield (*at, reference.field), unknown(reference.name, row.names, "column or earlier step")
+            else:
+                for text in _path_problems(reference.paths, row, "field"):
+                    yield (*at, reference.field), text
+
+
+def _path_problems(paths: frozenset[str], row: pa.Schema, what: str) -> Iterable[str]:
+    for path in sorted(paths):
+        first, *rest = path.split(".")
+        if first not in row.names:
+            continue
+        kind = row.field(first).type
+        for part in rest:
+            if not pa.types.is_struct(kind):
+                break  # text has no fields to know, a list or map has what the row has
+            names = [inner.name for inner in kind]
+            if part not in names:
+                yield f'{unknown(part, names, "field")} in "{first}"'
+                break
+            kind = kind.field(part).type
