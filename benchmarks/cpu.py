@@ -29,10 +29,11 @@ from headrace.pipelines.inference.engine import NO_CONTEXT_COST
 from headrace.pipelines.inference.prepare import prepare
 from headrace.pipelines.inference.results import RowResult
 from headrace.pipelines.input.corpus import ChunkReader, find_shards
+from headrace.pipelines.input.rows import as_rows
 from headrace.pipelines.output.checkpoint import commit_chunk
 from headrace.pipelines.output.plan import Chunk, CommitInfo, part_schema
-from headrace.pipelines.output.rows import as_rows, chunk_table, count
-from headrace.pipelines.storage.store import open_store
+from headrace.pipelines.output.rows import chunk_table, count
+from headrace.pipelines.storage.opening import open_store
 
 FACTS = json.dumps({"product": "a camera", "best": "its pictures", "recommends": True}, separators=(",", ":"))
 SUMMARY = " The camera takes good pictures and its battery lasts for days."

@@ -18,7 +18,7 @@ import yaml
 
 from headrace.cluster.jobs.jobs_api import Job, JobsClient
 from headrace.cluster.jobs.submission import attempt_of
-from headrace.pipelines.storage.store import open_store
+from headrace.pipelines.storage.opening import open_store
 from tests.airflow_server import ROOT, Airflow, serve
 from tests.conftest import REVIEWS
 from tests.jobs_cluster import jobs_cluster

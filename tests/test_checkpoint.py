@@ -23,7 +23,7 @@ from headrace.pipelines.output.checkpoint import (
 )
 from headrace.pipelines.output.ledger import Ledger
 from headrace.pipelines.output.plan import Chunk, Plan, PlannedShard, Span, next_plan, part_schema
-from headrace.pipelines.storage.store import LocalStore
+from headrace.pipelines.storage.local import LocalStore
 
 SCHEMA = part_schema([pa.field("id", pa.int64())], [pa.field("label", pa.dictionary(pa.int32(), pa.string()))])
 

@@ -17,7 +17,7 @@ from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.engine import RequestRefused
 from headrace.pipelines.inference.prompts import Composer, with_distinct_options
 from headrace.pipelines.inference.results import RowResult
-from headrace.pipelines.output.rows import as_rows, sound
+from headrace.pipelines.input.rows import as_rows, sound
 from headrace.pipelines.spec.pipeline import Pipeline
 from tests.nasty import as_strings, short_texts
 

@@ -33,7 +33,7 @@ from headrace.pipelines.output.plan import save_plan
 from headrace.pipelines.output.publish import publish_shard
 from headrace.pipelines.output.rows import chunk_table, count
 from headrace.pipelines.spec.pipeline import Pipeline
-from headrace.pipelines.storage.store import LocalStore
+from headrace.pipelines.storage.local import LocalStore
 
 Write = Callable[..., Path]
 ROWS = 20

@@ -26,7 +26,7 @@ from headrace.pipelines.inference.layouts import with_default
 from headrace.pipelines.inference.prepare import prepare
 from headrace.pipelines.inference.results import RowResult
 from headrace.pipelines.input.corpus import ChunkReader
-from headrace.pipelines.output.rows import as_rows
+from headrace.pipelines.input.rows import as_rows
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.pipeline import Pipeline
 

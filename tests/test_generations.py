@@ -20,7 +20,8 @@ from headrace.pipelines.output.stages import read_stage
 from headrace.pipelines.output.status import read_status
 from headrace.pipelines.output.trials import SUSPECTS, Owner, Trial
 from headrace.pipelines.spec.errors import StorageUnavailable, UserError
-from headrace.pipelines.storage.store import LocalStore, Store
+from headrace.pipelines.storage.local import LocalStore
+from headrace.pipelines.storage.store import Store
 from tests.in_process import InProcess, Stopped, here
 
 __all__ = ["here"]

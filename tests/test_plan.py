@@ -24,7 +24,7 @@ from headrace.pipelines.output.plan import (
     save_plan,
 )
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.storage.store import LocalStore
+from headrace.pipelines.storage.local import LocalStore
 
 SCHEMA = part_schema([pa.field("id", pa.int64())], [pa.field("label", pa.dictionary(pa.int32(), pa.string()))])
 

@@ -31,7 +31,8 @@ from headrace.pipelines.output.publish import (
     with_kept,
 )
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.storage.store import LocalStore, open_store
+from headrace.pipelines.storage.local import LocalStore
+from headrace.pipelines.storage.opening import open_store
 
 FACTS = pa.struct({"product": pa.string(), "likes": pa.list_(pa.string())})
 SCHEMA = part_schema(

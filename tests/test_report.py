@@ -34,7 +34,7 @@ from headrace.pipelines.report.data import MOST_ROWS, PLACES, windows_of
 from headrace.pipelines.report.drift import CHANCE, chi_squared_tail, homogeneity, moved
 from headrace.pipelines.report.figures import EDGES, Lengths
 from headrace.pipelines.report.series import MOST_POINTS, Series, rates
-from headrace.pipelines.storage.store import open_store
+from headrace.pipelines.storage.opening import open_store
 from tests.in_process import InProcess, here  # noqa: F401  (a fixture)
 
 Write = Callable[..., Path]

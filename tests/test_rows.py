@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from headrace.pipelines.output.rows import as_rows, plain_value, sound
+from headrace.pipelines.input.rows import as_rows, plain_value, sound
 
 
 def broken_text(*values: bytes | None) -> pa.Array:

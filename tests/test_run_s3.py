@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from headrace.pipelines.storage.store import open_store
+from headrace.pipelines.storage.opening import open_store
 from tests.conftest import REVIEWS
 from tests.fault_proxy import FaultProxy, Noise
 from tests.s3_server import KEY, SECRET, S3Server

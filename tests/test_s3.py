@@ -26,10 +26,12 @@ from headrace.pipelines.output.plan import load_plan, save_plan
 from headrace.pipelines.output.publish import check_output_folder, is_complete
 from headrace.pipelines.spec.errors import StorageUnavailable, UserError
 from headrace.pipelines.storage.fsspec_objects import FsspecObjects
+from headrace.pipelines.storage.local import LocalStore
 from headrace.pipelines.storage.locations import ObjectUri, joined, object_uri
 from headrace.pipelines.storage.object_store import ObjectStore
+from headrace.pipelines.storage.opening import open_store
 from headrace.pipelines.storage.s3_objects import S3Objects
-from headrace.pipelines.storage.store import Entry, LocalStore, Store, open_store
+from headrace.pipelines.storage.store import Entry, Store
 from tests.fault_proxy import Fault, FaultProxy, Noise
 from tests.s3_server import KEY, SECRET, S3Server
 from tests.test_publish import do, make_plan

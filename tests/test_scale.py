@@ -20,7 +20,7 @@ from headrace.cluster.driver.execution import _groups
 from headrace.pipelines.output.checkpoint import Counts
 from headrace.pipelines.output.ledger import Ledger
 from headrace.pipelines.output.plan import Plan, next_plan
-from headrace.pipelines.storage.store import LocalStore
+from headrace.pipelines.storage.local import LocalStore
 from tests.scale.measure import (
     FakeExecution,
     Sheet,

@@ -31,7 +31,7 @@ from headrace.pipelines.spec.loading import load_pipeline
 from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.spec.places import Source
 from headrace.pipelines.spec.resources import Model, Resources
-from headrace.pipelines.storage.store import LocalStore
+from headrace.pipelines.storage.local import LocalStore
 
 Step = dict[str, Any]
 

@@ -16,7 +16,10 @@ from typing import BinaryIO
 import pytest
 
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.storage.store import ATTEMPTS, TEMPORARY, Entry, LocalStore, local_path, open_store
+from headrace.pipelines.storage.local import ATTEMPTS, TEMPORARY, LocalStore
+from headrace.pipelines.storage.locations import local_path
+from headrace.pipelines.storage.opening import open_store
+from headrace.pipelines.storage.store import Entry
 
 
 def race(root: Path, number: int, starting_gun: "multiprocessing.synchronize.Barrier") -> None:
@@ -198,7 +201,7 @@ def test_a_writer_killed_in_the_middle_leaves_a_file_that_nobody_sees_and_the_ne
     script = f"""
 import sys, time
 from pathlib import Path
-from headrace.pipelines.storage.store import LocalStore
+from headrace.pipelines.storage.local import LocalStore
 def write(file):
     file.write(b"half"); file.flush(); print("writing", flush=True); time.sleep(60)
 LocalStore(Path({str(tmp_path)!r})).put_if_absent("chunks/1.parquet", write)

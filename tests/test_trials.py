@@ -29,7 +29,7 @@ from headrace.pipelines.output.trials import (
     sweep_notes,
     trial_name,
 )
-from headrace.pipelines.storage.store import LocalStore
+from headrace.pipelines.storage.local import LocalStore
 
 INFO = CommitInfo("0" * 16, pa.schema([("x", pa.int64())]))
 CHUNK = Chunk(1, 0, "a.parquet", 0, 1000)

@@ -14,7 +14,7 @@ from headrace.pipelines.output.dead_letters import read_dead_letters
 from headrace.pipelines.output.plan import load_plan
 from headrace.pipelines.output.publish import Superseded, published
 from headrace.pipelines.output.status import read_status
-from headrace.pipelines.storage.store import LocalStore
+from headrace.pipelines.storage.local import LocalStore
 from tests.in_process import InProcess, Stopped, here
 
 __all__ = ["here"]

@@ -30,7 +30,7 @@ from headrace.pipelines.output.checkpoint import ERROR, chunk_record, committed,
 from headrace.pipelines.output.plan import Chunk
 from headrace.pipelines.output.trials import SUSPECTS, Owner, Trial
 from headrace.pipelines.spec.pipeline import Pipeline
-from headrace.pipelines.storage.store import LocalStore
+from headrace.pipelines.storage.local import LocalStore
 
 Write = Callable[..., Path]
 

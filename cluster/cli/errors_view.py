@@ -13,7 +13,7 @@ from rich.text import Text
 
 from headrace.cluster.observability import terminal
 from headrace.pipelines.output.dead_letters import DeadLetters, Group, Letter, advice
-from headrace.pipelines.storage.store import shown
+from headrace.pipelines.storage.locations import shown
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -13,7 +13,7 @@ from headrace.cluster.driver.checking import CheckReport
 from headrace.cluster.driver.sample import Sampled
 from headrace.cluster.observability import terminal
 from headrace.pipelines.output.status import OutputStatus
-from headrace.pipelines.storage.store import shown
+from headrace.pipelines.storage.locations import shown
 
 EXCERPT = 300
 """Characters of a document that a table shows."""

@@ -30,7 +30,8 @@ from headrace.pipelines.output.stages import Stage, commits, entries
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.pipeline import Pipeline
-from headrace.pipelines.storage.store import Store, open_store
+from headrace.pipelines.storage.opening import open_store
+from headrace.pipelines.storage.store import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from headrace.pipelines.inference.prepare import prepare_all
 from headrace.pipelines.inference.results import RowResult
 from headrace.pipelines.inference.usage import Usage
 from headrace.pipelines.input.corpus import ChunkReader, InputUnreadable
-from headrace.pipelines.output.rows import as_rows, sound
+from headrace.pipelines.input.rows import as_rows, sound
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.pipeline import Pipeline

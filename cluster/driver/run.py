@@ -49,7 +49,9 @@ from headrace.pipelines.report.series import Series
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.pipeline import Pipeline
-from headrace.pipelines.storage.store import Store, open_store, shown
+from headrace.pipelines.storage.locations import shown
+from headrace.pipelines.storage.opening import open_store
+from headrace.pipelines.storage.store import Store
 
 if TYPE_CHECKING:
     from headrace.cluster.driver.execution import Execution

@@ -18,7 +18,7 @@ from headrace.cluster.engines.starting import engine_config, start_beside_a_user
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.results import DOCUMENT, DeadLetter, RowResult
 from headrace.pipelines.input.corpus import ChunkReader, InputUnreadable, Shard
-from headrace.pipelines.output.rows import as_rows, sound
+from headrace.pipelines.input.rows import as_rows, sound
 from headrace.pipelines.output.stages import Stage
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph

@@ -19,8 +19,9 @@ from headrace.pipelines.output.reuse import Previous, Taken, take, taken, with_s
 from headrace.pipelines.output.seeds import Origin, base_chunk, idle_stages, load_bases, newest_bases, origins
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
-from headrace.pipelines.storage.locations import object_uri
-from headrace.pipelines.storage.store import Store, local_path, open_store, shown
+from headrace.pipelines.storage.locations import local_path, object_uri, shown
+from headrace.pipelines.storage.opening import open_store
+from headrace.pipelines.storage.store import Store
 
 if TYPE_CHECKING:
     from headrace.cluster.driver.run import Checked

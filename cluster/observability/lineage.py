@@ -19,8 +19,7 @@ import pyarrow as pa
 
 from headrace.cluster.observability.observing import Observer
 from headrace.pipelines.output.publish import ERRORS
-from headrace.pipelines.storage.locations import object_uri
-from headrace.pipelines.storage.store import local_path
+from headrace.pipelines.storage.locations import local_path, object_uri
 
 if TYPE_CHECKING:
     from headrace.cluster.driver.run import Checked, RunResult

@@ -12,7 +12,7 @@ from headrace.cluster.driver.run import Listener, RunResult, Totals
 from headrace.cluster.observability import terminal
 from headrace.pipelines.forecast.outlook import Outlook
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.storage.store import shown
+from headrace.pipelines.storage.locations import shown
 
 if TYPE_CHECKING:
     from rich.table import Table

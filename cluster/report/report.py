@@ -26,7 +26,9 @@ from headrace.pipelines.report.figures import Seen
 from headrace.pipelines.report.rows import Document, Place, place_of, read_documents
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.report_settings import ReportSettings
-from headrace.pipelines.storage.store import Store, open_store, shown
+from headrace.pipelines.storage.locations import shown
+from headrace.pipelines.storage.opening import open_store
+from headrace.pipelines.storage.store import Store
 
 FORMAT = 1
 """Version of what is added to ``report.json``."""

@@ -14,8 +14,8 @@ import pyarrow as pa
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.engine import EngineDied
 from headrace.pipelines.inference.results import DOCUMENT, DeadLetter, Earlier, RowResult
+from headrace.pipelines.input.rows import as_rows
 from headrace.pipelines.output.plan import Chunk
-from headrace.pipelines.output.rows import as_rows
 
 ROWS_PER_SLICE = 256
 """Rows turned into Python objects at a time."""

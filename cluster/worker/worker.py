@@ -41,16 +41,17 @@ from headrace.pipelines.inference.layouts import Priors
 from headrace.pipelines.inference.results import DOCUMENT, DeadLetter, RowResult
 from headrace.pipelines.inference.usage import Usage
 from headrace.pipelines.input.corpus import ChunkReader, InputChanged, InputUnreadable, Shard
+from headrace.pipelines.input.rows import sound
 from headrace.pipelines.output.checkpoint import chunk_record, commit_chunk
 from headrace.pipelines.output.plan import Chunk, CommitInfo
-from headrace.pipelines.output.rows import chunk_table, count, digests, earlier_results, sound
+from headrace.pipelines.output.rows import chunk_table, count, digests, earlier_results
 from headrace.pipelines.output.seeds import Origin, Seeds, copied, merged
 from headrace.pipelines.output.stages import read_stage
 from headrace.pipelines.output.trials import Owner, Trial, most_killers, trial_name
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.pipeline import Pipeline
-from headrace.pipelines.storage.store import open_store
+from headrace.pipelines.storage.opening import open_store
 
 REPORT_SECONDS = 1.0
 """How often a worker says how far it is."""

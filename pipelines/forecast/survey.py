@@ -16,7 +16,7 @@ import pyarrow as pa
 from headrace.operators.templates import TemplateProblem, render_document
 from headrace.pipelines.inference.engine import Tokenizer
 from headrace.pipelines.input.corpus import ChunkReader, InputUnreadable, Shard
-from headrace.pipelines.output.rows import as_rows, sound
+from headrace.pipelines.input.rows import as_rows, sound
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.pipeline import Pipeline
 

@@ -28,8 +28,7 @@ import pyarrow.parquet as pq
 from headrace.pipelines.input.globs import BELOW, escaped, is_pattern, matches, with_contents
 from headrace.pipelines.input.salvage import DAMAGE, rescue
 from headrace.pipelines.spec.errors import StorageUnavailable, UserError
-from headrace.pipelines.storage.locations import joined, object_uri
-from headrace.pipelines.storage.store import local_path, shown
+from headrace.pipelines.storage.locations import joined, local_path, object_uri, shown
 from headrace.pipelines.storage.threads import THREADS, each
 
 BATCH_BYTES = 16 << 20

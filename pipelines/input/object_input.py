@@ -12,8 +12,9 @@ from typing import BinaryIO, cast
 from headrace.pipelines.input.globs import BELOW, escaped, is_pattern, matches, with_contents
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.storage.locations import ObjectUri, object_uri
+from headrace.pipelines.storage.object_clients import objects_at
 from headrace.pipelines.storage.object_file import ObjectFile
-from headrace.pipelines.storage.objects import Denied, Object, Objects, objects_at
+from headrace.pipelines.storage.objects import Denied, Object, Objects
 
 LISTING_THREADS = 16
 """Folders that are listed at once."""

@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 from headrace.pipelines.input.corpus import fit
 from headrace.pipelines.output.ledger import Ledger
 from headrace.pipelines.output.plan import CHUNKS, Chunk, CommitInfo, Plan, PlannedShard, chunk_folder
-from headrace.pipelines.storage.store import Store, shown
+from headrace.pipelines.storage.locations import shown
+from headrace.pipelines.storage.store import Store
 from headrace.pipelines.storage.threads import each
 
 RECORD_KEY = b"headrace"

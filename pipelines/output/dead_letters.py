@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from headrace.pipelines.input.rows import plain_value
 from headrace.pipelines.output.checkpoint import DEAD, Counts, chunk_records, committed, counts_of
 from headrace.pipelines.output.plan import Chunk, Plan, load_plan
 from headrace.pipelines.output.publish import ERRORS, published, with_kept
-from headrace.pipelines.output.rows import plain_value
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.storage.store import Store, open_store
+from headrace.pipelines.storage.opening import open_store
+from headrace.pipelines.storage.store import Store
 
 BATCH_ROWS = 1024
 """Dead letters read at a time."""

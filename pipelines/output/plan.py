@@ -28,8 +28,8 @@ from headrace import __version__
 from headrace.operators.base import Layout
 from headrace.pipelines.input.corpus import Corpus, Shard
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.storage.locations import joined
-from headrace.pipelines.storage.store import Store, shown
+from headrace.pipelines.storage.locations import joined, shown
+from headrace.pipelines.storage.store import Store
 
 FORMAT = 3
 """Version of the plan file's format."""

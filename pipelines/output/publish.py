@@ -38,7 +38,8 @@ from headrace.pipelines.output.checkpoint import (
 )
 from headrace.pipelines.output.plan import CHUNKS, FOLDER, SEEDS, Chunk, Plan, PlannedShard, plan_name
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.storage.store import Store, shown
+from headrace.pipelines.storage.locations import shown
+from headrace.pipelines.storage.store import Store
 from headrace.pipelines.storage.threads import each
 
 ERRORS = "_errors"

@@ -25,13 +25,15 @@ import pyarrow.parquet as pq
 
 from headrace.operators.base import ModelStep
 from headrace.pipelines.input.corpus import ChunkReader, InputUnreadable
+from headrace.pipelines.input.rows import sound
 from headrace.pipelines.output.checkpoint import ANSWERED, DIGEST, DIGEST_TYPE, FILTERED, committed, parquet_writer
 from headrace.pipelines.output.plan import CHUNKS, SEEDS, Plan, load_plan
-from headrace.pipelines.output.rows import digests, sound
+from headrace.pipelines.output.rows import digests
 from headrace.pipelines.output.seeds import SEGMENT_ROWS, Origin, seed_name
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.pipeline import Pipeline
-from headrace.pipelines.storage.store import Store, shown
+from headrace.pipelines.storage.locations import shown
+from headrace.pipelines.storage.store import Store
 
 BUCKET_BYTES = 64 << 20
 """Bytes of the other output's rows in a bucket, about."""

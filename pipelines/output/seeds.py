@@ -41,7 +41,8 @@ from headrace.pipelines.output.stages import Stage, filters_before
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.pipeline import Pipeline
-from headrace.pipelines.storage.store import Store, shown
+from headrace.pipelines.storage.locations import shown
+from headrace.pipelines.storage.store import Store
 
 SEGMENT_ROWS = 16_384
 """Input rows that one file of seeds is for."""

@@ -30,7 +30,8 @@ from headrace.pipelines.spec.definition import OWN_MODEL
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.pipeline import Pipeline
-from headrace.pipelines.storage.store import Store, shown
+from headrace.pipelines.storage.locations import shown
+from headrace.pipelines.storage.store import Store
 
 _STAGE_FILE = re.compile(r"\d{12,}-\d{12,}\.stage\d+-[0-9a-f]{8}\.parquet")
 

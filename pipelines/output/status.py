@@ -11,7 +11,8 @@ from headrace.pipelines.output.checkpoint import Counts, chunk_records, committe
 from headrace.pipelines.output.plan import Chunk, Plan, load_plan
 from headrace.pipelines.output.publish import ERRORS, is_complete, published, with_kept
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.storage.store import Store, open_store
+from headrace.pipelines.storage.opening import open_store
+from headrace.pipelines.storage.store import Store
 
 MOST_REASONS = 10
 """Reasons of dead letters that a status lists."""

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Literal
 
 from headrace.pipelines.output.plan import CHUNKS, FOLDER, Chunk, CommitInfo
-from headrace.pipelines.storage.store import Store, host
+from headrace.pipelines.storage.local import host
+from headrace.pipelines.storage.store import Store
 
 SUSPECTS = f"{FOLDER}/suspects"
 

@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from headrace.pipelines.input.rows import plain_value
 from headrace.pipelines.output.checkpoint import RECORD_KEY
 from headrace.pipelines.output.plan import Plan, PlannedShard
-from headrace.pipelines.output.rows import plain_value
 from headrace.pipelines.report.figures import Seen, Tally, Wanted, wanted_columns
 from headrace.pipelines.storage.store import Store
 from headrace.pipelines.storage.threads import each

@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from headrace.operators.templates import TemplateProblem, render_document
 from headrace.pipelines.input.corpus import ChunkReader, InputChanged, InputUnreadable, find_shards
+from headrace.pipelines.input.rows import as_rows, plain_value, sound
 from headrace.pipelines.output.dead_letters import Letter
 from headrace.pipelines.output.plan import Plan, PlannedShard
-from headrace.pipelines.output.rows import as_rows, plain_value, sound
 from headrace.pipelines.report.data import Picked
 from headrace.pipelines.report.figures import Lengths, LengthsSeen
 from headrace.pipelines.spec.errors import UserError

@@ -6,9 +6,11 @@ The key of an object is the rest of its URI as it stands: nothing is percent-dec
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, replace
-from urllib.parse import quote
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
 
 from headrace.pipelines.spec.errors import UserError
 
@@ -91,3 +93,38 @@ def joined(base: str, path: str) -> str:
     """The URI of the file ``path`` below the URI ``base``, as :attr:`Corpus.base` has it."""
     there = object_uri(base)
     return f"{base.rstrip('/')}/{quote(path)}" if there is None else str(there.at(there.prefix + path))
+
+
+def shown(uri: str) -> str:
+    """How a message names the place ``uri``: a local one as a path."""
+    return uri if object_uri(uri) is not None else str(local_path(uri))
+
+
+def nearest_folder(path: Path) -> Path:
+    """What is there of ``path``: itself, or else the nearest thing above it."""
+    return next(place for place in (path, *path.parents) if os.path.lexists(place))
+
+
+def local_path(uri: str) -> Path:
+    """The absolute path that a plain path or a ``file://`` URI names.
+
+    Raises:
+        UserError: empty, another scheme, or another host.
+    """
+    object_uri(uri)  # a mistake in the URI of an object store is said as that
+    if not uri:
+        raise UserError("A path is empty. Give the path of a folder or a file.")
+    if "\0" in uri:
+        raise UserError(f"The path {uri!r} has a NUL character in it, which no path may have.")
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", uri)
+    if scheme is None:
+        return Path(os.path.abspath(os.path.expanduser(uri) if uri.startswith("~/") else uri))
+    if scheme.group(1).lower() != "file":
+        raise UserError(
+            f"{without_userinfo(uri)!r}: {scheme.group(1)}:// is not supported here. Local paths, file://, s3://, "
+            "gs://, abfs:// and hf:// are (docs/storage.md). Copy the data to one of those and name that."
+        )
+    host = urlsplit(uri).netloc
+    if host not in ("", "localhost"):
+        raise UserError(f"{uri!r} names the host {host!r}. A file URI has three slashes: file:///folder/name.")
+    return Path(os.path.abspath(unquote(uri[scheme.end() + len(host) :])))

@@ -14,8 +14,9 @@ from typing import Any, BinaryIO, cast
 
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.storage.locations import ObjectUri
+from headrace.pipelines.storage.object_clients import objects_at
 from headrace.pipelines.storage.object_file import open_object
-from headrace.pipelines.storage.objects import PART_BYTES, ObjectChanged, Objects, Upload, UploadLost, objects_at
+from headrace.pipelines.storage.objects import PART_BYTES, ObjectChanged, Objects, Upload, UploadLost
 from headrace.pipelines.storage.store import PROBE, Entry, Write
 from headrace.pipelines.storage.threads import each
 

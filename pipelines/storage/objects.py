@@ -145,21 +145,6 @@ class Objects(Protocol):
         ...
 
 
-def objects_at(place: ObjectUri) -> Objects:
-    """The objects of the bucket that ``place`` is in.
-
-    Raises:
-        UserError: the package for this kind of store is not installed.
-    """
-    if place.scheme == "s3":
-        from headrace.pipelines.storage.s3_objects import S3Objects
-
-        return S3Objects(place.bucket)
-    from headrace.pipelines.storage.fsspec_objects import FsspecObjects
-
-    return FsspecObjects.at(place)
-
-
 def patiently(call: Callable[[], T], can_pass: Callable[[BaseException], bool], patience_s: float) -> T:
     """``call()``, again and again while its failures can pass and the patience lasts; then the last failure."""
     retrying = Retrying(

@@ -147,7 +147,7 @@ class Folder:
 
 def install(folder: Folder) -> None:
     """Make this process come to harm as ``folder`` says."""
-    from headrace.pipelines.storage import store as storage
+    from headrace.pipelines.storage import local as storage
 
     store = storage.LocalStore
     where = threading.local()

@@ -30,7 +30,7 @@ from headrace.pipelines.output.ledger import Ledger
 from headrace.pipelines.output.plan import CHUNKS, Chunk, Plan, load_plan, next_plan, part_schema, save_plan
 from headrace.pipelines.output.publish import publish_shard, published
 from headrace.pipelines.spec.pipeline import Pipeline
-from headrace.pipelines.storage.store import LocalStore
+from headrace.pipelines.storage.local import LocalStore
 
 T = TypeVar("T")
 

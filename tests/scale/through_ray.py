@@ -9,7 +9,7 @@ from typing import Any
 
 from headrace.cluster.driver import execution
 from headrace.cluster.engines.resources import Allotment
-from headrace.pipelines.storage.store import LocalStore
+from headrace.pipelines.storage.local import LocalStore
 from tests.scale.measure import ROWS, Sheet, _folder, plan_of, synthetic_corpus
 
 
