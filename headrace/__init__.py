@@ -7,8 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from headrace.cluster.driver.run import RunResult as RunResult
     from headrace.cluster.driver.run import run as run
+    from headrace.cluster.state.result import RunResult as RunResult
     from headrace.operators import Classify as Classify
     from headrace.operators import Extract as Extract
     from headrace.operators import Filter as Filter

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from headrace.cluster.cli.errors_view import show_errors
 from headrace.cluster.cli.main import app
-from headrace.cluster.driver.run import Work, check
+from headrace.cluster.state.checked import check
+from headrace.cluster.state.work import Work
 from headrace.pipelines.inference.layouts import Choice
 from headrace.pipelines.inference.results import DeadLetter, RowResult
 from headrace.pipelines.output.checkpoint import Counts, commit_chunk

@@ -13,8 +13,8 @@ import polars as pl
 import pytest
 
 import headrace.cluster.worker.worker
-from headrace.cluster.driver.run import RunResult
 from headrace.cluster.engines.fake import FakeEngine
+from headrace.cluster.state.result import RunResult
 from headrace.pipelines.output.plan import Chunk, CommitInfo, PlanMismatch, load_plan
 from headrace.pipelines.output.stages import read_stage
 from headrace.pipelines.output.status import read_status
@@ -666,7 +666,7 @@ def test_hoisted_steps_are_all_done_again_when_one_is_edited_and_that_is_said(he
 def test_a_step_keeps_the_layout_that_the_output_was_begun_with(
     here: InProcess, corpus: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from headrace.cluster.driver import work
+    from headrace.cluster.state import work
     from headrace.pipelines.inference.layouts import with_default
 
     source = corpus(texts(0, 12))
@@ -690,8 +690,8 @@ def test_a_step_keeps_the_layout_that_the_output_was_begun_with(
 
 
 def test_priors_that_were_fitted_go_with_a_change_of_their_step(here: InProcess, corpus: Write) -> None:
-    from headrace.cluster.driver.run import check
-    from headrace.cluster.driver.work import settled
+    from headrace.cluster.state.checked import check
+    from headrace.cluster.state.work import settled
     from headrace.pipelines.inference.layouts import Choice
     from headrace.pipelines.spec.pipeline import Pipeline
 

@@ -16,7 +16,9 @@ from headrace.cluster.engines.fake import FakeEngine
 from headrace.cluster.engines.locate import locate_models, unused_models
 from headrace.cluster.engines.resources import available_memory
 from headrace.cluster.engines.sharing import Demand, share
-from headrace.cluster.worker.worker import Assignment, Worker
+from headrace.cluster.state.chunks import Descriptor, Failed
+from headrace.cluster.worker.assignment import Assignment
+from headrace.cluster.worker.worker import Worker
 from headrace.operators.base import ModelStep
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.results import RowResult
@@ -366,8 +368,8 @@ def test_a_failure_of_an_earlier_stage_passes_through_untouched(tmp_path: Path, 
             before=infos[0],
         )
     )
-    chunk = {"plan": 1, "shard": 0, "path": "x", "first": 0, "last": 4}
-    failed = json.dumps({"chunk": chunk, "shard": {}, "failed": "the disk is full", "users": False})
+    chunk = Chunk(1, 0, "x", 0, 4)
+    failed = Descriptor(chunk, Shard("x", "file:///x", 1, "e", 4), Failed(chunk, "the disk is full")).to_json()
 
     async def go() -> list[dict[str, list[Any]]]:
         return [batch async for batch in worker({"chunk": [failed]})]

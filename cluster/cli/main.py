@@ -606,10 +606,9 @@ def _mistakes_as_messages(say: Callable[[str, int], None] | None = None) -> Iter
         announce_failure(INTERRUPTED, "interrupted")
         raise typer.Exit(INTERRUPTED) from None
     except Exception as error:
-        from headrace.cluster.driver.run import ChunksFailed
         from headrace.cluster.engines.starting import EngineStartFailed
         from headrace.cluster.jobs.jobs_api import JobsError
-        from headrace.pipelines.spec.errors import StorageUnavailable
+        from headrace.pipelines.spec.errors import ChunksFailed, StorageUnavailable
 
         if not isinstance(error, ChunksFailed | EngineStartFailed | JobsError | StorageUnavailable):
             announce_failure(1, f"{type(error).__name__}: {error}")

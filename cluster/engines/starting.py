@@ -16,8 +16,8 @@ from headrace.operators.base import Completion, Constraint, Sampling
 from headrace.pipelines.inference.engine import NO_CONTEXT_COST, Engine
 
 if TYPE_CHECKING:
-    from headrace.cluster.driver.run import Checked
     from headrace.cluster.engines.resources import Allotment
+    from headrace.cluster.state.checked import Checked
     from headrace.pipelines.output.stages import Stage
 
 

@@ -18,7 +18,9 @@ from threading import Lock
 from types import TracebackType
 from typing import Any, Literal
 
-from headrace.cluster.driver.run import Listener, RunResult, Totals
+from headrace.cluster.state.events import Listener
+from headrace.cluster.state.result import RunResult
+from headrace.cluster.state.totals import Totals
 
 Level = Literal["info", "warning", "error"]
 

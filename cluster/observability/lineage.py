@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from headrace.cluster.observability.observing import Observer
+from headrace.cluster.state.events import Observer
 from headrace.pipelines.output.publish import ERRORS
 from headrace.pipelines.storage.locations import local_path, object_uri
 
 if TYPE_CHECKING:
-    from headrace.cluster.driver.run import Checked, RunResult
-    from headrace.cluster.driver.work import Work
+    from headrace.cluster.state.checked import Checked
+    from headrace.cluster.state.result import RunResult
+    from headrace.cluster.state.work import Work
 
 SEND_SECONDS = 10.0
 """How long the end of a run waits until its events are sent."""

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from headrace.cluster.driver.run import Listener, RunResult, Totals
 from headrace.cluster.observability import terminal
+from headrace.cluster.state.events import Listener
+from headrace.cluster.state.result import RunResult
+from headrace.cluster.state.totals import Totals
 from headrace.pipelines.forecast.outlook import Outlook
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.storage.locations import shown

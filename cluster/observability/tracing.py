@@ -19,11 +19,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from headrace.cluster.observability.metrics import model_label
-from headrace.cluster.observability.observing import Observer
+from headrace.cluster.state.chunks import ChunkRecord, Failed
+from headrace.cluster.state.events import Observer
 
 if TYPE_CHECKING:
-    from headrace.cluster.driver.run import Checked, RunResult
-    from headrace.cluster.driver.work import Work
+    from headrace.cluster.state.checked import Checked
+    from headrace.cluster.state.result import RunResult
+    from headrace.cluster.state.work import Work
 
 MOST_CHUNKS = 10_000
 """Chunks of a run that have spans, spread over it; failed ones have them always. A trace of millions serves nobody."""
@@ -100,9 +102,9 @@ class Tracing(Observer):
         self._run.set_attribute("headrace.plan", result.plan)
         self._run.set_attribute("headrace.chunks.traced_every", self._every)
 
-    def chunk(self, record: Mapping[str, Any]) -> None:
+    def chunk(self, record: ChunkRecord) -> None:
         self._seen += 1
-        if "failed" in record or self._seen % self._every == 0:
+        if isinstance(record, Failed) or self._seen % self._every == 0:
             self._chunk(record)
 
     def ended(self, result: RunResult | None, error: BaseException | None) -> None:
@@ -132,13 +134,13 @@ class Tracing(Observer):
         else:
             self._provider.force_flush()
 
-    def _chunk(self, record: Mapping[str, Any]) -> None:
+    def _chunk(self, record: ChunkRecord) -> None:
         """The spans of a chunk: one for each stage that it has gone through."""
         from opentelemetry import trace
         from opentelemetry.trace import Status, StatusCode
 
-        chunk = record["chunk"]
-        for told in record.get("spans", ()):
+        chunk = record.chunk
+        for told in record.spans:
             span = self._tracer.start_span(
                 "chunk",
                 context=self._context,
