@@ -425,10 +425,10 @@ def test_a_run_that_has_lost_an_engine_leaves_nothing(
 ) -> None:
     told = Progress.publish
 
-    def publish(progress: Progress) -> None:
+    def publish(progress: Progress) -> WorkerReport:
         told(progress)
         progress._actor = "the first and the one in its place"
-        publish_to_ray(progress)
+        return publish_to_ray(progress)
 
     monkeypatch.setattr(Progress, "publish", publish)
     source = corpus(TEXTS)

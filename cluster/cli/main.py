@@ -138,7 +138,7 @@ def run(
     from headrace.cluster.driver.run import run as run_pipeline
     from headrace.cluster.jobs.summary_line import announce
     from headrace.cluster.jobs.targets import use_target
-    from headrace.cluster.observability.progress import listener, summary
+    from headrace.cluster.observability.listeners import listener, summary
     from headrace.cluster.report.command import with_prices
     from headrace.pipelines.spec.loading import load_pipeline
 
@@ -549,15 +549,15 @@ def report(
     api_price: ApiPrice = None,
 ) -> None:
     """Make the report of an output anew, finished or not: a page, and the figures as JSON."""
-    from headrace.cluster.report.command import Wish, compare_outputs, report_output
+    from headrace.cluster.report.command import ReportRequest, compare_outputs, report_output
     from headrace.cluster.report.report_view import show_comparison, show_made
 
     with _mistakes_as_messages():
-        wish = Wish.of(output, previous, compare, to, redact, gpu_price, api_price)
+        request = ReportRequest.of(output, previous, compare, to, redact, gpu_price, api_price)
         if compare:
-            show_comparison(compare_outputs(wish), to)
+            show_comparison(compare_outputs(request), to)
         else:
-            show_made(report_output(wish))
+            show_made(report_output(request))
 
 
 @app.command()

@@ -21,9 +21,9 @@ from headrace.cluster.driver.ray_connection import LOCAL, cluster_gpus, connect,
 from headrace.cluster.driver.watcher import Watcher
 from headrace.cluster.engines.resources import Allotment, cores, gpus_here
 from headrace.cluster.engines.sharing import Demand, share
-from headrace.cluster.engines.starting import engine_config
 from headrace.cluster.state.checked import Checked
 from headrace.cluster.state.chunks import ChunkRecord, Descriptor
+from headrace.cluster.state.engine_of import engine_config
 from headrace.cluster.state.totals import Totals
 from headrace.cluster.worker.assignment import Assignment
 from headrace.cluster.worker.worker import CHUNKS_AT_A_WORKER, Worker

@@ -15,9 +15,10 @@ from headrace.cluster.driver.records import read_record, write_record
 from headrace.cluster.driver.sample import allot_each
 from headrace.cluster.engines.config import FAKE, EngineConfig
 from headrace.cluster.engines.fake import BytesTokenizer
-from headrace.cluster.engines.starting import engine_config, start_beside_a_user
+from headrace.cluster.engines.starting import start_beside_a_user
 from headrace.cluster.engines.tokenizer import HubTokenizer
 from headrace.cluster.state.checked import Checked, check
+from headrace.cluster.state.engine_of import engine_config
 from headrace.cluster.state.rerun import RerunOptions
 from headrace.cluster.state.work import Work, changes_of
 from headrace.operators.base import Choice as OneOf

@@ -39,7 +39,7 @@ def report(
     clock: Clock,
 ) -> None:
     """Write the report. What goes wrong with it is a note: the run has done its work."""
-    from headrace.cluster.report.report import TROUBLE, write_report
+    from headrace.cluster.report.writing import TROUBLE, write_report
 
     with clock.phase("reporting"):
         try:
