@@ -30,7 +30,7 @@ from headrace.pipelines.output.dead_letters import (
     read_dead_letters,
 )
 from headrace.pipelines.output.error_rate import EarlyStop, too_many
-from headrace.pipelines.output.plan import save_plan
+from headrace.pipelines.output.plan_file import save_plan
 from headrace.pipelines.output.publish import publish_shard
 from headrace.pipelines.output.rows import chunk_table, count
 from headrace.pipelines.spec.pipeline import Pipeline

@@ -15,7 +15,9 @@ import pytest
 import headrace.cluster.worker.worker
 from headrace.cluster.engines.fake import FakeEngine
 from headrace.cluster.state.result import RunResult
-from headrace.pipelines.output.plan import Chunk, CommitInfo, PlanMismatch, load_plan
+from headrace.pipelines.output.plan import Chunk, CommitInfo
+from headrace.pipelines.output.plan_file import load_plan
+from headrace.pipelines.output.planning import PlanMismatch
 from headrace.pipelines.output.stages import read_stage
 from headrace.pipelines.output.status import read_status
 from headrace.pipelines.output.trials import SUSPECTS, Owner, Trial

@@ -18,7 +18,8 @@ from headrace.cluster.worker.progress import Progress
 from headrace.cluster.worker.worker import Worker
 from headrace.pipelines.input.corpus import find_shards
 from headrace.pipelines.input.rows import as_rows, sound
-from headrace.pipelines.output.plan import next_plan, part_schema
+from headrace.pipelines.output.plan import part_schema
+from headrace.pipelines.output.planning import PlanSpec, next_plan
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.storage.local import LocalStore
@@ -40,12 +41,13 @@ def work(pipeline: Pipeline, source: Path, output: Path) -> list[dict[str, Any]]
     plan, _ = next_plan(
         None,
         corpus,
-        checkpoint_rows=pipeline.checkpoint_rows,
-        limit=None,
-        fingerprints={step.name: step.name for step in pipeline.steps},
-        schema=part_schema([schema.field(name) for name in pipeline.keep], fields),
-        keep=pipeline.keep,
-        pipeline=pipeline.to_data(),
+        PlanSpec(
+            checkpoint_rows=pipeline.checkpoint_rows,
+            fingerprints={step.name: step.name for step in pipeline.steps},
+            schema=part_schema([schema.field(name) for name in pipeline.keep], fields),
+            keep=pipeline.keep,
+            pipeline=pipeline.to_data(),
+        ),
     )
     worker = Worker(
         Assignment(

@@ -26,7 +26,8 @@ from headrace.cluster.report import writing as report_module
 from headrace.cluster.report.command import ReportRequest, report_output
 from headrace.cluster.report.page import visible
 from headrace.pipelines.output.dead_letters import alike
-from headrace.pipelines.output.plan import PlannedShard, Span, load_plan
+from headrace.pipelines.output.plan import PlannedShard, Span
+from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.output.reasons import redacted_reason
 from headrace.pipelines.report import data as report_data
 from headrace.pipelines.report import rows as report_rows

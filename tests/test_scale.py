@@ -19,7 +19,8 @@ from headrace.cluster.driver.execution import block_sizes
 from headrace.cluster.driver.publisher import Publisher
 from headrace.pipelines.output.checkpoint import Counts
 from headrace.pipelines.output.ledger import Ledger
-from headrace.pipelines.output.plan import Plan, next_plan
+from headrace.pipelines.output.plan import Plan
+from headrace.pipelines.output.planning import PlanSpec, next_plan
 from headrace.pipelines.spec.errors import ChunksFailed
 from headrace.pipelines.storage.local import LocalStore
 from tests.scale.measure import (
@@ -111,7 +112,7 @@ def plan() -> Plan:
     for rows, limit in ((700, 2500), (1000, None)):
         schema = plan_of(corpus).schema
         made = next_plan(
-            made, corpus, checkpoint_rows=rows, limit=limit, fingerprints={}, schema=schema, keep=[], pipeline={}
+            made, corpus, PlanSpec(checkpoint_rows=rows, fingerprints={}, schema=schema, keep=[], pipeline={}), limit
         )[0]
     assert made is not None
     return made

@@ -25,7 +25,8 @@ from headrace.pipelines.inference.results import RowResult
 from headrace.pipelines.input.corpus import Corpus, Shard
 from headrace.pipelines.output.checkpoint import Counts, chunk_schema, commit_chunk, committed
 from headrace.pipelines.output.fingerprint import changed, fingerprints
-from headrace.pipelines.output.plan import Chunk, Plan, next_plan, part_schema
+from headrace.pipelines.output.plan import Chunk, Plan, part_schema
+from headrace.pipelines.output.planning import PlanSpec, next_plan
 from headrace.pipelines.output.rows import earlier_results
 from headrace.pipelines.output.stages import Stage, commits, entries, filters_before, read_stage, stages_of, sweep
 from headrace.pipelines.spec.errors import UserError
@@ -265,12 +266,9 @@ def make_plan(rows: int = 8, prints: dict[str, str] | None = None) -> Plan:
     return next_plan(
         None,
         Corpus("file:///in", shards, ()),
-        checkpoint_rows=4,
-        limit=None,
-        fingerprints=prints or {"a": "f1", "b": "f2"},
-        schema=LABELS,
-        keep=["id"],
-        pipeline={},
+        PlanSpec(
+            checkpoint_rows=4, fingerprints=prints or {"a": "f1", "b": "f2"}, schema=LABELS, keep=["id"], pipeline={}
+        ),
     )[0]
 
 

@@ -10,12 +10,12 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from headrace import __version__
+from headrace.pipelines.spec.version import VERSION
 
 DONE, USERS_MISTAKE, TOO_MANY_DEAD, INTERRUPTED = 0, 2, 3, 130
 """Exit codes; 1 is a failure that is nobody's mistake (a disk, a cluster), after which the same command resumes."""
 
-DEFAULT_IMAGE = f"headrace:{__version__}"
+DEFAULT_IMAGE = f"headrace:{VERSION}"
 
 app = typer.Typer(
     name="headrace",
@@ -96,7 +96,7 @@ ApiPrice = Annotated[
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"headrace {__version__}")
+        print(f"headrace {VERSION}")
         raise typer.Exit
 
 

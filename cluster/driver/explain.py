@@ -28,7 +28,8 @@ from headrace.pipelines.forecast.outlook import Outlook
 from headrace.pipelines.inference.engine import Tokenizer
 from headrace.pipelines.inference.layouts import Choice
 from headrace.pipelines.inference.prepare import Chained, prepare
-from headrace.pipelines.output.plan import Chunk, load_plan
+from headrace.pipelines.output.plan import Chunk
+from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.output.stages import Stage, commits, entries
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph

@@ -29,7 +29,8 @@ from headrace.pipelines.forecast.outlook import worth_measuring
 from headrace.pipelines.inference.layouts import Choice
 from headrace.pipelines.output.checkpoint import Counts
 from headrace.pipelines.output.error_rate import too_many
-from headrace.pipelines.output.plan import Plan, load_plan, save_plan
+from headrace.pipelines.output.plan import Plan
+from headrace.pipelines.output.plan_file import load_plan, save_plan
 from headrace.pipelines.output.publish import begin, check_latest, check_output_folder, finish, is_complete
 from headrace.pipelines.output.stages import commits, entries
 from headrace.pipelines.output.trials import settle, sweep_notes

@@ -114,9 +114,9 @@ class Lineage(Observer):
         from openlineage.client.event_v2 import Job, Run, RunEvent, RunState
         from openlineage.client.facet_v2 import job_type_job, processing_engine_run
 
-        from headrace import __version__
+        from headrace.pipelines.spec.version import VERSION
 
-        engine = processing_engine_run.ProcessingEngineRunFacet(version("ray"), "Ray", __version__)
+        engine = processing_engine_run.ProcessingEngineRunFacet(version("ray"), "Ray", VERSION)
         job_type = job_type_job.JobTypeJobFacet("BATCH", "HEADRACE", "JOB")
         self._sender.send(
             RunEvent(

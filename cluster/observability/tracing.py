@@ -72,7 +72,7 @@ class Tracing(Observer):
         from opentelemetry import context, trace
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        from headrace import __version__
+        from headrace.pipelines.spec.version import VERSION
 
         self._provider = provider
         self._ours = ours
@@ -81,7 +81,7 @@ class Tracing(Observer):
         self._seen = 0
         self._models: dict[str, str] = {}
         self._kinds: dict[str, str] = {}
-        self._tracer = provider.get_tracer("headrace", __version__)
+        self._tracer = provider.get_tracer("headrace", VERSION)
         # Whoever has started us may have a trace already; so the standard variable says.
         carrier = {name.lower(): os.environ[name] for name in ("TRACEPARENT", "TRACESTATE") if name in os.environ}
         parent = TraceContextTextMapPropagator().extract(carrier) if carrier else context.get_current()

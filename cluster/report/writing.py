@@ -14,11 +14,11 @@ from typing import Any
 import pyarrow as pa
 from jinja2 import TemplateError
 
-from headrace import __version__
 from headrace.cluster.report.content import Content, Example, Row, in_words
 from headrace.pipelines.output.checkpoint import Unaccounted
 from headrace.pipelines.output.dead_letters import Group, Letter, advice, alike, published_letters, read_dead_letters
-from headrace.pipelines.output.plan import Plan, load_plan
+from headrace.pipelines.output.plan import Plan
+from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.output.publish import REPORT, REPORT_PAGE
 from headrace.pipelines.output.reasons import redacted_reason
 from headrace.pipelines.report.data import Looked, look
@@ -27,6 +27,7 @@ from headrace.pipelines.report.figures import Seen
 from headrace.pipelines.report.rows import Document, Place, place_of, read_documents
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.report_settings import ReportSettings
+from headrace.pipelines.spec.version import VERSION
 from headrace.pipelines.storage.locations import shown
 from headrace.pipelines.storage.opening import open_store
 from headrace.pipelines.storage.store import Store
@@ -163,7 +164,7 @@ def make_page(
         "report": {
             "format": FORMAT,
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
-            "headrace": __version__,
+            "headrace": VERSION,
             "redacted": settings.redact,
         },
         "pipeline": plan.pipeline.get("name", ""),

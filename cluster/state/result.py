@@ -9,7 +9,7 @@ from typing import Any, Literal
 from headrace.cluster.state.totals import Totals
 from headrace.pipelines.forecast.outlook import Outlook
 from headrace.pipelines.output.checkpoint import Counts
-from headrace.pipelines.output.plan import Changes
+from headrace.pipelines.output.planning import Changes
 from headrace.pipelines.report.figures import Lengths
 from headrace.pipelines.report.series import Series
 

@@ -14,7 +14,8 @@ from headrace.pipelines.inference.layouts import Choice, Priors, with_default
 from headrace.pipelines.output.checkpoint import Counts, chunk_records, committed, counts_of
 from headrace.pipelines.output.error_rate import too_many
 from headrace.pipelines.output.ledger import Ledger
-from headrace.pipelines.output.plan import Again, Changes, Chunk, Plan, differences, next_plan
+from headrace.pipelines.output.plan import Chunk, Plan
+from headrace.pipelines.output.planning import Changes, PlanSpec, Redo, differences, next_plan
 from headrace.pipelines.output.publish import is_complete, published, was_complete
 from headrace.pipelines.output.reuse import Previous, Taken, take, taken, with_seeds
 from headrace.pipelines.output.seeds import Origin, base_chunk, idle_stages, load_bases, newest_bases, origins
@@ -72,30 +73,16 @@ class Work:
             raise UserError(
                 f"--retry errors: {shown(store.uri)} has no plan, so no dead letters. Run without it first."
             )
-        key, reads = pipeline.key or (), Graph.of(pipeline).input_columns
+        reads = Graph.of(pipeline).input_columns
         other = _other(store, options) if options.reuse else None
         lender = Previous.open(other, pipeline, reads) if other is not None and previous is None else None
         if lender is not None:
             choice = Choice(lender.plan.layouts, "the output whose answers are taken has it", lender.plan.priors)
         base = previous or (lender.plan if lender is not None else None)
         layouts, priors, fingerprints = settled(checked, base, choice)
-        again = _again(store, previous, fingerprints, checked, options)
-        plan, changes = next_plan(
-            previous,
-            checked.corpus,
-            checkpoint_rows=pipeline.checkpoint_rows,
-            limit=limit,
-            fingerprints=fingerprints,
-            layouts=layouts,
-            priors=priors,
-            schema=checked.schema,
-            keep=checked.keep,
-            pipeline=pipeline.to_data(),
-            columns=columns_of(checked),
-            key=key,
-            reads=reads,
-            again=again,
-        )
+        spec = _spec(checked, fingerprints, layouts, priors)
+        redo = _redo(store, previous, spec, checked.pipeline.max_error_rate, options)
+        plan, changes = next_plan(previous, checked.corpus, spec, limit, redo)
         if other is not None and previous is not None and plan.number != previous.number:
             lender = Previous.open(other, pipeline, reads)  # else all was taken when the plan was made
         if lender is not None:
@@ -254,13 +241,24 @@ def settled(
 
 def changes_of(checked: Checked, previous: Plan, choice: Choice) -> list[str]:
     """What of ``previous`` would not stand, a clause each."""
-    _, _, fingerprints = settled(checked, previous, choice)
-    return _differences(checked, previous, fingerprints)
+    layouts, priors, fingerprints = settled(checked, previous, choice)
+    return differences(previous, _spec(checked, fingerprints, layouts, priors))
 
 
-def _differences(checked: Checked, previous: Plan, fingerprints: Mapping[str, str]) -> list[str]:
-    reads = Graph.of(checked.pipeline).input_columns
-    return differences(previous, fingerprints, checked.schema, checked.pipeline.key or (), reads)
+def _spec(checked: Checked, fingerprints: Mapping[str, str], layouts: Mapping[str, Layout], priors: Priors) -> PlanSpec:
+    pipeline = checked.pipeline
+    return PlanSpec(
+        pipeline=pipeline.to_data(),
+        fingerprints=fingerprints,
+        schema=checked.schema,
+        keep=checked.keep,
+        checkpoint_rows=pipeline.checkpoint_rows,
+        layouts=layouts,
+        priors=priors,
+        columns=columns_of(checked),
+        key=pipeline.key or (),
+        reads=Graph.of(pipeline).input_columns,
+    )
 
 
 def columns_of(checked: Checked) -> dict[str, list[str]]:
@@ -271,28 +269,26 @@ def columns_of(checked: Checked) -> dict[str, list[str]]:
     return found
 
 
-def _again(
-    store: Store, previous: Plan | None, fingerprints: Mapping[str, str], checked: Checked, options: RerunOptions
-) -> Again:
+def _redo(store: Store, previous: Plan | None, spec: PlanSpec, max_error_rate: float, options: RerunOptions) -> Redo:
     """What of the previous plan is to be done again. What it has begun to do again is gone on with, not begun anew."""
     if previous is None:
-        return Again(prune=options.prune)
+        return Redo(prune=options.prune)
     redo = options.recompute or options.retry
     if not redo and not previous.redo:
-        return Again(prune=options.prune)
+        return Redo(prune=options.prune)
     out = published(store, previous)
     # Parts without dead letters have nothing to retry: their chunks are not looked at.
     done = committed(store, previous, [index for index, counts in out.items() if not (options.retry and counts.dead)])
-    goes_on = "" if _ended(store, previous, out, checked.pipeline.max_error_rate) else previous.redo
-    differs = _differences(checked, previous, fingerprints)
+    goes_on = "" if _ended(store, previous, out, max_error_rate) else previous.redo
+    differs = differences(previous, spec)
     if redo == goes_on and not differs:
-        return Again(goes_on=goes_on, prune=options.prune)
+        return Redo(goes_on=goes_on, prune=options.prune)
     dead: Sequence[Chunk] = ()
     if options.retry:
         shards = [shard for shard in previous.shards if shard.index not in out or out[shard.index].dead]
         records = zip(done.chunks_of(shards), chunk_records(store, done.chunks_of(shards)), strict=True)
         dead = [chunk for chunk, record in records if counts_of(record).dead]
-    return Again(redo, goes_on, dead, done, options.prune)
+    return Redo(redo, goes_on, dead, done, options.prune)
 
 
 def _ended(store: Store, plan: Plan, out: Mapping[int, Counts], rate: float) -> bool:

@@ -36,7 +36,8 @@ from headrace.pipelines.output.checkpoint import (
     chunk_records,
     counts_of,
 )
-from headrace.pipelines.output.plan import CHUNKS, Chunk, Plan, load_plan, shard_id
+from headrace.pipelines.output.plan import CHUNKS, Chunk, Plan, shard_id
+from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.output.stages import Stage, filters_before
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph

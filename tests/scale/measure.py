@@ -33,7 +33,9 @@ from headrace.cluster.worker import worker as work
 from headrace.pipelines.input.corpus import Corpus, Shard, Variant, find_shards
 from headrace.pipelines.output.checkpoint import Counts, chunk_schema, commit_chunk, committed
 from headrace.pipelines.output.ledger import Ledger
-from headrace.pipelines.output.plan import CHUNKS, Changes, Chunk, Plan, load_plan, next_plan, part_schema, save_plan
+from headrace.pipelines.output.plan import CHUNKS, Chunk, Plan, part_schema
+from headrace.pipelines.output.plan_file import load_plan, save_plan
+from headrace.pipelines.output.planning import Changes, PlanSpec, next_plan
 from headrace.pipelines.output.publish import publish_shard, published
 from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.storage.local import LocalStore
@@ -109,12 +111,13 @@ def plan_of(corpus: Corpus, previous: Plan | None = None) -> Plan:
     return next_plan(
         previous,
         corpus,
-        checkpoint_rows=ROWS,
-        limit=None,
-        fingerprints={"said": "0123456789abcdef"},
-        schema=part_schema([INPUT.field("id")], step_fields(PIPELINE)),
-        keep=["id"],
-        pipeline=PIPELINE.to_data(),
+        PlanSpec(
+            checkpoint_rows=ROWS,
+            fingerprints={"said": "0123456789abcdef"},
+            schema=part_schema([INPUT.field("id")], step_fields(PIPELINE)),
+            keep=["id"],
+            pipeline=PIPELINE.to_data(),
+        ),
     )[0]
 
 
@@ -285,12 +288,13 @@ def worker_side(sheet: Sheet, chunks: int, rows: int = 200, text: int = 200, gro
         plan = next_plan(
             None,
             corpus,
-            checkpoint_rows=rows,
-            limit=None,
-            fingerprints=plan.fingerprints,
-            schema=plan.schema,
-            keep=["id"],
-            pipeline=pipeline.to_data(),
+            PlanSpec(
+                checkpoint_rows=rows,
+                fingerprints=plan.fingerprints,
+                schema=plan.schema,
+                keep=["id"],
+                pipeline=pipeline.to_data(),
+            ),
         )[0]
         engine = EngineConfig("fake", args={"kv_tokens": 100_000})
         assignment = work.Assignment(
