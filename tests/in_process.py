@@ -25,8 +25,8 @@ from headrace.cluster.state.totals import Totals
 from headrace.cluster.worker.progress import Progress
 from headrace.cluster.worker.worker import Worker
 from headrace.pipelines.inference.usage import Usage
+from headrace.pipelines.output.carried_answers import Origin
 from headrace.pipelines.output.plan import Chunk, Plan
-from headrace.pipelines.output.seeds import Origin
 from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.storage.store import Store
 

@@ -18,9 +18,9 @@ from headrace.cluster.state.result import RunResult
 from headrace.pipelines.output.plan import Chunk, CommitInfo
 from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.output.planning import PlanMismatch
+from headrace.pipelines.output.poison_rows import SUSPECTS, Attempt, Owner
 from headrace.pipelines.output.stages import read_stage
 from headrace.pipelines.output.status import read_status
-from headrace.pipelines.output.trials import SUSPECTS, Owner, Trial
 from headrace.pipelines.spec.errors import StorageUnavailable, UserError
 from headrace.pipelines.storage.local import LocalStore
 from headrace.pipelines.storage.store import Store
@@ -170,15 +170,15 @@ def test_a_worker_that_dies_where_nothing_is_asked_blames_no_row(
 ) -> None:
     source = corpus(texts(0, 12))
     here(STEPS, source)
-    real = Trial.of
+    real = Attempt.of
 
-    def died_before(store: Store, info: CommitInfo, chunk: Chunk, owner: Owner) -> Trial:
-        trial = real(store, info, chunk, owner)
-        trial.begin("chunk", range(chunk.first, chunk.last))
-        trial.notes = trial.notes.died(owner.run)
-        return trial
+    def died_before(store: Store, info: CommitInfo, chunk: Chunk, owner: Owner) -> Attempt:
+        attempt = real(store, info, chunk, owner)
+        attempt.begin("chunk", range(chunk.first, chunk.last))
+        attempt.notes = attempt.notes.died(owner.run)
+        return attempt
 
-    monkeypatch.setattr(Trial, "of", died_before)
+    monkeypatch.setattr(Attempt, "of", died_before)
     renamed = changed(lambda d: step(d, "summary").update(name="short"))
     assert here(renamed, source, recompute="changed").counts.answered == 12
     assert here.requests == here.engines == 0
@@ -859,14 +859,14 @@ def test_a_chunk_whose_worker_died_is_copied_without_an_engine(
 ) -> None:
     source = corpus(texts(0, 12))
     first = here(STEPS, source).counts
-    real = Trial.of
+    real = Attempt.of
 
-    def after_a_death(store: Any, info: Any, chunk: Any, owner: Any) -> Trial:
-        trial = real(store, info, chunk, owner)
-        trial.notes = replace(trial.notes, deaths=1, suspects=((chunk.first, chunk.last),))
-        return trial
+    def after_a_death(store: Any, info: Any, chunk: Any, owner: Any) -> Attempt:
+        attempt = real(store, info, chunk, owner)
+        attempt.notes = replace(attempt.notes, deaths=1, suspects=((chunk.first, chunk.last),))
+        return attempt
 
-    monkeypatch.setattr(Trial, "of", after_a_death)
+    monkeypatch.setattr(Attempt, "of", after_a_death)
     result = here(changed(lambda d: d.update(keep=["id", "text"])), source, recompute="changed")
     assert (result.counts, here.engines, result.totals.usage.reused) == (first, 0, 12)
 

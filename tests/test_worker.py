@@ -22,7 +22,7 @@ from headrace.cluster.state.checked import check
 from headrace.cluster.state.chunks import ChunkRecord, Committed, Descriptor, Failed
 from headrace.cluster.state.work import Work
 from headrace.cluster.worker import worker
-from headrace.cluster.worker.asking import Asking
+from headrace.cluster.worker.chunk_runner import ChunkRows, ChunkRunner, Hooks
 from headrace.cluster.worker.watchdog import Watchdog
 from headrace.pipelines.inference.engine import RequestRefused
 from headrace.pipelines.inference.layouts import Choice
@@ -30,7 +30,7 @@ from headrace.pipelines.inference.results import Earlier, RowResult
 from headrace.pipelines.inference.usage import Usage
 from headrace.pipelines.output.checkpoint import ERROR, chunk_record, committed, counts_of
 from headrace.pipelines.output.plan import Chunk
-from headrace.pipelines.output.trials import SUSPECTS, Owner, Trial
+from headrace.pipelines.output.poison_rows import SUSPECTS, Attempt, Owner
 from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.storage.local import LocalStore
 
@@ -216,11 +216,11 @@ def test_rows_that_are_equal_to_a_killer_share_its_fate(cluster: Callable[..., C
 
 
 def test_several_killers_are_all_found(cluster: Callable[..., Cluster]) -> None:
-    killers = (2, 5, 17, 40)
-    it = cluster(64, {f"Number {row} here": "kill" for row in killers})
+    poison_rows = (2, 5, 17, 40)
+    it = cluster(64, {f"Number {row} here": "kill" for row in poison_rows})
     it.run()
-    assert sorted(it.dead()) == list(killers)
-    assert it.deaths <= len(killers) * 7
+    assert sorted(it.dead()) == list(poison_rows)
+    assert it.deaths <= len(poison_rows) * 7
 
 
 def test_an_engine_that_dies_of_everything_fails_the_run_and_condemns_nothing(
@@ -319,12 +319,12 @@ def test_a_worker_that_wakes_up_late_loses(cluster: Callable[..., Cluster]) -> N
 
 
 def test_the_watchdog_sees_a_loop_that_stands_still_and_no_chunk_that_goes_on(tmp_path: Path) -> None:
-    hung: list[list[Trial]] = []
+    hung: list[list[Attempt]] = []
     dog = Watchdog(0.3, hung.append)
-    trials = [Trial(LocalStore(tmp_path), name, Owner("", "", 0, "")) for name in "ab"]
-    with dog.over(trials[0]) as one, dog.over(trials[1]) as two:
-        for trial in trials:
-            trial.in_flight.add(1)
+    attempts = [Attempt(LocalStore(tmp_path), name, Owner("", "", 0, "")) for name in "ab"]
+    with dog.over(attempts[0]) as one, dog.over(attempts[1]) as two:
+        for attempt in attempts:
+            attempt.in_flight.add(1)
         for _ in range(8):
             time.sleep(0.05)  # nothing else runs here: the thread alone sees the time
             one.sign()
@@ -333,16 +333,16 @@ def test_the_watchdog_sees_a_loop_that_stands_still_and_no_chunk_that_goes_on(tm
         for _ in range(12):
             time.sleep(0.05)
             one.sign()
-    assert hung == [[trials[1]]]
+    assert hung == [[attempts[1]]]
     dog.stop()
 
 
 def test_the_watchdog_gives_time_to_chunks_whose_rows_wait(tmp_path: Path) -> None:
-    hung: list[list[Trial]] = []
+    hung: list[list[Attempt]] = []
     dog = Watchdog(0.2, hung.append)
-    trials = [Trial(LocalStore(tmp_path), name, Owner("", "", 0, "")) for name in "ab"]
-    with dog.over(trials[0]) as one, dog.over(trials[1]):
-        trials[0].in_flight.add(1)
+    attempts = [Attempt(LocalStore(tmp_path), name, Owner("", "", 0, "")) for name in "ab"]
+    with dog.over(attempts[0]) as one, dog.over(attempts[1]):
+        attempts[0].in_flight.add(1)
         for _ in range(10):
             time.sleep(0.05)
             one.sign()
@@ -362,19 +362,14 @@ def test_a_row_that_is_copied_is_in_flight_while_its_functions_are_called() -> N
             return RowResult(row, "answered")
 
     known = Earlier({}, frozenset({"a"}))
-    asking = Asking(
+    earlier = [RowResult(row, "answered", usage=Usage(reused=1), earlier=known) for row in range(2)]
+    runner = ChunkRunner(
         Calls(),  # type: ignore[arg-type]
-        Chunk(1, 0, "x", 0, 2),
-        pa.table({"text": ["one", "two"]}),
-        {},
-        [RowResult(row, "answered", usage=Usage(reused=1), earlier=known) for row in range(2)],
+        ChunkRows(Chunk(1, 0, "x", 0, 2), pa.table({"text": ["one", "two"]}), {}, earlier),
+        Hooks(in_flight, lambda: None, lambda _: None, lambda _: None),
         here={"a"},
-        in_flight=in_flight,
-        first=lambda: None,
-        done=lambda _: None,
-        died=lambda _: None,
     )
-    asyncio.run(asking.ask())
+    asyncio.run(runner.ask())
     assert seen == [{0}, {1}], "one that hangs is to be found"
     assert not in_flight
-    assert [result.usage.reused for result in asking.results] == [1, 1]
+    assert [result.usage.reused for result in runner.results] == [1, 1]

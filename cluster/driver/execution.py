@@ -30,8 +30,8 @@ from headrace.cluster.worker.worker import CHUNKS_AT_A_WORKER, Worker
 from headrace.pipelines.forecast.forecast import Record
 from headrace.pipelines.forecast.outlook import Outlook
 from headrace.pipelines.forecast.survey import Survey
+from headrace.pipelines.output.carried_answers import Origin
 from headrace.pipelines.output.plan import Chunk, Plan
-from headrace.pipelines.output.seeds import Origin
 from headrace.pipelines.output.stages import commits
 from headrace.pipelines.spec.errors import ChunksFailed
 from headrace.pipelines.spec.resources import Resources

@@ -31,9 +31,9 @@ from headrace.pipelines.output.checkpoint import Counts
 from headrace.pipelines.output.error_rate import too_many
 from headrace.pipelines.output.plan import Plan
 from headrace.pipelines.output.plan_file import load_plan, save_plan
+from headrace.pipelines.output.poison_rows import settle, sweep_notes
 from headrace.pipelines.output.publish import begin, check_latest, check_output_folder, finish, is_complete
 from headrace.pipelines.output.stages import commits, entries
-from headrace.pipelines.output.trials import settle, sweep_notes
 from headrace.pipelines.spec.loading import load_pipeline
 from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.storage.opening import open_store

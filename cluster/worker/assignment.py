@@ -11,8 +11,8 @@ import pyarrow as pa
 from headrace.cluster.engines.config import EngineConfig
 from headrace.operators.base import Layout
 from headrace.pipelines.inference.layouts import Priors
+from headrace.pipelines.output.carried_answers import Origin
 from headrace.pipelines.output.plan import CommitInfo
-from headrace.pipelines.output.seeds import Origin
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ a chunk, and commits the chunk's answers so far, or in the last stage the chunk.
 Rows of several chunks are in flight at once (Ray Data keeps a few tasks at each actor), so the engine is not idle
 while the tail of a chunk drains. A failure that is not a row's own is returned in the chunk's record, for the driver
 to say; only an engine that is dead, or hangs, ends the process, so that Ray starts another and runs the chunk again.
-What was with the engine then is noted first (``pipelines.trials``), so that a row which kills engines is found.
+What was with the engine then is noted first (``poison_rows``), so that a row which kills engines is found.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from headrace.cluster.engines.starting import NoEngine, start_or_explain
 from headrace.cluster.observability.metrics import WorkerMetrics
 from headrace.cluster.observability.tracing import ChunkTimes
 from headrace.cluster.state.chunks import ChunkRecord, Committed, Descriptor, Failed
-from headrace.cluster.worker.asking import Asking
 from headrace.cluster.worker.assignment import Assignment
+from headrace.cluster.worker.chunk_runner import ChunkRows, ChunkRunner, Hooks
 from headrace.cluster.worker.progress import Progress
+from headrace.cluster.worker.shared_lock import SharedLock
 from headrace.cluster.worker.starts import Starts
-from headrace.cluster.worker.turns import Turns
 from headrace.cluster.worker.watchdog import Watchdog, Watched
 from headrace.operators.base import ModelStep, Sampling, Text
 from headrace.pipelines.inference.chain import Chain
@@ -42,12 +42,12 @@ from headrace.pipelines.inference.results import DOCUMENT, DeadLetter, RowResult
 from headrace.pipelines.inference.usage import Usage
 from headrace.pipelines.input.corpus import ChunkReader, InputChanged, InputUnreadable, Shard
 from headrace.pipelines.input.rows import sound
+from headrace.pipelines.output.carried_answers import CarriedAnswers, copied, merged
 from headrace.pipelines.output.checkpoint import chunk_record, commit_chunk, counts_of
 from headrace.pipelines.output.plan import Chunk
+from headrace.pipelines.output.poison_rows import Attempt, Owner, most_poison_rows, notes_name
 from headrace.pipelines.output.rows import chunk_table, count, digests, earlier_results
-from headrace.pipelines.output.seeds import Seeds, copied, merged
 from headrace.pipelines.output.stages import read_stage
-from headrace.pipelines.output.trials import Owner, Trial, most_killers, trial_name
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.pipeline import Pipeline
@@ -78,11 +78,11 @@ class Worker:
         self._store = open_store(assignment.output)
         self._reader = ChunkReader(assignment.columns)
         self._owner = Owner.me(assignment.run_id)
-        self._turns = Turns()
+        self._lock = SharedLock()
         self._watchdog = Watchdog(assignment.chunk_seconds, self._hung)
         self._starts = Starts(assignment.run_id)
         started = time.monotonic()
-        self._seeds = Seeds.of(self._store, self._pipeline, assignment.origins)
+        self._seeds = CarriedAnswers.of(self._store, self._pipeline, assignment.origins)
         self._models = frozenset(step.name for step in self._pipeline.steps if isinstance(step, ModelStep))
         self._here = frozenset(assignment.steps or (step.name for step in self._pipeline.steps))
         if not self._starts.begin():
@@ -158,27 +158,27 @@ class Worker:
             await asyncio.sleep(REPORT_SECONDS)
 
     def _tell(self) -> None:
-        self._metrics.look(self._progress.publish(), self._chain.window, len(self._watchdog.trials))
+        self._metrics.look(self._progress.publish(), self._chain.window, len(self._watchdog.attempts))
 
     async def _chunk(self, chunk: Chunk, shard: Shard, times: ChunkTimes) -> ChunkRecord:
         """Do a chunk, with nothing else on the engine if earlier tries have died."""
         if done := await asyncio.to_thread(self._committed, chunk):
             # Whoever did it may have died before its notes were gone.
-            await asyncio.to_thread(self._store.delete, trial_name(self._assignment.commit, chunk))
+            await asyncio.to_thread(self._store.delete, notes_name(self._assignment.commit, chunk))
             return done
-        trial = await asyncio.to_thread(Trial.of, self._store, self._assignment.commit, chunk, self._owner)
-        if why := trial.notes.hopeless(most_killers(chunk, self._pipeline.max_error_rate)):
-            await asyncio.to_thread(trial.forget)
+        attempt = await asyncio.to_thread(Attempt.of, self._store, self._assignment.commit, chunk, self._owner)
+        if why := attempt.notes.hopeless(most_poison_rows(chunk, self._pipeline.max_error_rate)):
+            await asyncio.to_thread(attempt.forget)
             where = f"rows {chunk.first} to {chunk.last - 1} of {chunk.path!r}"
             return Failed(chunk, f"At {where} {why}.", "run")
-        async with self._turns.alone() if trial.notes.deaths else self._turns.together():
-            with self._watchdog.over(trial) as watched:
+        async with self._lock.exclusive() if attempt.notes.deaths else self._lock.shared():
+            with self._watchdog.over(attempt) as watched:
                 try:
                     record = await self._unless_done(chunk, shard, watched, times)
                 except (Exception, asyncio.CancelledError):
-                    await asyncio.to_thread(trial.end)
+                    await asyncio.to_thread(attempt.end)
                     raise
-        await asyncio.to_thread(trial.forget)
+        await asyncio.to_thread(attempt.forget)
         return record
 
     async def _unless_done(self, chunk: Chunk, shard: Shard, watched: Watched, times: ChunkTimes) -> Committed:
@@ -193,25 +193,25 @@ class Worker:
     async def _try(self, chunk: Chunk, shard: Shard, watched: Watched, times: ChunkTimes) -> Committed:
         """Read, ask, commit."""
         started = time.monotonic()
-        trial = watched.trial
-        troubled = trial.notes.deaths > 0
-        await asyncio.to_thread(trial.begin, "reading" if troubled else "chunk", range(chunk.first, chunk.last))
+        attempt = watched.attempt
+        troubled = attempt.notes.deaths > 0
+        await asyncio.to_thread(attempt.begin, "reading" if troubled else "chunk", range(chunk.first, chunk.last))
         key, last = self._assignment.key, not self._assignment.commit.suffix
         columns = list(dict.fromkeys((*self._graph.input_columns, *self._assignment.keep, *key)))
-        with trial.storage():
+        with attempt.storage():
             earlier, before = await asyncio.to_thread(self._earlier, chunk)
-            table, bad = await asyncio.to_thread(self._read, trial, shard, chunk, columns)
+            table, bad = await asyncio.to_thread(self._read, attempt, shard, chunk, columns)
         self._progress.read_seconds += time.monotonic() - started
         times.mark("read")
         watched.sign()
-        asking = self._asking(chunk, table, bad, earlier, watched)
+        runner = self._runner(chunk, table, bad, earlier, watched)
         if troubled and self._assignment.engine is not None:
-            await self._apart(asking, trial)
+            await self._apart(runner, attempt)
         else:
             if troubled:  # nothing is asked here, so no row is to blame
-                await asyncio.to_thread(trial.begin, "rest", asking.left())
-            await asking.ask()
-        results = asking.results
+                await asyncio.to_thread(attempt.begin, "rest", runner.left())
+            await runner.ask()
+        results = runner.results
         keep = table.select(list(self._assignment.keep))
         counts = count(results)
         usage = Usage()
@@ -228,7 +228,7 @@ class Worker:
             seconds += before["seconds"]
         stats = {**asdict(usage), "seconds": seconds}
         output = chunk_table(self._assignment.commit.schema, chunk, results, keep, rows)
-        with trial.storage():
+        with attempt.storage():
             ours = await asyncio.to_thread(
                 commit_chunk, self._store, self._assignment.commit, chunk, output, counts, stats=stats
             )
@@ -249,10 +249,10 @@ class Worker:
         return replace(record, counts=theirs.counts, stats=theirs.stats) if theirs else record
 
     def _read(
-        self, trial: Trial, shard: Shard, chunk: Chunk, columns: Sequence[str]
+        self, attempt: Attempt, shard: Shard, chunk: Chunk, columns: Sequence[str]
     ) -> tuple[pa.Table, dict[int, str]]:
         """A chunk's rows, and why some of them (counted from its first) cannot be asked. Called in a thread."""
-        if trial.notes.unreadable:
+        if attempt.notes.unreadable:
             said = (
                 f"rows {chunk.first} to {chunk.last - 1} of the input file {chunk.path!r} cannot be read: the process "
                 f"died of it each time"
@@ -268,73 +268,70 @@ class Worker:
         table, bad = sound(table, (*self._graph.input_columns, *self._assignment.key))
         return table, bad | lost
 
-    def _asking(
+    def _runner(
         self, chunk: Chunk, table: pa.Table, bad: Mapping[int, str], earlier: Sequence[RowResult], watched: Watched
-    ) -> Asking:
+    ) -> ChunkRunner:
         def done(result: RowResult) -> None:
             watched.sign()
             self._progress.add(result)
 
-        return Asking(
+        return ChunkRunner(
             self._chain,
-            chunk,
-            table.select(list(self._graph.input_columns)),
-            bad,
-            earlier,
+            ChunkRows(chunk, table.select(list(self._graph.input_columns)), bad, earlier),
+            Hooks(watched.attempt.in_flight, watched.sign, done, self._engine_died),
             here=self._here,
             unasked=self._models & self._here if self._assignment.engine is None else frozenset(),
-            in_flight=watched.trial.in_flight,
-            first=watched.sign,
-            done=done,
-            died=self._engine_died,
         )
 
-    async def _apart(self, asking: Asking, trial: Trial) -> None:
+    async def _apart(self, runner: ChunkRunner, attempt: Attempt) -> None:
         """Ask a chunk's rows so that it is known which of them were with the engine if it dies: suspects first."""
-        for killer in trial.notes.killers:
-            asking.give_up(killer.row, DeadLetter(DOCUMENT, killer.reason, "", killer.deaths))
-        if groups := trial.notes.groups():
-            await self._control(asking, trial, {row for group in groups for row in group})
+        for row in attempt.notes.poison_rows:
+            runner.give_up(row.row, DeadLetter(DOCUMENT, row.reason, "", row.deaths))
+        if groups := attempt.notes.groups():
+            await self._control(runner, attempt, {row for group in groups for row in group})
             for group in groups:
-                await asyncio.to_thread(trial.begin, "group", group)
-                await asking.ask(group)
-            trial.cleared()
-        if left := asking.left():
-            await asyncio.to_thread(trial.begin, "rest", left)
-            await asking.ask(left)
+                await asyncio.to_thread(attempt.begin, "group", group)
+                await runner.ask(group)
+            attempt.cleared()
+        if left := runner.left():
+            await asyncio.to_thread(attempt.begin, "rest", left)
+            await runner.ask(left)
 
-    async def _control(self, asking: Asking, trial: Trial, suspects: set[int]) -> None:
+    async def _control(self, runner: ChunkRunner, attempt: Attempt, suspects: set[int]) -> None:
         """See that the engine answers at all: about a row above suspicion, another one at each try if it dies."""
         if self._assignment.engine is None:
             return  # nobody is asked anything: what has died was the process
-        given_up = {killer.row for killer in trial.notes.killers}
-        candidates = [row for row in asking.left() if row not in suspects and row not in given_up]
-        for row in trial.notes.controls_among(candidates, 0 if trial.notes.last_control else CONTROL_TRIES):
-            await asyncio.to_thread(trial.begin, "control", [row])
-            await asking.ask([row])
-            if asking.was_asked(row):
+        given_up = {given.row for given in attempt.notes.poison_rows}
+        candidates = [row for row in runner.left() if row not in suspects and row not in given_up]
+        for row in attempt.notes.controls_among(candidates, 0 if attempt.notes.last_control else CONTROL_TRIES):
+            await asyncio.to_thread(attempt.begin, "control", [row])
+            await runner.ask([row])
+            if runner.was_asked(row):
                 return
-        await asyncio.to_thread(trial.begin, "control", [])
+        await asyncio.to_thread(attempt.begin, "control", [])
         try:
             await self._engine.complete(self._engine.tokenizer.encode("N/A"), Text(), Sampling(max_tokens=1))
         except EngineDied as error:
             self._engine_died(error)
 
     def _engine_died(self, error: EngineDied) -> NoReturn:
-        self._leave(f"the engine died: {error}", self._watchdog.trials)
+        self._leave(f"the engine died: {error}", self._watchdog.attempts)
 
-    def _hung(self, trials: list[Trial]) -> None:
+    def _hung(self, attempts: list[Attempt]) -> None:
         """Nothing goes on (in the watchdog's thread)."""
-        self._leave(f"nothing has come to its end for {self._assignment.chunk_seconds:g} s", trials, hung=True)
+        self._leave(f"nothing has come to its end for {self._assignment.chunk_seconds:g} s", attempts, hung=True)
 
-    def _leave(self, reason: str, blamed: Sequence[Trial], *, hung: bool = False) -> NoReturn:
+    def _leave(self, reason: str, blamed: Sequence[Attempt], *, hung: bool = False) -> NoReturn:
         """End this process, for nothing in it can be trusted any more; Ray starts another. What is known is noted."""
         print(f"headrace worker: {reason}", file=sys.stderr, flush=True)
         pool = ThreadPoolExecutor(thread_name_prefix="notes")
-        trials = self._watchdog.trials
+        attempts = self._watchdog.attempts
         # What cannot be noted costs a try more.
         wait(
-            [pool.submit(partial(trial.died, hung=hung) if trial in blamed else trial.end) for trial in trials],
+            [
+                pool.submit(partial(attempt.died, hung=hung) if attempt in blamed else attempt.end)
+                for attempt in attempts
+            ],
             timeout=NOTE_SECONDS,
         )
         end()

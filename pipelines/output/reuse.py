@@ -26,11 +26,11 @@ import pyarrow.parquet as pq
 from headrace.operators.base import ModelStep
 from headrace.pipelines.input.corpus import ChunkReader, InputUnreadable
 from headrace.pipelines.input.rows import sound
+from headrace.pipelines.output.carried_answers import SEGMENT_ROWS, Origin, seed_name
 from headrace.pipelines.output.checkpoint import ANSWERED, DIGEST, DIGEST_TYPE, FILTERED, committed, parquet_writer
 from headrace.pipelines.output.plan import CHUNKS, SEEDS, Plan
 from headrace.pipelines.output.plan_file import load_plan, plan_to_json
 from headrace.pipelines.output.rows import digests
-from headrace.pipelines.output.seeds import SEGMENT_ROWS, Origin, seed_name
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.storage.locations import shown

@@ -26,8 +26,8 @@ from headrace.cluster.state.totals import Totals
 from headrace.cluster.worker.assignment import Assignment
 from headrace.cluster.worker.progress import Progress
 from headrace.cluster.worker.worker import CHUNKS_AT_A_WORKER, Worker
+from headrace.pipelines.output.carried_answers import Origin
 from headrace.pipelines.output.plan import Chunk, Plan
-from headrace.pipelines.output.seeds import Origin
 from headrace.pipelines.spec.errors import ChunksFailed
 from headrace.pipelines.storage.store import Store
 from tests.chaos.faults import Folder, install, install_in_driver
