@@ -45,6 +45,7 @@ FOLDERS = {
         "cluster/state",
         "cluster/observability",
         "cluster/worker",
+        "cluster/report/page",
         "cluster/report",
         "cluster/driver",
         "cluster/jobs",

@@ -139,7 +139,7 @@ def run(
     from headrace.cluster.jobs.summary_line import announce
     from headrace.cluster.jobs.targets import use_target
     from headrace.cluster.observability.listeners import listener, summary
-    from headrace.cluster.report.command import with_prices
+    from headrace.cluster.report.on_demand import with_prices
     from headrace.pipelines.spec.loading import load_pipeline
 
     with _mistakes_as_messages(_teller(log_format)):
@@ -549,15 +549,15 @@ def report(
     api_price: ApiPrice = None,
 ) -> None:
     """Make the report of an output anew, finished or not: a page, and the figures as JSON."""
-    from headrace.cluster.report.command import ReportRequest, compare_outputs, report_output
-    from headrace.cluster.report.report_view import show_comparison, show_made
+    from headrace.cluster.report.on_demand import ReportRequest, compare_outputs, report_output
+    from headrace.cluster.report.terminal_view import show_comparison, show_report
 
     with _mistakes_as_messages():
         request = ReportRequest.of(output, previous, compare, to, redact, gpu_price, api_price)
         if compare:
             show_comparison(compare_outputs(request), to)
         else:
-            show_made(report_output(request))
+            show_report(report_output(request))
 
 
 @app.command()

@@ -43,12 +43,12 @@ def report(
 
     with clock.phase("reporting"):
         try:
-            made = write_report(store, plan, facts, settings, before=before)
+            written = write_report(store, plan, facts, settings, before=before)
         except TROUBLE as problem:
             result.notes.append(
                 f"the report could not be written ({type(problem).__name__}: {problem}). The output is not touched by "
                 f"that; headrace report {shown(result.output)} tries again."
             )
             return
-    result.report = made.page
-    result.notes += made.warnings
+    result.report = written.page
+    result.notes += written.warnings

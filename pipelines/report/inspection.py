@@ -1,8 +1,8 @@
-"""Looking at an output for a report: all of its answers, or a sample of those of a large one, a piece at a time.
+"""Inspecting the answers of an output: all of them, or a sample where there are many.
 
-A sample is of :data:`PLACES` windows of consecutive input rows, at equal distances over all planned rows from a random
-start. Of each window all rows are taken that were answered, so each answered row is as likely as any other to be seen.
-Memory is that of a few batches, whatever the size of the output.
+A sample consists of :data:`PLACES` ranges of consecutive input rows, at equal distances over all planned rows from a
+random start. All answered rows of a range are read, so each answered row is equally likely to be in the sample. Memory
+use is that of a few batches, whatever the size of the output.
 """
 
 from __future__ import annotations
@@ -21,34 +21,36 @@ import pyarrow.parquet as pq
 from headrace.pipelines.input.rows import plain_value
 from headrace.pipelines.output.checkpoint import RECORD_KEY
 from headrace.pipelines.output.plan import Plan, PlannedShard
-from headrace.pipelines.report.figures import Seen, Tally, Wanted, wanted_columns
+from headrace.pipelines.report.answer_stats import AnswerStats
+from headrace.pipelines.report.columns import ReportedColumn, reported_columns
+from headrace.pipelines.report.tallies import ColumnTally
 from headrace.pipelines.storage.store import Store
 from headrace.pipelines.storage.threads import each
 
 MOST_ROWS = 1 << 20
-"""Planned rows up to which all of an output is looked at, and that a sample of a larger one has."""
+"""An output with at most this many planned rows is read whole. A sample of a larger one has this many rows."""
 
 MOST_PARTS = 256
-"""Parts up to which all of an output is looked at."""
+"""An output with more parts is sampled, too."""
 
 PLACES = 64
-"""Windows of a sample. For each a row group or two are decoded, so a sample costs as much as ten million rows."""
+"""Ranges of a sample. For each a row group or two are decoded, so a sample costs as much as ten million rows."""
 
-WINDOW = MOST_ROWS // PLACES
+RANGE_ROWS = MOST_ROWS // PLACES
 
 PIECE_ROWS = 1 << 17
-"""Planned rows that a thread takes at once where all are looked at."""
+"""Planned rows that a thread takes at once where everything is read."""
 
 BATCH_ROWS = 4096
-"""Rows that are held at once by a thread."""
+"""Rows that a thread holds at once."""
 
 RANDOM_ROWS = LEAST_SURE_ROWS = 10
 """Rows that a report shows."""
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """Input rows ``first`` to ``last`` (exclusive) of a shard whose part is looked at."""
+class RowRange:
+    """Input rows ``first`` to ``last`` (exclusive) of a shard, whose answers are read from its part."""
 
     shard: PlannedShard
     first: int
@@ -56,8 +58,14 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Picked:
-    """A row that is shown: where it is, its answers by column, and its lowest confidence."""
+class PickedRow:
+    """A row for a person to read.
+
+    Attributes:
+        shard: index of the input file in the plan; ``path`` is its path.
+        answers: by output column.
+        confidence: the lowest of the row's confidences; None where no step has one.
+    """
 
     shard: int
     path: str
@@ -67,22 +75,22 @@ class Picked:
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
-    """What came of a look: the figures, some random rows, and those that the model was least sure of."""
+class Inspection:
+    """The statistics of an output's answers, some random rows, and the rows that the model was least sure of."""
 
-    seen: Seen
-    random: tuple[Picked, ...] = ()
-    least_sure: tuple[Picked, ...] = ()
+    stats: AnswerStats
+    random: tuple[PickedRow, ...] = ()
+    least_sure: tuple[PickedRow, ...] = ()
 
 
 @dataclass(slots=True)
 class _Piece:
-    """What one window adds; pieces add up."""
+    """What one row range adds. Pieces are merged."""
 
-    tallies: list[Tally]
+    tallies: list[ColumnTally]
     rows: int = 0
-    random: list[tuple[float, str, int, Picked]] = field(default_factory=list)
-    unsure: list[tuple[float, str, int, Picked]] = field(default_factory=list)
+    random: list[tuple[float, str, int, PickedRow]] = field(default_factory=list)
+    unsure: list[tuple[float, str, int, PickedRow]] = field(default_factory=list)
 
     def merge(self, other: _Piece) -> None:
         self.rows += other.rows
@@ -92,11 +100,11 @@ class _Piece:
         self.unsure = heapq.nsmallest(LEAST_SURE_ROWS, [*self.unsure, *other.unsure])
 
 
-def look(store: Store, plan: Plan, *, only_plan: int | None = None, rows: bool = True) -> Looked:
-    """Look at the published parts of an output.
+def inspect_output(store: Store, plan: Plan, *, only_plan: int | None = None, rows: bool = True) -> Inspection:
+    """Inspect the published parts of an output.
 
     Args:
-        only_plan: only rows that were asked in this generation.
+        only_plan: only rows of this generation.
         rows: pick rows to show, too.
 
     Raises:
@@ -104,93 +112,95 @@ def look(store: Store, plan: Plan, *, only_plan: int | None = None, rows: bool =
     """
     there = set(store.names())
     shards = [shard for shard in plan.shards if shard.part_name in there and not shard.pruned]
-    windows, planned, whole = windows_of(shards, only_plan, seed=f"{plan.fingerprint}-{plan.number}")
-    wanted = wanted_columns(plan.schema, plan.pipeline, plan.columns)
-    total = _Piece([Tally(column) for column in wanted])
+    ranges, planned, whole = row_ranges(shards, only_plan, seed=f"{plan.fingerprint}-{plan.number}")
+    columns = reported_columns(plan.schema, plan.pipeline, plan.columns)
+    total = _Piece([ColumnTally(column) for column in columns])
     fingerprint = plan.fingerprint
-    for piece in each(lambda window: _look_at(store, window, fingerprint, wanted, rows), windows, "report"):
+    for piece in each(lambda part: _inspect(store, part, fingerprint, columns, rows), ranges, "report"):
         total.merge(piece)
-    seen = Seen(
+    stats = AnswerStats(
         total.rows,
         planned,
-        len(windows) if not whole else len(shards),
+        len(ranges) if not whole else len(shards),
         whole,
-        {tally.wanted.name: tally.seen() for tally in total.tallies},
+        {tally.column.name: tally.stats() for tally in total.tallies},
     )
-    return Looked(seen, *(tuple(picked for *_, picked in found) for found in (total.random, total.unsure)))
+    return Inspection(stats, *(tuple(picked for *_, picked in found) for found in (total.random, total.unsure)))
 
 
-def windows_of(shards: Collection[PlannedShard], only_plan: int | None, *, seed: str) -> tuple[list[Window], int, bool]:
-    """What to look at, how many planned rows there are, and whether that is all of them."""
-    ranges = [
-        Window(shard, span.first, span.last)
+def row_ranges(
+    shards: Collection[PlannedShard], only_plan: int | None, *, seed: str
+) -> tuple[list[RowRange], int, bool]:
+    """The row ranges to read, the number of planned rows, and whether the ranges are all of these."""
+    planned_ranges = [
+        RowRange(shard, span.first, span.last)
         for shard in shards
         for span in shard.spans
         if only_plan is None or span.plan == only_plan
     ]
-    planned = sum(part.last - part.first for part in ranges)
+    planned = sum(part.last - part.first for part in planned_ranges)
     if planned <= MOST_ROWS and len(shards) <= MOST_PARTS:
         pieces = [
-            Window(part.shard, first, min(first + PIECE_ROWS, part.last))
-            for part in ranges
+            RowRange(part.shard, first, min(first + PIECE_ROWS, part.last))
+            for part in planned_ranges
             for first in range(part.first, part.last, PIECE_ROWS)
         ]
         return pieces, planned, True
     distance = planned / PLACES
-    # No secret is drawn: the same output gives the same report.
+    # Nothing secret is drawn: the same output gives the same report.
     at = random.Random(seed).random() * distance
-    size = min(WINDOW, max(1, int(distance)))
-    found: list[Window] = []
+    size = min(RANGE_ROWS, max(1, int(distance)))
+    found: list[RowRange] = []
     before = 0
-    for part in ranges:
+    for part in planned_ranges:
         length = part.last - part.first
         while at < before + length and len(found) < PLACES:
             first = part.first + int(at - before)
-            found.append(Window(part.shard, first, min(first + size, part.last)))
+            found.append(RowRange(part.shard, first, min(first + size, part.last)))
             at += distance
         before += length
     return found, planned, False
 
 
-def _look_at(store: Store, window: Window, fingerprint: str, wanted: Sequence[Wanted], rows: bool) -> _Piece:
-    piece = _Piece([Tally(column) for column in wanted])
-    answers = list(dict.fromkeys(name for column in wanted for name in (column.name, column.confidence) if name))
-    single = [column.confidence for column in wanted if column.confidence and not pa.types.is_list(column.type)]
-    dice = random.Random(f"{window.shard.path}-{window.first}")
-    for table in _tables(store, window, fingerprint, ["_row", *answers]):
+def _inspect(store: Store, part: RowRange, fingerprint: str, columns: Sequence[ReportedColumn], rows: bool) -> _Piece:
+    piece = _Piece([ColumnTally(column) for column in columns])
+    answers = list(dict.fromkeys(name for column in columns for name in (column.name, column.confidence) if name))
+    single = [column.confidence for column in columns if column.confidence and not pa.types.is_list(column.type)]
+    dice = random.Random(f"{part.shard.path}-{part.first}")
+    for table in _tables(store, part, fingerprint, ["_row", *answers]):
         piece.rows += table.num_rows
         for tally in piece.tallies:
             tally.add(table)
         if rows and table.num_rows:
-            _pick(piece, window.shard, table, answers, single, dice)
+            _pick(piece, part.shard, table, answers, single, dice)
     return piece
 
 
-def _tables(store: Store, window: Window, fingerprint: str, columns: list[str]) -> Iterator[pa.Table]:
-    """The window's rows, as far as they are in its part, and were answered by this pipeline."""
-    with store.open(window.shard.part_name) as source:
+def _tables(store: Store, part: RowRange, fingerprint: str, columns: list[str]) -> Iterator[pa.Table]:
+    """The answered rows of the range; nothing where another pipeline made the shard's part."""
+    with store.open(part.shard.part_name) as source:
         file = pq.ParquetFile(source, page_checksum_verification=True)
         said = json.loads((file.metadata.metadata or {}).get(RECORD_KEY, b"{}"))
         if said.get("fingerprint") != fingerprint:
-            return  # an earlier generation's, until this one's is there
+            return  # an earlier generation's, until this one's is published
         for group in range(file.num_row_groups):
-            if not _may_hold(file.metadata, group, window):
+            if not _may_hold(file.metadata, group, part):
                 continue
             for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False):
-                # A name with a dot brings others along that begin alike.
+                # A name with a dot also selects columns that begin alike.
                 table = pa.Table.from_batches([batch]).select(columns)
                 rows = table["_row"]
-                inside = pc.and_(pc.greater_equal(rows, window.first), pc.less(rows, window.last))
+                inside = pc.and_(pc.greater_equal(rows, part.first), pc.less(rows, part.last))
                 if (found := table.filter(inside)).num_rows:
                     yield found
 
 
-def _may_hold(footer: pq.FileMetaData, group: int, window: Window) -> bool:
+def _may_hold(footer: pq.FileMetaData, group: int, part: RowRange) -> bool:
     at = footer.schema.to_arrow_schema().get_field_index("_row")
     statistics = footer.row_group(group).column(at).statistics if at == 1 else None
     if statistics is None or not statistics.has_min_max:
         return True
-    return bool(statistics.min < window.last and statistics.max >= window.first)
+    return bool(statistics.min < part.last and statistics.max >= part.first)
 
 
 def _pick(
@@ -219,7 +229,7 @@ def _pick(
         sure = lowest[i].as_py()
         if len(piece.unsure) < LEAST_SURE_ROWS or sure < piece.unsure[-1][0]:
             picked = _picked(shard, table, i, answers, lowest)
-            # Equal confidences (there are many, of equal documents) are told apart by the place.
+            # Equal confidences are frequent (equal documents have them), so the place decides between those.
             piece.unsure = heapq.nsmallest(LEAST_SURE_ROWS, [*piece.unsure, (sure, picked.path, picked.row, picked)])
 
 
@@ -231,8 +241,8 @@ def _lowest(table: pa.Table, confidences: list[str]) -> pa.Array | None:
     return pc.min_element_wise(*columns, skip_nulls=True)
 
 
-def _picked(shard: PlannedShard, table: pa.Table, i: int, answers: list[str], lowest: pa.Array | None) -> Picked:
+def _picked(shard: PlannedShard, table: pa.Table, i: int, answers: list[str], lowest: pa.Array | None) -> PickedRow:
     row = table.slice(i, 1)
     values = {name: plain_value(row[name][0]) for name in answers}
     sure = None if lowest is None else lowest[i].as_py()
-    return Picked(shard.index, shard.path, row["_row"][0].as_py(), values, sure)
+    return PickedRow(shard.index, shard.path, row["_row"][0].as_py(), values, sure)
