@@ -30,7 +30,7 @@ FORBIDDEN = {
 }
 # The folders of each package in the order in which rows meet them: a folder imports only from those before it.
 FOLDERS = {
-    "operators": ("operators/schema", "operators"),
+    "operators": ("operators/schema", "operators/templates", "operators"),
     "pipelines": (
         "pipelines/spec",
         "pipelines/storage",
