@@ -8,8 +8,8 @@ from typing import Any
 
 from headrace.cluster.driver.clock import Clock
 from headrace.cluster.state.result import RunResult
+from headrace.pipelines.output.folder import REPORT
 from headrace.pipelines.output.plan import Plan
-from headrace.pipelines.output.publish import REPORT
 from headrace.pipelines.spec.report_settings import ReportSettings
 from headrace.pipelines.storage.locations import shown
 from headrace.pipelines.storage.store import Store

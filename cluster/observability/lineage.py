@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from headrace.cluster.state.events import Observer
-from headrace.pipelines.output.publish import ERRORS
+from headrace.pipelines.output.folder import ERRORS
 from headrace.pipelines.storage.locations import local_path, object_uri
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from headrace.cluster.report.build import build_report
 from headrace.cluster.report.page.content import ReportContent
 from headrace.cluster.report.report_file import open_output, read_report
 from headrace.cluster.report.writing import WrittenReport, write_report
+from headrace.pipelines.output.completion import is_complete
 from headrace.pipelines.output.dead_letters import read_dead_letters
 from headrace.pipelines.output.plan import Plan
-from headrace.pipelines.output.publish import is_complete
 from headrace.pipelines.spec.errors import StorageUnavailable, UserError
 from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.spec.report_settings import ReportSettings

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
+from headrace.pipelines.output.folder import REPORT
 from headrace.pipelines.output.plan import Plan
 from headrace.pipelines.output.plan_file import load_plan
-from headrace.pipelines.output.publish import REPORT
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.storage.opening import open_store
 from headrace.pipelines.storage.store import Store
@@ -37,8 +36,3 @@ def read_report(store: Store) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def report_json(report: Mapping[str, Any]) -> bytes:
-    """The bytes of ``report.json``."""
-    return (json.dumps(report, ensure_ascii=False, indent=1) + "\n").encode("utf-8", "backslashreplace")

@@ -14,10 +14,9 @@ from jinja2 import TemplateError
 
 from headrace.cluster.report.build import build_report
 from headrace.cluster.report.page.content import ReportContent
-from headrace.cluster.report.report_file import report_json
 from headrace.pipelines.output.checkpoint import Unaccounted
+from headrace.pipelines.output.folder import REPORT, REPORT_PAGE, json_bytes
 from headrace.pipelines.output.plan import Plan
-from headrace.pipelines.output.publish import REPORT, REPORT_PAGE
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.report_settings import ReportSettings
 from headrace.pipelines.storage.locations import shown
@@ -69,6 +68,6 @@ def write_report(
     content = build_report(store, plan, facts, settings, before=before, strict=strict)
     # The page first: where the figures are there, the page is, too.
     store.replace(REPORT_PAGE, render(content).encode("utf-8", "replace"))
-    store.replace(REPORT, report_json(content.report))
+    store.replace(REPORT, json_bytes(content.report))
     place = f"{shown(store.uri).rstrip('/')}/{REPORT_PAGE}"
     return WrittenReport(place, (*content.warnings, *content.flagged[:MOST_WARNINGS]), content)
