@@ -91,7 +91,7 @@ def _codec(root: Node, schema: Any, where: str, above: frozenset[int], notes: li
         return codec or _json_text(where, "values of several types have no one type", notes), flat.nullable
     match flat.types:
         case ("object",):
-            return _record(root, node, where, inside, notes), flat.nullable
+            return _struct(root, node, where, inside, notes), flat.nullable
         case ("array",):
             item, _ = _codec(root, node["items"], f"{where}[]", inside, notes)
             return Items(where, item), flat.nullable
@@ -145,9 +145,9 @@ def _json_text(where: str, reason: str, notes: list[str]) -> Codec:
     return JsonText(where)
 
 
-def _record(root: Node, node: Node, where: str, inside: frozenset[int], notes: list[str]) -> Codec:
+def _struct(root: Node, node: Node, where: str, inside: frozenset[int], notes: list[str]) -> Codec:
     fields = {name: _codec(root, item, f"{where}.{name}", inside, notes)[0] for name, item in fields_of(node).items()}
-    return Record(where, fields)
+    return Struct(where, fields)
 
 
 def _closed(where: str, node: Node, top: bool) -> Codec | None:
@@ -356,7 +356,7 @@ class Items:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class Struct:
     """An object whose fields are all named."""
 
     where: str
