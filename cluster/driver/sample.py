@@ -15,6 +15,7 @@ from headrace.cluster.driver.run import Checked, check
 from headrace.cluster.engines.resources import Allotment, allot, cores, gpus_here
 from headrace.cluster.engines.sharing import Demand, share
 from headrace.cluster.engines.starting import engine_config, start_beside_a_user
+from headrace.operators.error_classes import ErrorClass
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.results import DOCUMENT, DeadLetter, RowResult
 from headrace.pipelines.input.corpus import ChunkReader, InputUnreadable, Shard
@@ -71,15 +72,19 @@ async def _run(chain: Chain, checked: Checked, taken: Iterable[tuple[tuple[Shard
         try:
             table, bad = sound(reader.read(shard, row, row + 1, columns))
         except InputUnreadable as problem:
-            return Sampled(shard.path, RowResult(row, "dead", dead=DeadLetter(DOCUMENT, str(problem))))
+            return Sampled(shard.path, _damaged(row, str(problem)))
         if bad:
-            return Sampled(shard.path, RowResult(row, "dead", dead=DeadLetter(DOCUMENT, bad[0])))
+            return Sampled(shard.path, _damaged(row, bad[0]))
         result = await chain.run(row, as_rows(table)[0], before.answers)
         result.usage.merge(before.usage)
         result.raw = {**before.raw, **result.raw}
         return Sampled(shard.path, result)
 
     return list(await asyncio.gather(*(one(shard, before.result) for (shard, _), before in taken)))
+
+
+def _damaged(row: int, reason: str) -> RowResult:
+    return RowResult(row, "dead", dead=DeadLetter(DOCUMENT, ErrorClass.INPUT_DAMAGED, reason))
 
 
 def allot_one(checked: Checked, stage: Stage | None = None, *, starting: bool = True) -> Allotment:

@@ -34,6 +34,7 @@ from headrace.cluster.worker.asking import Asking
 from headrace.cluster.worker.turns import Turns
 from headrace.cluster.worker.watchdog import Watchdog, Watched
 from headrace.operators.base import Layout, ModelStep, Sampling, Text
+from headrace.operators.error_classes import ErrorClass
 from headrace.pipelines.forecast.forecast import EngineFacts
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.engine import Engine, EngineDied
@@ -330,7 +331,7 @@ class Worker:
     async def _apart(self, asking: Asking, trial: Trial) -> None:
         """Ask a chunk's rows so that it is known which of them were with the engine if it dies: suspects first."""
         for killer in trial.notes.killers:
-            asking.give_up(killer.row, DeadLetter(DOCUMENT, killer.reason, "", killer.deaths))
+            asking.give_up(killer.row, DeadLetter(DOCUMENT, ErrorClass.POISON_ROW, killer.reason, "", killer.deaths))
         if groups := trial.notes.groups():
             await self._control(asking, trial, {row for group in groups for row in group})
             for group in groups:
