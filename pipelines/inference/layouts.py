@@ -112,8 +112,8 @@ def choose(
         why = "no other layout is cheaper"
         if unknown := [name for name in free if len(measured[name]) < len(LAYOUTS)]:
             why = (
-                "of the cheaper ones some change too many answers, or were not measured or cannot be compared for "
-                + ", ".join(unknown)
+                f"of the cheaper ones some change too many answers, or were not measured for {', '.join(unknown)} "
+                "(or answers there cannot be compared)"
             )
         elif any(len(allowed[name]) < len(LAYOUTS) for name in free):
             why = "the cheaper ones change too many answers"
