@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from headrace.pipelines.input.corpus import fit
-from headrace.pipelines.output.checkpoint import ANSWERED, DEAD, parquet_writer
+from headrace.pipelines.output.checkpoint import ANSWERED, letters_of, parquet_writer
 from headrace.pipelines.output.plan import Chunk
 from headrace.pipelines.storage.store import Store
 
@@ -71,10 +71,7 @@ def answered_rows(store: Store, schema: pa.Schema, chunks: Iterable[Chunk]) -> I
 def dead_rows(store: Store, schema: pa.Schema, chunks: Iterable[Chunk]) -> Iterator[pa.Table]:
     """The dead rows of committed chunks, with the ``schema`` of a file in ``_errors/``."""
     for table in _tables(store, chunks, None):
-        dead = table.filter(pc.equal(table["_outcome"], DEAD))
-        for name in ("step", "reason", "raw", "tries"):
-            dead = dead.append_column(f"_{name}", pc.struct_field(dead["_error"], name))
-        yield fit(dead, schema)
+        yield fit(letters_of(table), schema)
 
 
 def _tables(store: Store, chunks: Iterable[Chunk], columns: list[str] | None) -> Iterator[pa.Table]:

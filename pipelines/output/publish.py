@@ -12,7 +12,7 @@ from dataclasses import asdict
 
 import pyarrow as pa
 
-from headrace.pipelines.output.checkpoint import RECORD_KEY, Counts, Unaccounted, chunk_records, counts_of
+from headrace.pipelines.output.checkpoint import ERROR, RECORD_KEY, Counts, Unaccounted, chunk_records, counts_of
 from headrace.pipelines.output.folder import ERRORS
 from headrace.pipelines.output.part_writer import answered_rows, dead_rows, part_writer
 from headrace.pipelines.output.plan import Plan, PlannedShard
@@ -66,10 +66,7 @@ def errors_schema(plan: Plan) -> pa.Schema:
     return pa.schema(
         [
             *(plan.schema.field(name) for name in ("_shard", "_row", *kept)),
-            pa.field("_step", pa.string()),
-            pa.field("_reason", pa.string()),
-            pa.field("_raw", pa.string()),
-            pa.field("_tries", pa.int32()),
+            *(pa.field(f"_{field.name}", field.type) for field in ERROR),
             *(plan.schema.field(name) for name in steps),
         ]
     )

@@ -64,6 +64,7 @@ class PickedRow:
     Attributes:
         shard: index of the input file in the plan; ``path`` is its path.
         answers: by output column.
+        confidences: of the answers that have some, by the same names.
         confidence: the lowest of the row's confidences; None where no step has one.
     """
 
@@ -71,6 +72,7 @@ class PickedRow:
     path: str
     row: int
     answers: dict[str, Any]
+    confidences: dict[str, Any]
     confidence: float | None
 
 
@@ -164,15 +166,14 @@ def row_ranges(
 
 def _inspect(store: Store, part: RowRange, fingerprint: str, columns: Sequence[ReportedColumn], rows: bool) -> _Piece:
     piece = _Piece([ColumnTally(column) for column in columns])
-    answers = list(dict.fromkeys(name for column in columns for name in (column.name, column.confidence) if name))
-    single = [column.confidence for column in columns if column.confidence and not pa.types.is_list(column.type)]
+    names = [name for column in columns for name in (column.name, column.shown.confidence) if name]
     dice = random.Random(f"{part.shard.path}-{part.first}")
-    for table in _tables(store, part, fingerprint, ["_row", *answers]):
+    for table in _tables(store, part, fingerprint, list(dict.fromkeys(("_row", *names)))):
         piece.rows += table.num_rows
         for tally in piece.tallies:
             tally.add(table)
         if rows and table.num_rows:
-            _pick(piece, part.shard, table, answers, single, dice)
+            _pick(piece, part.shard, table, columns, dice)
     return piece
 
 
@@ -207,15 +208,15 @@ def _pick(
     piece: _Piece,
     shard: PlannedShard,
     table: pa.Table,
-    answers: list[str],
-    confidences: list[str],
+    columns: Sequence[ReportedColumn],
     dice: random.Random,
 ) -> None:
-    lowest = _lowest(table, confidences)
+    one_each = (column.shown.confidence for column in columns if not pa.types.is_list(column.type))
+    lowest = _lowest(table, [name for name in one_each if name])
     keys = [dice.random() for _ in range(table.num_rows)]
     for i in heapq.nsmallest(RANDOM_ROWS, range(table.num_rows), key=keys.__getitem__):
         if len(piece.random) < RANDOM_ROWS or keys[i] < piece.random[-1][0]:
-            picked = _picked(shard, table, i, answers, lowest)
+            picked = _picked(shard, table, i, columns, lowest)
             piece.random = heapq.nsmallest(RANDOM_ROWS, [*piece.random, (keys[i], picked.path, picked.row, picked)])
     if lowest is None:
         return
@@ -228,7 +229,7 @@ def _pick(
     for i in places:
         sure = lowest[i].as_py()
         if len(piece.unsure) < LEAST_SURE_ROWS or sure < piece.unsure[-1][0]:
-            picked = _picked(shard, table, i, answers, lowest)
+            picked = _picked(shard, table, i, columns, lowest)
             # Equal confidences are frequent (equal documents have them), so the place decides between those.
             piece.unsure = heapq.nsmallest(LEAST_SURE_ROWS, [*piece.unsure, (sure, picked.path, picked.row, picked)])
 
@@ -241,8 +242,11 @@ def _lowest(table: pa.Table, confidences: list[str]) -> pa.Array | None:
     return pc.min_element_wise(*columns, skip_nulls=True)
 
 
-def _picked(shard: PlannedShard, table: pa.Table, i: int, answers: list[str], lowest: pa.Array | None) -> PickedRow:
+def _picked(
+    shard: PlannedShard, table: pa.Table, i: int, columns: Sequence[ReportedColumn], lowest: pa.Array | None
+) -> PickedRow:
     row = table.slice(i, 1)
-    values = {name: plain_value(row[name][0]) for name in answers}
-    sure = None if lowest is None else lowest[i].as_py()
-    return PickedRow(shard.index, shard.path, row["_row"][0].as_py(), values, sure)
+    answers = {column.name: plain_value(row[column.name][0]) for column in columns}
+    sure = {column.name: plain_value(row[named][0]) for column in columns if (named := column.shown.confidence)}
+    least = None if lowest is None else lowest[i].as_py()
+    return PickedRow(shard.index, shard.path, row["_row"][0].as_py(), answers, sure, least)

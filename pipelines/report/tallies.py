@@ -38,14 +38,14 @@ class ColumnTally:
     def __init__(self, column: ReportedColumn) -> None:
         self.column = column
         kind = column.type
-        self.many = pa.types.is_list(kind) and column.kind == "classify"
+        self.many = pa.types.is_list(kind) and column.shown.many
         self._answered = self._null = 0
         closed = pa.types.is_dictionary(kind) or pa.types.is_boolean(kind) or self.many
-        self._values: Counter[str] | None = Counter(dict.fromkeys(column.labels, 0)) if closed else None
-        self._bins: Counter[int] | None = Counter() if column.confidence else None
+        self._values: Counter[str] | None = Counter(dict.fromkeys(column.shown.labels, 0)) if closed else None
+        self._bins: Counter[int] | None = Counter() if column.shown.confidence else None
         self._confidence_sum = 0.0
         self._lengths = LengthTally("characters") if _is_text(kind) else None
-        self._fields = {each.path: each for each in _fields_of(kind, column.enums)}
+        self._fields = {each.path: each for each in _fields_of(kind, column.shown.enums)}
 
     def add(self, table: pa.Table) -> None:
         """Count the rows of ``table``, which has the column and, where there is one, its confidence."""
@@ -64,7 +64,7 @@ class ColumnTally:
         for each in self._fields.values():
             each.add(answers)
         if self._bins is not None:
-            self._add_confidence(table[self.column.confidence])
+            self._add_confidence(table[self.column.shown.confidence])
 
     def _add_confidence(self, column: pa.ChunkedArray) -> None:
         values = column.drop_null()
@@ -98,7 +98,7 @@ class ColumnTally:
             self._answered,
             self._null,
             self.many,
-            None if self._values is None else _most(self._values, self.column.labels),
+            None if self._values is None else _most(self._values, self.column.shown.labels),
             bins,
             self._confidence_sum / sure if sure else None,
             self._lengths.stats() if self._lengths else None,

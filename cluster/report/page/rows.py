@@ -81,16 +81,16 @@ def row_view(row: ShownRow, columns: Mapping[str, ColumnStats]) -> RowView:
         f"{picked.path} row {picked.row}",
         "" if picked.confidence is None else f"lowest confidence {picked.confidence:.2f}",
         _document(row.document),
-        [_answer(picked, name, column) for name, column in columns.items() if name in picked.answers],
+        [_answer(picked, name) for name in columns if name in picked.answers],
     )
 
 
-def _answer(picked: PickedRow, name: str, column: ColumnStats) -> AnswerView:
+def _answer(picked: PickedRow, name: str) -> AnswerView:
     value = picked.answers[name]
     fields = None
     if isinstance(value, Mapping):
         fields = [(key, value_text(inner)) for key, inner in value.items() if inner is not None]
-    sure = picked.answers.get(f"{name}_confidence") if column.confidence is not None else None
+    sure = picked.confidences.get(name)
     return AnswerView(
         name,
         ", ".join(f"{each:.2f}" for each in (sure if isinstance(sure, list) else [sure]) if each is not None),
