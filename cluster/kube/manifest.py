@@ -15,13 +15,15 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from importlib.metadata import version
 from typing import Any
 
 from headrace import __version__
 from headrace.cluster.jobs.secrets_seen import secret_in
 from headrace.cluster.kube.bundle import Bundle
 from headrace.cluster.kube.engines import engines_of, groups_of
-from headrace.cluster.kube.options import Options, check_names, check_places, pairs, seconds
+from headrace.cluster.kube.option_checks import check_names, check_places, pairs, seconds
+from headrace.cluster.kube.options import KubeOptions
 from headrace.cluster.kube.pods import MOUNT, Pods, amounts_of, container_security
 from headrace.cluster.kube.warnings import job_warnings, model_warnings
 from headrace.pipelines.spec.errors import UserError
@@ -53,7 +55,7 @@ class Manifest:
     warnings: tuple[str, ...] = ()
 
 
-def manifest(pipeline: Pipeline, files: Bundle | None, options: Options) -> Manifest:
+def manifest(pipeline: Pipeline, files: Bundle | None, options: KubeOptions) -> Manifest:
     """The ConfigMap and the RayJob for ``pipeline``.
 
     Args:
@@ -113,7 +115,8 @@ def manifest(pipeline: Pipeline, files: Bundle | None, options: Options) -> Mani
             "backoffLimit": options.retries,
             "submitterPodTemplate": pods.submitter(),
             "rayClusterSpec": {
-                "rayVersion": options.ray_version,
+                # The version of Ray here is that of an image built from here.
+                "rayVersion": options.ray_version or version("ray"),
                 "enableInTreeAutoscaling": True,
                 "autoscalerOptions": {
                     "version": "v2",
@@ -145,7 +148,7 @@ def manifest(pipeline: Pipeline, files: Bundle | None, options: Options) -> Mani
     return Manifest(config_map, ray_job, tuple(dict.fromkeys(warnings)))
 
 
-def _name(pipeline: Pipeline, options: Options) -> str:
+def _name(pipeline: Pipeline, options: KubeOptions) -> str:
     if options.name is None:
         made = re.sub(r"[^a-z0-9]+", "-", pipeline.name.lower()).strip("-")
         name = made if made[:1].isalpha() else f"headrace-{made}"
@@ -159,7 +162,7 @@ def _name(pipeline: Pipeline, options: Options) -> str:
     return name
 
 
-def _script(files: Bundle | None, options: Options, sets: Sequence[str]) -> str:
+def _script(files: Bundle | None, options: KubeOptions, sets: Sequence[str]) -> str:
     where = options.pipeline_in_image or f"{MOUNT}/pipeline/{files.pipeline if files else ''}"
     arguments = [["headrace", "run", where], ["--input", options.input], ["--output", options.output]]
     arguments += [["--model", options.model]] if options.model is not None else []
