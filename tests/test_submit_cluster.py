@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from headrace.cluster.jobs.jobs_api import JobsClient, NotAuthorized
+from headrace.cluster.jobs.jobs_api import NotAuthorized
+from headrace.cluster.jobs.jobs_client import JobsClient
 from headrace.cluster.jobs.submission import make_submission, submit
 from headrace.pipelines.output.status import read_status
 from tests.conftest import REVIEWS

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from headrace.cluster.jobs import submitting
-from headrace.cluster.jobs.jobs_api import JobsClient, Unreachable
+from headrace.cluster.jobs.jobs_api import Unreachable
+from headrace.cluster.jobs.jobs_client import JobsClient
 from headrace.cluster.jobs.submission import Submission, make_submission
 from headrace.cluster.jobs.submitting import follow, jobs_at, show_jobs, stop_job, submit_and_follow
 from headrace.pipelines.spec.errors import UserError

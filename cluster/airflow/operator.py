@@ -15,7 +15,8 @@ from headrace.cluster.airflow.connecting import client
 from headrace.cluster.airflow.links import DashboardLink, ReportLink, dashboard_link, report_link
 from headrace.cluster.airflow.outcome import LOST, STOPPED, SUCCEEDED, judge, last_words
 from headrace.cluster.airflow.trigger import HeadraceTrigger
-from headrace.cluster.jobs.jobs_api import Job, JobsClient, JobsError, NoSuchJob, Refused
+from headrace.cluster.jobs.jobs_api import Job, JobsError, NoSuchJob, Refused
+from headrace.cluster.jobs.jobs_client import JobsClient
 from headrace.cluster.jobs.submission import Submission, attempts, make_submission, submit
 from headrace.cluster.jobs.summary_line import ASKED
 from headrace.pipelines.spec.errors import UserError

@@ -183,7 +183,7 @@ class Submitted:
 
 
 class Jobs(Protocol):
-    """What :func:`submit` needs of a :class:`~headrace.cluster.jobs.jobs_api.JobsClient`."""
+    """What :func:`submit` needs of a :class:`~headrace.cluster.jobs.jobs_client.JobsClient`."""
 
     def list(self) -> list[Job]:
         """All submissions."""
@@ -230,7 +230,7 @@ def submit(client: Jobs, submission: Submission, *, again: bool = False) -> Subm
 
     Raises:
         UserError: another submission is writing to the same output.
-        JobsError: see :class:`~headrace.cluster.jobs.jobs_api.JobsClient`.
+        JobsError: see :class:`~headrace.cluster.jobs.jobs_client.JobsClient`.
     """
     jobs = client.list()
     others = [

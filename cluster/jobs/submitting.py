@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from headrace.cluster.jobs.jobs_api import Job, JobsClient, NoSuchJob, NotAuthorized, Refused, ServerFailed, Unreachable
+from headrace.cluster.jobs.jobs_api import Job, NoSuchJob, NotAuthorized, Refused, ServerFailed, Unreachable
+from headrace.cluster.jobs.jobs_client import JobsClient
 from headrace.cluster.jobs.submission import (
     ATTEMPT,
     BASE,
