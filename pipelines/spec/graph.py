@@ -8,7 +8,7 @@ independent steps of a row are sent together.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from headrace.operators import Filter, Map
@@ -84,7 +84,3 @@ class Graph:
                 found.add(step)
                 pending.extend(self.waits_for[step])
         return frozenset(found)
-
-    def downstream(self, names: Sequence[str]) -> frozenset[str]:
-        """``names`` and all steps whose answers hang on them: what a change of them changes."""
-        return frozenset(n for n in self.waits_for if n in names or self.upstream(n) & set(names))
