@@ -55,10 +55,9 @@ def mistakes_as_messages(say: Callable[[str, int], None] | None = None) -> Itera
 
 def _expected() -> tuple[type[Exception], ...]:
     """Failures that are nobody's mistake, and whose messages say what to do."""
-    from headrace.cluster.driver.run import ChunksFailed
     from headrace.cluster.engines.starting import EngineStartFailed
     from headrace.cluster.jobs.jobs_api import JobsError
-    from headrace.pipelines.spec.errors import StorageUnavailable
+    from headrace.pipelines.spec.errors import ChunksFailed, StorageUnavailable
 
     return ChunksFailed, EngineStartFailed, JobsError, StorageUnavailable
 

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from headrace import __version__
 from headrace.cluster.cli.job_commands import jobs, submit
 from headrace.cluster.cli.manifest_command import manifest
 from headrace.cluster.cli.option_groups import spread
 from headrace.cluster.cli.output_commands import errors, report, status
 from headrace.cluster.cli.pipeline_commands import check, explain, run, sample
 from headrace.cluster.cli.project_commands import init, model_default, schema
+from headrace.pipelines.spec.version import VERSION
 
 app = typer.Typer(
     name="headrace",
@@ -32,7 +32,7 @@ app.add_typer(models, name="model")
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"headrace {__version__}")
+        print(f"headrace {VERSION}")
         raise typer.Exit
 
 

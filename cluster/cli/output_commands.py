@@ -67,12 +67,12 @@ def report(
     prices: PriceOptions,
 ) -> None:
     """Make the report of an output anew, finished or not: a page, and the figures as JSON."""
-    from headrace.cluster.report.command import Wish, compare_outputs, report_output
+    from headrace.cluster.report.command import ReportRequest, compare_outputs, report_output
     from headrace.cluster.report.report_view import show_comparison, show_made
 
     with mistakes_as_messages():
-        wish = Wish.of(output, previous, compare, to, redact, prices.gpu_price, prices.api_price)
+        request = ReportRequest.of(output, previous, compare, to, redact, prices.gpu_price, prices.api_price)
         if compare:
-            show_comparison(compare_outputs(wish), to)
+            show_comparison(compare_outputs(request), to)
         else:
-            show_made(report_output(wish))
+            show_made(report_output(request))

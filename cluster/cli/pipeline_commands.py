@@ -40,7 +40,7 @@ def run(
     """
     from headrace.cluster.driver.run import run as run_pipeline
     from headrace.cluster.jobs.summary_line import announce
-    from headrace.cluster.observability.progress import listener, summary
+    from headrace.cluster.observability.listeners import listener, summary
     from headrace.cluster.report.command import with_prices
 
     log_format = surroundings.log_format

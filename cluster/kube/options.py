@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from headrace import __version__
+from headrace.pipelines.spec.version import VERSION
 
 Texts = list[str]
 
@@ -43,7 +43,7 @@ class KubeOptions:
 
     # Its pods.
     image: Annotated[str, typer.Option(help="Of all pods; cluster/deploy/README.md says how to build one.")] = (
-        f"headrace:{__version__}"
+        f"headrace:{VERSION}"
     )
     image_pull_secrets: Annotated[
         Texts, typer.Option("--image-pull-secret", metavar="NAME", help="A Secret with the registry's password.")
