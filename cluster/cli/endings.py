@@ -1,4 +1,4 @@
-"""How a command ends: its exit codes, and what a user reads instead of a traceback."""
+"""How a command ends: with an exit code, and with a message where something is wrong."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from contextlib import contextmanager
 
 import typer
 
-USERS_MISTAKE, INTERRUPTED = 2, 130
-"""Exit codes. 1 is a failure that is nobody's mistake (a disk, a cluster), after which the same command resumes; a run
-with too many dead letters has its code, 3, in its result."""
+from headrace.pipelines.spec.errors import FAILED, INTERRUPTED, USERS_MISTAKE, HeadraceError
 
 
 @contextmanager
 def mistakes_as_messages(say: Callable[[str, int], None] | None = None) -> Iterator[None]:
-    """Turn what a user can mend into a message and an exit code, and what they cannot into what to do next.
+    """Turn headrace's own exceptions, and an interruption, into a message and an exit code.
 
     Args:
         say: gets message and exit code; None prints the message on standard error.
@@ -25,7 +23,6 @@ def mistakes_as_messages(say: Callable[[str, int], None] | None = None) -> Itera
         typer.Exit: the command is over, with the exit code that fits.
     """
     from headrace.cluster.jobs.summary_line import announce_failure
-    from headrace.pipelines.spec.errors import UserError
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -36,30 +33,18 @@ def mistakes_as_messages(say: Callable[[str, int], None] | None = None) -> Itera
         yield
     except typer.Exit:
         raise
-    except UserError as error:
-        say(f"Error: {error}", USERS_MISTAKE)
-        announce_failure(USERS_MISTAKE, str(error))
-        raise typer.Exit(USERS_MISTAKE) from error
+    except HeadraceError as error:
+        code = error.exit_code
+        say(f"{'Error' if code == USERS_MISTAKE else 'Failed'}: {error}", code)
+        announce_failure(code, str(error))
+        raise typer.Exit(code) from error
     except KeyboardInterrupt:
         say("Interrupted. What is committed stays; the same command resumes.", INTERRUPTED)
         announce_failure(INTERRUPTED, "interrupted")
         raise typer.Exit(INTERRUPTED) from None
     except Exception as error:
-        if not isinstance(error, _expected()):
-            announce_failure(1, f"{type(error).__name__}: {error}")
-            raise
-        say(f"Failed: {error}", 1)
-        announce_failure(1, str(error))
-        raise typer.Exit(1) from error
-
-
-def _expected() -> tuple[type[Exception], ...]:
-    """Failures that are nobody's mistake, and whose messages say what to do."""
-    from headrace.cluster.engines.starting import EngineStartFailed
-    from headrace.cluster.jobs.jobs_api import JobsError
-    from headrace.pipelines.spec.errors import ChunksFailed, StorageUnavailable
-
-    return ChunksFailed, EngineStartFailed, JobsError, StorageUnavailable
+        announce_failure(FAILED, f"{type(error).__name__}: {error}")
+        raise
 
 
 def teller(log_format: str) -> Callable[[str, int], None] | None:

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from headrace.pipelines.spec.errors import HeadraceError
+
 UNFINISHED = frozenset({"PENDING", "RUNNING"})
 """The states of a job that goes on; ``SUCCEEDED``, ``FAILED`` and ``STOPPED`` are final."""
 
 
-class JobsError(Exception):
+class JobsError(HeadraceError):
     """A call of the Jobs API that came to nothing; the message says what to do."""
 
 

@@ -18,14 +18,11 @@ from typing import Any, Literal, Protocol
 from headrace.cluster.jobs.jobs_api import Job, JobExists
 from headrace.cluster.jobs.secrets_seen import secret_in, secret_name
 from headrace.cluster.jobs.shipping import Package, files_of
-from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.errors import INTERRUPTED, UserError
 from headrace.pipelines.storage.locations import object_uri, without_userinfo
 
 BASE, ATTEMPT = "headrace_id", "headrace_attempt"
 """Keys of a job's metadata: the id without the attempt, and which attempt it is, from 1."""
-
-INTERRUPTED = 130
-"""The exit code of a job that was stopped."""
 
 
 @dataclass(frozen=True, slots=True)
