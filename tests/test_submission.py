@@ -100,6 +100,18 @@ def test_a_pipeline_in_python_brings_its_neighbours(tmp_path: Path) -> None:
     assert made.id.startswith("headrace-flow-")
 
 
+def test_what_is_no_pipeline_has_its_line(tmp_path: Path) -> None:
+    for name, text, said in (
+        ("a.yaml", "name: x\nsteps: [\n", r"a\.yaml:3: not YAML"),
+        ("b.yaml", "name: x\nname: y\n", r"b\.yaml:2: key \"name\""),
+        ("c.json", '{"name": "x",\n}', r"c\.json:\d: not JSON"),
+        ("d.py", "x = 1\ndef (\n", r"d\.py:2: not Python"),
+    ):
+        write(tmp_path, {name: text})
+        with pytest.raises(UserError, match=said):
+            make(tmp_path / name)
+
+
 def test_a_link_to_a_pipeline_leads_to_its_folder(tmp_path: Path, pipeline: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     link = tmp_path / "elsewhere" / "today.yaml"

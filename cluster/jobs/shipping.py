@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import io
-import json
 import os
 import re
 import zipfile
@@ -73,7 +72,9 @@ def files_of(file: Path, overrides: Sequence[str], include: Sequence[str]) -> tu
         schemas: list[str] = []
         paths |= file_imports(file, whole_packages=True)
     else:
-        data = _data_of(file)
+        from headrace.pipelines.spec.data_files import read_data
+
+        data, _ = read_data(file)
         if isinstance(data, dict) and isinstance(data.get("name"), str):
             called = data["name"]
         functions, schemas = _named_in(data)
@@ -124,22 +125,6 @@ def _glob(folder: Path, pattern: str) -> Iterator[Path]:
         yield path
     else:
         yield from folder.glob(pattern)
-
-
-def _data_of(file: Path) -> Any:
-    text = file.read_text(encoding="utf-8-sig")
-    try:
-        if file.suffix.lower() == ".json":
-            return json.loads(text)
-        import yaml
-
-        return yaml.safe_load(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file}: cannot be read: {error}") from error
-    except Exception as error:
-        if type(error).__module__.split(".")[0] != "yaml":
-            raise
-        raise UserError(f"{file}: not YAML: {error}") from error
 
 
 def _named_in(data: Any) -> tuple[list[str], list[str]]:

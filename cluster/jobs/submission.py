@@ -19,6 +19,7 @@ from headrace.cluster.jobs.jobs_api import Job, JobExists
 from headrace.cluster.jobs.secrets_seen import secret_in, secret_name
 from headrace.cluster.jobs.shipping import Package, files_of
 from headrace.pipelines.spec.errors import INTERRUPTED, UserError
+from headrace.pipelines.spec.places import split_name
 from headrace.pipelines.storage.locations import object_uri, without_userinfo
 
 BASE, ATTEMPT = "headrace_id", "headrace_attempt"
@@ -96,7 +97,7 @@ def make_submission(
     Raises:
         UserError: a file that is not there, a path that the cluster cannot know, a secret that all would see.
     """
-    given, name = _split(str(pipeline))
+    given, name = split_name(str(pipeline))
     file = given.resolve()  # its neighbours are those of the file itself, where it is a link
     _no_secrets(overrides, env or {})
     for what, place in (("input", input), ("output", output), ("reuse", reuse)):
@@ -129,13 +130,6 @@ def make_submission(
         },
         env=dict(env or {}),
     )
-
-
-def _split(pipeline: str) -> tuple[Path, str | None]:
-    head, colon, name = pipeline.rpartition(":")
-    if colon and head.endswith(".py") and name.isidentifier():
-        return Path(head), name
-    return Path(pipeline), None
 
 
 def _no_secrets(overrides: Iterable[str], env: Mapping[str, str]) -> None:

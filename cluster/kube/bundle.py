@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from headrace.cluster.jobs.python_files import file_imports, module_files
 from headrace.operators import Map
+from headrace.pipelines.spec.data_files import read_text
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.spec.loading import read_text
 from headrace.pipelines.spec.pipeline import Pipeline
 
 
