@@ -16,7 +16,7 @@ from headrace.cluster.jobs import shipping
 from headrace.cluster.jobs import submission as module
 from headrace.cluster.jobs.jobs_api import Job, JobExists
 from headrace.cluster.jobs.secrets_seen import secret_name
-from headrace.cluster.jobs.submission import Submitted, exit_code_of, make_submission, submit
+from headrace.cluster.jobs.submission import RunArguments, Submitted, exit_code_of, make_submission, submit
 from headrace.pipelines.spec.errors import UserError
 
 PIPELINE = {"name": "reviews", "document": "{{ text }}", "steps": []}
@@ -29,7 +29,10 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def make(pipeline: Path | str, **changes: Any) -> module.Submission:
-    return make_submission(pipeline, **{"input": "s3://lake/in", "output": "s3://lake/out", **changes})
+    """With the arguments of a run and the job's own among each other."""
+    of_job = {name: changes.pop(name) for name in ("interval", "include", "env") if name in changes}
+    run = RunArguments(**{"input": "s3://lake/in", "output": "s3://lake/out", **changes})
+    return make_submission(pipeline, run, **of_job)
 
 
 @pytest.fixture

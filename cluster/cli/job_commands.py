@@ -53,7 +53,7 @@ def submit(
     The same command again follows the job while it runs, does nothing after it succeeded, and resumes after it failed
     or was stopped. Exit codes are those of run; with --no-wait 0 says that it was submitted.
     """
-    from headrace.cluster.jobs.submission import make_submission
+    from headrace.cluster.jobs.submission import RunArguments, make_submission
     from headrace.cluster.jobs.submitting import jobs_at, stop_job, submit_and_follow
     from headrace.pipelines.spec.errors import UserError
 
@@ -66,11 +66,9 @@ def submit(
             raise UserError("Which pipeline? headrace submit PIPELINE, or headrace submit --stop ID")
         source, into = at.place("input", input), at.place("output", output)
         variation.load(pipeline, at)  # mistakes are said here, before anything is sent
-        submission = make_submission(
-            pipeline,
+        run = RunArguments(
             input=source,
             output=into,
-            interval=job.interval,
             model=at.model_name(variation.model),
             limit=rerun.limit,
             overrides=at.overrides(variation.overrides, variation.model),
@@ -78,9 +76,8 @@ def submit(
             retry=rerun.retry,
             prune=rerun.prune,
             reuse=rerun.reuse,
-            include=job.include or (),
-            env=at.settings(),
         )
+        submission = make_submission(pipeline, run, interval=job.interval, include=job.include or (), env=at.settings())
         with jobs_at(address or at.address, at.token) as client:
             code = submit_and_follow(client, submission, again=job.again, wait=job.wait)
     raise typer.Exit(code)

@@ -66,19 +66,47 @@ class Submission:
         return {**self.metadata, BASE: self.id, ATTEMPT: str(attempt), "job_name": self.attempt_id(attempt)}
 
 
+@dataclass(frozen=True, slots=True)
+class RunArguments:
+    """What ``headrace run`` is given on the cluster, besides the pipeline.
+
+    Attributes:
+        input: a URI, or an absolute path that all nodes have; ``output`` and ``reuse`` likewise.
+        overrides: what ``--set`` takes.
+    """
+
+    input: str
+    output: str
+    model: str | None = None
+    limit: int | None = None
+    overrides: Sequence[str] = ()
+    recompute: str | None = None
+    retry: str | None = None
+    prune: bool = False
+    reuse: str | None = None
+
+    def words(self) -> list[str]:
+        """The command line."""
+        words = ["--input", self.input, "--output", self.output]
+        for option, value in (
+            ("--model", self.model),
+            ("--limit", self.limit),
+            ("--recompute", self.recompute),
+            ("--retry", self.retry),
+            ("--reuse", self.reuse),
+        ):
+            words += [option, str(value)] if value is not None else []
+        words += ["--prune"] if self.prune else []
+        for override in self.overrides:
+            words += ["--set", override]
+        return words
+
+
 def make_submission(
     pipeline: str | Path,
+    run: RunArguments,
     *,
-    input: str,
-    output: str,
     interval: str | None = None,
-    model: str | None = None,
-    limit: int | None = None,
-    overrides: Sequence[str] = (),
-    recompute: str | None = None,
-    retry: str | None = None,
-    prune: bool = False,
-    reuse: str | None = None,
     include: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     python: str = "python",
@@ -88,7 +116,6 @@ def make_submission(
     Args:
         pipeline: the file, as :func:`headrace.pipelines.spec.loading.load_pipeline` takes it. It is shipped with the
             modules of its folder that its functions are in, what these import of it, and its schema files.
-        input: a URI, or an absolute path that all nodes have; ``output`` and ``reuse`` likewise.
         interval: the time that this run is for, in any form. It is part of the id: the same run of another day.
         include: more files to ship: paths or globs in the pipeline's folder.
         env: environment variables for driver and workers. No secrets: everybody who sees the cluster sees these.
@@ -99,24 +126,13 @@ def make_submission(
     """
     given, name = split_name(str(pipeline))
     file = given.resolve()  # its neighbours are those of the file itself, where it is a link
-    _no_secrets(overrides, env or {})
-    for what, place in (("input", input), ("output", output), ("reuse", reuse)):
+    _no_secrets(run.overrides, env or {})
+    for what, place in (("input", run.input), ("output", run.output), ("reuse", run.reuse)):
         if place is not None:
             _check_place(what, place)
-    contents, called = files_of(file, overrides, include)
+    contents, called = files_of(file, run.overrides, include)
     package = Package.of(contents)
-    arguments = ["run", file.name if name is None else f"{file.name}:{name}", "--input", input, "--output", output]
-    for option, value in (
-        ("--model", model),
-        ("--limit", limit),
-        ("--recompute", recompute),
-        ("--retry", retry),
-        ("--reuse", reuse),
-    ):
-        arguments += [option, str(value)] if value is not None else []
-    arguments += ["--prune"] if prune else []
-    for override in overrides:
-        arguments += ["--set", override]
+    arguments = ["run", file.name if name is None else f"{file.name}:{name}", *run.words()]
     asked = json.dumps([package.name, arguments, interval, sorted((env or {}).items())])
     return Submission(
         id=f"headrace-{called}-{hashlib.sha256(asked.encode()).hexdigest()[:16]}",
@@ -124,8 +140,8 @@ def make_submission(
         package=package,
         metadata={
             "headrace_pipeline": called,
-            "headrace_input": input,
-            "headrace_output": output,
+            "headrace_input": run.input,
+            "headrace_output": run.output,
             **({"headrace_interval": interval} if interval else {}),
         },
         env=dict(env or {}),
