@@ -24,8 +24,8 @@ from headrace.pipelines.output.reasons import ReasonClass
 from tests.conftest import REVIEWS
 
 ROOT = Path(__file__).resolve().parent.parent
-DASHBOARD = ROOT / "cluster" / "grafana" / "headrace.json"
-ALERTS = ROOT / "cluster" / "alerts" / "headrace.rules.yaml"
+DASHBOARD = ROOT / "cluster" / "observability" / "grafana" / "headrace.json"
+ALERTS = ROOT / "cluster" / "observability" / "alerts" / "headrace.rules.yaml"
 PAGE = ROOT / "docs" / "observability.md"
 
 Write = Callable[..., Path]
