@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from headrace.cluster.jobs.python_files import file_imports, module_files
-from headrace.operators import Map
 from headrace.pipelines.spec.data_files import read_text
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.pipeline import Pipeline
@@ -21,7 +20,7 @@ class Bundle:
     Attributes:
         pipeline: what ``headrace run`` is given, relative to that folder: ``reviews.yaml``, ``jobs.py:nightly``.
         files: their texts.
-        elsewhere: functions of Map steps whose modules do not lie beside the pipeline.
+        elsewhere: Python code that steps name and that does not lie beside the pipeline.
     """
 
     pipeline: str
@@ -32,7 +31,7 @@ class Bundle:
 def bundle(pipeline: Pipeline) -> Bundle:
     """The files of a pipeline that was read from a file.
 
-    Of Python it is what lies beside the pipeline file and is imported by name, by the functions of Map steps or by
+    Of Python it is what lies beside the pipeline file and is imported by name, by the steps or by
     the pipeline itself, file by file: a ConfigMap holds 1 MiB of text, and each file is mounted in every pod. Other
     files that such code opens, and modules that it imports by names that it makes up, are not seen.
 
@@ -56,11 +55,10 @@ def bundle(pipeline: Pipeline) -> Bundle:
     if own.suffix == ".py":
         found |= file_imports(own, whole_packages=False)
     for step in pipeline.steps:
-        if isinstance(step, Map):
-            module = step.function.partition(":")[0]
-            files = module_files(source.folder, [module], whole_packages=False)
+        for reference in step.python_references():
+            files = module_files(source.folder, [reference.partition(":")[0]], whole_packages=False)
             if not files:
-                elsewhere.append(step.function)
+                elsewhere.append(reference)
             found |= files
     root = Path(os.path.commonpath([file.parent for file in found]))
     texts = {PurePosixPath(file.relative_to(root).as_posix()): read_text(file) for file in sorted(found)}
