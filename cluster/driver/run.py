@@ -54,7 +54,7 @@ class Request:
     rerun: RerunOptions
 
 
-def run(
+def run(  # noqa: PLR0913 - the options of a run, each with a name
     pipeline: Pipeline | str | Path,
     *,
     input: str | Path,

@@ -69,7 +69,7 @@ def column_for(schema: Node, where: str = "answer") -> Column:
     return Column(codec.type, codec, nullable, tuple(dict.fromkeys(notes)))
 
 
-def _codec(root: Node, schema: Any, where: str, above: frozenset[int], notes: list[str]) -> tuple[Codec, bool]:
+def _codec(root: Node, schema: Any, where: str, above: frozenset[int], notes: list[str]) -> tuple[Codec, bool]:  # noqa: PLR0911 - one return for each kind of schema
     flat = flatten(root, schema)
     if flat.ids & above:
         return _json_text(where, "the schema is recursive here", notes), flat.nullable
@@ -95,7 +95,7 @@ def _codec(root: Node, schema: Any, where: str, above: frozenset[int], notes: li
     return Number(where), flat.nullable
 
 
-def _untyped(flat: Flat) -> str | None:
+def _untyped(flat: Flat) -> str | None:  # noqa: PLR0911 - one return for each reason
     """Why a node has no one Arrow type, or None if it has."""
     node = flat.node
     if flat.opaque in ("anyOf", "oneOf"):

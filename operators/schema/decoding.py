@@ -111,7 +111,7 @@ class _Decoder:
     def note(self, path: SchemaPath, keyword: str) -> None:
         self.notes.append(f"{pointer(path)}: {keyword} is checked after the answer, not while decoding")
 
-    def relax(self, schema: Any, path: SchemaPath, inlined: frozenset[int]) -> dict[str, Any] | None:
+    def relax(self, schema: Any, path: SchemaPath, inlined: frozenset[int]) -> dict[str, Any] | None:  # noqa: PLR0911 - one return for each form of a node
         """One node; None where nothing can be valid."""
         self._places += 1
         if self._places > MAX_PLACES:
