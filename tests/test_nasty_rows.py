@@ -16,8 +16,8 @@ import pytest
 
 from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.worker.worker import Assignment, Progress, Worker
-from headrace.pipelines.input.corpus import find_shards
 from headrace.pipelines.input.rows import as_rows, sound
+from headrace.pipelines.input.sources import find_shards
 from headrace.pipelines.output.plan import next_plan, part_schema
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.pipeline import Pipeline

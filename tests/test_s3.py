@@ -21,7 +21,9 @@ from typer.testing import CliRunner
 
 import headrace.pipelines.storage.object_store
 from headrace.cluster.cli.main import app
-from headrace.pipelines.input.corpus import ChunkReader, InputChanged, find_shards, would_read
+from headrace.pipelines.input.reader import ChunkReader
+from headrace.pipelines.input.source import InputChanged
+from headrace.pipelines.input.sources import find_shards, would_read
 from headrace.pipelines.output.plan import load_plan, save_plan
 from headrace.pipelines.output.publish import check_output_folder, is_complete
 from headrace.pipelines.spec.errors import StorageUnavailable, UserError
@@ -464,7 +466,7 @@ def test_odd_names_are_keys_like_others(s3: S3Server, prefix: str) -> None:
     reader = ChunkReader(corpus.schema)
     for shard in corpus.shards:
         assert shard.uri == f"{prefix}/{shard.path}" == joined(corpus.base, shard.path)
-        assert reader.read(shard, 0, 3, ["id"])["id"].to_pylist() == ["0", "1", "2"]
+        assert reader.read(shard, 0, 3, ["id"]).table["id"].to_pylist() == ["0", "1", "2"]
 
 
 def test_dots_in_a_key_are_sent_as_they_are(through: Callable[..., Any], prefix: str) -> None:
@@ -534,7 +536,7 @@ def test_an_object_that_changes_after_it_was_found_is_noticed(s3: S3Server, pref
     store.replace("x.parquet", parquet(10))
     corpus = find_shards(prefix)
     [shard] = corpus.shards
-    assert ChunkReader(corpus.schema).read(shard, 0, 4, ["id"]).num_rows == 4
+    assert ChunkReader(corpus.schema).read(shard, 0, 4, ["id"]).table.num_rows == 4
     store.replace("x.parquet", parquet(10, compression="none"))
     for columns in (["id"], []):
         with pytest.raises(InputChanged, match=r"'x\.parquet' .* has changed since it was planned"):
@@ -564,11 +566,11 @@ def test_a_large_row_group_is_streamed(through: Callable[..., Any], prefix: str)
         corpus = find_shards(prefix)
         reader = ChunkReader(corpus.schema)
         before, held = len(proxy.seen), pa.default_memory_pool().bytes_allocated()
-        assert reader.read(corpus.shards[0], 0, 1000, ["t"])["t"][999].as_py().startswith("999 ")
+        assert reader.read(corpus.shards[0], 0, 1000, ["t"]).table["t"][999].as_py().startswith("999 ")
         assert pa.default_memory_pool().bytes_allocated() - held < table.nbytes / 2
         assert len(proxy.seen) - before < 8, "a first range does not load the row group"
         for first in range(1000, 20_000, 1000):
-            rows = reader.read(corpus.shards[0], first, first + 1000, ["t"])
+            rows = reader.read(corpus.shards[0], first, first + 1000, ["t"]).table
             assert rows["t"].to_pylist() == table["t"].slice(first, 1000).to_pylist()
         assert len(proxy.seen) - before < 20, "consecutive ranges are one pass"
 

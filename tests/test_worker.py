@@ -98,7 +98,7 @@ class Cluster:
 
         async def do(chunk: Chunk) -> None:
             async with gate:
-                source = asdict(self.work.plan.shards[chunk.shard].source())
+                source = asdict(self.work.plan.shards[chunk.shard].as_found())
                 descriptor = json.dumps({"chunk": asdict(chunk), "shard": source})
                 async for batch in one({"chunk": [descriptor]}):
                     records.append(json.loads(batch["chunk"][0]))
@@ -271,7 +271,7 @@ def test_a_worker_that_wakes_up_late_loses(cluster: Callable[..., Cluster]) -> N
     it = cluster(16, {})
     chunk = next(it.work.plan.chunks())
     zombie = worker.Worker(it.assignment)
-    source = asdict(it.work.plan.shards[0].source())
+    source = asdict(it.work.plan.shards[0].as_found())
     descriptor = json.dumps({"chunk": asdict(chunk), "shard": source})
 
     async def late() -> dict[str, Any]:

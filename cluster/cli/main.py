@@ -32,7 +32,9 @@ app.add_typer(models, name="model")
 PipelineFile = Annotated[str, typer.Argument(metavar="PIPELINE", help="A YAML file, or a Python file (file.py:name).")]
 Input = Annotated[
     Optional[str],  # noqa: UP045  (typer evaluates it; required unless the target has one)
-    typer.Option("--input", "-i", metavar="URI", help="A Parquet file, a folder of them, or a glob; local or s3://."),
+    typer.Option(
+        "--input", "-i", metavar="URI", help="Parquet or JSON Lines: a file, a folder, or a glob; local or s3://."
+    ),
 ]
 Output = Annotated[
     Optional[str],  # noqa: UP045
@@ -130,7 +132,7 @@ def run(
     gpu_price: GpuPrice = None,
     api_price: ApiPrice = None,
 ) -> None:
-    """Run a pipeline over Parquet files.
+    """Run a pipeline over Parquet or JSON Lines files.
 
     The same command again resumes: what is committed is not done twice. Exit codes: 0 done, 1 a failure after which
     the same command resumes, 2 a mistake in what was given, 3 too many dead letters, 130 interrupted.

@@ -226,7 +226,7 @@ def folder_of(checked: Checked) -> str | None:
 
 
 def _descriptor(plan: Plan, chunk: Chunk) -> str:
-    return json.dumps({"chunk": asdict(chunk), "shard": asdict(plan.shards[chunk.shard].source())})
+    return json.dumps({"chunk": asdict(chunk), "shard": asdict(plan.shards[chunk.shard].as_found().near(chunk.first))})
 
 
 def _groups(chunks: int, at_once: int) -> Iterator[int]:

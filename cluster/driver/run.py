@@ -26,7 +26,8 @@ from headrace.pipelines.forecast.survey import places
 from headrace.pipelines.inference.efficiency import Figures
 from headrace.pipelines.inference.layouts import Choice, Priors, of_several_models, opened
 from headrace.pipelines.inference.usage import Usage
-from headrace.pipelines.input.corpus import Corpus, find_shards
+from headrace.pipelines.input.corpus import Corpus
+from headrace.pipelines.input.sources import find_shards
 from headrace.pipelines.output.checkpoint import Counts, chunk_record, chunk_records, committed, counts_of
 from headrace.pipelines.output.error_rate import EarlyStop, too_many
 from headrace.pipelines.output.fingerprint import fingerprints
@@ -259,7 +260,7 @@ def check(pipeline: Pipeline, input: str) -> Checked:
         schema=schema,
         stages=stages,
         models=models,
-        notes=notes_of(pipeline, stages),
+        notes=(*corpus.notes, *notes_of(pipeline, stages)),
     )
 
 
@@ -309,7 +310,7 @@ def run(
 
     Args:
         pipeline: a :class:`Pipeline`, or the path of a file that holds one.
-        input: a Parquet file, a folder of them, or a glob.
+        input: a file of Parquet or JSON Lines, a folder of them, a glob, or what another source reads.
         output: a folder; what is committed there already is not done again.
         limit: rows in total; None for all.
         address: a Ray cluster (``auto``, ``ray://host:port``); None or ``local`` starts Ray here and stops it again.

@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from headrace import __version__
 from headrace.operators.base import Layout
-from headrace.pipelines.input.corpus import Corpus, Shard
+from headrace.pipelines.input.corpus import DEFAULT_SOURCE, Corpus, Mark, Shard
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.storage.locations import joined, shown
 from headrace.pipelines.storage.store import Store
@@ -127,10 +127,10 @@ class Span(NamedTuple):
 class PlannedShard:
     """An input file in a plan.
 
-    ``index`` is its number for ever; ``size`` (bytes), ``etag`` and ``rows`` are those of the file when it
-    was planned. ``spans`` cover rows 0 to :attr:`covered`, each once and in order. ``gone`` says that the
-    file is no longer in the input: its part is kept, and nothing more is asked of it. ``pruned`` says that it is gone,
-    and its part too.
+    ``index`` is its number for ever; ``size``, ``etag``, ``rows``, ``source`` and ``marks`` are those of the
+    :class:`~headrace.pipelines.input.corpus.Shard` that was planned. ``spans`` cover rows 0 to :attr:`covered`, each
+    once and in order. ``gone`` says that the file is no longer in the input: its part is kept, and nothing more is
+    asked of it. ``pruned`` says that it is gone, and its part too.
     """
 
     index: int
@@ -142,6 +142,8 @@ class PlannedShard:
     spans: tuple[Span, ...] = ()
     gone: bool = False
     pruned: bool = False
+    source: str = DEFAULT_SOURCE
+    marks: Sequence[Mark] = ()
 
     @property
     def id8(self) -> str:
@@ -193,9 +195,38 @@ class PlannedShard:
             return None
         return before[at] + (first - self.spans[at].first) // self.spans[at].chunk_rows
 
-    def source(self) -> Shard:
-        """The file to read, for :class:`~headrace.pipelines.input.corpus.ChunkReader`."""
-        return Shard(self.path, self.uri, self.size, self.etag, self.rows)
+    def as_found(self) -> Shard:
+        """The file to read, for :class:`~headrace.pipelines.input.reader.ChunkReader`."""
+        return Shard(self.path, self.uri, self.size, self.etag, self.rows, self.source, self.marks)
+
+    def to_data(self) -> list[Any]:
+        """As the plan file has it. What is said of most shards, and by older versions of all, is left out."""
+        more: dict[str, Any] = {} if self.source == DEFAULT_SOURCE else {"source": self.source}
+        if self.marks:
+            more["marks"] = self.marks
+        spans = [span.to_data() for span in self.spans]
+        data = [self.path, self.size, self.etag, self.rows, spans, int(self.gone) + int(self.pruned)]
+        return [*data, more] if more else data
+
+    @classmethod
+    def from_data(cls, index: int, base: str, data: Sequence[Any]) -> PlannedShard:
+        """From what :meth:`to_data` gives; ``base`` is the plan's."""
+        path, size, etag, rows, spans, gone, *more = data
+        planned = tuple(Span.from_data(span) for span in spans)
+        said = more[0] if more else {}
+        return cls(
+            index=index,
+            path=path,
+            uri=joined(base, path),
+            size=size,
+            etag=etag,
+            rows=rows,
+            spans=planned,
+            gone=gone > 0,
+            pruned=gone > 1,
+            source=said.get("source", DEFAULT_SOURCE),
+            marks=said.get("marks", ()),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,22 +348,11 @@ class Plan:
                 "rows",
                 "spans: [plan, first, last, chunk_rows] or with [bases], retry",
                 "gone: 1, its part too: 2",
+                "source, marks: unless it is Parquet",
             ],
         }
         lines = ",\n".join(
-            json.dumps(
-                [
-                    shard.path,
-                    shard.size,
-                    shard.etag,
-                    shard.rows,
-                    [span.to_data() for span in shard.spans],
-                    int(shard.gone) + int(shard.pruned),
-                ],
-                ensure_ascii=False,
-                separators=(",", ":"),
-            )
-            for shard in self.shards
+            json.dumps(shard.to_data(), ensure_ascii=False, separators=(",", ":")) for shard in self.shards
         )
         opened = json.dumps(head, ensure_ascii=False, indent=1)
         # A lone surrogate becomes the escape that JSON has for it.
@@ -354,20 +374,7 @@ class Plan:
                     "folder."
                 )
             base = read["base"]
-            shards = tuple(
-                PlannedShard(
-                    index,
-                    path,
-                    joined(base, path),
-                    size,
-                    etag,
-                    rows,
-                    tuple(Span.from_data(span) for span in spans),
-                    gone > 0,
-                    gone > 1,
-                )
-                for index, (path, size, etag, rows, spans, gone) in enumerate(read["shards"])
-            )
+            shards = tuple(PlannedShard.from_data(i, base, data) for i, data in enumerate(read["shards"]))
             return cls(
                 number=read["plan"],
                 created=read["created"],
@@ -525,13 +532,13 @@ def next_plan(
         if index is None:
             changes.new.append(found.path)
             shards.append(_planned(len(shards), found))
-        elif (shards[index].size, shards[index].etag) != (found.size, found.etag):
+        elif _identity(shards[index]) != _identity(found):
             changes.replaced.append(found.path)
             shards[index] = _planned(index, found)
         else:
             if shards[index].gone:
                 changes.returned.append(found.path)
-            shards[index] = replace(shards[index], uri=found.uri, gone=False, pruned=False)
+            shards[index] = replace(shards[index], uri=found.uri, marks=found.marks, gone=False, pruned=False)
     here = {found.path for found in corpus.shards}
     for index, shard in enumerate(shards):
         if shard.path in here or shard.pruned:
@@ -671,7 +678,14 @@ def save_plan(store: Store, plan: Plan) -> Plan:
 
 
 def _planned(index: int, found: Shard) -> PlannedShard:
-    return PlannedShard(index, found.path, found.uri, found.size, found.etag, found.rows)
+    return PlannedShard(
+        index, found.path, found.uri, found.size, found.etag, found.rows, source=found.source, marks=found.marks
+    )
+
+
+def _identity(shard: Shard | PlannedShard) -> tuple[int, str, str]:
+    """What has to be the same for answers to stand: the content, and who makes rows of it."""
+    return shard.size, shard.etag, shard.source
 
 
 def differences(

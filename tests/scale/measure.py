@@ -24,7 +24,8 @@ from headrace.cluster.driver import run as driver
 from headrace.cluster.driver.execution import _descriptor, _groups
 from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.worker import worker as work
-from headrace.pipelines.input.corpus import Corpus, Shard, Variant, find_shards
+from headrace.pipelines.input.corpus import Corpus, Shard, Variant
+from headrace.pipelines.input.sources import find_shards
 from headrace.pipelines.output.checkpoint import Counts, chunk_schema, commit_chunk, committed
 from headrace.pipelines.output.ledger import Ledger
 from headrace.pipelines.output.plan import CHUNKS, Chunk, Plan, load_plan, next_plan, part_schema, save_plan
@@ -91,7 +92,7 @@ def rss() -> int:
 def synthetic_corpus(shards: int, chunks: int) -> Corpus:
     """A corpus that nobody has written: ``shards`` files of ``chunks`` chunks each."""
     files = (
-        Shard(path, f"file:///corpus/{path}", 10**8, f"{i:x}-5f5e100-{i:x}", chunks * ROWS, (chunks * ROWS,))
+        Shard(path, f"file:///corpus/{path}", 10**8, f"{i:x}-5f5e100-{i:x}", chunks * ROWS)
         for i in range(shards)
         for path in [f"day-{i // 1000:04d}/part-{i:06d}.parquet"]
     )

@@ -1,0 +1,140 @@
+"""Row ranges of shards, whatever source they are of, with what cannot be used told apart."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from threading import Lock
+
+import pyarrow as pa
+
+from headrace.pipelines.input.corpus import Shard
+from headrace.pipelines.input.cursor import Cursor
+from headrace.pipelines.input.rows import Rows, fitted, sound
+from headrace.pipelines.input.source import InputChanged, Source
+from headrace.pipelines.input.sources import source_named
+from headrace.pipelines.spec.errors import StorageUnavailable, UserError
+
+_Key = tuple[str, str, str, tuple[str, ...]]
+
+
+class ChunkReader:
+    """Reads row ranges of shards, as tables of ``schema``'s types.
+
+    Keeps a few passes open where they stopped, so that the next range of a shard goes on from there. Safe for threads:
+    a pass that one thread reads from is not offered to another.
+    """
+
+    def __init__(
+        self, schema: pa.Schema, open_passes: int = 4, *, named: Callable[[str], Source] = source_named
+    ) -> None:
+        """``schema`` types the columns that will be asked for (see :meth:`Corpus.require`)."""
+        self._schema = schema
+        self._open_passes = open_passes
+        self._named = named
+        self._passes: OrderedDict[int, tuple[_Key, Cursor]] = OrderedDict()
+        self._lock = Lock()
+
+    def read(
+        self, shard: Shard, first: int, last: int, columns: Sequence[str], used: Collection[str] | None = None
+    ) -> Rows:
+        """Rows ``first`` to ``last`` (exclusive) of ``shard``, with ``columns`` in that order.
+
+        Every row is there. One that cannot be read, or that has a value that cannot be used, is bad: it has null there.
+
+        Args:
+            used: the columns that are to become Python values, all by default; see :func:`~.rows.sound`.
+
+        Raises:
+            InputChanged: the shard is not what it was when it was found.
+            OSError: trouble that may pass.
+            UserError: the source is not installed, or says that the user has to act.
+        """
+        if not 0 <= first <= last <= shard.rows:
+            raise ValueError(f"rows {first} to {last} are not inside {shard.path!r}, which has {shard.rows}")
+        schema = pa.schema([self._schema.field(name) for name in columns])
+        source = self._named(shard.source)
+        watched = not source.is_pinned(shard)
+        if watched or first == last or not columns:
+            source.check(shard)
+        if first == last:
+            return Rows(schema.empty_table())
+        if not columns:
+            return Rows(_rows_without_columns(last - first))
+        found = self._read(source, shard, schema, first, last)
+        if watched:
+            source.check(shard)  # it may have been written to while it was read
+        table, unusable = sound(found.table, used)
+        return Rows(table, {**unusable, **found.bad})
+
+    def close(self) -> None:
+        """Close the passes that are held open. The reader can still be used."""
+        with self._lock:
+            cursors = [cursor for _, cursor in self._passes.values()]
+            self._passes.clear()
+        for cursor in cursors:
+            cursor.close()
+
+    def _read(self, source: Source, shard: Shard, schema: pa.Schema, first: int, last: int) -> Rows:
+        """The rows from a pass over the shard, with nulls for those that it does not have."""
+        key = (shard.source, shard.uri, shard.etag, tuple(schema.names))
+        cursor = self._take(source, shard, key, schema, first, last - first)
+        why = "it ends there"
+        try:
+            found = cursor.read(first, last)
+        except (InputChanged, StorageUnavailable, UserError):
+            cursor.close()
+            raise
+        except Exception as error:  # a source may be anybody's, and an input may hold anything
+            cursor.close()
+            source.check(shard)
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            why = str(error) or type(error).__name__
+            found = Rows(schema.empty_table())
+        except BaseException:
+            cursor.close()
+            raise
+        else:
+            self._give(key, cursor, shard)
+        there = found.table.num_rows
+        if there == last - first:
+            return found
+        lost = f"rows {first + there} to {last - 1} of the input file {shard.path!r} ({shard.uri})"
+        bad = dict.fromkeys(range(there, last - first), f"{lost} cannot be read: {why}")
+        nulls = pa.table({field.name: pa.nulls(len(bad), field.type) for field in schema}, schema=schema)
+        return Rows(pa.concat_tables([found.table, nulls]) if there else nulls, {**found.bad, **bad})
+
+    def _take(self, source: Source, shard: Shard, key: _Key, schema: pa.Schema, first: int, rows: int) -> Cursor:
+        """The open pass that is nearest before row ``first``, where that is no longer way than a new one."""
+        with self._lock:
+            usable = [
+                cursor
+                for of, cursor in self._passes.values()
+                if of == key and source.start(shard, first) <= cursor.position <= first
+            ]
+            if usable:
+                return self._passes.pop(id(max(usable, key=lambda cursor: cursor.position)))[1]
+        return Cursor(_typed(source.read(shard, schema, first, rows), schema), first)
+
+    def _give(self, key: _Key, cursor: Cursor, shard: Shard) -> None:
+        closing = [cursor]
+        if cursor.position < shard.rows:
+            with self._lock:
+                self._passes[id(cursor)] = (key, cursor)
+                closing = []
+                while len(self._passes) > self._open_passes:
+                    closing.append(self._passes.popitem(last=False)[1][1])
+        for done in closing:
+            done.close()
+
+
+def _typed(pieces: Iterator[Rows], schema: pa.Schema) -> Iterator[Rows]:
+    """Pieces with the types of ``schema``."""
+    for piece in pieces:
+        rows = fitted(piece.table, schema)
+        yield Rows(rows.table, {**rows.bad, **piece.bad})
+
+
+def _rows_without_columns(rows: int) -> pa.Table:
+    return pa.Table.from_batches([pa.RecordBatch.from_struct_array(pa.nulls(rows, pa.struct([])).fill_null({}))])
