@@ -158,7 +158,8 @@ def _lines(stream: BinaryIO, offset: int = 0, number: int = 0) -> Iterator[Line]
             yield Line(number, start, text.removeprefix(BOM) if start == 0 else text)
 
 
-_DECODE = json.JSONDecoder().decode
+_BLANKS = " \t\r\n"
+_DECODER = json.JSONDecoder()
 
 
 def _parsed(text: bytes | None) -> dict[str, Any]:
@@ -170,7 +171,8 @@ def _parsed(text: bytes | None) -> dict[str, Any]:
     if text is None:
         raise BadLine(f"is longer than {MOST_LINE_BYTES >> 20} MiB")
     try:
-        value = _DECODE(text.decode())
+        line = text.decode().rstrip(_BLANKS)
+        value, end = _DECODER.raw_decode(line, len(line) - len(line.lstrip(_BLANKS)))
     except json.JSONDecodeError as error:
         raise BadLine(f"is not JSON: {error.msg} at column {error.colno}") from error
     except UnicodeDecodeError as error:
@@ -179,6 +181,8 @@ def _parsed(text: bytes | None) -> dict[str, Any]:
         raise BadLine(f"cannot be read: {error}") from error
     except RecursionError as error:
         raise BadLine("is nested too deeply") from error
+    if end < len(line):
+        raise BadLine(f"is not JSON: more text after the value at column {end + 1}")
     if not isinstance(value, dict):
         raise BadLine(f"is JSON, but not an object: it begins with {text[:20]!r}")
     return value
