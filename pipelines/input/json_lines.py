@@ -149,7 +149,7 @@ def _lines(stream: BinaryIO, offset: int = 0, number: int = 0) -> Iterator[Line]
         start, number = offset, number + 1
         offset += len(text)
         if len(text) == MOST_LINE_BYTES and not text.endswith(b"\n"):
-            while rest := stream.readline(MOST_LINE_BYTES):
+            while rest := stream.readline(BUFFER_BYTES):
                 offset += len(rest)
                 if rest.endswith(b"\n"):
                     break

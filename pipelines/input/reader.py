@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from threading import Lock
 
 import pyarrow as pa
@@ -16,6 +17,15 @@ from headrace.pipelines.input.sources import source_named
 from headrace.pipelines.spec.errors import StorageUnavailable, UserError
 
 _Key = tuple[str, str, str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """A pass over columns of a shard, and why it has ended before the shard does."""
+
+    key: _Key
+    cursor: Cursor
+    problems: list[str]
 
 
 class ChunkReader:
@@ -32,7 +42,7 @@ class ChunkReader:
         self._schema = schema
         self._open_passes = open_passes
         self._named = named
-        self._passes: OrderedDict[int, tuple[_Key, Cursor]] = OrderedDict()
+        self._passes: OrderedDict[int, _Pass] = OrderedDict()
         self._lock = Lock()
 
     def read(
@@ -70,70 +80,67 @@ class ChunkReader:
     def close(self) -> None:
         """Close the passes that are held open. The reader can still be used."""
         with self._lock:
-            cursors = [cursor for _, cursor in self._passes.values()]
+            passes = list(self._passes.values())
             self._passes.clear()
-        for cursor in cursors:
-            cursor.close()
+        for one in passes:
+            one.cursor.close()
 
     def _read(self, source: Source, shard: Shard, schema: pa.Schema, first: int, last: int) -> Rows:
         """The rows from a pass over the shard, with nulls for those that it does not have."""
-        key = (shard.source, shard.uri, shard.etag, tuple(schema.names))
-        cursor = self._take(source, shard, key, schema, first, last - first)
-        why = "it ends there"
+        one = self._take(source, shard, schema, first, last - first)
         try:
-            found = cursor.read(first, last)
-        except (InputChanged, StorageUnavailable, UserError):
-            cursor.close()
-            raise
-        except Exception as error:  # a source may be anybody's, and an input may hold anything
-            cursor.close()
-            source.check(shard)
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
-            why = str(error) or type(error).__name__
-            found = Rows(schema.empty_table())
+            found = one.cursor.read(first, last)
         except BaseException:
-            cursor.close()
+            one.cursor.close()
             raise
-        else:
-            self._give(key, cursor, shard)
         there = found.table.num_rows
+        self._give(one, shard, whole=there == last - first)
         if there == last - first:
             return found
         lost = f"rows {first + there} to {last - 1} of the input file {shard.path!r} ({shard.uri})"
+        why = one.problems[0] if one.problems else "it ends there"
         bad = dict.fromkeys(range(there, last - first), f"{lost} cannot be read: {why}")
         nulls = pa.table({field.name: pa.nulls(len(bad), field.type) for field in schema}, schema=schema)
         return Rows(pa.concat_tables([found.table, nulls]) if there else nulls, {**found.bad, **bad})
 
-    def _take(self, source: Source, shard: Shard, key: _Key, schema: pa.Schema, first: int, rows: int) -> Cursor:
+    def _take(self, source: Source, shard: Shard, schema: pa.Schema, first: int, rows: int) -> _Pass:
         """The open pass that is nearest before row ``first``, where that is no longer way than a new one."""
+        key = (shard.source, shard.uri, shard.etag, tuple(schema.names))
+        start = source.start(shard, first)
         with self._lock:
-            usable = [
-                cursor
-                for of, cursor in self._passes.values()
-                if of == key and source.start(shard, first) <= cursor.position <= first
-            ]
+            usable = [one for one in self._passes.values() if one.key == key and start <= one.cursor.position <= first]
             if usable:
-                return self._passes.pop(id(max(usable, key=lambda cursor: cursor.position)))[1]
-        return Cursor(_typed(source.read(shard, schema, first, rows), schema), first)
+                return self._passes.pop(id(max(usable, key=lambda one: one.cursor.position)))
+        problems: list[str] = []
+        return _Pass(key, Cursor(_pieces(source, shard, schema, first, rows, problems), first), problems)
 
-    def _give(self, key: _Key, cursor: Cursor, shard: Shard) -> None:
-        closing = [cursor]
-        if cursor.position < shard.rows:
+    def _give(self, one: _Pass, shard: Shard, *, whole: bool) -> None:
+        closing = [one]
+        if whole and one.cursor.position < shard.rows:
             with self._lock:
-                self._passes[id(cursor)] = (key, cursor)
+                self._passes[id(one)] = one
                 closing = []
                 while len(self._passes) > self._open_passes:
-                    closing.append(self._passes.popitem(last=False)[1][1])
+                    closing.append(self._passes.popitem(last=False)[1])
         for done in closing:
-            done.close()
+            done.cursor.close()
 
 
-def _typed(pieces: Iterator[Rows], schema: pa.Schema) -> Iterator[Rows]:
-    """Pieces with the types of ``schema``."""
-    for piece in pieces:
-        rows = fitted(piece.table, schema)
-        yield Rows(rows.table, {**rows.bad, **piece.bad})
+def _pieces(
+    source: Source, shard: Shard, schema: pa.Schema, first: int, at_once: int, problems: list[str]
+) -> Iterator[Rows]:
+    """What a source reads, with the types of ``schema``, up to its end or to what cannot be read: see ``problems``."""
+    try:
+        for piece in source.read(shard, schema, first, at_once):
+            rows = fitted(piece.table, schema)
+            yield Rows(rows.table, {**rows.bad, **piece.bad})
+    except (InputChanged, StorageUnavailable, UserError):
+        raise
+    except Exception as error:  # a source may be anybody's, and an input may hold anything
+        source.check(shard)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        problems.append(str(error) or type(error).__name__)
 
 
 def _rows_without_columns(rows: int) -> pa.Table:

@@ -51,6 +51,7 @@ _DOCUMENT = (
     (re.compile(r"the row (killed|hung) the engine"), ReasonClass.KILLS_ENGINE),
     (re.compile(r"the column '.*' holds ", re.DOTALL), ReasonClass.INPUT_DAMAGED),
     (re.compile(r"rows \d+ to \d+ of the (column|input file) "), ReasonClass.INPUT_DAMAGED),
+    (re.compile(r"line \d+ of the input file "), ReasonClass.INPUT_DAMAGED),
 )
 """Letters of no step."""
 
@@ -87,6 +88,7 @@ _PHRASES = (
     r"too long|too short|too small|too big|is missing|must not be there|holds an item twice|fits none of the forms",
     r"is not one of|is not of type|is not a valid|does not match|is not a multiple of|does not fit exactly one",
     r"what the schema forbids|no value of the enum|stands for nothing|no property of the schema|is there twice",
+    r"not UTF-8|but not an object|is longer than",
     r"not JSON|more text after the JSON value|nested too deep|not a JSON value|half of a surrogate pair",
     r"the answer was cut|the answer is empty|not whole sentences|does not come to an end|has more than",
     r"no probabilit(?:y|ies)|the engine refused the request|(?:killed|hung) the engine",
