@@ -94,7 +94,7 @@ def test_a_chain_answers_validly_and_in_the_types_it_promised(engine: VllmEngine
 def test_rows_share_the_header_through_the_prefix_cache(engine: VllmEngine, loop: asyncio.Runner) -> None:
     made = chain(engine, OPINION)
     _, second = (run(loop, through(made, text))[0] for text in (GOOD, BAD))
-    header = len(next(iter(made._prepared.values())).prompts[0].head)
+    header = len(next(iter(made.chained.steps.values())).prompts[0].head)
     whole_blocks = header // engine.block_size * engine.block_size
     assert whole_blocks > 0
     assert second.usage.cached >= whole_blocks

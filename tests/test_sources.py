@@ -16,7 +16,7 @@ from headrace.pipelines.input.source import InputChanged
 from headrace.pipelines.input.sources import find_shards, installed_sources, would_read
 from headrace.pipelines.spec.errors import UserError
 from tests.in_process import InProcess, Stopped, here
-from tests.plugins import Install, install_source
+from tests.source_packages import Install, install_source
 
 __all__ = ["here", "install_source"]
 

@@ -8,16 +8,19 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from headrace.cluster.driver.lookahead import looking_ahead
 from headrace.cluster.driver.measure import measure_stage, sample_rows
 from headrace.cluster.driver.preflight import FAKE_LENGTH, Preflights, context_length, wanted_length
 from headrace.cluster.driver.records import read_record, write_record
-from headrace.cluster.driver.run import Checked, check, looking_ahead
 from headrace.cluster.driver.sample import allot_each
-from headrace.cluster.driver.work import Wish, Work, changes_of
 from headrace.cluster.engines.config import FAKE, EngineConfig
 from headrace.cluster.engines.fake import BytesTokenizer
-from headrace.cluster.engines.starting import engine_config, start_beside_a_user
+from headrace.cluster.engines.starting import start_beside_a_user
 from headrace.cluster.engines.tokenizer import HubTokenizer
+from headrace.cluster.state.checked import Checked, check
+from headrace.cluster.state.engine_of import engine_config
+from headrace.cluster.state.rerun import RerunOptions
+from headrace.cluster.state.work import Work, changes_of
 from headrace.operators.base import Choice as OneOf
 from headrace.operators.base import Constraint, Json, Layout
 from headrace.pipelines.forecast.forecast import Record
@@ -25,7 +28,8 @@ from headrace.pipelines.forecast.outlook import Outlook
 from headrace.pipelines.inference.engine import Tokenizer
 from headrace.pipelines.inference.layouts import Choice
 from headrace.pipelines.inference.prepare import Chained, prepare
-from headrace.pipelines.output.plan import Chunk, load_plan
+from headrace.pipelines.output.plan import Chunk
+from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.output.stages import Stage, commits, entries
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
@@ -237,7 +241,7 @@ def _into(
         return None, None, {}
     there = Choice(previous.layouts, "the output has it", previous.priors)
     differs = changes_of(checked, previous, there)
-    work = Work.of(checked, store, previous, limit, there, Wish("changed" if differs else "", prune=prune))
+    work = Work.of(checked, store, previous, limit, there, RerunOptions("changed" if differs else "", prune=prune))
     staged = _staged(checked, store, work)
     asked: Counter[str] = Counter()
     for rows, steps in work.portions(checked, whole=True, staged=staged):

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from headrace.cluster.driver.preflight import Preflights
-from headrace.cluster.driver.run import Checked, check
 from headrace.cluster.engines.resources import Allotment, allot, cores, gpus_here
 from headrace.cluster.engines.sharing import Demand, share
-from headrace.cluster.engines.starting import engine_config, start_beside_a_user
+from headrace.cluster.engines.starting import start_beside_a_user
+from headrace.cluster.state.checked import Checked, check
+from headrace.cluster.state.engine_of import engine_config
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.results import DOCUMENT, DeadLetter, RowResult
 from headrace.pipelines.input.corpus import Shard

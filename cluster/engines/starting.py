@@ -8,37 +8,11 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from headrace.cluster.engines.config import FAKE, GPU_BLOCK, EngineConfig
 from headrace.cluster.engines.fake import BytesTokenizer
 from headrace.operators.base import Completion, Constraint, Sampling
 from headrace.pipelines.inference.engine import NO_CONTEXT_COST, Engine
-
-if TYPE_CHECKING:
-    from headrace.cluster.driver.run import Checked
-    from headrace.cluster.engines.resources import Allotment
-    from headrace.pipelines.output.stages import Stage
-
-
-VLLM_METRICS = "HEADRACE_VLLM_METRICS"
-"""The environment variable that has vLLM's own metrics exposed beside ours; off by default for what they cost."""
-
-
-def engine_config(checked: Checked, allotment: Allotment, stage: Stage | None = None) -> EngineConfig:
-    """The engine of a stage (the first, or only one, if none is named) of a checked pipeline, in the room it gets."""
-    stage = stage or checked.stages[0]
-    model, located = checked.pipeline.spec_of(stage.model), checked.models[stage.model]
-    return EngineConfig(
-        model=located.source,
-        revision=located.revision,
-        trust_remote_code=model.trust_remote_code,
-        args=dict(model.engine),
-        gpus=allotment.gpus,
-        threads=allotment.cpus,
-        kv_gib=allotment.kv_gib,
-        metrics=os.environ.get(VLLM_METRICS, "0") not in ("", "0"),
-    )
 
 
 def start_engine(config: EngineConfig) -> Engine:
