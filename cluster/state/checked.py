@@ -66,7 +66,7 @@ def check(pipeline: Pipeline, input: str) -> Checked:
         UserError: whatever is wrong, all problems of a kind together.
     """
     corpus = find_shards(input)
-    pipeline.check_columns(corpus.schema)
+    _check_columns(pipeline, corpus)
     keep = pipeline.kept_columns(corpus.columns)
     needed = dict.fromkeys(Graph.of(pipeline).input_columns, "the pipeline")
     gold = dict.fromkeys(pipeline.gold.values(), "gold")
@@ -86,6 +86,16 @@ def check(pipeline: Pipeline, input: str) -> Checked:
         models=models,
         notes=(*corpus.notes, *notes_of(pipeline, stages)),
     )
+
+
+def _check_columns(pipeline: Pipeline, corpus: Corpus) -> None:
+    try:
+        pipeline.check_columns(corpus.schema)
+    except UserError as error:
+        if not corpus.notes:
+            raise
+        # They may say why a column has another type than the user thinks.
+        raise UserError("\n".join((str(error), *(f"note: {note}" for note in corpus.notes)))) from error
 
 
 def notes_of(pipeline: Pipeline, stages: tuple[Stage, ...]) -> tuple[str, ...]:
