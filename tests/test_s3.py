@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import io
+import json
 import os
 import threading
 import time
@@ -21,6 +23,7 @@ from typer.testing import CliRunner
 
 import headrace.pipelines.storage.object_store
 from headrace.cluster.cli.main import app
+from headrace.pipelines.input import json_lines
 from headrace.pipelines.input.reader import ChunkReader
 from headrace.pipelines.input.source import InputChanged
 from headrace.pipelines.input.sources import find_shards, would_read
@@ -573,6 +576,37 @@ def test_a_large_row_group_is_streamed(through: Callable[..., Any], prefix: str)
             rows = reader.read(corpus.shards[0], first, first + 1000, ["t"]).table
             assert rows["t"].to_pylist() == table["t"].slice(first, 1000).to_pylist()
         assert len(proxy.seen) - before < 20, "consecutive ranges are one pass"
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz"])
+def test_json_lines_are_streamed_and_a_change_is_noticed(
+    through: Callable[..., Any], prefix: str, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_lines, "MARK_BYTES", 1 << 20)
+    lines = [json.dumps({"id": row, "t": os.urandom(400).hex()}).encode() + b"\n" for row in range(8000)]
+    content = b"".join(lines)
+    store = open_store(prefix)
+    store.replace(f"x.{suffix}", gzip.compress(content, 1) if suffix.endswith("gz") else content)
+    with through(Fault("cut", "^GET.*jsonl", 2)) as proxy:
+        corpus = find_shards(prefix)
+        [shard] = corpus.shards
+        assert (shard.rows, shard.source, len(shard.marks)) == (8000, "jsonl", 0 if suffix.endswith("gz") else 6)
+        before = len(proxy.seen)
+        assert before < 10, "the file is read in large pieces"
+        reader = ChunkReader(corpus.schema)
+        for first in range(0, 8000, 1000):
+            rows = reader.read(shard, first, first + 1000, ["id", "t"]).table
+            assert rows.to_pylist() == [json.loads(line) for line in lines[first : first + 1000]]
+        assert len(proxy.seen) - before < 6, "consecutive ranges are one pass"
+        if shard.marks:
+            before = len(proxy.seen)
+            rows = ChunkReader(corpus.schema).read(shard.near(7900), 7900, 7910, ["id"]).table
+            assert rows["id"].to_pylist() == list(range(7900, 7910))
+            assert len(proxy.seen) - before <= 1, "from near its end"
+    store.replace(f"x.{suffix}", b"{}")
+    for columns in (["id"], []):
+        with pytest.raises(InputChanged, match="has changed since it was planned"):
+            ChunkReader(corpus.schema).read(shard, 4, 8, columns)
 
 
 def test_planning_costs_two_calls_and_one_for_each_file(through: Callable[..., Any], prefix: str) -> None:

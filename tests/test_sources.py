@@ -267,7 +267,9 @@ def test_a_source_that_cannot_be_loaded_is_named_where_it_is_missed(install_sour
     install_source("headrace-odd", "import no_such_module", odd="headrace_odd:Odd")
     assert sources(find_shards(str(put(tmp_path / "in/a.jsonl")))) == {"a.jsonl": "jsonl"}, "no harm is done"
     why = "These could not be loaded: odd (headrace-odd): headrace_odd:Odd raised ModuleNotFoundError"
-    assert why in refused("odd:something")
+    said = refused("odd:something")
+    assert "does not exist" in said
+    assert f"No installed source reads odd: either. {why}" in said
     (tmp_path / "in/x.odd").write_text("odd")
     assert "is not a Parquet file" in refused(tmp_path / "in/x.odd")
     assert why in refused(tmp_path / "in/x.odd")

@@ -65,6 +65,11 @@ class Sources:
         return {suffix: claims[suffix] for suffix in sorted(claims, key=len, reverse=True)}
 
     @property
+    def schemes(self) -> frozenset[str]:
+        """The schemes that sources claim."""
+        return frozenset(scheme for source in self.loaded.values() for scheme in source.schemes)
+
+    @property
     def suffixes(self) -> tuple[str, ...]:
         """How names of files end that are taken in from folders."""
         by_default = sorted(self.loaded.values(), key=lambda source: source.name != DEFAULT_SOURCE)
@@ -83,9 +88,9 @@ class Sources:
             listing = find_files(uri, self.suffixes)
             by_source = self._sorted(uri, listing)
         except UserError as error:
-            if re.match(_SCHEME, uri):
-                raise UserError(f"{error}{self._failures()}") from error
-            raise
+            if (named := re.match(_SCHEME, uri)) is None or named.group(1).lower() in RESERVED:
+                raise
+            raise UserError(f"{error} No installed source reads {named.group(1)}: either.{self._failures()}") from error
         (found, first), *others = by_source.values()
         if others:
             raise UserError(_mixed(uri, found, first, *others[0]))
