@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import itertools
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from headrace.pipelines.input.corpus import Corpus, Shard
+from headrace.pipelines.input.file_source import FileSource
 from headrace.pipelines.input.reader import ChunkReader
-from headrace.pipelines.input.source import InputChanged
+from headrace.pipelines.input.source import InputChanged, Source
 from headrace.pipelines.input.sources import find_shards, installed_sources, would_read
 from headrace.pipelines.spec.errors import UserError
 from tests.in_process import InProcess, Stopped, here
@@ -30,7 +34,17 @@ PIPELINE: dict[str, Any] = {
     "max_error_rate": 1.0,
 }
 
-CSV = """
+
+def example(of: type, imports: str) -> str:
+    """The code in a docstring, behind ``imports``."""
+    text = inspect.cleandoc(of.__doc__ or "").partition("::\n\n")[2]
+    lines = itertools.takewhile(lambda line: line.startswith("    ") or not line, text.splitlines())
+    return imports + textwrap.dedent("\n".join(lines)) + "\n"
+
+
+CSV = example(
+    FileSource,
+    """
 import csv, io, itertools
 import pyarrow as pa
 from headrace.pipelines.input.file_source import FileSource
@@ -38,47 +52,19 @@ from headrace.pipelines.input.files import InputFile
 from headrace.pipelines.input.rows import from_python
 from headrace.pipelines.input.scans import Description
 
-class Csv(FileSource):
-    name = "csv"
-    suffixes = (".csv",)
+""",
+)
 
-    def describe(self, file):
-        with file.open() as raw, io.TextIOWrapper(io.BufferedReader(raw), "utf-8", newline="") as text:
-            names, *rows = csv.reader(text)
-        return Description(pa.schema({name: pa.string() for name in names}), len(rows))
-
-    def read(self, shard, columns, first, at_once):
-        with InputFile.of(shard).open() as raw, io.TextIOWrapper(io.BufferedReader(raw), "utf-8", newline="") as text:
-            rows = itertools.islice(csv.DictReader(text), first, None)
-            while some := list(itertools.islice(rows, at_once)):
-                yield from_python(some, columns)
-"""
-
-COUNTER = '''
+COUNTER = example(
+    Source,
+    """
 import pyarrow as pa
 from headrace.pipelines.input.corpus import Corpus, Shard, Variant
 from headrace.pipelines.input.rows import Rows, from_python
 from headrace.pipelines.input.source import Source
 
-class Counter(Source):
-    """Rows that are in no file."""
-    name = "counter"
-    schemes = ("count",)
-    columns = pa.schema({"id": pa.int64(), "text": pa.string()})
-
-    def find(self, uri):
-        rows = int(uri.rpartition("/")[2].removeprefix("count:"))
-        shard = Shard(str(rows), f"count:/{rows}", 0, "always the same", rows, self.name)
-        return Corpus("count:", (shard,), (Variant(self.columns, shard.path),))
-
-    def check(self, shard):
-        pass
-
-    def read(self, shard, columns, first, at_once):
-        for start in range(first, shard.rows, at_once):
-            numbers = range(start, min(start + at_once, shard.rows))
-            yield from_python([{"id": number, "text": f"number {number}"} for number in numbers], columns)
-'''
+""",
+)
 
 
 def put(file: Path, rows: int = 2) -> Path:
@@ -177,6 +163,11 @@ def test_a_format_of_files_is_one_small_class(install_source: Install, here: InP
     assert (result.changes.replaced, here.asked["opinion"]) == (["b.csv"], 3)
     put(tmp_path / "in/c.jsonl")
     assert "'a.csv' (.csv: csv) and 'c.jsonl' (.jsonl: jsonl)" in refused(tmp_path / "in")
+
+
+def test_the_documentation_has_the_same_format() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "extending.md").read_text()
+    assert textwrap.dedent(CSV.partition("Description\n")[2]).strip() in page
 
 
 def test_a_file_that_a_format_cannot_describe_is_named_with_the_reason(install_source: Install, tmp_path: Path) -> None:

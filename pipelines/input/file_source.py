@@ -33,12 +33,12 @@ class FileSource(Source):
             suffixes = (".csv",)
 
             def describe(self, file):
-                with file.open() as raw, io.TextIOWrapper(raw, "utf-8", newline="") as text:
+                with io.TextIOWrapper(file.open(), "utf-8", newline="") as text:
                     names, *rows = csv.reader(text)
                 return Description(pa.schema({name: pa.string() for name in names}), len(rows))
 
             def read(self, shard, columns, first, at_once):
-                with InputFile.of(shard).open() as raw, io.TextIOWrapper(raw, "utf-8", newline="") as text:
+                with io.TextIOWrapper(InputFile.of(shard).open(), "utf-8", newline="") as text:
                     rows = itertools.islice(csv.DictReader(text), first, None)
                     while some := list(itertools.islice(rows, at_once)):
                         yield from_python(some, columns)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import fnmatch
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from headrace.pipelines.input import local_files
 from headrace.pipelines.input.corpus import Shard
@@ -17,6 +18,10 @@ from headrace.pipelines.storage.threads import THREADS
 
 OBJECT_THREADS = 48
 """Objects that are looked into at once: each takes a call of some tens of milliseconds."""
+
+
+BUFFER_BYTES = 4 << 20
+"""Bytes that are read at a time from a file that is read in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +46,18 @@ class InputFile:
         """Where it is on a disk; None for an object."""
         return local_path(self.uri) if object_uri(self.uri) is None else None
 
-    def open(self) -> BinaryIO:
-        """The file, to be read from any place. Reading an object fails once it has changed."""
+    def open(self, buffer_bytes: int = BUFFER_BYTES) -> BinaryIO:
+        """The file, to be read from any place. Reading an object fails once it has changed.
+
+        Args:
+            buffer_bytes: read at a time, which is a call in an object store; 0 for what has buffers of its own.
+        """
         if (path := self.local) is not None:
-            return open(path, "rb", buffering=0)
+            return open(path, "rb", buffering=buffer_bytes)
         from headrace.pipelines.input.object_files import open_object
 
-        return open_object(self.uri, self.size, self.etag)
+        plain = open_object(self.uri, self.size, self.etag)
+        return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, plain), buffer_bytes)) if buffer_bytes else plain
 
     def identified(self) -> InputFile:
         """The file with its size and etag. Listing objects tells them; on a disk it takes a look.

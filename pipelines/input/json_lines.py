@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from headrace.pipelines.input.corpus import Shard
 from headrace.pipelines.input.file_source import FileSource
-from headrace.pipelines.input.files import InputFile
+from headrace.pipelines.input.files import BUFFER_BYTES, InputFile
 from headrace.pipelines.input.json_types import Columns, as_typed
 from headrace.pipelines.input.rows import Rows, from_python
 from headrace.pipelines.input.scans import Description
@@ -34,9 +34,6 @@ BATCH_ROWS = 1024
 
 BATCH_BYTES = 16 << 20
 """Bytes of lines after which a piece is full."""
-
-BUFFER_BYTES = 4 << 20
-"""Read at a time: in an object store that is a call."""
 
 CODECS = {".gz": "gzip", ".zst": "zstd"}
 
@@ -134,7 +131,7 @@ def _codec(file: InputFile) -> str | None:
 def _opened(file: InputFile, offset: int = 0) -> Iterator[BinaryIO]:
     """The lines' bytes from ``offset`` on, which is 0 for a compressed file."""
     with ExitStack() as stack:
-        stream = stack.enter_context(io.BufferedReader(cast(io.RawIOBase, file.open()), BUFFER_BYTES))
+        stream = stack.enter_context(file.open(BUFFER_BYTES))
         if (codec := _codec(file)) is not None:
             plain = pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), codec)
             yield cast(BinaryIO, stack.enter_context(io.BufferedReader(plain, BUFFER_BYTES)))

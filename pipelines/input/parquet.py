@@ -67,7 +67,7 @@ class Parquet(FileSource):
             return Description(self._schema(footer, file), footer.num_rows)
 
     def problem(self, file: InputFile, error: Exception) -> str:
-        with file.open() as opened:
+        with file.open(0) as opened:
             head = opened.read(4)
             size = opened.seek(0, os.SEEK_END)
             opened.seek(-min(4, size), os.SEEK_END)
@@ -141,7 +141,7 @@ def _opened(file: InputFile, **options: Any) -> pq.ParquetFile:
     # Checksums are verified where the file has them: a flipped bit is an error then, and not an odd text.
     local = file.local
     return pq.ParquetFile(
-        local or file.open(),
+        local or file.open(0),
         buffer_size=BUFFER_BYTES if local else OBJECT_BUFFER_BYTES,
         pre_buffer=False,
         page_checksum_verification=True,

@@ -37,7 +37,7 @@ class Source(Protocol):
         class Counter(Source):
             name = "counter"
             schemes = ("count",)
-            columns = pa.schema({"n": pa.int64()})
+            columns = pa.schema({"id": pa.int64(), "text": pa.string()})
 
             def find(self, uri):
                 rows = int(uri.rpartition("/")[2].removeprefix("count:"))
@@ -50,7 +50,7 @@ class Source(Protocol):
             def read(self, shard, columns, first, at_once):
                 for start in range(first, shard.rows, at_once):
                     numbers = range(start, min(start + at_once, shard.rows))
-                    yield from_python([{"n": number} for number in numbers], columns)
+                    yield from_python([{"id": number, "text": f"number {number}"} for number in numbers], columns)
 
     Attributes:
         name: the name of its entry point; plans have it.
@@ -82,7 +82,10 @@ class Source(Protocol):
         ...
 
     def read(self, shard: Shard, columns: pa.Schema, first: int, at_once: int) -> Iterator[Rows]:
-        """The rows of a shard from ``first`` to its end, in order; closed early when no more are wanted.
+        """The rows of a shard from ``first`` to its end, in order.
+
+        The iterator may be advanced by another thread than the one that made it, and it is closed when no more rows are
+        wanted.
 
         Args:
             columns: those that are wanted. The rows may have other types: what can be cast to these without a change of
