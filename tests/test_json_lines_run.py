@@ -17,6 +17,8 @@ import yaml
 from typer.testing import CliRunner
 
 from headrace.cluster.cli.main import app
+from headrace.cluster.driver.execution import descriptor
+from headrace.cluster.state.chunks import Descriptor
 from headrace.pipelines.inference.results import DeadLetter
 from headrace.pipelines.input import json_lines
 from headrace.pipelines.output.plan_file import load_plan
@@ -115,7 +117,8 @@ def test_a_run_that_died_goes_on_in_the_middle_of_a_file(
     [shard] = plan.shards
     assert shard.source == "jsonl"
     assert len(shard.marks) == source.stat().st_size // 400
-    assert [len(shard.as_found().near(first).marks) for first in (0, 20)] == [0, 1]
+    sent = [Descriptor.from_json(descriptor(plan, chunk)).shard.marks for chunk in shard.chunks()]
+    assert [len(marks) for marks in sent] == [0, *[1] * 4], "a worker is told the place before its chunk"
     result = here(PIPELINE, source)
     assert result.resumed == 10
     assert here.table().equals(here.table(tmp_path / "whole"))

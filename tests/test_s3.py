@@ -549,6 +549,21 @@ def test_an_object_that_changes_after_it_was_found_is_noticed(s3: S3Server, pref
         ChunkReader(corpus.schema).read(shard, 4, 8, ["id"])
 
 
+def test_an_object_that_changes_in_the_middle_of_a_pass_is_noticed(s3: S3Server, prefix: str) -> None:
+    """What is read from there on is none of its rows, and no damage either."""
+    table = pa.table({"t": [os.urandom(400).hex() for _ in range(20_000)]})
+    file = io.BytesIO()
+    pq.write_table(table, file, use_dictionary=False, compression="none")
+    store = open_store(prefix)
+    store.replace("x.parquet", file.getvalue())
+    corpus = find_shards(prefix)
+    reader = ChunkReader(corpus.schema)
+    assert reader.read(corpus.shards[0], 0, 100, ["t"]).bad == {}
+    store.replace("x.parquet", parquet(10))
+    with pytest.raises(InputChanged, match="has changed since it was planned"):
+        reader.read(corpus.shards[0], 100, 20_000, ["t"])
+
+
 def test_a_storage_that_fails_is_no_unreadable_input(
     through: Callable[..., Any], prefix: str, monkeypatch: Any
 ) -> None:

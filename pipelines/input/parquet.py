@@ -21,7 +21,7 @@ from headrace.pipelines.input.arrow_types import kept_type
 from headrace.pipelines.input.corpus import DEFAULT_SOURCE, Shard
 from headrace.pipelines.input.cursor import Cursor
 from headrace.pipelines.input.file_source import FileSource
-from headrace.pipelines.input.files import InputFile
+from headrace.pipelines.input.files import InputFile, check_unchanged
 from headrace.pipelines.input.rows import Rows
 from headrace.pipelines.input.scans import Description
 from headrace.pipelines.input.wording import quoted
@@ -112,8 +112,7 @@ class Parquet(FileSource):
                 done += table.num_rows
                 yield Rows(table)
         except DAMAGE as error:
-            _raise_trouble(error)
-            self.check(shard)
+            _see_that_it_is_damage(shard, error)
         if done < promised:
             yield from _without(_damaged(parquet.metadata, shard, group, starts, names), done)
 
@@ -192,7 +191,7 @@ def _column(footer: pq.FileMetaData, shard: Shard, group: int, starts: list[int]
                 done += len(cells)
                 yield Rows(pa.table({name: cells}))
         except DAMAGE as error:
-            _raise_trouble(error)
+            _see_that_it_is_damage(shard, error)
             why = str(error)
     if done == rows:
         return
@@ -206,10 +205,11 @@ def _column(footer: pq.FileMetaData, shard: Shard, group: int, starts: list[int]
         yield Rows(pa.table({name: pa.nulls(lost, kind)}), dict.fromkeys(range(lost), said))
 
 
-def _raise_trouble(error: BaseException) -> None:
-    """Raise what is no damage of the file, but the disk's trouble or the network's, which may pass."""
+def _see_that_it_is_damage(shard: Shard, error: BaseException) -> None:
+    """Raise what is no damage: trouble of the disk or the network, which may pass, and a file that has changed."""
     if isinstance(error, OSError) and (isinstance(error, StorageUnavailable) or error.errno is not None):
         raise error
+    check_unchanged(shard)
 
 
 def _block_rows(group: pq.RowGroupMetaData) -> int:
