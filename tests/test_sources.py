@@ -192,6 +192,14 @@ def test_rows_need_not_be_in_files(install_source: Install, here: InProcess) -> 
     assert "number 3" in (here.output / "_headrace/report.html").read_text(), "documents are read back for the report"
 
 
+@pytest.mark.parametrize("call", [find_shards, lambda uri: would_read(uri, "/out")])
+def test_a_password_in_a_uri_is_refused_and_not_repeated(install_source: Install, call: Any) -> None:
+    install_source("headrace-counter", COUNTER, counter="headrace_counter:Counter")
+    with pytest.raises(UserError, match="count:// URI has a user or a password in it") as raised:
+        call("count://me:hunter2@host/5")
+    assert "hunter2" not in str(raised.value)
+
+
 BROKEN = (
     COUNTER
     + """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -44,7 +45,8 @@ class Shard:
 
     def mark_before(self, row: int) -> Mark | None:
         """The last mark that is not behind ``row``."""
-        return max((mark for mark in self.marks if mark[0] <= row), key=lambda mark: mark[0], default=None)
+        behind = bisect_right(self.marks, row, key=lambda mark: mark[0])
+        return self.marks[behind - 1] if behind else None
 
     def near(self, row: int) -> Shard:
         """The shard with no mark but the one that reading ``row`` needs: of one size, however large the shard."""

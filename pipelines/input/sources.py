@@ -15,7 +15,7 @@ from headrace.pipelines.input.globs import is_pattern
 from headrace.pipelines.input.source import GROUP, Source
 from headrace.pipelines.input.wording import quoted
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.storage.locations import SCHEMES
+from headrace.pipelines.storage.locations import SCHEMES, without_userinfo
 
 RESERVED = frozenset({*SCHEMES, "file"})
 """Schemes of places where files are, which no source can claim."""
@@ -45,11 +45,21 @@ class Sources:
         )
 
     def of_scheme(self, uri: str) -> Source | None:
-        """The source that claims the scheme of an input; None where the input is one of files."""
+        """The source that claims the scheme of an input; None where the input is one of files.
+
+        Raises:
+            UserError: the URI has credentials in it. The message does not repeat them.
+        """
         named = re.match(_SCHEME, uri)
         if named is None or (scheme := named.group(1).lower()) in RESERVED:
             return None
-        return self._only([source for source in self.loaded.values() if scheme in source.schemes], f"{scheme}:")
+        claiming = [source for source in self.loaded.values() if scheme in source.schemes]
+        if claiming and without_userinfo(uri) != uri:
+            raise UserError(
+                f"The {scheme}:// URI has a user or a password in it, and URIs end up in plans, logs and reports. Give "
+                "them in the environment, or as the source's package says."
+            )
+        return self._only(claiming, f"{scheme}:")
 
     def of_suffix(self, name: str) -> Source | None:
         """The source that reads files of that name, by the longest suffix that one claims; None if none does."""

@@ -31,7 +31,7 @@ def read(shard: Shard, schema: pa.Schema, first: int, last: int) -> Rows:
     return ChunkReader(schema, named=lambda _: Sqlite()).read(shard, first, last, schema.names)
 
 
-@pytest.mark.parametrize("scheme", ["sqlite:", ""])
+@pytest.mark.parametrize("scheme", ["sqlite:", "sqlite://", ""])
 def test_a_table_is_a_shard(file: Path, scheme: str) -> None:
     corpus = Sqlite().find(f"{scheme}{file}")
     assert [(shard.path, shard.rows) for shard in corpus.shards] == [("notes", 3), ("tickets", MARK_ROWS + 5)]
