@@ -19,10 +19,9 @@ from typer.testing import CliRunner
 from headrace.cluster.cli.main import app
 from headrace.cluster.driver.execution import descriptor
 from headrace.cluster.state.chunks import Descriptor
-from headrace.pipelines.inference.results import DeadLetter
+from headrace.operators.error_classes import ErrorClass
 from headrace.pipelines.input import json_lines
 from headrace.pipelines.output.plan_file import load_plan
-from headrace.pipelines.output.reasons import ReasonClass, reason_class
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.storage.local import LocalStore
 from tests.in_process import InProcess, Stopped, here
@@ -158,8 +157,7 @@ def test_lines_that_are_no_rows_are_dead_letters_with_their_numbers(here: InProc
     ]
     for reason, begins in zip(dead["_reason"], said, strict=True):
         assert reason.startswith(begins)
-        letter = DeadLetter("document", reason)
-        assert reason_class(letter, {}) == ReasonClass.INPUT_DAMAGED
+    assert set(dead["_class"]) == {ErrorClass.INPUT_DAMAGED}
     assert dead["id"].to_list() == [None, None, None, 4], "what can be read of a row is kept"
     assert here.table()["_row"].to_list() == [3]
     again = here(PIPELINE, tmp_path / "in", retry="errors")

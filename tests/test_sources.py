@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from headrace.cluster.cli.plugins_command import find
 from headrace.pipelines.input.corpus import Corpus, Shard
 from headrace.pipelines.input.file_source import FileSource
 from headrace.pipelines.input.reader import ChunkReader
@@ -59,6 +60,7 @@ COUNTER = example(
     Source,
     """
 import pyarrow as pa
+from headrace.cluster.cli.plugins_command import find
 from headrace.pipelines.input.corpus import Corpus, Shard, Variant
 from headrace.pipelines.input.rows import Rows, from_python
 from headrace.pipelines.input.source import Source
@@ -289,6 +291,9 @@ def test_a_source_that_is_none_is_said(install_source: Install, code: str, entry
     found = installed_sources()
     assert "odd" not in found.loaded
     assert why in found.failed["odd"].error
+    [listed] = [each for each in find() if each.name == "odd"]
+    assert (listed.group, listed.package) == ("headrace.sources", "headrace-odd")
+    assert why in listed.error
 
 
 def test_two_sources_of_one_suffix_are_refused_where_it_matters(install_source: Install, tmp_path: Path) -> None:
