@@ -50,7 +50,7 @@ check: $(STAMP)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	$(PY) -m pytest -q tests/test_imports.py
+	$(PY) -m pytest -q tests/test_imports.py tests/test_house.py
 
 # The knob ARGS has a default for the demo; the targets from here on take it only from the command line.
 bench: $(STAMP)

@@ -27,7 +27,7 @@ from headrace.operators.base import ModelStep
 from headrace.operators.classify import Classify
 from headrace.operators.extract import Extract
 from headrace.operators.schema.nodes import compact
-from headrace.pipelines.output.checkpoint import read_record
+from headrace.pipelines.output.checkpoint import read_footer
 
 WATCH_SECONDS = 0.5
 """How often the driver looks whether there is a worker; the time that it reads is the worker's own."""
@@ -110,7 +110,7 @@ def _tokens(output: Path) -> dict[str, int]:
     total = {"prompt": 0, "cached": 0, "output": 0}
     for file in output.glob("_headrace/chunks/**/*.parquet"):
         with file.open("rb") as chunk:
-            record = read_record(chunk)
+            record = read_footer(chunk)
         for key in total:
             total[key] += record["stats"][key] if record else 0
     return total

@@ -30,7 +30,7 @@ FORBIDDEN = {
 }
 # The folders of each package in the order in which rows meet them: a folder imports only from those before it.
 FOLDERS = {
-    "operators": ("operators/schema", "operators"),
+    "operators": ("operators/schema", "operators/templates", "operators"),
     "pipelines": (
         "pipelines/spec",
         "pipelines/storage",
@@ -45,6 +45,7 @@ FOLDERS = {
         "cluster/state",
         "cluster/observability",
         "cluster/worker",
+        "cluster/report/page",
         "cluster/report",
         "cluster/driver",
         "cluster/jobs",

@@ -82,7 +82,7 @@ def test_wheel_has_every_module_under_headrace_and_nothing_else(built: Path) -> 
     data = {
         f"headrace/{file.relative_to(ROOT)}" for kind in ("*.j2", "*.css") for file in (ROOT / "cluster").rglob(kind)
     }
-    assert {"headrace/cluster/report/page.html.j2", "headrace/cluster/report/page.css"} <= data <= names
+    assert {"headrace/cluster/report/page/page.html.j2", "headrace/cluster/report/page/page.css"} <= data <= names
     assert {name.partition("/")[0] for name in names} == {"headrace"}
 
 

@@ -14,23 +14,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from headrace.pipelines.input.corpus import Corpus, Shard
-from headrace.pipelines.output import publish
+from headrace.pipelines.output import part_writer
 from headrace.pipelines.output.checkpoint import Counts, Unaccounted, chunk_schema, commit_chunk, committed
+from headrace.pipelines.output.completion import begin, finish, is_complete, was_complete
+from headrace.pipelines.output.folder import check_output_folder
 from headrace.pipelines.output.plan import Chunk, Plan, part_schema
 from headrace.pipelines.output.plan_file import plan_to_json, save_plan
 from headrace.pipelines.output.planning import PlanSpec, next_plan
-from headrace.pipelines.output.publish import (
-    Superseded,
-    begin,
-    check_output_folder,
-    errors_schema,
-    finish,
-    is_complete,
-    publish_shard,
-    published,
-    was_complete,
-    with_kept,
-)
+from headrace.pipelines.output.publish import errors_schema, publish_shard
+from headrace.pipelines.output.published import published, with_kept
+from headrace.pipelines.output.superseded import Superseded
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.storage.local import LocalStore
 from headrace.pipelines.storage.opening import open_store
@@ -537,7 +530,7 @@ def test_chunks_are_merged_to_row_groups_that_are_worth_a_scan(tmp_path: Path) -
     metadata = pq.read_metadata(tmp_path / plan.shards[0].part_name)
     assert (metadata.num_row_groups, metadata.num_rows) == (1, 60)
     tables = [pa.table({"x": range(100_000)})] * 5
-    sizes = [group.num_rows for group in publish._grouped(iter(tables))]
+    sizes = [group.num_rows for group in part_writer.grouped(iter(tables))]
     assert sizes == [200_000, 200_000, 100_000]
 
 

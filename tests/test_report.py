@@ -22,16 +22,16 @@ import pytest
 from typer.testing import CliRunner
 
 from headrace.cluster.cli.main import app
-from headrace.cluster.report import writing as report_module
-from headrace.cluster.report.command import ReportRequest, report_output
-from headrace.cluster.report.page import visible
+from headrace.cluster.report import build as report_module
+from headrace.cluster.report.on_demand import ReportRequest, report_output
+from headrace.cluster.report.page.formats import visible
 from headrace.pipelines.output.plan import PlannedShard, Span
 from headrace.pipelines.output.plan_file import load_plan
-from headrace.pipelines.report import data as report_data
+from headrace.pipelines.report import inspection as report_data
 from headrace.pipelines.report import rows as report_rows
-from headrace.pipelines.report.data import MOST_ROWS, PLACES, windows_of
-from headrace.pipelines.report.drift import CHANCE, chi_squared_tail, homogeneity, moved
-from headrace.pipelines.report.figures import EDGES, Lengths
+from headrace.pipelines.report.drift import CHANCE, chi_squared_tail, homogeneity, shift_between
+from headrace.pipelines.report.inspection import MOST_ROWS, PLACES, row_ranges
+from headrace.pipelines.report.lengths import EDGES, LengthTally
 from headrace.pipelines.report.series import MOST_POINTS, Series, rates
 from headrace.pipelines.storage.opening import open_store
 from tests.in_process import InProcess, here  # noqa: F401  (a fixture)
@@ -188,11 +188,11 @@ def test_a_run_keeps_the_keys_that_it_reported_before(done: InProcess) -> None:
 
 
 def test_lengths_are_binned_and_have_percentiles() -> None:
-    lengths = Lengths("characters")
+    lengths = LengthTally("characters")
     values = [random.Random(1).randrange(0, 50_000) for _ in range(10)] + list(range(1000))
     for value in values:
         lengths.add(value)
-    seen = lengths.seen()
+    seen = lengths.stats()
     assert (seen.count, seen.most) == (len(values), max(values))
     assert seen.p50 == sorted(values)[len(values) // 2 - 1]
     for number, count in seen.bins.items():
@@ -200,7 +200,7 @@ def test_lengths_are_binned_and_have_percentiles() -> None:
         # Beyond 1000 lengths are kept to three digits.
         assert count == pytest.approx(sum(first <= value < last for value in values), abs=1)
     assert sum(seen.bins.values()) == len(values)
-    assert Lengths("characters").seen().p95 == 0
+    assert LengthTally("characters").stats().p95 == 0
 
 
 def shard(index: int, rows: int, plan: int = 1, first: int = 0) -> PlannedShard:
@@ -211,33 +211,33 @@ def shard(index: int, rows: int, plan: int = 1, first: int = 0) -> PlannedShard:
 def test_a_large_output_is_sampled_evenly_and_a_small_one_seen_whole() -> None:
     sizes = [random.Random(7).randrange(10_000, 900_000) for _ in range(400)]
     shards = [shard(i, size) for i, size in enumerate(sizes)]
-    windows, planned, whole = windows_of(shards, None, seed="x")
-    assert (planned, whole, len(windows)) == (sum(sizes), False, PLACES)
-    assert sum(each.last - each.first for each in windows) <= MOST_ROWS
-    assert all(0 <= each.first < each.last <= each.shard.rows for each in windows)
-    # Halves of the rows get halves of the windows.
+    ranges, planned, whole = row_ranges(shards, None, seed="x")
+    assert (planned, whole, len(ranges)) == (sum(sizes), False, PLACES)
+    assert sum(each.last - each.first for each in ranges) <= MOST_ROWS
+    assert all(0 <= each.first < each.last <= each.shard.rows for each in ranges)
+    # Halves of the rows get halves of the ranges.
     half = sum(sizes[:200]) / sum(sizes)
-    assert sum(each.shard.index < 200 for each in windows) == pytest.approx(half * PLACES, abs=1)
+    assert sum(each.shard.index < 200 for each in ranges) == pytest.approx(half * PLACES, abs=1)
 
-    windows, planned, whole = windows_of([shard(0, 280_000), shard(1, 10)], None, seed="x")
+    ranges, planned, whole = row_ranges([shard(0, 280_000), shard(1, 10)], None, seed="x")
     assert whole
     assert planned == 280_010
-    assert [(each.shard.index, each.first, each.last) for each in windows] == [
+    assert [(each.shard.index, each.first, each.last) for each in ranges] == [
         (0, 0, 131_072),
         (0, 131_072, 262_144),
         (0, 262_144, 280_000),
         (1, 0, 10),
     ]
     # Only what plan 2 has added.
-    windows, planned, _ = windows_of([shard(0, 100), shard(1, 100, plan=2, first=60)], 2, seed="x")
-    assert [(each.shard.index, each.first, each.last) for each in windows] == [(1, 60, 100)]
+    ranges, planned, _ = row_ranges([shard(0, 100), shard(1, 100, plan=2, first=60)], 2, seed="x")
+    assert [(each.shard.index, each.first, each.last) for each in ranges] == [(1, 60, 100)]
     assert planned == 40
 
 
 def test_a_sample_is_said_to_be_one(done: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report_data, "MOST_ROWS", 30)
     monkeypatch.setattr(report_data, "PLACES", 10)
-    monkeypatch.setattr(report_data, "WINDOW", 3)
+    monkeypatch.setattr(report_data, "RANGE_ROWS", 3)
     report_output(ReportRequest(str(done.output)))
     seen = done.report()["seen"]
     assert not seen["whole"]
@@ -265,13 +265,18 @@ def test_what_chance_does_is_not_flagged_and_what_it_does_not_is() -> None:
 
     usual = {"a": 0.5, "b": 0.3, "c": 0.15, "d": 0.05}
     other = {"a": 0.3, "b": 0.5, "c": 0.15, "d": 0.05}
-    false = sum(moved(draw(500, usual), draw(rows, usual), 0.05).flagged for rows in (12, 60, 400) for _ in range(400))  # type: ignore[union-attr]
+
+    def flagged(rows: int, shares: dict[str, float]) -> bool:
+        shift = shift_between(draw(500, usual), draw(rows, shares), 0.05)
+        return shift is not None and shift.flagged
+
+    false = sum(flagged(rows, usual) for rows in (12, 60, 400) for _ in range(400))
     assert false <= 4, "one in a thousand, of 1200"
-    assert all(moved(draw(500, usual), draw(400, other), 0.05).flagged for _ in range(50))  # type: ignore[union-attr]
+    assert all(flagged(400, other) for _ in range(50))
     # Eight rows may come out in any way.
-    assert not moved({"a": 500, "b": 500}, {"a": 8}, 0.05).flagged  # type: ignore[union-attr]
+    assert not shift_between({"a": 500, "b": 500}, {"a": 8}, 0.05).flagged  # type: ignore[union-attr]
     # In a million rows a trifle is certain, and a trifle.
-    trifle = moved({"a": 500_000, "b": 500_000}, {"a": 510_000, "b": 490_000}, 0.05)
+    trifle = shift_between({"a": 500_000, "b": 500_000}, {"a": 510_000, "b": 490_000}, 0.05)
     assert trifle is not None
     assert trifle.chance < CHANCE
     assert not trifle.flagged
@@ -279,11 +284,11 @@ def test_what_chance_does_is_not_flagged_and_what_it_does_not_is() -> None:
 
 
 def test_a_label_that_is_new_or_gone_counts() -> None:
-    found = moved({"a": 300, "b": 300}, {"a": 300, "c": 300}, 0.05, what="labels", column="x")
+    found = shift_between({"a": 300, "b": 300}, {"a": 300, "c": 300}, 0.05, what="labels", column="x")
     assert found is not None
     assert found.flagged
     assert found.distance == pytest.approx(0.5)
-    assert moved({}, {"a": 1}, 0.05) is None
+    assert shift_between({}, {"a": 1}, 0.05) is None
     assert homogeneity([5, 0], [5, 0]) == 1.0
 
 
@@ -509,7 +514,7 @@ def test_a_run_does_not_fail_for_its_report_and_the_next_one_makes_up_for_it(
         raise OSError("no space left")
 
     with monkeypatch.context() as patched:
-        patched.setattr(report_module, "look", broken)
+        patched.setattr(report_module, "inspect_output", broken)
         from headrace.cluster.driver.run import run
         from headrace.pipelines.spec.pipeline import Pipeline
 

@@ -27,8 +27,9 @@ from headrace.pipelines.input import json_lines
 from headrace.pipelines.input.reader import ChunkReader
 from headrace.pipelines.input.source import InputChanged
 from headrace.pipelines.input.sources import find_shards, would_read
+from headrace.pipelines.output.completion import is_complete
+from headrace.pipelines.output.folder import check_output_folder
 from headrace.pipelines.output.plan_file import load_plan, save_plan
-from headrace.pipelines.output.publish import check_output_folder, is_complete
 from headrace.pipelines.spec.errors import StorageUnavailable, UserError
 from headrace.pipelines.storage.fsspec_objects import FsspecObjects
 from headrace.pipelines.storage.local import LocalStore
@@ -334,7 +335,7 @@ def test_reads_and_listings_through_faults_are_whole(through: Callable[..., Any]
 def test_an_answer_that_does_not_come_is_asked_for_again(
     through: Callable[..., Any], prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.pipelines.storage.s3_objects.SILENCE_S", 0.5)
+    monkeypatch.setattr("headrace.pipelines.storage.s3_filesystem.SILENCE_S", 0.5)
     store = s3_store(prefix)
     started = time.monotonic()
     with through(Fault("slow", "^PUT", delay=30.0), Fault("slow", "^GET", delay=30.0)):
@@ -372,7 +373,7 @@ def test_an_output_made_through_noise_is_the_one_made_on_a_disk(
 def test_the_command_ends_with_2_for_a_mistake_and_with_1_for_a_storage_that_fails(
     through: Callable[..., Any], prefix: str, monkeypatch: pytest.MonkeyPatch, change: dict[str, str], code: int
 ) -> None:
-    monkeypatch.setattr("headrace.pipelines.storage.s3_objects.FIRST_PATIENCE_S", 1.0)
+    monkeypatch.setattr("headrace.pipelines.storage.s3_client.FIRST_PATIENCE_S", 1.0)
     with through(*([] if change else [Fault("slow_down", "", times=10_000)])):
         for name, value in change.items():
             monkeypatch.setenv(name, value)
@@ -437,7 +438,7 @@ def test_a_bucket_that_is_not_there_is_named(s3: S3Server) -> None:
 
 
 def test_an_endpoint_where_nobody_answers_is_given_up_soon(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.pipelines.storage.s3_objects.FIRST_PATIENCE_S", 1.0)
+    monkeypatch.setattr("headrace.pipelines.storage.s3_client.FIRST_PATIENCE_S", 1.0)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(StorageUnavailable, match=r"s3://headrace at http://127\.0\.0\.1:1 did not answer"):
         find_shards("s3://headrace/x")

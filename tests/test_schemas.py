@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, ValidationError
 
 from headrace.operators.schema.columns import column_for
-from headrace.operators.schema.decoding import DEFAULT_MAX_ITEMS, DEFAULT_MAX_LENGTH, INT64_MAX, INT64_MIN
+from headrace.operators.schema.decoding import DEFAULT_MAX_ITEMS
+from headrace.operators.schema.decoding_scalars import DEFAULT_MAX_LENGTH, INT64_MAX, INT64_MIN
 from headrace.operators.schema.describe import DESCRIPTION_LIMIT
 from headrace.operators.schema.patterns import grammar_pattern
 from headrace.operators.schema.schemas import (

@@ -19,7 +19,7 @@ from headrace.operators.base import Completion, Json, Question
 from headrace.operators.outcomes import Answer, Rejection
 from headrace.operators.schema.describe import DESCRIPTION_LIMIT
 from headrace.operators.schema.schemas import SchemaError, check_schema, decoding_schema, describe
-from headrace.operators.schema.short_form import Coded, Field, Form, Items, Record, ShortForm, short_form
+from headrace.operators.schema.short_form import Coded, Field, Form, ListForm, ObjectForm, ShortForm, short_form
 from tests.schema_strategies import records, schemas, values
 
 MOODS = ["very happy with it", "unhappy"]
@@ -403,9 +403,9 @@ def letters(form: Form) -> Iterator[str]:
     match form:
         case Coded(values=texts):
             yield from (f'"{code}" = {json.dumps(text, ensure_ascii=False)}' for code, text in texts.items())
-        case Items(item=item):
+        case ListForm(item=item):
             yield from letters(item)
-        case Record(fields=fields, coded=coded):
+        case ObjectForm(fields=fields, coded=coded):
             for name, field in fields.items():
                 if isinstance(field, Field):
                     yield from letters(field.form)

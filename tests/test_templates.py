@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.operators import templates
-from headrace.operators.templates import MAX_STEPS, Template, TemplateProblem, render_document
+from headrace.operators.templates import Template, TemplateProblem, limits, render_document
+from headrace.operators.templates.limits import MAX_STEPS
 
 
 def render(source: str, **values: object) -> str:
@@ -93,6 +93,11 @@ def test_a_missing_name_is_a_problem_not_an_empty_text() -> None:
 def test_a_missing_column_is_no_null_document() -> None:
     with pytest.raises(TemplateProblem, match="undefined"):
         render_document(Template.parse("{{ review }}"), {})
+
+
+def test_a_truncation_that_is_shorter_than_its_end_is_a_problem_of_the_template() -> None:
+    with pytest.raises(TemplateProblem, match="document: expected length >= 3, got 2"):
+        render("{{ review | truncate(2) }}", review="some text")
 
 
 def test_a_syntax_error_names_template_and_line() -> None:
@@ -193,7 +198,7 @@ def test_methods_that_pad_are_refused_before_they_run(source: str) -> None:
 
 
 def test_loops_over_big_texts_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(templates, "MAX_SECONDS", 0.1)
+    monkeypatch.setattr(limits, "MAX_SECONDS", 0.1)
     with pytest.raises(TemplateProblem, match=r"takes more than 0\.1 s"):
         render("{% for i in range(90000) %}{% if ('a' * 99999).upper() == i %}{% endif %}{% endfor %}")
 

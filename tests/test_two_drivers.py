@@ -12,8 +12,9 @@ import pytest
 
 from headrace.pipelines.output.dead_letters import read_dead_letters
 from headrace.pipelines.output.plan_file import load_plan
-from headrace.pipelines.output.publish import Superseded, published
+from headrace.pipelines.output.published import published
 from headrace.pipelines.output.status import read_status
+from headrace.pipelines.output.superseded import Superseded
 from headrace.pipelines.storage.local import LocalStore
 from tests.in_process import InProcess, Stopped, here
 

@@ -78,7 +78,7 @@ class HeadraceOperator(BaseOperator):
     operator_extra_links = (DashboardLink(), ReportLink())
     ui_color = "#d5e8e4"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - Airflow reads an operator's options from its parameters
         self,
         *,
         pipeline: str,

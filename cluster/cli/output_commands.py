@@ -67,12 +67,12 @@ def report(
     prices: PriceOptions,
 ) -> None:
     """Make the report of an output anew, finished or not: a page, and the figures as JSON."""
-    from headrace.cluster.report.command import ReportRequest, compare_outputs, report_output
-    from headrace.cluster.report.report_view import show_comparison, show_made
+    from headrace.cluster.report.on_demand import ReportRequest, compare_outputs, report_output
+    from headrace.cluster.report.terminal_view import show_comparison, show_report
 
     with mistakes_as_messages():
         request = ReportRequest.of(output, previous, compare, to, redact, prices.gpu_price, prices.api_price)
         if compare:
             show_comparison(compare_outputs(request), to)
         else:
-            show_made(report_output(request))
+            show_report(report_output(request))

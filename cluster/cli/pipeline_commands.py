@@ -41,7 +41,7 @@ def run(
     from headrace.cluster.driver.run import run as run_pipeline
     from headrace.cluster.jobs.summary_line import announce
     from headrace.cluster.observability.listeners import listener, summary
-    from headrace.cluster.report.command import with_prices
+    from headrace.cluster.report.on_demand import with_prices
 
     log_format = surroundings.log_format
     with mistakes_as_messages(teller(log_format)):

@@ -14,7 +14,7 @@ from headrace.cluster.state.work import Work
 from headrace.pipelines.output.checkpoint import Counts, chunk_record, chunk_records, counts_of
 from headrace.pipelines.output.error_rate import EarlyStop
 from headrace.pipelines.output.plan import Chunk
-from headrace.pipelines.output.publish import with_kept
+from headrace.pipelines.output.published import with_kept
 from headrace.pipelines.spec.errors import ChunksFailed, UserError
 from headrace.pipelines.storage.store import Store
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from headrace.cluster.driver.clock import Clock
 from headrace.cluster.state.result import RunResult
+from headrace.pipelines.output.folder import REPORT
 from headrace.pipelines.output.plan import Plan
-from headrace.pipelines.output.publish import REPORT
 from headrace.pipelines.spec.report_settings import ReportSettings
 from headrace.pipelines.storage.locations import shown
 from headrace.pipelines.storage.store import Store
@@ -43,12 +43,12 @@ def report(
 
     with clock.phase("reporting"):
         try:
-            made = write_report(store, plan, facts, settings, before=before)
+            written = write_report(store, plan, facts, settings, before=before)
         except TROUBLE as problem:
             result.notes.append(
                 f"the report could not be written ({type(problem).__name__}: {problem}). The output is not touched by "
                 f"that; headrace report {shown(result.output)} tries again."
             )
             return
-    result.report = made.page
-    result.notes += made.warnings
+    result.report = written.page
+    result.notes += written.warnings

@@ -28,12 +28,14 @@ from headrace.pipelines.forecast.forecast import Record
 from headrace.pipelines.forecast.outlook import worth_measuring
 from headrace.pipelines.inference.layouts import Choice
 from headrace.pipelines.output.checkpoint import Counts
+from headrace.pipelines.output.completion import begin, finish, is_complete
 from headrace.pipelines.output.error_rate import too_many
+from headrace.pipelines.output.folder import check_output_folder
 from headrace.pipelines.output.plan import Plan
 from headrace.pipelines.output.plan_file import load_plan, save_plan
 from headrace.pipelines.output.poison_rows import settle, sweep_notes
-from headrace.pipelines.output.publish import begin, check_latest, check_output_folder, finish, is_complete
 from headrace.pipelines.output.stages import commits, entries
+from headrace.pipelines.output.superseded import check_latest
 from headrace.pipelines.spec.loading import load_pipeline
 from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.storage.opening import open_store
@@ -52,7 +54,7 @@ class Request:
     rerun: RerunOptions
 
 
-def run(
+def run(  # noqa: PLR0913 - the options of a run, each with a name
     pipeline: Pipeline | str | Path,
     *,
     input: str | Path,

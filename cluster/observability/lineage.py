@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from headrace.cluster.state.events import Observer
 from headrace.pipelines.input.sources import installed_sources
-from headrace.pipelines.output.publish import ERRORS
+from headrace.pipelines.output.folder import ERRORS
 from headrace.pipelines.storage.locations import local_path, object_uri
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""The report of a run, as a page and on the terminal."""
+"""Reports: a page and figures for each output, what has shifted since an earlier one, and what a run cost."""

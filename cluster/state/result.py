@@ -10,7 +10,7 @@ from headrace.cluster.state.totals import Totals
 from headrace.pipelines.forecast.outlook import Outlook
 from headrace.pipelines.output.checkpoint import Counts
 from headrace.pipelines.output.planning import Changes
-from headrace.pipelines.report.figures import Lengths
+from headrace.pipelines.report.lengths import LengthTally
 from headrace.pipelines.report.series import Series
 
 Status = Literal["complete", "already complete", "too many dead letters"]
@@ -78,7 +78,7 @@ class RunResult:
         """Lengths of the documents that were tokenized for the forecast; None where there was none."""
         if self.outlook is None:
             return None
-        lengths = Lengths("tokens")
+        lengths = LengthTally("tokens")
         for length in self.outlook.survey.lengths:
             lengths.add(length)
-        return asdict(lengths.seen())
+        return asdict(lengths.stats())

@@ -13,11 +13,12 @@ from headrace.pipelines.forecast.outlook import Portion
 from headrace.pipelines.inference.layouts import Choice, Priors, with_default
 from headrace.pipelines.output.carried_answers import Origin, base_chunk, idle_stages, load_bases, newest_bases, origins
 from headrace.pipelines.output.checkpoint import Counts, chunk_records, committed, counts_of
+from headrace.pipelines.output.completion import is_complete, was_complete
 from headrace.pipelines.output.error_rate import too_many
 from headrace.pipelines.output.ledger import Ledger
 from headrace.pipelines.output.plan import Chunk, Plan
 from headrace.pipelines.output.planning import Changes, PlanSpec, Redo, differences, next_plan
-from headrace.pipelines.output.publish import is_complete, published, was_complete
+from headrace.pipelines.output.published import published
 from headrace.pipelines.output.reuse import Previous, Taken, take, taken, with_seeds
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph

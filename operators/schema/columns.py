@@ -69,7 +69,7 @@ def column_for(schema: Node, where: str = "answer") -> Column:
     return Column(codec.type, codec, nullable, tuple(dict.fromkeys(notes)))
 
 
-def _codec(root: Node, schema: Any, where: str, above: frozenset[int], notes: list[str]) -> tuple[Codec, bool]:
+def _codec(root: Node, schema: Any, where: str, above: frozenset[int], notes: list[str]) -> tuple[Codec, bool]:  # noqa: PLR0911 - one return for each kind of schema
     flat = flatten(root, schema)
     if flat.ids & above:
         return _json_text(where, "the schema is recursive here", notes), flat.nullable
@@ -82,7 +82,7 @@ def _codec(root: Node, schema: Any, where: str, above: frozenset[int], notes: li
         return codec or _json_text(where, "values of several types have no one type", notes), flat.nullable
     match flat.types:
         case ("object",):
-            return _record(root, node, where, inside, notes), flat.nullable
+            return _struct(root, node, where, inside, notes), flat.nullable
         case ("array",):
             item, _ = _codec(root, node["items"], f"{where}[]", inside, notes)
             return Items(where, item), flat.nullable
@@ -95,7 +95,7 @@ def _codec(root: Node, schema: Any, where: str, above: frozenset[int], notes: li
     return Number(where), flat.nullable
 
 
-def _untyped(flat: Flat) -> str | None:
+def _untyped(flat: Flat) -> str | None:  # noqa: PLR0911 - one return for each reason
     """Why a node has no one Arrow type, or None if it has."""
     node = flat.node
     if flat.opaque in ("anyOf", "oneOf"):
@@ -136,9 +136,9 @@ def _json_text(where: str, reason: str, notes: list[str]) -> Codec:
     return JsonText(where)
 
 
-def _record(root: Node, node: Node, where: str, inside: frozenset[int], notes: list[str]) -> Codec:
+def _struct(root: Node, node: Node, where: str, inside: frozenset[int], notes: list[str]) -> Codec:
     fields = {name: _codec(root, item, f"{where}.{name}", inside, notes)[0] for name, item in fields_of(node).items()}
-    return Record(where, fields)
+    return Struct(where, fields)
 
 
 def _closed(where: str, node: Node, top: bool) -> Codec | None:
@@ -349,7 +349,7 @@ class Items:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class Struct:
     """An object whose fields are all named."""
 
     where: str

@@ -19,6 +19,9 @@ from jsonschema.validators import validator_for
 
 Node = Mapping[str, Any]
 
+SchemaPath = tuple[str | int, ...]
+"""Where a node stands in its schema: keys and indexes from the root."""
+
 ANNOTATIONS = frozenset(
     {
         "$anchor", "$comment", "$defs", "$id", "$schema", "default", "definitions", "deprecated", "description",

@@ -32,7 +32,7 @@ def _closed(branch: tuple[bool, str, bool], room: int) -> str:
     return f"{'' if start else affix}{body}{'' if end else affix}"
 
 
-def _branches(pattern: str) -> list[tuple[bool, str, bool]] | None:
+def _branches(pattern: str) -> list[tuple[bool, str, bool]] | None:  # noqa: PLR0911, PLR0912 - a scanner: one branch for each kind of token
     """The alternatives at top level, each with whether it is anchored at its start and end."""
     bodies: list[str] = [""]
     anchored: list[list[bool]] = [[False, False]]

@@ -111,7 +111,7 @@ class Coded:
 
 
 @dataclass(frozen=True, slots=True)
-class Items:
+class ListForm:
     """A list of one form."""
 
     item: Form
@@ -139,7 +139,7 @@ class Field:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class ObjectForm:
     """An object, by the names of its properties. ``coded``: their keys are letters, so that no other key can be."""
 
     where: str
@@ -237,7 +237,7 @@ class _Builder:
         item = self.part(node["items"], f"{where}[]")
         if isinstance(item.form, AsIs):
             return _Part(node, AsIs())
-        return _Part({**node, "items": item.schema}, Items(item.form))
+        return _Part({**node, "items": item.schema}, ListForm(item.form))
 
     def _record(self, node: Node, where: str) -> _Part:
         required = node.get("required", ())
@@ -267,7 +267,7 @@ class _Builder:
             },
             **({MEANS: {code: name for name, code in codes.items()}} if coded else {}),
         }
-        return _Part(short, Record(where, fields, coded), () if names else (constants,))
+        return _Part(short, ObjectForm(where, fields, coded), () if names else (constants,))
 
     def _open(self, node: Node, where: str) -> _Part:
         """An object with free keys: a letter could be one of them, and so could the name of a constant."""
@@ -276,7 +276,8 @@ class _Builder:
         if all(isinstance(part.form, AsIs) for part in parts.values()):
             return _Part(node, AsIs())
         short = {**node, "properties": {**properties, **{name: part.schema for name, part in parts.items()}}}
-        return _Part(short, Record(where, {name: Field(name, part.form) for name, part in parts.items()}, coded=False))
+        forms = {name: Field(name, part.form) for name, part in parts.items()}
+        return _Part(short, ObjectForm(where, forms, coded=False))
 
     def _properties(self, fields: Mapping[str, Any], where: str) -> dict[str, _Part]:
         return {name: self.part(item, f"{where}.{name}" if where else name) for name, item in fields.items()}

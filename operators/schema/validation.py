@@ -180,7 +180,7 @@ def _place(error: ValidationError, place: str) -> str:
     return place
 
 
-def _what(error: ValidationError) -> tuple[str, str]:
+def _what(error: ValidationError) -> tuple[str, str]:  # noqa: PLR0911, PLR0912 - one case for each keyword
     """What is wrong, and the rule that it breaks without anything of the value."""
     value: Any = error.instance
     rule: Any = error.validator_value

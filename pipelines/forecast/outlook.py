@@ -80,7 +80,7 @@ def _was_measured(record: Record, layout: Layout, steps: Collection[str]) -> boo
     return seen is not None and all(seen.layouts.get(step) == layout for step in steps)
 
 
-def look_ahead(
+def look_ahead(  # noqa: PLR0913 - what a forecast is made of
     pipeline: Pipeline,
     tokenizer: Tokenizer,
     max_model_len: int,

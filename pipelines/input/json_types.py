@@ -140,7 +140,7 @@ def _is_name(key: str) -> bool:
     return True
 
 
-def _type_of(place: Place, name: str, notes: list[str]) -> pa.DataType:
+def _type_of(place: Place, name: str, notes: list[str]) -> pa.DataType:  # noqa: PLR0911 - one return for each type
     """The type of a place; a clause is added to ``notes`` where that is text for want of a better one."""
 
     def text(why: str) -> pa.DataType:

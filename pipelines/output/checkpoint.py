@@ -128,8 +128,8 @@ def commit_chunk(
 def committed(store: Store, plan: Plan, known: Collection[int] = ()) -> Ledger:
     """The plan's chunks whose files are there, whichever plan cut them. Other files are ignored.
 
-    ``known`` are the indexes of shards that are known to be done (see ``publish.published``):
-    all their chunks are in what is returned, and their folders are not looked into.
+    ``known`` are the indexes of shards that are known to be done (see ``published.published``). All their chunks are
+    in the result, and their folders are not listed.
     """
     done = Ledger(plan)
     for index in known:
@@ -164,7 +164,7 @@ def chunk_record(store: Store, chunk: Chunk, name: str | None = None) -> dict[st
     """
     name = name or chunk.name
     with store.open(name) as file:
-        record = read_record(file)
+        record = read_footer(file)
     if record is None:
         raise Unaccounted(f"{name} in {shown(store.uri)} is no chunk file of headrace. Delete it and run again.")
     said = (record["plan"], record["shard"], record["first"], record["last"])
@@ -183,7 +183,7 @@ def counts_of(record: Mapping[str, Any]) -> Counts:
     return Counts(**record["counts"])
 
 
-def read_record(file: BinaryIO) -> dict[str, Any] | None:
+def read_footer(file: BinaryIO) -> dict[str, Any] | None:
     """headrace's JSON in the footer of a Parquet file; None where there is none, or no Parquet."""
     try:
         metadata = pq.read_metadata(file).metadata or {}

@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 from headrace.operators.error_classes import ErrorClass
 from headrace.pipelines.input.rows import plain_value
 from headrace.pipelines.output.checkpoint import ERROR, Counts, chunk_records, committed, counts_of, letters_of
+from headrace.pipelines.output.folder import ERRORS
 from headrace.pipelines.output.plan import Chunk, Plan, PlannedShard
 from headrace.pipelines.output.plan_file import load_plan
-from headrace.pipelines.output.publish import ERRORS, published, with_kept
+from headrace.pipelines.output.published import published, with_kept
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.storage.opening import open_store
 from headrace.pipelines.storage.store import Store

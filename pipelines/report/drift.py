@@ -1,10 +1,10 @@
-"""Whether answers moved since an earlier run, and by more than chance moves them.
+"""Whether answers have shifted since an earlier run, and by more than chance explains.
 
-Two sets of counts are held against each other. *Moved* is the total variation distance: the share of rows that would
-have to be counted elsewhere to make one distribution of the other, 0 to 1. *Chance* is the probability of at least such
-a difference between two samples of these sizes that come from one distribution (a chi-squared test of homogeneity). A
-change is flagged where it is large **and** no chance: a small sample moves far by chance, and in a large one every
-trifle is significant.
+Two sets of counts are compared. *Distance* is the total variation distance, from 0 to 1: the share of rows that would
+have to be counted elsewhere to turn one distribution into the other. *Chance* is the probability that two samples of
+these sizes from one distribution differ at least that much (a chi-squared test of homogeneity). A shift is flagged
+only if it is large **and** unlikely by chance: a small sample shifts far by chance, and in a large one every trifle is
+significant.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from headrace.pipelines.report.figures import ColumnSeen, Seen
+from headrace.pipelines.report.answer_stats import AnswerStats, ColumnStats
 
 CHANCE = 0.001
-"""Below such a probability a difference is taken for one."""
+"""A difference that is less likely than this is taken for a real one."""
 
 LEAST_LABELS = 0.05
-"""Share of rows that must have moved between labels, values, or null and not null."""
+"""Least distance that is flagged, between labels, values, or null and not null."""
 
 LEAST_SHAPES = 0.10
 """The same between the bins of a histogram (confidences, lengths), which are finer."""
@@ -28,19 +28,17 @@ LEAST_OUTCOMES = 0.02
 """The same between answered, filtered out and dead."""
 
 LEAST_EXPECTED = 5.0
-"""Counts that the test expects to be smaller are put together, for it does not hold of them."""
+"""Cells with a smaller expected count are pooled, because the test does not hold for them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
-    """A change of one distribution.
+class Shift:
+    """How far one distribution has shifted. ``distance`` and ``chance`` are explained at the module.
 
     Attributes:
         what: ``outcomes``, ``labels``, ``values``, ``confidence``, ``lengths``, ``asked`` or ``null``.
-        column: the output column, with the field behind a dot; empty for outcomes.
-        distance: see the module.
-        chance: see the module.
-        flagged: whether both speak for a change.
+        column: the output column, followed by a dot and the field where there is one; empty for outcomes.
+        flagged: whether the distance is large and chance does not explain it.
         most: what gained or lost most, and its shares before and now.
     """
 
@@ -52,10 +50,10 @@ class Moved:
     most: tuple[str, float, float]
 
 
-def moved(
+def shift_between(
     before: Mapping[str, int], now: Mapping[str, int], least: float, *, what: str = "", column: str = ""
-) -> Moved | None:
-    """What moved between two sets of counts; None where one of them is empty."""
+) -> Shift | None:
+    """The shift from one set of counts to another; None where one of them is empty."""
     names = list(dict.fromkeys((*before, *now)))
     old, new = [before.get(name, 0) for name in names], [now.get(name, 0) for name in names]
     if not sum(old) or not sum(new):
@@ -65,7 +63,7 @@ def moved(
     chance = homogeneity(old, new)
     at = max(range(len(names)), key=lambda i: abs(shares[i][0] - shares[i][1]))
     flagged = distance >= least and chance < CHANCE
-    return Moved(what, column, distance, chance, flagged, (names[at], *shares[at]))
+    return Shift(what, column, distance, chance, flagged, (names[at], *shares[at]))
 
 
 def homogeneity(old: Sequence[int], new: Sequence[int]) -> float:
@@ -74,7 +72,7 @@ def homogeneity(old: Sequence[int], new: Sequence[int]) -> float:
     total = total_old + total_new
     cells = sorted(zip(old, new, strict=True), key=sum)
     least = LEAST_EXPECTED * total / max(1, min(total_old, total_new))
-    # Rare ones together, until the smaller sample can be expected to hold some of them.
+    # Pool rare cells until the smaller sample can be expected to hold some of them.
     pooled: list[tuple[int, int]] = []
     rare = (0, 0)
     for cell in cells:
@@ -85,7 +83,7 @@ def homogeneity(old: Sequence[int], new: Sequence[int]) -> float:
         else:
             pooled.append(cell)
     if sum(rare) < least:
-        return 1.0  # too little of anything to tell
+        return 1.0  # too few rows to tell
     freedom = len(pooled) - 1
     if freedom < 1:
         return 1.0
@@ -104,23 +102,25 @@ def chi_squared_tail(statistic: float, freedom: int) -> float:
     return 0.5 * math.erfc(z / math.sqrt(2))
 
 
-def drift(before: Seen, now: Seen, outcomes: tuple[Mapping[str, int], Mapping[str, int]] | None = None) -> list[Moved]:
-    """All that can be held against an earlier look, the flagged first, then by how far it moved.
+def drift(
+    before: AnswerStats, now: AnswerStats, outcomes: tuple[Mapping[str, int], Mapping[str, int]] | None = None
+) -> list[Shift]:
+    """The shifts of all that both inspections have counted: flagged ones first, then by distance.
 
     Args:
         outcomes: rows by outcome, before and now.
     """
-    found: list[Moved | None] = []
+    found: list[Shift | None] = []
     if outcomes is not None:
-        found.append(moved(*outcomes, LEAST_OUTCOMES, what="outcomes"))
+        found.append(shift_between(*outcomes, LEAST_OUTCOMES, what="outcomes"))
     for name, column in now.columns.items():
         if name in before.columns:
             found += _of_column(name, before.columns[name], column)
     return sorted((each for each in found if each), key=lambda each: (not each.flagged, -each.distance, each.column))
 
 
-def _of_column(name: str, old: ColumnSeen, new: ColumnSeen) -> Iterator[Moved | None]:
-    yield moved(
+def _of_column(name: str, old: ColumnStats, new: ColumnStats) -> Iterator[Shift | None]:
+    yield shift_between(
         {"asked": old.answered, "not asked": old.null},
         {"asked": new.answered, "not asked": new.null},
         LEAST_LABELS,
@@ -128,18 +128,18 @@ def _of_column(name: str, old: ColumnSeen, new: ColumnSeen) -> Iterator[Moved | 
         column=name,
     )
     if old.values is not None and new.values is not None:
-        yield moved(old.values, new.values, LEAST_LABELS, what="labels", column=name)
+        yield shift_between(old.values, new.values, LEAST_LABELS, what="labels", column=name)
     if old.confidence is not None and new.confidence is not None:
         bins = [{_confidence(i): n for i, n in enumerate(each)} for each in (old.confidence, new.confidence)]
-        yield moved(bins[0], bins[1], LEAST_SHAPES, what="confidence", column=name)
+        yield shift_between(bins[0], bins[1], LEAST_SHAPES, what="confidence", column=name)
     if old.lengths is not None and new.lengths is not None:
-        yield moved(old.lengths.bins, new.lengths.bins, LEAST_SHAPES, what="lengths", column=name)
+        yield shift_between(old.lengths.bins, new.lengths.bins, LEAST_SHAPES, what="lengths", column=name)
     fields = {each.path: each for each in old.fields}
     for each in new.fields:
         if each.path not in fields:
             continue
         was, path = fields[each.path], f"{name}.{each.path}"
-        yield moved(
+        yield shift_between(
             {"null": was.null, "given": was.count - was.null},
             {"null": each.null, "given": each.count - each.null},
             LEAST_LABELS,
@@ -147,7 +147,7 @@ def _of_column(name: str, old: ColumnSeen, new: ColumnSeen) -> Iterator[Moved | 
             column=path,
         )
         if was.values is not None and each.values is not None:
-            yield moved(was.values, each.values, LEAST_LABELS, what="values", column=path)
+            yield shift_between(was.values, each.values, LEAST_LABELS, what="values", column=path)
 
 
 def _confidence(number: int) -> str:

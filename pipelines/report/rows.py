@@ -20,8 +20,8 @@ from headrace.pipelines.input.source import InputChanged
 from headrace.pipelines.input.sources import source_named
 from headrace.pipelines.output.dead_letters import Letter
 from headrace.pipelines.output.plan import Plan, PlannedShard
-from headrace.pipelines.report.data import Picked
-from headrace.pipelines.report.figures import Lengths, LengthsSeen
+from headrace.pipelines.report.inspection import PickedRow
+from headrace.pipelines.report.lengths import LengthStats, LengthTally
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.pipeline import Pipeline
 
@@ -52,9 +52,9 @@ class Documents:
     """What was read back, by place, and the lengths of all documents that came by."""
 
     found: Mapping[Place, Document]
-    lengths: LengthsSeen
+    lengths: LengthStats
 
-    def of(self, picked: Picked) -> Document:
+    def of(self, picked: PickedRow) -> Document:
         """The document of a row that is shown."""
         return self.found.get((picked.shard, picked.row), Document(None, "it was not read"))
 
@@ -62,13 +62,13 @@ class Documents:
 def read_documents(plan: Plan, places: Sequence[Place], seconds: float = BUDGET_SECONDS) -> Documents:
     """Read the documents of some rows back from the input, as far as that goes in ``seconds``."""
     found: dict[Place, Document] = {}
-    lengths = Lengths("characters")
+    lengths = LengthTally("characters")
     deadline = time.monotonic() + seconds
     try:
         pipeline = Pipeline.model_validate(plan.pipeline)
     except ValueError as error:  # another version has made the plan
         why = f"the plan's pipeline is none to this version of headrace: {str(error).splitlines()[0]}"
-        return Documents({place: Document(None, why) for place in places}, lengths.seen())
+        return Documents({place: Document(None, why) for place in places}, lengths.stats())
     source: _Source | None = None
     for index, row in sorted(set(places)):
         if time.monotonic() > deadline:
@@ -77,13 +77,13 @@ def read_documents(plan: Plan, places: Sequence[Place], seconds: float = BUDGET_
         if source is None or source.shard.index != index:
             source = _Source(plan.shards[index], pipeline, plan.keep, lengths)
         found[index, row] = source.document(row)
-    return Documents(found, lengths.seen())
+    return Documents(found, lengths.stats())
 
 
 class _Source:
     """An input file, as long as its rows are read one after another."""
 
-    def __init__(self, shard: PlannedShard, pipeline: Pipeline, keep: Sequence[str], lengths: Lengths) -> None:
+    def __init__(self, shard: PlannedShard, pipeline: Pipeline, keep: Sequence[str], lengths: LengthTally) -> None:
         self.shard = shard
         self._pipeline = pipeline
         self._lengths = lengths

@@ -126,61 +126,72 @@ def column_problems(pipeline: Definition, schema: pa.Schema) -> Iterable[tuple[L
     """What does not fit the columns of an input."""
     for name in sorted({name for name in schema.names if schema.names.count(name) > 1}):
         yield (), f'the input has two columns called "{name}"'
+    yield from _unknown_columns(pipeline, schema)
+    yield from _columns_that_clash(pipeline, schema)
+    for i, step in enumerate(pipeline.steps):
+        for field, text in _problems_of_step(pipeline, step, schema):
+            yield ("steps", i, step.kind, field), text
+
+
+def _unknown_columns(pipeline: Definition, schema: pa.Schema) -> Iterable[tuple[Loc, str]]:
+    """Columns that the document, ``keep`` or ``key`` name and the input does not have."""
     for name in sorted(pipeline.document_template.variables):
         if name not in schema.names:
             hint = " (the document cannot read answers)" if name in pipeline.answers else ""
             yield ("document",), unknown(name, schema.names, "column") + hint
-    yield from (
-        (("document",), text) for text in _path_problems(pipeline.document_template.paths, plain(schema), "column")
-    )
+    for text in _path_problems(pipeline.document_template.paths, plain(schema), "column"):
+        yield ("document",), text
     for key in ("keep", "key"):
         for name in getattr(pipeline, key) or ():
             if name not in schema.names:
                 yield (key,), unknown(name, schema.names, "column")
+
+
+def _columns_that_clash(pipeline: Definition, schema: pa.Schema) -> Iterable[tuple[Loc, str]]:
+    """Columns of the output that the input has, too, where all of its columns are kept."""
+    if pipeline.keep is not None:
+        return
     kept = pipeline.kept_columns(schema.names)
-    if pipeline.keep is None:
-        for i, step in enumerate(pipeline.steps):
-            for column in step.columns():
-                if column in kept:
-                    yield (
-                        ("steps", i, step.kind, "name"),
-                        (
-                            f'the input has a column "{column}" already: rename the step, or list the'
-                            " columns to carry along in `keep`"
-                        ),
-                    )
-        for name in OWN_COLUMNS:
-            if name in kept:
-                yield (
-                    (),
-                    (
-                        f'the input has a column "{name}", which headrace adds to every output: list the'
-                        " columns to carry along in `keep`"
-                    ),
-                )
     for i, step in enumerate(pipeline.steps):
-        row = pipeline.row_schema(schema, before=step)
-        at: Loc = ("steps", i, step.kind)
-        gold = step.gold_column() if isinstance(step, ModelStep) else None
-        if isinstance(step, ModelStep) and gold is not None:
-            if gold not in schema.names:
-                yield (*at, "gold"), unknown(gold, schema.names, "column")
-            elif problem := step.gold_problem(schema.field(gold).type):
-                yield (*at, "gold"), f'the column "{gold}" holds no labels: {problem}'
-        for name in step.conditions():
-            try:
-                pipeline.expressions[step.name, name].check(row)
-            except UserError as problem:
-                # The expression names its place by itself; message() does it here, with file and line.
-                yield (*at, name), str(problem).removeprefix(f"{pipeline.path_of(step)}.{name}: ")
-        for reference in pipeline.references(step):
-            if reference.field in step.conditions():
-                continue
-            if reference.name not in row.names:
-                yield (*at, reference.field), unknown(reference.name, row.names, "column or earlier step")
-            else:
-                for text in _path_problems(reference.paths, row, "field"):
-                    yield (*at, reference.field), text
+        for column in step.columns():
+            if column in kept:
+                text = (
+                    f'the input has a column "{column}" already: rename the step, or list the columns to carry along '
+                    "in `keep`"
+                )
+                yield ("steps", i, step.kind, "name"), text
+    for name in OWN_COLUMNS:
+        if name in kept:
+            text = (
+                f'the input has a column "{name}", which headrace adds to every output: list the columns to carry '
+                "along in `keep`"
+            )
+            yield (), text
+
+
+def _problems_of_step(pipeline: Definition, step: Step, schema: pa.Schema) -> Iterable[tuple[str, str]]:
+    """What of a step does not fit, by field."""
+    row = pipeline.row_schema(schema, before=step)
+    gold = step.gold_column() if isinstance(step, ModelStep) else None
+    if isinstance(step, ModelStep) and gold is not None:
+        if gold not in schema.names:
+            yield "gold", unknown(gold, schema.names, "column")
+        elif problem := step.gold_problem(schema.field(gold).type):
+            yield "gold", f'the column "{gold}" holds no labels: {problem}'
+    for name in step.conditions():
+        try:
+            pipeline.expressions[step.name, name].check(row)
+        except UserError as mistake:
+            # The expression names its place by itself; message() does it here, with file and line.
+            yield name, str(mistake).removeprefix(f"{pipeline.path_of(step)}.{name}: ")
+    for reference in pipeline.references(step):
+        if reference.field in step.conditions():
+            continue
+        if reference.name not in row.names:
+            yield reference.field, unknown(reference.name, row.names, "column or earlier step")
+        else:
+            for text in _path_problems(reference.paths, row, "field"):
+                yield reference.field, text
 
 
 def _path_problems(paths: frozenset[str], row: pa.Schema, what: str) -> Iterable[str]:

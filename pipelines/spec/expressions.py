@@ -18,7 +18,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -309,9 +309,11 @@ def _growth(tree: Any) -> float:
     inner = [_growth(child) for child in children] or [1]
     if kind == "BinaryExpr":
         return sum(inner) if body["op"] == "Plus" else max(inner)
-    if kind != "Function":
-        return max(inner)
-    function = body["function"]
+    return max(inner) if kind != "Function" else _growth_of_function(body["function"], children, inner)
+
+
+def _growth_of_function(function: Any, children: Sequence[Any], inner: Sequence[float]) -> float:
+    """The same of a function, whose arguments are ``children`` and grow by ``inner``."""
     family, which = next(iter(function.items())) if isinstance(function, dict) else (function, "")
     options: Any
     name, options = next(iter(which.items())) if isinstance(which, dict) else (which, {})

@@ -20,9 +20,9 @@ from headrace.pipelines.storage.objects import (
     FIRST_PATIENCE_S,
     PATIENCE_S,
     Denied,
+    ListingPage,
     Object,
     ObjectChanged,
-    Page,
     Upload,
     patiently,
 )
@@ -98,7 +98,7 @@ class FsspecObjects:
     def upload(self, key: str, *, absent: bool) -> Upload:
         return _Spooled(self, key, absent)
 
-    def pages(self, prefix: str, *, one_level: bool = False) -> Iterator[Page]:
+    def pages(self, prefix: str, *, one_level: bool = False) -> Iterator[ListingPage]:
         folder = prefix.rpartition("/")[0]
 
         def look(fs: Any, root: str) -> tuple[str, list[Mapping[str, Any]]]:
@@ -116,7 +116,7 @@ class FsspecObjects:
         entries = [(each["name"][start:].rstrip("/"), each) for each in found]
         wanted = [(key, each) for key, each in entries if key.startswith(prefix) and key != folder]
         folders = sorted(f"{key}/" for key, each in wanted if each["type"] == "directory")
-        yield Page(tuple(_object(key, each) for key, each in wanted if each["type"] == "file"), tuple(folders))
+        yield ListingPage(tuple(_object(key, each) for key, each in wanted if each["type"] == "file"), tuple(folders))
 
     def delete(self, key: str) -> None:
         with contextlib.suppress(FileNotFoundError):

@@ -59,8 +59,8 @@ class Object:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """A piece of a listing: objects, and common prefixes where the listing was of one level (they end with ``/``)."""
+class ListingPage:
+    """A page of a listing: objects and, in a listing of one level, common prefixes. Those end with ``/``."""
 
     objects: tuple[Object, ...]
     folders: tuple[str, ...] = ()
@@ -124,7 +124,7 @@ class Objects(Protocol):
         """Begin an object that is too large for one put."""
         ...
 
-    def pages(self, prefix: str, *, one_level: bool = False) -> Iterator[Page]:
+    def pages(self, prefix: str, *, one_level: bool = False) -> Iterator[ListingPage]:
         """The objects whose keys begin with ``prefix``; with ``one_level`` what has a further ``/`` as folders."""
         ...
 

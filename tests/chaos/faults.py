@@ -210,11 +210,11 @@ def install(folder: Folder) -> None:
 
 def _install_objects(folder: Folder, where: threading.local) -> None:
     """The same for object stores."""
-    from headrace.pipelines.storage import object_store, s3_objects
+    from headrace.pipelines.storage import object_store, s3_objects, s3_upload
 
     store, upload, objects, sink = (
         object_store.ObjectStore,
-        s3_objects.S3Upload,
+        s3_upload.S3Upload,
         s3_objects.S3Objects,
         object_store._Sink,
     )

@@ -37,7 +37,8 @@ from headrace.pipelines.output.ledger import Ledger
 from headrace.pipelines.output.plan import CHUNKS, Chunk, Plan, part_schema
 from headrace.pipelines.output.plan_file import load_plan, save_plan
 from headrace.pipelines.output.planning import Changes, PlanSpec, next_plan
-from headrace.pipelines.output.publish import publish_shard, published
+from headrace.pipelines.output.publish import publish_shard
+from headrace.pipelines.output.published import published
 from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.storage.local import LocalStore
 
@@ -231,16 +232,17 @@ def _write_inputs(folder: Path, shards: int, chunks: int) -> None:
 
 def _write_output(store: LocalStore, plan: Plan, unpublished: int) -> None:
     """Parts with true footers, empty chunk files below them; the last shards with true chunks and no part."""
-    from headrace.pipelines.output import publish
+    from headrace.pipelines.output.checkpoint import RECORD_KEY, parquet_writer
+    from headrace.pipelines.output.published import part_identity
 
     root = store.root
     empty = plan.schema.empty_table()
     published_shards, rest = plan.shards[:-unpublished], plan.shards[-unpublished:]
     for shard in published_shards:
-        said = {**publish._identity(plan.fingerprint, shard), "counts": asdict(Counts(answered=shard.rows))}
-        with publish.parquet_writer(root / shard.part_name, plan.schema) as writer:
+        said = {**part_identity(plan.fingerprint, shard), "counts": asdict(Counts(answered=shard.rows))}
+        with parquet_writer(root / shard.part_name, plan.schema) as writer:
             writer.write_table(empty)
-            writer.add_key_value_metadata({publish.RECORD_KEY: json.dumps(said).encode()})
+            writer.add_key_value_metadata({RECORD_KEY: json.dumps(said).encode()})
         first = next(shard.chunks())
         (root / first.name).parent.mkdir(parents=True)
         for chunk in shard.chunks():

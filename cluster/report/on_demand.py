@@ -1,4 +1,4 @@
-"""``headrace report``: the report of an output anew, or what moved between two outputs."""
+"""Reports on demand, for ``headrace report``: of one output, or of the shifts between two."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from headrace.cluster.report.content import Content, in_words
-from headrace.cluster.report.writing import Baseline, Made, make_page, open_output, read_report, write_report
+from headrace.cluster.report.baseline import Baseline
+from headrace.cluster.report.build import build_report
+from headrace.cluster.report.page.content import ReportContent
+from headrace.cluster.report.report_file import open_output, read_report
+from headrace.cluster.report.writing import WrittenReport, write_report
+from headrace.pipelines.output.completion import is_complete
 from headrace.pipelines.output.dead_letters import read_dead_letters
 from headrace.pipelines.output.plan import Plan
-from headrace.pipelines.output.publish import is_complete
 from headrace.pipelines.spec.errors import StorageUnavailable, UserError
 from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.spec.report_settings import ReportSettings
@@ -26,11 +29,11 @@ class ReportRequest:
     """What the command line asks for.
 
     Attributes:
-        output: to report of.
-        previous: the output to hold it against; None for what it was held against by its run.
-        to: a local file for the page; then nothing is written into the output.
-        redact: None for as it was.
-        prices: settings with the prices that were given.
+        output: the output to report on.
+        previous: the output to compare with; None for the one that its run compared with.
+        to: a local file for the page. Nothing is written into the output then.
+        redact: None leaves it as it was.
+        prices: keys of :class:`ReportSettings` with the prices that were given.
     """
 
     output: str
@@ -53,7 +56,7 @@ class ReportRequest:
         """From the options of the command.
 
         Raises:
-            UserError: they do not go together.
+            UserError: they exclude each other, or one that is needed is missing.
         """
         if compare and (output or previous):
             raise UserError("--compare A B names both outputs: leave OUTPUT and --previous out.")
@@ -64,8 +67,8 @@ class ReportRequest:
         return cls(output, previous, to, redact, _prices(gpu_price, api_price))
 
 
-def report_output(request: ReportRequest) -> Made:
-    """Make the report of an output anew, finished or not, into the output or into a file of its own.
+def report_output(request: ReportRequest) -> WrittenReport:
+    """Write the report of an output, finished or not, into the output or into a file of its own.
 
     Raises:
         UserError: it is no output, a part of it cannot be read, or the file cannot be written.
@@ -76,18 +79,18 @@ def report_output(request: ReportRequest) -> Made:
 
 @contextmanager
 def _readable(request: ReportRequest) -> Iterator[None]:
-    """A damaged file is something that the user has to know of."""
+    """Turn what a damaged file raises into a message for the user."""
     try:
         yield
     except (pa.ArrowException, OSError) as problem:
-        # pyarrow says of a damaged page that it is an OSError without a number.
+        # pyarrow raises an OSError without a number for a damaged page.
         if isinstance(problem, StorageUnavailable) or (isinstance(problem, OSError) and problem.errno is not None):
             raise
         outputs = " or of ".join(repr(output) for output in (request.output, request.previous) if output)
         raise UserError(f"A part of {outputs} is damaged: {problem}") from problem
 
 
-def _report_output(request: ReportRequest) -> Made:
+def _report_output(request: ReportRequest) -> WrittenReport:
     store, plan = open_output(request.output)
     facts = _facts(store, plan, request.output)
     change = {**request.prices, **({"previous": request.previous} if request.previous else {})}
@@ -96,11 +99,11 @@ def _report_output(request: ReportRequest) -> Made:
     settings = _settings(plan, facts).model_copy(update=change)
     if request.to is None:
         return write_report(store, plan, facts, settings, strict=request.previous is not None)
-    return _into_file(make_page(store, plan, facts, settings, strict=request.previous is not None), request.to)
+    return _into_file(build_report(store, plan, facts, settings, strict=request.previous is not None), request.to)
 
 
-def compare_outputs(request: ReportRequest) -> Content:
-    """What moved from one output to another; a page of it only where the request names a file for that.
+def compare_outputs(request: ReportRequest) -> ReportContent:
+    """The shifts from one output to another. A page is written only if the request names a file for it.
 
     Raises:
         UserError: one of them is no output, a part cannot be read, or the file cannot be written.
@@ -109,32 +112,32 @@ def compare_outputs(request: ReportRequest) -> Content:
         return _compare_outputs(request)
 
 
-def _compare_outputs(request: ReportRequest) -> Content:
+def _compare_outputs(request: ReportRequest) -> ReportContent:
     store, plan = open_output(request.output)
     facts = _facts(store, plan, request.output)
-    # Without a page nobody sees rows.
+    # Rows are read for the page only.
     redact = request.redact if request.redact is not None and request.to else request.to is None
     settings = _settings(plan, facts).model_copy(
         update={**request.prices, "previous": request.previous, "redact": redact}
     )
-    page = make_page(store, plan, facts, settings, whole=True, strict=True)
+    content = build_report(store, plan, facts, settings, whole=True, strict=True)
     if request.to is not None:
-        _into_file(page, request.to)
-    return page
+        _into_file(content, request.to)
+    return content
 
 
-def _into_file(page: Content, to: str) -> Made:
-    from headrace.cluster.report.page import render
+def _into_file(content: ReportContent, to: str) -> WrittenReport:
+    from headrace.cluster.report.page.render import render
 
     try:
-        Path(to).write_bytes(render(page).encode("utf-8", "replace"))
+        Path(to).write_bytes(render(content).encode("utf-8", "replace"))
     except OSError as problem:
         raise UserError(f"{to!r} cannot be written: {problem.strerror or problem}.") from problem
-    return Made(to, (*page.warnings, *(in_words(each) for each in page.moved if each.flagged)), page)
+    return WrittenReport(to, (*content.warnings, *content.flagged), content)
 
 
 def with_prices(pipeline: Pipeline, gpu_price: str | None, api_price: str | None) -> Pipeline:
-    """The pipeline with the prices of the command line, where they were given.
+    """The pipeline with the prices of the command line, if any were given.
 
     Raises:
         UserError: they do not look like prices.
@@ -154,7 +157,7 @@ def _prices(gpu_price: str | None, api_price: str | None) -> dict[str, Any]:
 
 
 def _facts(store: Store, plan: Plan, output: str) -> dict[str, Any]:
-    """What the last run has reported of this plan; of an output that is not finished what there is."""
+    """What the last run has reported on this plan. For an unfinished output: what is known without a report."""
     last = read_report(store) or {}
     complete = is_complete(store, plan)
     if complete and last.get("plan") == plan.number and "counts" in last:
@@ -173,7 +176,7 @@ def _facts(store: Store, plan: Plan, output: str) -> dict[str, Any]:
 
 
 def _settings(plan: Plan, facts: Mapping[str, Any]) -> ReportSettings:
-    """As the last run had them, and its pipeline."""
+    """The settings of the pipeline, with the prices and the redaction of the last report."""
     given = plan.pipeline.get("report") or {}
     settings = ReportSettings.model_validate(given)
     paid = facts.get("cost") or {}

@@ -1,0 +1,122 @@
+"""The sections "Cost" and "Plan": tokens, hours and money, and the forecast beside what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.cluster.report.page.formats import first_names, money, share_of
+from headrace.pipelines.report.answer_stats import ColumnStats
+
+Cells = Sequence[str]
+
+EFFICIENCY = (
+    ("order efficiency", "order_efficiency", "the least that any order could compute, over what was computed"),
+    ("layout efficiency", "layout_efficiency", "what the cheapest allowed layout would compute, over this one"),
+    ("useful prefill", "useful_prefill", "each document's tokens once, over what was computed"),
+    ("full batch", "full_batch", "time in which a document waited for room"),
+)
+"""Name, key in the report's figures, and explanation of each measure."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanView:
+    """The tables of the section on the plan, and why the layouts are what they are."""
+
+    steps: list[Cells]
+    because: str
+    predicted: list[Cells]
+    efficiency: list[Cells]
+    input_changes: list[Cells]
+    phases: list[Cells]
+
+
+def cost_rows(cost: Mapping[str, Any]) -> list[Cells]:
+    """What the run took."""
+    rows: list[Cells] = [
+        ("prompt tokens", f"{cost['prompt_tokens']:,}", ""),
+        (
+            "of them from the cache",
+            f"{cost['cached_tokens']:,}",
+            f"{share_of(cost['cached_tokens'], cost['prompt_tokens'])} of the prompt tokens",
+        ),
+        ("tokens generated", f"{cost['output_tokens']:,}", ""),
+        ("engine-hours", f"{cost['engine_hours']:,.3g}", "time in which engines had work, summed over them"),
+    ]
+    if cost["gpu_hours"]:
+        rows.append(("GPU-hours", f"{cost['gpu_hours']:,.3g}", "the same times the GPUs of each engine"))
+    if cost["money"] is not None:
+        rows.append(("money", money(cost["money"]), f"at {money(cost['gpu_price'])} for a GPU-hour"))
+    if cost["api_money"] is not None:
+        sent, written = cost["api_price"]
+        rows.append(
+            (
+                "the same tokens at an API",
+                money(cost["api_money"]),
+                f"at {money(sent)} for a million in, {money(written)} for a million out",
+            )
+        )
+    return rows
+
+
+def cost_note(cost: Mapping[str, Any]) -> str:
+    """Which prices are missing."""
+    missing = []
+    if cost["gpu_price"] is None:
+        missing.append("a GPU-hour (report.gpu_price, --gpu-price)")
+    if cost["api_price"] is None:
+        missing.append("an API's tokens (report.api_price, --api-price)")
+    return f"No price was given for {' or '.join(missing)}." if missing else ""
+
+
+def plan_view(report: Mapping[str, Any], columns: Mapping[str, ColumnStats]) -> PlanView:
+    """The plan of the output, and how the last run compares with its forecast."""
+    models = {step: stage for stage in report.get("stages") or () for step in stage["steps"]}
+    layouts = report.get("layouts") or {}
+    figures = report.get("figures") or {}
+    return PlanView(
+        [
+            (column.step, column.kind, layouts.get(column.step, "-"), _model(models.get(column.step)))
+            for name, column in columns.items()
+            if name == column.step
+        ],
+        report.get("layouts_because", ""),
+        _predicted(report),
+        [(name, f"{figures[key]:.2f}", said) for name, key, said in EFFICIENCY if figures.get(key) is not None],
+        [
+            (word, f"{len(paths):,}", first_names(paths))
+            for word, paths in (report.get("changes") or {}).items()
+            if paths
+        ],
+        [(name, f"{seconds:,.1f}") for name, seconds in (report.get("seconds") or {}).items()],
+    )
+
+
+def _predicted(report: Mapping[str, Any]) -> list[Cells]:
+    forecast, figures = report.get("forecast"), report.get("figures")
+    if not forecast or not figures:
+        return []
+    pairs = (
+        ("prompt tokens", forecast["prompt"], figures["prompt"]),
+        ("prompt tokens computed", forecast["computed"], figures["computed"]),
+        ("tokens generated", forecast["output"], figures["output"]),
+        ("engine seconds", forecast["seconds"], report["totals"]["busy_seconds"]),
+    )
+    return [
+        (
+            name,
+            "not known" if said is None else f"{said:,.0f}",
+            f"{happened:,.0f}",
+            f"{happened / said - 1:+.1%}" if said else "-",
+        )
+        for name, said, happened in pairs
+    ]
+
+
+def _model(stage: Mapping[str, Any] | None) -> str:
+    if stage is None:
+        return "-"
+    # A folder's last name tells which model it is.
+    name = str(stage["model"]).rstrip("/").rpartition("/")[2] if str(stage["model"]).startswith("/") else stage["model"]
+    return f"{name}@{stage['revision'][:12]}" if stage.get("revision") else str(name)

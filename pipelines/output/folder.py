@@ -1,0 +1,47 @@
+"""What lies where in an output folder, and whether a folder may become one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from headrace.pipelines.input.sources import would_read
+from headrace.pipelines.output.plan import FOLDER
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.storage.locations import shown
+from headrace.pipelines.storage.store import Store
+
+ERRORS = "_errors"
+SUCCESS = "_SUCCESS"
+CURRENT = f"{FOLDER}/current.json"
+REPORT = f"{FOLDER}/report.json"
+REPORT_PAGE = f"{FOLDER}/report.html"
+
+
+def check_output_folder(store: Store, input_uri: str) -> None:
+    """Check that headrace may write into the output folder.
+
+    Raises:
+        UserError: it holds something else, or the next run would read it as input.
+    """
+    root = shown(store.uri)
+    if would_read(input_uri, store.uri):
+        raise UserError(
+            f"The output folder {root!r} is the input {input_uri!r} or lies inside it: the next run "
+            "would read this run's answers as its input. Use an output folder beside the input."
+        )
+    names = [name for name in store.names() if not name.startswith(".")]
+    if names and f"{FOLDER}/" not in names:
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        raise UserError(
+            f"The output folder {root!r} holds something that headrace has not made: "
+            f"{', '.join(repr(name) for name in names[:5])}{more}. Use an empty folder, or one that does "
+            "not exist yet."
+        )
+    store.check_writable()
+
+
+def json_bytes(value: Mapping[str, Any]) -> bytes:
+    """The bytes of a JSON file in an output folder."""
+    return (json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode("utf-8", "backslashreplace")
