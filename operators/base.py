@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from headrace.operators.capabilities import Capabilities, ConstraintKind
 from headrace.operators.templates import Template
 
 if TYPE_CHECKING:
@@ -36,8 +37,13 @@ customer reviews its calibrated accuracy was 0.82 without marks and 0.92 with th
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The answer is one of ``options``, told by one token: ``token_ids``, one for each, which the layout fills in."""
+    """The answer is one of ``options``.
 
+    Where the engine compares tokens, ``token_ids`` has the token that tells each option, in their order; the layout
+    fills them in. Otherwise it is empty, and the answer is the option's text.
+    """
+
+    kind: ClassVar[ConstraintKind | None] = "choice"
     options: tuple[str, ...]
     token_ids: tuple[int, ...] = ()
 
@@ -46,6 +52,7 @@ class Choice:
 class Json:
     """The answer is JSON text that the grammar of ``schema`` (a decoding schema, as JSON text) generates."""
 
+    kind: ClassVar[ConstraintKind | None] = "json"
     schema: str
 
 
@@ -54,6 +61,11 @@ class Text:
     """The answer is free text, or text that matches the regular expression ``pattern`` as a whole."""
 
     pattern: str | None = None
+
+    @property
+    def kind(self) -> ConstraintKind | None:
+        """None for free text, which is no constraint."""
+        return None if self.pattern is None else "pattern"
 
 
 Constraint = Choice | Json | Text
@@ -166,6 +178,15 @@ class Example(BaseModel):
     answer: JsonValue
 
 
+ASKED_IN_WORDS = "the prompt asks for it in words, and every answer is checked, so more answers may be retried"
+
+_ENFORCED: Mapping[ConstraintKind, str] = {
+    "choice": "that the answer is one of the labels",
+    "json": "the JSON Schema",
+    "pattern": "the form of the text",
+}
+
+
 class ModelStep(Step):
     """A step that asks the model.
 
@@ -209,6 +230,18 @@ class ModelStep(Step):
         """
         task = self.static("instruction") if self.instruction else task
         return f"{task}{chr(10) if chr(10) in form else ' '}{form}".strip()
+
+    def for_engine(self, capabilities: Capabilities) -> ModelStep:
+        """The step as it asks an engine that can do this much. The default: as it asks any other."""
+        return self
+
+    def limits(self, capabilities: Capabilities) -> list[str]:
+        """What a user should know of the answers of such an engine: a sentence each, without the step's name.
+
+        The default names the constraints that the engine does not enforce.
+        """
+        missing = {kind for q in self.questions() if (kind := q.constraint.kind) and not capabilities.decodes(kind)}
+        return [f"the engine does not enforce {_ENFORCED[kind]}: {ASKED_IN_WORDS}" for kind in sorted(missing)]
 
     @abstractmethod
     def questions(self, context: str = "") -> tuple[Question, ...]:

@@ -118,9 +118,9 @@ def engine() -> Iterator[Any]:
     from headrace.cluster.engines.config import EngineConfig
     from headrace.cluster.engines.models import default_model
     from headrace.cluster.engines.resources import cores
-    from headrace.cluster.engines.vllm import VllmEngine
+    from headrace.cluster.engines.vllm.engine import VllmEngine
 
-    started = VllmEngine(EngineConfig(str(default_model()), threads=cores(), kv_gib=1))
+    started = VllmEngine(EngineConfig("vllm", str(default_model()), threads=cores(), kv_gib=1))
     yield started
     started.shutdown()
 

@@ -14,7 +14,7 @@ import pytest
 
 import headrace.cluster.worker.worker
 from headrace.cluster.driver.run import RunResult
-from headrace.cluster.engines.fake import FakeEngine
+from headrace.cluster.engines.fake.engine import FakeEngine
 from headrace.pipelines.output.plan import Chunk, CommitInfo, PlanMismatch, load_plan
 from headrace.pipelines.output.stages import read_stage
 from headrace.pipelines.output.status import read_status

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from headrace.cluster.engines.fake import BytesTokenizer
+from headrace.cluster.engines.bytes_tokenizer import BytesTokenizer
 from headrace.operators.base import LAYOUTS, Choice
-from headrace.pipelines.inference.engine import Tokenizer
+from headrace.operators.capabilities import Capabilities
+from headrace.pipelines.inference.engine import ModelInterface, Tokenizer
 from headrace.pipelines.inference.prepare import prepare
 from headrace.pipelines.spec.pipeline import Pipeline
 
@@ -36,7 +37,10 @@ DATA: dict[str, Any] = {
             "classify": {
                 "name": "opinion",
                 "labels": {"positive": "happy", "negative": "complains"},
-                "examples": [{"document": "It works.", "answer": "positive"}, {"document": "Broke.", "answer": "negative"}],
+                "examples": [
+                    {"document": "It works.", "answer": "positive"},
+                    {"document": "Broke.", "answer": "negative"},
+                ],
             }
         },
         {
@@ -65,10 +69,22 @@ DATA: dict[str, Any] = {
                 "examples": [{"document": "A long story.", "answer": "A story."}],
             }
         },
-        {"generate": {"name": "reply", "prompt": "Reply to the customer, who is {{ opinion }}.", "instruction": "Be kind."}},
-        {"generate": {"name": "title", "prompt": "Give the text a title. Be brief.", "examples": [{"document": "A", "answer": "B"}]}},
+        {
+            "generate": {
+                "name": "reply",
+                "prompt": "Reply to the customer, who is {{ opinion }}.",
+                "instruction": "Be kind.",
+            }
+        },
+        {
+            "generate": {
+                "name": "title",
+                "prompt": "Give the text a title. Be brief.",
+                "examples": [{"document": "A", "answer": "B"}],
+            }
+        },
     ],
-}  # fmt: skip
+}
 
 OF_BYTES: dict[str, dict[str, str]] = {
     "instruction_first": {
@@ -146,10 +162,11 @@ def hashes(tokenizer: Tokenizer) -> dict[str, dict[str, str]]:
     """For each layout, a hash of the ids of each step's prompts: as they are, and as a row and a second try make
     them."""
     pipeline = Pipeline.model_validate(DATA)
+    model = ModelInterface(tokenizer, 32_768, Capabilities())
     found: dict[str, dict[str, str]] = {}
     for layout in LAYOUTS:
         names = [next(iter(step.values()))["name"] for step in DATA["steps"]]
-        chained = prepare(pipeline, tokenizer, 32_768, dict.fromkeys(names, layout))
+        chained = prepare(pipeline, model, dict.fromkeys(names, layout))
         found[layout] = {}
         for name, ready in chained.steps.items():
             prompts = [*ready.prompts, *chained.prompts(ready, "The customer is happy.", "not JSON", 1)]

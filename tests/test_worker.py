@@ -65,7 +65,7 @@ class Cluster:
             run_id="run",
             pipeline=self.pipeline.to_data(),
             folder=None,
-            engine=EngineConfig("fake", args={"faults": faults, "log": str(self.log), "max_num_seqs": 4}),
+            engine=EngineConfig("fake", "fake", args={"faults": faults, "log": str(self.log), "max_num_seqs": 4}),
             output=self.store.uri,
             commit=self.work.plan.info,
             layouts=self.work.plan.layouts,

@@ -341,6 +341,7 @@ def submit(
     The same command again follows the job while it runs, does nothing after it succeeded, and resumes after it failed
     or was stopped. Exit codes are those of run; with --no-wait 0 says that it was submitted.
     """
+    from headrace.cluster.engines.locate import check_models
     from headrace.cluster.jobs.submission import make_submission
     from headrace.cluster.jobs.submitting import jobs_at, stop_job, submit_and_follow
     from headrace.cluster.jobs.targets import use_target
@@ -356,7 +357,7 @@ def submit(
             raise UserError("Which pipeline? headrace submit PIPELINE, or headrace submit --stop ID")
         source, into = at.place("input", input), at.place("output", output)
         model, overrides = at.model_name(model), at.overrides(overrides, model)
-        load_pipeline(pipeline, overrides, model)  # mistakes are said here, before anything is sent
+        check_models(load_pipeline(pipeline, overrides, model))  # mistakes are said here, before anything is sent
         submission = make_submission(
             pipeline,
             input=source,

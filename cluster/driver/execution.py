@@ -23,8 +23,10 @@ import pyarrow as pa
 
 from headrace.cluster.driver.measure import SAMPLE_ROWS, measure_and_look, sample_rows
 from headrace.cluster.driver.run import Checked, ChunksFailed, StageTotals, Totals
-from headrace.cluster.engines.resources import Allotment, cores, gpus_here
-from headrace.cluster.engines.sharing import Demand, share
+from headrace.cluster.engines.config import EngineConfig
+from headrace.cluster.engines.locate import provider_of
+from headrace.cluster.engines.resources import NOTHING, Allotment, Demand, cores, gpus_here
+from headrace.cluster.engines.sharing import share
 from headrace.cluster.engines.starting import engine_config
 from headrace.cluster.worker.worker import CHUNKS_AT_A_WORKER, Assignment, Worker
 from headrace.pipelines.forecast.forecast import EngineFacts, Record
@@ -33,7 +35,7 @@ from headrace.pipelines.forecast.survey import Survey
 from headrace.pipelines.inference.usage import Usage
 from headrace.pipelines.output.plan import Chunk, Plan
 from headrace.pipelines.output.seeds import Origin
-from headrace.pipelines.output.stages import commits
+from headrace.pipelines.output.stages import Stage, commits
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.resources import Resources
 from headrace.pipelines.storage.store import Store
@@ -102,6 +104,7 @@ class Execution:
                 f"the model {checked.models[stage.model].source}",
                 NO_ENGINE if stage.number in idle else checked.pipeline.resources_of(stage.model),
                 0 if stage.number in idle else checked.models[stage.model].weights,
+                NOTHING if stage.number in idle else provider_of(checked.models[stage.model]).needs,
             )
             for stage in checked.stages
         ]
@@ -131,7 +134,7 @@ class Execution:
 
         checked, allotment = self._checked, self._allotments[0]
         task = ray.remote(num_cpus=allotment.cpus, num_gpus=allotment.gpus or None, max_retries=0)(measure_and_look)
-        engine = engine_config(checked, allotment, checked.stages[0])
+        engine = self._config(checked.stages[0], allotment)
         sample = sample_rows(checked, SAMPLE_ROWS)
         try:
             found: tuple[Record, Outlook] = ray.get(
@@ -194,7 +197,7 @@ class Execution:
                     run_id=run_id,
                     pipeline=checked.pipeline.to_data(),
                     folder=folder_of(checked),
-                    engine=None if stage.number in self._idle else engine_config(checked, allotment, stage),
+                    engine=None if stage.number in self._idle else self._config(stage, allotment),
                     output=self._store.uri,
                     commit=infos[i],
                     layouts=plan.layouts,
@@ -214,6 +217,11 @@ class Execution:
             )
             for i, (stage, allotment) in enumerate(zip(checked.stages, self._allotments, strict=True))
         ]
+
+    def _config(self, stage: Stage, allotment: Allotment) -> EngineConfig:
+        """The engine of a stage, in the room that it gets."""
+        checked = self._checked
+        return engine_config(checked.pipeline.spec_of(stage.model), checked.models[stage.model], allotment)
 
     def end(self) -> None:
         """Stop the workers, and Ray if it is ours."""
@@ -413,7 +421,9 @@ class _Watcher:
             stage.asked += said["asked"]
             stage.busy_seconds += said["busy_seconds"]
             stage.usage.merge(usage)
-            for name in ("asked", "least", "busy_seconds", "full_seconds", "gpu_seconds"):
+            both = totals.least, said["least"]
+            totals.least = None if None in both else sum(both)
+            for name in ("asked", "busy_seconds", "full_seconds", "gpu_seconds"):
                 setattr(totals, name, getattr(totals, name) + said[name])
         totals.restarts = totals.engines - len(actors)
         self._watch(totals)

@@ -9,20 +9,19 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from headrace.cluster.driver.measure import measure_stage, sample_rows
-from headrace.cluster.driver.preflight import FAKE_LENGTH, Preflights, context_length, wanted_length
+from headrace.cluster.driver.preflight import Preflights
 from headrace.cluster.driver.records import read_record, write_record
 from headrace.cluster.driver.run import Checked, check, looking_ahead
 from headrace.cluster.driver.sample import allot_each
 from headrace.cluster.driver.work import Wish, Work, changes_of
-from headrace.cluster.engines.config import FAKE, EngineConfig
-from headrace.cluster.engines.fake import BytesTokenizer
+from headrace.cluster.engines.config import EngineConfig
+from headrace.cluster.engines.locate import interface_of, provider_of
 from headrace.cluster.engines.starting import engine_config, start_beside_a_user
-from headrace.cluster.engines.tokenizer import HubTokenizer
 from headrace.operators.base import Choice as OneOf
 from headrace.operators.base import Constraint, Json, Layout
 from headrace.pipelines.forecast.forecast import Record
 from headrace.pipelines.forecast.outlook import Outlook
-from headrace.pipelines.inference.engine import Tokenizer
+from headrace.pipelines.inference.engine import ModelInterface
 from headrace.pipelines.inference.layouts import Choice
 from headrace.pipelines.inference.prepare import Chained, prepare
 from headrace.pipelines.output.plan import Chunk, load_plan
@@ -66,6 +65,7 @@ class ModelView:
     Attributes:
         stage: what runs there.
         name: what it is called.
+        interface: what its prompts are made for, with the prefix cache that the engine had when it last ran.
         config: of one engine, in the room that it gets on this machine.
         steps: those that ask it.
         room: KV tokens that a document of median length, and one of the 95th percentile, needs while it is in flight.
@@ -76,8 +76,8 @@ class ModelView:
     name: str
     outlook: Outlook
     record: Record
+    interface: ModelInterface
     config: EngineConfig
-    block_size: int
     steps: tuple[StepView, ...]
     room: tuple[int, int]
     idle: bool = False
@@ -144,8 +144,10 @@ def explain_pipeline(
     """
     checked = check(pipeline, input)
     allotments, crowded = allot_each(checked, starting=measure_rows is not None)
-    both = zip(checked.stages, allotments, strict=True)
-    configs = [engine_config(checked, allotment, stage) for stage, allotment in both]
+    configs = [
+        engine_config(pipeline.spec_of(stage.model), checked.models[stage.model], allotment)
+        for stage, allotment in zip(checked.stages, allotments, strict=True)
+    ]
     with Preflights.begin(pipeline, checked.stages, checked.models) as preflight:
         preflight.finish()
     records = [read_record(checked, stage) for stage in checked.stages]
@@ -178,12 +180,12 @@ def _model_view(
 ) -> ModelView:
     """What is to be expected of the model of ``stage``."""
     pipeline = checked.pipeline
-    tokenizer, length = _tokenizer(checked, stage)
+    model = _interface(checked, stage)
     ahead = looking_ahead(checked, record, rows, work, stage=stage, staged=staged)
     with pipeline.importable():
-        outlook = ahead.look(pipeline, tokenizer, length)
-        chained = prepare(pipeline, tokenizer, length, outlook.choice.layouts, steps=stage.steps)
-    steps = _steps(chained, tokenizer, record)
+        outlook = ahead.look(pipeline, model)
+        chained = prepare(pipeline, ahead.as_observed(model), outlook.choice.layouts, steps=stage.steps)
+    steps = _steps(chained, record)
     several = len(checked.stages) > 1
     idle = several and into is not None and not any(into.asked.get(step.name) for step in steps)
     if idle:  # and that costs nothing, which takes no observation to know
@@ -193,14 +195,14 @@ def _model_view(
     if observed:
         own = observed.output + sum(counts.get("added", 0) for counts in observed.steps.values())
         answers = own / max(1, observed.reached if several else observed.asked)
-    p50, p95 = (chained.room(outlook.survey.length(share), ahead.block_size, answers) for share in (0.5, 0.95))
+    p50, p95 = (chained.room(outlook.survey.length(share), answers) for share in (0.5, 0.95))
     return ModelView(
         stage=stage,
         name=called(pipeline, stage.model),
         outlook=outlook,
         record=record,
+        interface=chained.model,
         config=config,
-        block_size=ahead.block_size,
         steps=steps,
         room=(p50, p95),
         idle=idle,
@@ -214,15 +216,9 @@ def called(pipeline: Pipeline, model: str) -> str:
     return f"{name} ({id})" if name in pipeline.models and name != id else id
 
 
-def _tokenizer(checked: Checked, stage: Stage) -> tuple[Tokenizer, int]:
-    """The tokenizer of a stage's model, and the tokens of context that it has."""
-    pipeline, model = checked.pipeline, checked.models[stage.model]
-    wanted = wanted_length(pipeline, stage.model)
-    if model.source == FAKE:
-        return BytesTokenizer(), wanted or FAKE_LENGTH
-    trust = pipeline.spec_of(stage.model).trust_remote_code
-    tokenizer = HubTokenizer(model.source, model.revision, trust_remote_code=trust)
-    return tokenizer, wanted or context_length(model.source, model.revision)
+def _interface(checked: Checked, stage: Stage) -> ModelInterface:
+    """What prompts to a stage's model are made for."""
+    return interface_of(checked.pipeline, stage.model, checked.models[stage.model])
 
 
 def _into(
@@ -293,7 +289,7 @@ def _measure(checked: Checked, configs: Sequence[EngineConfig], records: Sequenc
         if stage.number in found:
             record = found[stage.number].among(taken, documents, most_asked) if several else found[stage.number]
             known[i] = replace(record, runs=known[i].runs)
-            if checked.models[stage.model].source != FAKE:
+            if provider_of(checked.models[stage.model]).remembered:
                 write_record(checked, known[i], stage)
     return known
 
@@ -302,8 +298,8 @@ def _say(message: str) -> None:
     print(f"headrace: {message}", file=sys.stderr, flush=True)
 
 
-def _steps(chained: Chained, tokenizer: Tokenizer, record: Record) -> tuple[StepView, ...]:
-    observed = record.observed(chained.layouts)
+def _steps(chained: Chained, record: Record) -> tuple[StepView, ...]:
+    observed, tokenizer = record.observed(chained.layouts), chained.model.tokenizer
     return tuple(
         StepView(
             name=name,

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 
 from headrace.cluster.driver.work import Wish, Work
-from headrace.cluster.engines.config import FAKE
-from headrace.cluster.engines.locate import Located, locate_models, unused_models
+from headrace.cluster.engines.locate import limits_of, locate_models, provider_of, unused_models
+from headrace.cluster.engines.provider import Located
 from headrace.cluster.observability.observing import NOBODY, Observer
 from headrace.operators.base import Layout
+from headrace.pipelines.forecast.ahead import Ahead
 from headrace.pipelines.forecast.forecast import EngineFacts, Observation, Record
 from headrace.pipelines.forecast.outlook import Outlook, worth_measuring
 from headrace.pipelines.forecast.survey import places
@@ -29,7 +30,7 @@ from headrace.pipelines.inference.usage import Usage
 from headrace.pipelines.input.corpus import Corpus, find_shards
 from headrace.pipelines.output.checkpoint import Counts, chunk_record, chunk_records, committed, counts_of
 from headrace.pipelines.output.error_rate import EarlyStop, too_many
-from headrace.pipelines.output.fingerprint import fingerprints
+from headrace.pipelines.output.fingerprint import ModelIdentity, fingerprints
 from headrace.pipelines.output.ledger import Ledger
 from headrace.pipelines.output.plan import Changes, Chunk, Plan, PlannedShard, load_plan, part_schema, save_plan
 from headrace.pipelines.output.publish import (
@@ -55,7 +56,6 @@ from headrace.pipelines.storage.store import Store
 
 if TYPE_CHECKING:
     from headrace.cluster.driver.execution import Execution
-    from headrace.cluster.driver.preflight import Ahead
     from headrace.cluster.observability.observing import Observers
 
 STAYS = "What is committed stays. Run the same command again for the rest."
@@ -81,6 +81,7 @@ class StageTotals:
 class Totals:
     """What is known of a run while it goes on: rows by outcome, tokens, seconds. All sums over the workers.
 
+    ``least`` are the prompt tokens that no order could save; None where an engine shares no prefixes.
     ``engines`` have been started, ``restarts`` of them in the place of one that had died; ``alive`` have reported of
     late. ``stages`` has what is each model's, by the number of its stage.
     """
@@ -90,7 +91,7 @@ class Totals:
     asked: int = 0
     dead: int = 0
     filtered: int = 0
-    least: int = 0
+    least: int | None = 0
     busy_seconds: float = 0.0
     full_seconds: float = 0.0
     gpu_seconds: float = 0.0
@@ -225,8 +226,8 @@ class Checked:
         return fingerprints(self.pipeline, self._identities, layouts=layouts, priors=priors)
 
     @property
-    def _identities(self) -> dict[str, str]:
-        return {name: model.identity for name, model in self.models.items()}
+    def _identities(self) -> dict[str, ModelIdentity]:
+        return {name: ModelIdentity(model.identity, model.arguments) for name, model in self.models.items()}
 
     def stages_as_data(self) -> list[dict[str, Any]]:
         """Each stage's model, as it is loaded, and its steps."""
@@ -265,7 +266,8 @@ def check(pipeline: Pipeline, input: str) -> Checked:
 
 def notes_of(pipeline: Pipeline, stages: tuple[Stage, ...]) -> tuple[str, ...]:
     """What a user should be told of a pipeline that is in order."""
-    return (*(note for step in pipeline.steps for note in step.notes()), *unused_models(pipeline, stages))
+    of_steps = (note for step in pipeline.steps for note in step.notes())
+    return (*of_steps, *limits_of(pipeline, stages), *unused_models(pipeline, stages))
 
 
 def step_fields(pipeline: Pipeline) -> list[pa.Field]:
@@ -394,8 +396,9 @@ def _run(
             ):
                 execution = Execution.begin(checked, store, address, idle)
                 result.outlook = preflight.finish()
-            real = checked.only_model is not None and checked.only_model.source != FAKE
-            if real and result.outlook and not work and worth_measuring(pipeline, result.outlook, record):
+            model = checked.only_model
+            remembered = model is not None and provider_of(model).remembered
+            if remembered and result.outlook and not work and worth_measuring(pipeline, result.outlook, record):
                 with clock.phase("measuring"):
                     record, result.outlook = execution.measure(result.outlook.survey)
                 result.notes += keep_record(checked, record)
@@ -462,9 +465,6 @@ def looking_ahead(
         stage: the first if none is named.
         staged: see :meth:`~headrace.cluster.driver.work.Work.portions`.
     """
-    from headrace.cluster.driver.preflight import Ahead
-    from headrace.cluster.engines.resources import block_size
-
     stage = stage or checked.stages[0]
     there = Choice(work.plan.layouts, "the output has it", work.plan.priors) if work else None
     if there is None and len(checked.stages) > 1:
@@ -473,7 +473,6 @@ def looking_ahead(
         places=tuple(places(checked.corpus.shards, rows)),
         rows=work.rows_left if work else rows,
         columns=checked.columns,
-        block_size=record.engine.block_size if record.engine else block_size(checked.pipeline, stage.model),
         record=record,
         there=there,
         portions=work.portions(checked, staged=staged) if work else (),
@@ -508,7 +507,7 @@ def keep_observed(checked: Checked, totals: Totals, plan: Plan) -> list[str]:
     notes: list[str] = []
     for stage in checked.stages:
         seen = totals.stages.get(stage.number)
-        if seen is not None and checked.models[stage.model].source != FAKE:
+        if seen is not None and provider_of(checked.models[stage.model]).remembered:
             run = _observation(seen, plan, totals.rows, documents, asked)
             notes += keep_record(checked, read_record(checked, stage).with_run(run, seen.engine), stage)
     return list(dict.fromkeys(notes))

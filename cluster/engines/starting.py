@@ -1,4 +1,4 @@
-"""Which engine a configuration means."""
+"""Starting the engine that a configuration means, and saying why one does not start."""
 
 from __future__ import annotations
 
@@ -6,50 +6,35 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from headrace.cluster.engines.config import FAKE, GPU_BLOCK, EngineConfig
-from headrace.cluster.engines.fake import BytesTokenizer
-from headrace.operators.base import Completion, Constraint, Sampling
-from headrace.pipelines.inference.engine import NO_CONTEXT_COST, Engine
-
-if TYPE_CHECKING:
-    from headrace.cluster.driver.run import Checked
-    from headrace.cluster.engines.resources import Allotment
-    from headrace.pipelines.output.stages import Stage
+from headrace.cluster.engines.config import EngineConfig, switched_on
+from headrace.cluster.engines.locate import provider_of
+from headrace.cluster.engines.provider import Located
+from headrace.cluster.engines.registry import engines
+from headrace.cluster.engines.resources import Allotment
+from headrace.pipelines.inference.engine import Engine
+from headrace.pipelines.spec.resources import Model
 
 
-VLLM_METRICS = "HEADRACE_VLLM_METRICS"
-"""The environment variable that has vLLM's own metrics exposed beside ours; off by default for what they cost."""
-
-
-def engine_config(checked: Checked, allotment: Allotment, stage: Stage | None = None) -> EngineConfig:
-    """The engine of a stage (the first, or only one, if none is named) of a checked pipeline, in the room it gets."""
-    stage = stage or checked.stages[0]
-    model, located = checked.pipeline.spec_of(stage.model), checked.models[stage.model]
+def engine_config(model: Model, located: Located, allotment: Allotment) -> EngineConfig:
+    """The engine of a model, in the room that it gets."""
     return EngineConfig(
+        engine=located.engine,
         model=located.source,
         revision=located.revision,
         trust_remote_code=model.trust_remote_code,
-        args=dict(model.engine),
+        args=dict(model.arguments),
         gpus=allotment.gpus,
         threads=allotment.cpus,
         kv_gib=allotment.kv_gib,
-        metrics=os.environ.get(VLLM_METRICS, "0") not in ("", "0"),
+        metrics=switched_on(provider_of(located).metrics_variable),
     )
 
 
 def start_engine(config: EngineConfig) -> Engine:
-    """Start the engine; takes seconds for the fake one and half a minute or more for vLLM."""
-    if config.model == FAKE:
-        from headrace.cluster.engines.fake import FakeEngine
-
-        return FakeEngine(config.args)
-    from headrace.cluster.engines.vllm import VllmEngine
-
-    return VllmEngine(config)
+    """Start the engine; takes no time for the fake one and half a minute or more for vLLM."""
+    return engines().named(config.engine).start(config)
 
 
 class EngineStartFailed(RuntimeError):
@@ -77,8 +62,6 @@ def start_beside_a_user(config: EngineConfig) -> Engine:
 
     The log is kept where the engine does not start.
     """
-    if config.model == FAKE:
-        return start_engine(config)
     sys.stderr.flush()
     terminal = os.dup(2)
     handle, log = tempfile.mkstemp(prefix="headrace-engine-", suffix=".log")
@@ -92,29 +75,3 @@ def start_beside_a_user(config: EngineConfig) -> Engine:
         os.close(terminal)
     os.unlink(log)
     return engine
-
-
-class NoEngine:
-    """What stands in an engine's place where all answers are there: it takes no time to start, and answers nothing."""
-
-    tokenizer = BytesTokenizer()
-    max_model_len = kv_tokens = 1 << 20
-    block_size = GPU_BLOCK
-    max_num_seqs = 256
-    context_cost = NO_CONTEXT_COST
-
-    async def complete(
-        self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling, *, follow_up: bool = False
-    ) -> Completion:
-        """There is nobody to ask.
-
-        Raises:
-            RuntimeError: always.
-        """
-        raise RuntimeError("a question was asked where none was to be")
-
-    async def reset_prefix_cache(self) -> None:
-        """There is none."""
-
-    def shutdown(self) -> None:
-        """There is nothing to stop."""

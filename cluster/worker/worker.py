@@ -27,17 +27,20 @@ from typing import Any, NoReturn
 import pyarrow as pa
 
 from headrace.cluster.engines.config import EngineConfig
-from headrace.cluster.engines.starting import NoEngine, start_or_explain
+from headrace.cluster.engines.no_engine import NoEngine
+from headrace.cluster.engines.registry import engines
+from headrace.cluster.engines.starting import start_or_explain
 from headrace.cluster.observability.metrics import WorkerMetrics
 from headrace.cluster.observability.tracing import ChunkTimes
 from headrace.cluster.worker.asking import Asking
 from headrace.cluster.worker.turns import Turns
 from headrace.cluster.worker.watchdog import Watchdog, Watched
-from headrace.operators.base import Layout, ModelStep, Sampling, Text
+from headrace.operators.base import Layout, ModelStep
 from headrace.pipelines.forecast.forecast import EngineFacts
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.engine import Engine, EngineDied
 from headrace.pipelines.inference.layouts import Priors
+from headrace.pipelines.inference.requests import probe
 from headrace.pipelines.inference.results import DOCUMENT, DeadLetter, RowResult
 from headrace.pipelines.inference.usage import Usage
 from headrace.pipelines.input.corpus import ChunkReader, InputChanged, InputUnreadable, Shard
@@ -127,7 +130,7 @@ class Worker:
         self._here = frozenset(assignment.steps or (step.name for step in self._pipeline.steps))
         if not self._starts.begin():
             return  # the first call will say so
-        self._engine = start_or_explain(assignment.engine) if assignment.engine else NoEngine()
+        self._engine: Engine = start_or_explain(assignment.engine) if assignment.engine else NoEngine()
         self._chain = Chain(
             self._pipeline,
             self._engine,
@@ -149,6 +152,7 @@ class Worker:
             gpus=assignment.engine.gpus if assignment.engine else 0,
         )
         self._model = assignment.engine.model if assignment.engine else None
+        self._provider = engines().named(assignment.engine.engine).telemetry_name if assignment.engine else ""
         self._metrics = WorkerMetrics(self._pipeline, self._model, last=not assignment.commit.suffix)
 
     async def __call__(self, batch: Mapping[str, Any]) -> AsyncIterator[dict[str, list[Any]]]:
@@ -165,7 +169,7 @@ class Worker:
             if self._started is None:
                 self._started = asyncio.ensure_future(self._start())
             record: dict[str, Any] = {**wanted}
-            times = ChunkTimes(self._model)
+            times = ChunkTimes(self._model, self._provider)
             try:
                 await asyncio.shield(self._started)
                 async with self._turn:
@@ -354,7 +358,7 @@ class Worker:
                 return
         await asyncio.to_thread(trial.begin, "control", [])
         try:
-            await self._engine.complete(self._engine.tokenizer.encode("N/A"), Text(), Sampling(max_tokens=1))
+            await probe(self._engine)
         except EngineDied as error:
             self._engine_died(error)
 
@@ -497,7 +501,7 @@ class Progress:
 
         totals = {
             "time": time.time(),
-            "least": self._chain.blocks.least,
+            "least": self._chain.least,
             "busy_seconds": self._chain.window.busy_seconds,
             "full_seconds": self._chain.window.full_seconds,
             "gpu_seconds": self._chain.window.busy_seconds * self._gpus,

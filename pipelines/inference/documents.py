@@ -1,8 +1,9 @@
-"""The document of a row: rendered, checked, and as token ids."""
+"""The document of a row: rendered, checked, and in tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from headrace.operators.templates import TemplateProblem, render_document
@@ -16,6 +17,24 @@ TOO_LONG = " (too_long: truncate would cut it)"
 
 class NoDocument(Exception):
     """A row has no document that could be asked about: null, empty, too long, not text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A row's document in tokens; ``len`` counts them. ``text`` is None for one that was cut."""
+
+    ids: Sequence[int]
+    text: str | None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def cut(self, tokens: int) -> Document:
+        """Its first ``tokens`` tokens."""
+        return self if len(self.ids) <= tokens else Document(self.ids[:tokens], None)
+
+
+NO_DOCUMENT = Document((), "")
 
 
 class Documents:
@@ -52,8 +71,8 @@ class Documents:
             raise NoDocument(f"the document is not valid Unicode: {problem.reason}") from problem
         return text
 
-    async def ids(self, text: str, usage: Usage) -> list[int]:
-        """Token ids of the document, once for the whole chain; cut to what fits where the pipeline says so.
+    async def encoded(self, text: str, usage: Usage) -> Document:
+        """The document in tokens, once for the whole chain; cut to what fits where the pipeline says so.
 
         Raises:
             NoDocument: it does not fit.
@@ -64,8 +83,8 @@ class Documents:
             raise NoDocument(f"the document has {len(text)} characters; at most {self._room} tokens fit{TOO_LONG}")
         ids = await self._encoder.encode(text[:most])
         if len(ids) <= self._room and len(text) <= most:
-            return ids
+            return Document(ids, text)
         if not self._truncate:
             raise NoDocument(f"the document has {len(ids)} tokens; at most {self._room} fit{TOO_LONG}")
         usage.truncated += 1
-        return ids[: self._room]
+        return Document(ids[: self._room], None)
