@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from headrace.cluster.driver.run import Work, check
-from headrace.cluster.engines import fake as fake_engine
 from headrace.cluster.engines.config import EngineConfig
+from headrace.cluster.engines.fake import engine as fake_engine
 from headrace.cluster.worker import worker
 from headrace.cluster.worker.asking import Asking
 from headrace.cluster.worker.watchdog import Watchdog

@@ -14,9 +14,9 @@ class NoEngine:
     """Takes no time to start, and answers nothing."""
 
     tokenizer = BytesTokenizer()
-    capabilities = Capabilities()
-    max_model_len = 1 << 20
-    kv_tokens = None
+    # As of one that shares prefixes: figures of a run that has other engines besides must not be lost by this one.
+    capabilities = Capabilities(prefix_block=16)
+    max_model_len = kv_tokens = 1 << 20
     context_cost = NO_CONTEXT_COST
 
     async def complete(

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    WithJsonSchema,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMG]?i?B?)\s*$", re.IGNORECASE)
@@ -52,6 +62,14 @@ class Model(Plain):
         below = engine if isinstance(engine, Mapping) else {}
         name = None if isinstance(engine, Mapping) else engine
         return {**known, "engine": name, "arguments": {**below, **arguments, **beside}}
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a name the arguments are below ``engine``, as plans have them that earlier versions have written."""
+        data: dict[str, Any] = dump(self)
+        if self.engine is None:
+            data["engine"] = data.pop("arguments")
+        return data
 
 
 class Resources(Plain):
