@@ -12,7 +12,7 @@ from typing import Any
 import ray
 import ray.data
 
-from headrace.cluster.driver.execution import start_here
+from headrace.cluster.driver.ray_connection import start_here
 
 BATCH = 4
 

@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 
 from benchmarks.environment import begun
 from benchmarks.pipelines import model_steps, pipeline
-from headrace.cluster.driver.run import Listener, run
+from headrace.cluster.driver.run import run
+from headrace.cluster.state.events import Listener
 from headrace.operators.base import ModelStep
 from headrace.operators.classify import Classify
 from headrace.operators.extract import Extract

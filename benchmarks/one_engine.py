@@ -144,10 +144,10 @@ class Bench:
         )
 
 
-Trial = Callable[[], Awaitable[Point]]
+Attempt = Callable[[], Awaitable[Point]]
 
 
-async def in_turns(trials: Mapping[str, Trial], rounds: int) -> dict[str, list[dict[str, Any]]]:
+async def in_turns(trials: Mapping[str, Attempt], rounds: int) -> dict[str, list[dict[str, Any]]]:
     """Each trial once a round; the points of each, as plain data."""
     points: dict[str, list[dict[str, Any]]] = {name: [] for name in trials}
     for turn in range(rounds):
@@ -201,7 +201,7 @@ async def overhead(bench: Bench, documents: Sequence[str], rounds: int) -> dict[
         await bench.chain(wanted, documents)
         recorded[name] = list(bench.recorder.asked)
     count = len(documents)
-    trials: dict[str, Trial] = {
+    trials: dict[str, Attempt] = {
         "chain": lambda: bench.chain(ours, documents),
         "bare loop": lambda: bench.bare(recorded["chain"], count),
         "bare loop, instruction first": lambda: bench.bare(recorded["instruction first"], count),
@@ -212,7 +212,7 @@ async def overhead(bench: Bench, documents: Sequence[str], rounds: int) -> dict[
 async def by_layout(bench: Bench, steps: int, documents: Sequence[str], rounds: int) -> dict[str, Any]:
     """The chain in each layout."""
 
-    def trial(layout: Layout) -> Trial:
+    def trial(layout: Layout) -> Attempt:
         return lambda: bench.chain(pipeline(steps, layout), documents)
 
     return await in_turns({layout: trial(layout) for layout in LAYOUTS}, rounds)

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.documents import read_documents
 from benchmarks.environment import engine_settings
-from benchmarks.one_engine import Bench, Trial, in_turns
+from benchmarks.one_engine import Attempt, Bench, in_turns
 from benchmarks.pipelines import CHAIN, pipeline
 from headrace.cluster.engines.vllm.arguments import CPU_BLOCK
 from headrace.cluster.engines.vllm.engine import VllmEngine
@@ -38,7 +38,7 @@ async def _sweep(bench: Bench, documents: Sequence[str], windows: Sequence[int |
     chain = pipeline(3, CHAIN, reads=True)
     await bench.chain(chain, documents[:1])
 
-    def trial(window: int | None) -> Trial:
+    def trial(window: int | None) -> Attempt:
         return lambda: bench.chain(chain, documents, window)
 
     points = await in_turns({str(window or "headrace"): trial(window) for window in windows}, rounds)

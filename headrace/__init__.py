@@ -6,9 +6,11 @@ The names below are loaded on first use, so that ``import headrace`` (and with i
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from headrace.pipelines.spec.version import VERSION as __version__
+
 if TYPE_CHECKING:
-    from headrace.cluster.driver.run import RunResult as RunResult
     from headrace.cluster.driver.run import run as run
+    from headrace.cluster.state.result import RunResult as RunResult
     from headrace.operators import Classify as Classify
     from headrace.operators import Extract as Extract
     from headrace.operators import Filter as Filter
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
     from headrace.operators import Summarize as Summarize
     from headrace.pipelines.spec.errors import UserError as UserError
     from headrace.pipelines.spec.pipeline import Pipeline as Pipeline
-
-__version__ = "0.1.0"
 
 _HOME = {
     "Classify": "headrace.operators",

@@ -102,7 +102,7 @@ def ray_address(_private_ray: None) -> Iterator[str]:
     """A cluster of one node, for runs that do not care where they run: each Ray of its own costs half a minute."""
     from ray.cluster_utils import Cluster
 
-    from headrace.cluster.driver.execution import start_here
+    from headrace.cluster.driver.ray_connection import start_here
 
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
     started: list[Cluster] = []

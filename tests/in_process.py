@@ -15,12 +15,18 @@ import pytest
 
 import headrace.cluster.driver.execution
 from headrace.cluster.driver.execution import Execution
-from headrace.cluster.driver.run import Checked, Listener, RunResult, Totals, run
+from headrace.cluster.driver.run import run
 from headrace.cluster.engines.resources import Allotment
-from headrace.cluster.worker.worker import Progress, Worker
+from headrace.cluster.state.checked import Checked
+from headrace.cluster.state.chunks import ChunkRecord, Committed, Descriptor
+from headrace.cluster.state.events import Listener
+from headrace.cluster.state.result import RunResult
+from headrace.cluster.state.totals import Totals
+from headrace.cluster.worker.progress import Progress
+from headrace.cluster.worker.worker import Worker
 from headrace.pipelines.inference.usage import Usage
+from headrace.pipelines.output.carried_answers import Origin
 from headrace.pipelines.output.plan import Chunk, Plan
-from headrace.pipelines.output.seeds import Origin
 from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.storage.store import Store
 
@@ -72,21 +78,21 @@ class InProcess:
         entering: Sequence[Sequence[Chunk]],
         watch: Callable[[Totals], None],
         origins: Mapping[int, Origin] | None = None,
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[ChunkRecord]:
         coming: list[str] = []
         totals = Totals()
         for pool, chunks in zip(execution._pools("test", plan, origins or {}), entering, strict=True):
-            coming += [headrace.cluster.driver.execution._descriptor(plan, chunk) for chunk in chunks]
+            coming += [headrace.cluster.driver.execution.descriptor(plan, chunk) for chunk in chunks]
             last = not pool.assignment.commit.suffix
             done = work(Worker(pool.assignment), coming) if coming else iter([])
             coming = []
             for text in done:
                 coming.append(text)
                 if last:
-                    record = json.loads(text)
-                    record["chunk"] = Chunk(**record["chunk"])
-                    if "stats" in record:
-                        usage = Usage(**{k: v for k, v in record["stats"].items() if k != "seconds"})
+                    record = Descriptor.from_json(text).record
+                    assert record is not None
+                    if isinstance(record, Committed):
+                        usage = Usage(**{k: v for k, v in record.stats.items() if k != "seconds"})
                         totals.usage.merge(usage)
                         self.asked.update({step: counts["rows"] for step, counts in usage.steps.items()})
                         self.requests += usage.requests
@@ -151,5 +157,5 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InProcess:
     # A function, which becomes a method that is told its execution.
     monkeypatch.setattr(Execution, "records", lambda *args: running.records(*args))  # noqa: PLW0108
     monkeypatch.setattr(Execution, "end", lambda self: None)
-    monkeypatch.setattr(Progress, "publish", lambda self: None)
+    monkeypatch.setattr(Progress, "publish", Progress.report)
     return running

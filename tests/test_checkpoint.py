@@ -22,7 +22,8 @@ from headrace.pipelines.output.checkpoint import (
     counts_of,
 )
 from headrace.pipelines.output.ledger import Ledger
-from headrace.pipelines.output.plan import Chunk, Plan, PlannedShard, Span, next_plan, part_schema
+from headrace.pipelines.output.plan import Chunk, Plan, PlannedShard, Span, part_schema
+from headrace.pipelines.output.planning import PlanSpec, next_plan
 from headrace.pipelines.storage.local import LocalStore
 
 SCHEMA = part_schema([pa.field("id", pa.int64())], [pa.field("label", pa.dictionary(pa.int32(), pa.string()))])
@@ -33,12 +34,8 @@ def make_plan(previous: Plan | None = None, limit: int | None = None, **rows: in
     return next_plan(
         previous,
         Corpus("file:///in", shards, ()),
-        checkpoint_rows=4,
-        limit=limit,
-        fingerprints={"label": "f1"},
-        schema=SCHEMA,
-        keep=["id"],
-        pipeline={},
+        PlanSpec(checkpoint_rows=4, fingerprints={"label": "f1"}, schema=SCHEMA, keep=["id"], pipeline={}),
+        limit,
     )[0]
 
 

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from headrace.cluster.cli.errors_view import show_errors
 from headrace.cluster.cli.main import app
-from headrace.cluster.driver.run import Work, check
+from headrace.cluster.state.checked import check
+from headrace.cluster.state.work import Work
 from headrace.pipelines.inference.layouts import Choice
 from headrace.pipelines.inference.results import DeadLetter, RowResult
 from headrace.pipelines.output.checkpoint import Counts, commit_chunk
@@ -29,7 +30,7 @@ from headrace.pipelines.output.dead_letters import (
     read_dead_letters,
 )
 from headrace.pipelines.output.error_rate import EarlyStop, too_many
-from headrace.pipelines.output.plan import save_plan
+from headrace.pipelines.output.plan_file import save_plan
 from headrace.pipelines.output.publish import publish_shard
 from headrace.pipelines.output.rows import chunk_table, count
 from headrace.pipelines.spec.pipeline import Pipeline

@@ -17,15 +17,18 @@ from typer.testing import CliRunner
 
 from headrace.cluster.cli.explain_view import as_data
 from headrace.cluster.cli.main import app
-from headrace.cluster.driver.execution import Execution, _Watcher
+from headrace.cluster.driver.execution import Execution
 from headrace.cluster.driver.explain import ModelView, _interface, explain_pipeline
 from headrace.cluster.driver.measure import measure_stage, sample_rows
 from headrace.cluster.driver.records import read_record, write_record
-from headrace.cluster.driver.run import Checked, Totals, check
+from headrace.cluster.driver.watcher import Watcher
 from headrace.cluster.engines.fake.engine import FakeEngine
 from headrace.cluster.engines.fake.provider import FakeProvider
 from headrace.cluster.report.prices import Prices, prices
-from headrace.cluster.worker.worker import Progress
+from headrace.cluster.state.checked import Checked, check
+from headrace.cluster.state.reports import WorkerReport
+from headrace.cluster.state.totals import Totals
+from headrace.cluster.worker.progress import Progress
 from headrace.pipelines.forecast.forecast import EngineFacts, Observation, Record
 from headrace.pipelines.output.plan import Plan
 from headrace.pipelines.spec.errors import UserError
@@ -357,9 +360,9 @@ def heard(here: InProcess, monkeypatch: pytest.MonkeyPatch) -> InProcess:  # noq
     """Runs in this process whose workers tell the driver of their totals, and whose records are kept."""
     told: dict[bytes, bytes] = {}
 
-    def publish(progress: Progress) -> None:
+    def publish(progress: Progress) -> WorkerReport:
         progress._actor = str(id(progress))
-        publish_to_ray(progress)
+        return publish_to_ray(progress)
 
     monkeypatch.setattr(FakeProvider, "remembered", True)
     monkeypatch.setattr(Progress, "publish", publish)
@@ -373,7 +376,7 @@ def heard(here: InProcess, monkeypatch: pytest.MonkeyPatch) -> InProcess:  # noq
     def watched(self: Execution, plan: Plan, entering: Any, watch: Callable[[Totals], None], *more: Any) -> Any:
         told.clear()
         yield from records(self, plan, entering, lambda totals: None, *more)
-        _Watcher("test", watch)._look()
+        Watcher("test", watch)._look()
 
     monkeypatch.setattr(Execution, "records", watched)
     return here
@@ -424,10 +427,10 @@ def test_a_run_that_has_lost_an_engine_leaves_nothing(
 ) -> None:
     told = Progress.publish
 
-    def publish(progress: Progress) -> None:
+    def publish(progress: Progress) -> WorkerReport:
         told(progress)
         progress._actor = "the first and the one in its place"
-        publish_to_ray(progress)
+        return publish_to_ray(progress)
 
     monkeypatch.setattr(Progress, "publish", publish)
     source = corpus(TEXTS)

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from headrace.cluster.driver.measure import SampleRows, measure_on, observation, sample_rows
-from headrace.cluster.driver.run import Checked, check
 from headrace.cluster.engines.bytes_tokenizer import BytesTokenizer
 from headrace.cluster.engines.fake.engine import BLOCK, FakeEngine
+from headrace.cluster.state.checked import Checked, check
 from headrace.operators.base import LAYOUTS, Layout
 from headrace.pipelines.forecast.forecast import EngineFacts, Observation, Rates, Record, forecast
 from headrace.pipelines.forecast.outlook import Outlook, look_ahead, worth_measuring

@@ -13,12 +13,14 @@ import polars as pl
 import pytest
 
 import headrace.cluster.worker.worker
-from headrace.cluster.driver.run import RunResult
 from headrace.cluster.engines.fake.engine import FakeEngine
-from headrace.pipelines.output.plan import Chunk, CommitInfo, PlanMismatch, load_plan
+from headrace.cluster.state.result import RunResult
+from headrace.pipelines.output.plan import Chunk, CommitInfo
+from headrace.pipelines.output.plan_file import load_plan
+from headrace.pipelines.output.planning import PlanMismatch
+from headrace.pipelines.output.poison_rows import SUSPECTS, Attempt, Owner
 from headrace.pipelines.output.stages import read_stage
 from headrace.pipelines.output.status import read_status
-from headrace.pipelines.output.trials import SUSPECTS, Owner, Trial
 from headrace.pipelines.spec.errors import StorageUnavailable, UserError
 from headrace.pipelines.storage.local import LocalStore
 from headrace.pipelines.storage.store import Store
@@ -168,15 +170,15 @@ def test_a_worker_that_dies_where_nothing_is_asked_blames_no_row(
 ) -> None:
     source = corpus(texts(0, 12))
     here(STEPS, source)
-    real = Trial.of
+    real = Attempt.of
 
-    def died_before(store: Store, info: CommitInfo, chunk: Chunk, owner: Owner) -> Trial:
-        trial = real(store, info, chunk, owner)
-        trial.begin("chunk", range(chunk.first, chunk.last))
-        trial.notes = trial.notes.died(owner.run)
-        return trial
+    def died_before(store: Store, info: CommitInfo, chunk: Chunk, owner: Owner) -> Attempt:
+        attempt = real(store, info, chunk, owner)
+        attempt.begin("chunk", range(chunk.first, chunk.last))
+        attempt.notes = attempt.notes.died(owner.run)
+        return attempt
 
-    monkeypatch.setattr(Trial, "of", died_before)
+    monkeypatch.setattr(Attempt, "of", died_before)
     renamed = changed(lambda d: step(d, "summary").update(name="short"))
     assert here(renamed, source, recompute="changed").counts.answered == 12
     assert here.requests == here.engines == 0
@@ -666,7 +668,7 @@ def test_hoisted_steps_are_all_done_again_when_one_is_edited_and_that_is_said(he
 def test_a_step_keeps_the_layout_that_the_output_was_begun_with(
     here: InProcess, corpus: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from headrace.cluster.driver import work
+    from headrace.cluster.state import work
     from headrace.pipelines.inference.layouts import with_default
 
     source = corpus(texts(0, 12))
@@ -690,8 +692,8 @@ def test_a_step_keeps_the_layout_that_the_output_was_begun_with(
 
 
 def test_priors_that_were_fitted_go_with_a_change_of_their_step(here: InProcess, corpus: Write) -> None:
-    from headrace.cluster.driver.run import check
-    from headrace.cluster.driver.work import settled
+    from headrace.cluster.state.checked import check
+    from headrace.cluster.state.work import settled
     from headrace.pipelines.inference.layouts import Choice
     from headrace.pipelines.spec.pipeline import Pipeline
 
@@ -857,14 +859,14 @@ def test_a_chunk_whose_worker_died_is_copied_without_an_engine(
 ) -> None:
     source = corpus(texts(0, 12))
     first = here(STEPS, source).counts
-    real = Trial.of
+    real = Attempt.of
 
-    def after_a_death(store: Any, info: Any, chunk: Any, owner: Any) -> Trial:
-        trial = real(store, info, chunk, owner)
-        trial.notes = replace(trial.notes, deaths=1, suspects=((chunk.first, chunk.last),))
-        return trial
+    def after_a_death(store: Any, info: Any, chunk: Any, owner: Any) -> Attempt:
+        attempt = real(store, info, chunk, owner)
+        attempt.notes = replace(attempt.notes, deaths=1, suspects=((chunk.first, chunk.last),))
+        return attempt
 
-    monkeypatch.setattr(Trial, "of", after_a_death)
+    monkeypatch.setattr(Attempt, "of", after_a_death)
     result = here(changed(lambda d: d.update(keep=["id", "text"])), source, recompute="changed")
     assert (result.counts, here.engines, result.totals.usage.reused) == (first, 0, 12)
 

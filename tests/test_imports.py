@@ -1,9 +1,10 @@
-"""Imports run one way: operators <- pipelines <- cluster. What is heavy is imported where it is used."""
+"""Imports run one way: operators <- pipelines <- cluster, and in each package along its folders. What is heavy is
+imported where it is used."""
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,33 @@ FORBIDDEN = {
     "cluster": {"airflow"},
     "cluster/airflow": {"ray", "vllm", "torch", "polars", "pyarrow"},
 }
+# The folders of each package in the order in which rows meet them: a folder imports only from those before it.
+FOLDERS = {
+    "operators": ("operators/schema", "operators"),
+    "pipelines": (
+        "pipelines/spec",
+        "pipelines/storage",
+        "pipelines/input",
+        "pipelines/inference",
+        "pipelines/output",
+        "pipelines/forecast",
+        "pipelines/report",
+    ),
+    "cluster": (
+        "cluster/engines",
+        "cluster/engines/vllm",
+        "cluster/engines/fake",
+        "cluster/state",
+        "cluster/observability",
+        "cluster/worker",
+        "cluster/report",
+        "cluster/driver",
+        "cluster/jobs",
+        "cluster/kube",
+        "cluster/airflow",
+        "cluster/cli",
+    ),
+}
 HEAVY = {"ray", "vllm", "torch", "transformers", "polars", "pyarrow", "pandas", "numpy", "fsspec", "s3fs", "botocore"}
 
 
@@ -46,6 +74,66 @@ def within(name: str, modules: set[str]) -> bool:
 
 def files(*folders: str) -> list[Path]:
     return [file for folder in folders for file in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def module_of(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(("headrace", *(parts[:-1] if parts[-1] == "__init__" else parts)))
+
+
+def graph() -> dict[str, set[str]]:
+    """The modules that each module imports, wherever it does: in functions and for types, too."""
+    modules = {module_of(file): file for file in files(*PACKAGES)}
+    found: dict[str, set[str]] = {}
+    for module, file in modules.items():
+        named = {name for _, name in imports(file)}
+        found[module] = {name if name in modules else name.rpartition(".")[0] for name in named} & modules.keys()
+    return found
+
+
+def circle(edges: Mapping[str, Collection[str]]) -> list[str]:
+    """A way from some node back to itself; empty if there is none."""
+    done: set[str] = set()
+
+    def walk(node: str, trail: list[str]) -> list[str]:
+        if node in trail:
+            return [*trail[trail.index(node) :], node]
+        if node not in done:
+            for other in sorted(edges.get(node, ())):
+                if found := walk(other, [*trail, node]):
+                    return found
+            done.add(node)
+        return []
+
+    return next((found for node in sorted(edges) if (found := walk(node, []))), [])
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    assert len(graph()) > 100
+    assert not (found := circle(graph())), " -> ".join(found)
+
+
+def test_a_circle_is_found_wherever_the_import_stands() -> None:
+    assert circle({"a": ["b"], "b": ["c"], "c": ["a", "d"], "d": []}) == ["a", "b", "c", "a"]
+    assert circle({"a": ["b"], "b": ["c"], "c": []}) == []
+
+
+@pytest.mark.parametrize("package", FOLDERS)
+def test_folders_import_only_from_those_before_them(package: str) -> None:
+    order = FOLDERS[package]
+    there = {file.parent.relative_to(ROOT).as_posix() for file in files(package) if file.name != "__init__.py"}
+    assert there == set(order), "each folder has its place in the order"
+    of_module = {module_of(file): file.parent.relative_to(ROOT).as_posix() for file in files(package)}
+    wrong = [
+        f"{module} imports {other}"
+        for module, others in graph().items()
+        for other in others
+        if module in of_module
+        and of_module.get(other) in order
+        and of_module[module] in order
+        and order.index(of_module[other]) > order.index(of_module[module])
+    ]
+    assert not wrong, "\n".join(sorted(wrong))
 
 
 @pytest.mark.parametrize("package", FORBIDDEN)

@@ -10,9 +10,10 @@ import pytest
 
 from headrace.cluster.airflow.connecting import found
 from headrace.cluster.airflow.outcome import LOST, TIMED_OUT, UNREACHABLE, Outcome, judge
-from headrace.cluster.driver.run import RunResult, Totals
 from headrace.cluster.jobs import summary_line
 from headrace.cluster.jobs.jobs_api import Refused
+from headrace.cluster.state.result import RunResult
+from headrace.cluster.state.totals import Totals
 from headrace.pipelines.inference.usage import Usage
 from headrace.pipelines.output.checkpoint import Counts
 

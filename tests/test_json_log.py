@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from headrace.cluster.driver.run import Totals
 from headrace.cluster.observability import json_log
-from headrace.cluster.observability.progress import listener, summary
+from headrace.cluster.observability.listeners import listener, summary
+from headrace.cluster.state.totals import Totals
 from headrace.pipelines.inference.usage import Usage
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.pipeline import Pipeline

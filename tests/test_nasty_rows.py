@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from headrace.cluster.engines.config import EngineConfig
-from headrace.cluster.worker.worker import Assignment, Progress, Worker
+from headrace.cluster.state.chunks import ChunkRecord, Committed, Descriptor
+from headrace.cluster.worker.assignment import Assignment
+from headrace.cluster.worker.progress import Progress
+from headrace.cluster.worker.worker import Worker
 from headrace.pipelines.input.corpus import find_shards
 from headrace.pipelines.input.rows import as_rows, sound
-from headrace.pipelines.output.plan import next_plan, part_schema
+from headrace.pipelines.output.plan import part_schema
+from headrace.pipelines.output.planning import PlanSpec, next_plan
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.storage.local import LocalStore
@@ -40,12 +41,13 @@ def work(pipeline: Pipeline, source: Path, output: Path) -> list[dict[str, Any]]
     plan, _ = next_plan(
         None,
         corpus,
-        checkpoint_rows=pipeline.checkpoint_rows,
-        limit=None,
-        fingerprints={step.name: step.name for step in pipeline.steps},
-        schema=part_schema([schema.field(name) for name in pipeline.keep], fields),
-        keep=pipeline.keep,
-        pipeline=pipeline.to_data(),
+        PlanSpec(
+            checkpoint_rows=pipeline.checkpoint_rows,
+            fingerprints={step.name: step.name for step in pipeline.steps},
+            schema=part_schema([schema.field(name) for name in pipeline.keep], fields),
+            keep=pipeline.keep,
+            pipeline=pipeline.to_data(),
+        ),
     )
     worker = Worker(
         Assignment(
@@ -62,13 +64,13 @@ def work(pipeline: Pipeline, source: Path, output: Path) -> list[dict[str, Any]]
         )
     )
     shards = {shard.path: shard for shard in corpus.shards}
-    chunks = [{"chunk": asdict(chunk), "shard": asdict(shards[chunk.path])} for chunk in plan.chunks()]
+    chunks = [Descriptor(chunk, shards[chunk.path]).to_json() for chunk in plan.chunks()]
 
-    async def go() -> Iterator[dict[str, Any]]:
-        return iter([json.loads(batch["chunk"][0]) async for batch in worker({"chunk": list(map(json.dumps, chunks))})])
+    async def go() -> list[ChunkRecord | None]:
+        return [Descriptor.from_json(batch["chunk"][0]).record async for batch in worker({"chunk": chunks})]
 
-    records = list(asyncio.run(go()))
-    assert [record.get("failed") for record in records] == [None] * len(chunks)
+    records = asyncio.run(go())
+    assert [isinstance(record, Committed) for record in records] == [True] * len(chunks)
     store = LocalStore(output.resolve())
     rows: list[dict[str, Any]] = []
     for chunk in plan.chunks():
@@ -94,7 +96,7 @@ def pipeline(**changes: Any) -> Pipeline:
 
 @pytest.fixture(autouse=True)
 def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Progress, "publish", lambda _: None)
+    monkeypatch.setattr(Progress, "publish", Progress.report)
 
 
 @pytest.fixture

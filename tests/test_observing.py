@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from headrace.cluster.observability.metrics import DriverMetrics
-from headrace.cluster.observability.observing import Observer
+from headrace.cluster.state.events import Observer
 from headrace.pipelines.spec.pipeline import Pipeline
 from tests.in_process import InProcess, Stopped, here
 

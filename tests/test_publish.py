@@ -16,7 +16,9 @@ import pytest
 from headrace.pipelines.input.corpus import Corpus, Shard
 from headrace.pipelines.output import publish
 from headrace.pipelines.output.checkpoint import Counts, Unaccounted, chunk_schema, commit_chunk, committed
-from headrace.pipelines.output.plan import Chunk, Plan, next_plan, part_schema, save_plan
+from headrace.pipelines.output.plan import Chunk, Plan, part_schema
+from headrace.pipelines.output.plan_file import plan_to_json, save_plan
+from headrace.pipelines.output.planning import PlanSpec, next_plan
 from headrace.pipelines.output.publish import (
     Superseded,
     begin,
@@ -55,12 +57,14 @@ def make_plan(
     return next_plan(
         previous,
         Corpus("file:///in", tuple(shards), ()),
-        checkpoint_rows=rows,
-        limit=limit,
-        fingerprints={"label": "f1", "facts": "g1"},
-        schema=SCHEMA,
-        keep=["id", "kind"],
-        pipeline={},
+        PlanSpec(
+            checkpoint_rows=rows,
+            fingerprints={"label": "f1", "facts": "g1"},
+            schema=SCHEMA,
+            keep=["id", "kind"],
+            pipeline={},
+        ),
+        limit,
     )[0]
 
 
@@ -205,12 +209,13 @@ def test_chunks_of_another_pipeline_are_not_published(tmp_path: Path) -> None:
     other = next_plan(
         None,
         Corpus("file:///in", (plan.shards[0].source(),), ()),
-        checkpoint_rows=4,
-        limit=None,
-        fingerprints={"label": "another", "facts": "g1"},
-        schema=SCHEMA,
-        keep=["id", "kind"],
-        pipeline={},
+        PlanSpec(
+            checkpoint_rows=4,
+            fingerprints={"label": "another", "facts": "g1"},
+            schema=SCHEMA,
+            keep=["id", "kind"],
+            pipeline={},
+        ),
     )[0]
     with pytest.raises(Unaccounted, match="was not made by this pipeline"):
         publish_shard(store, other, other.shards[0])
@@ -405,13 +410,13 @@ def test_who_is_superseded_at_the_end_leaves_no_mark(
         ours = put(self, name, write)
         if name == "_SUCCESS":
             marked.append(name)
-            put(self, second.name, second.to_json())
+            put(self, second.name, plan_to_json(second))
         return ours
 
     def early(self: LocalStore, name: str, write: Any) -> None:
         put_over(self, name, write)
         if when == "before" and name.endswith("current.json"):
-            put(self, second.name, second.to_json())
+            put(self, second.name, plan_to_json(second))
 
     monkeypatch.setattr(LocalStore, "put_if_absent", late)
     monkeypatch.setattr(LocalStore, "replace", early)

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from headrace.pipelines.inference.results import DOCUMENT, DeadLetter
+from headrace.pipelines.output.poison_rows import PoisonRow
 from headrace.pipelines.output.reasons import ReasonClass, reason_class
-from headrace.pipelines.output.trials import Killer
 from tests.in_process import InProcess, here
 
 __all__ = ["here"]
@@ -80,8 +80,8 @@ def test_letters_of_a_run_are_of_the_classes_that_they_should_be(
 @pytest.mark.parametrize(
     ("step", "reason", "tries", "wanted"),
     [
-        (DOCUMENT, Killer(3, 2).reason, 2, ReasonClass.KILLS_ENGINE),
-        (DOCUMENT, Killer(3, 2, hung=True).reason, 2, ReasonClass.KILLS_ENGINE),
+        (DOCUMENT, PoisonRow(3, 2).reason, 2, ReasonClass.KILLS_ENGINE),
+        (DOCUMENT, PoisonRow(3, 2, hung=True).reason, 2, ReasonClass.KILLS_ENGINE),
         (DOCUMENT, "the document is not valid Unicode: surrogates not allowed", 0, ReasonClass.INPUT_DAMAGED),
         (DOCUMENT, "the column 'te\nxt' holds what is no string: it breaks", 0, ReasonClass.INPUT_DAMAGED),
         (DOCUMENT, "rows 0 to 99 of the column 'text' of the input file 'a' (a) cannot be read: x", 0, "input_damaged"),

@@ -22,11 +22,12 @@ import pytest
 from typer.testing import CliRunner
 
 from headrace.cluster.cli.main import app
-from headrace.cluster.report import report as report_module
-from headrace.cluster.report.command import Wish, report_output
+from headrace.cluster.report import writing as report_module
+from headrace.cluster.report.command import ReportRequest, report_output
 from headrace.cluster.report.page import visible
 from headrace.pipelines.output.dead_letters import alike
-from headrace.pipelines.output.plan import PlannedShard, Span, load_plan
+from headrace.pipelines.output.plan import PlannedShard, Span
+from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.output.reasons import redacted_reason
 from headrace.pipelines.report import data as report_data
 from headrace.pipelines.report import rows as report_rows
@@ -239,7 +240,7 @@ def test_a_sample_is_said_to_be_one(done: InProcess, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(report_data, "MOST_ROWS", 30)
     monkeypatch.setattr(report_data, "PLACES", 10)
     monkeypatch.setattr(report_data, "WINDOW", 3)
-    report_output(Wish(str(done.output)))
+    report_output(ReportRequest(str(done.output)))
     seen = done.report()["seen"]
     assert not seen["whole"]
     assert 10 <= seen["rows"] <= 30
@@ -312,7 +313,7 @@ def test_new_rows_are_held_against_what_was_there(here: InProcess, corpus: Write
         (each["flagged"] for each in report["drift"]), reverse=True
     )
     # The page can be made again, and says the same.
-    report_output(Wish(str(here.output)))
+    report_output(ReportRequest(str(here.output)))
     assert here.report()["drift"] == report["drift"]
     # Nothing is new in a generation that does it all again.
     here(STEPS, source, recompute="all")
@@ -430,12 +431,12 @@ def test_a_document_that_cannot_be_shown_is_said_to_be_so(done: InProcess, tmp_p
     source = tmp_path / "input" / "shard-0.parquet"
     before = pq.read_table(source)
     pq.write_table(before.slice(0, 10), source)
-    report_output(Wish(str(done.output)))
+    report_output(ReportRequest(str(done.output)))
     text = Outline.of(page_of(done.output)).text
     assert "its input file has changed since" in text
     assert "document b" in text
     source.unlink()
-    report_output(Wish(str(done.output)))
+    report_output(ReportRequest(str(done.output)))
     assert "its input file is gone, or cannot be reached from here" in Outline.of(page_of(done.output)).text
 
 
@@ -479,7 +480,7 @@ def test_a_redacted_report_has_no_text_of_rows(how: str, here: InProcess, corpus
     here(pipeline, corpus(rows))
     if how == "command":
         assert "hushhush" in page_of(here.output)
-        report_output(Wish(str(here.output), redact=True))
+        report_output(ReportRequest(str(here.output), redact=True))
     written = page_of(here.output) + (here.output / "_headrace" / "report.json").read_text()
     assert "hushhush" not in written
     # The fake engine's words: products, likes and summaries.
@@ -490,9 +491,9 @@ def test_a_redacted_report_has_no_text_of_rows(how: str, here: InProcess, corpus
     assert here.report()["dead_letters"]["groups"]
     assert sum(here.report()["seen"]["columns"]["opinion"]["values"].values()) == here.table().height
     # It stays redacted until one says otherwise.
-    report_output(Wish(str(here.output)))
+    report_output(ReportRequest(str(here.output)))
     assert "hushhush" not in page_of(here.output)
-    report_output(Wish(str(here.output), redact=False))
+    report_output(ReportRequest(str(here.output), redact=False))
     assert "hushhush" in page_of(here.output)
 
 
@@ -568,7 +569,7 @@ def test_prices_make_money_and_without_them_there_is_none(done: InProcess) -> No
     assert cost["api_money"] == pytest.approx((usage["prompt"] * 0.5 + usage["output"] * 2) / 1e6)
     assert "5.00" in page_of(done.output)
     # They are remembered.
-    report_output(Wish(str(done.output)))
+    report_output(ReportRequest(str(done.output)))
     assert done.report()["cost"] == cost
 
 

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 import headrace.pipelines.storage.object_store
 from headrace.cluster.cli.main import app
 from headrace.pipelines.input.corpus import ChunkReader, InputChanged, find_shards, would_read
-from headrace.pipelines.output.plan import load_plan, save_plan
+from headrace.pipelines.output.plan_file import load_plan, save_plan
 from headrace.pipelines.output.publish import check_output_folder, is_complete
 from headrace.pipelines.spec.errors import StorageUnavailable, UserError
 from headrace.pipelines.storage.fsspec_objects import FsspecObjects

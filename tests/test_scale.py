@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
-from headrace.cluster.driver import run as driver
-from headrace.cluster.driver.execution import _groups
+from headrace.cluster.driver.execution import block_sizes
+from headrace.cluster.driver.publisher import Publisher
 from headrace.pipelines.output.checkpoint import Counts
 from headrace.pipelines.output.ledger import Ledger
-from headrace.pipelines.output.plan import Plan, next_plan
+from headrace.pipelines.output.plan import Plan
+from headrace.pipelines.output.planning import PlanSpec, next_plan
+from headrace.pipelines.spec.errors import ChunksFailed
 from headrace.pipelines.storage.local import LocalStore
 from tests.scale.measure import (
     FakeExecution,
@@ -89,7 +91,7 @@ def test_the_measurement_through_ray_data_runs(ray_address: str) -> None:
 @pytest.mark.parametrize("chunks", [1, 7, 1000, 1_000_000])
 @pytest.mark.parametrize("at_once", [1, 8, 400, 100_000])
 def test_blocks_are_few_and_the_last_ones_small(chunks: int, at_once: int) -> None:
-    sizes = list(_groups(chunks, at_once))
+    sizes = list(block_sizes(chunks, at_once))
     assert sum(sizes) == chunks
     assert sizes[-1] == 1
     assert sizes == sorted(sizes, reverse=True)
@@ -110,7 +112,7 @@ def plan() -> Plan:
     for rows, limit in ((700, 2500), (1000, None)):
         schema = plan_of(corpus).schema
         made = next_plan(
-            made, corpus, checkpoint_rows=rows, limit=limit, fingerprints={}, schema=schema, keep=[], pipeline={}
+            made, corpus, PlanSpec(checkpoint_rows=rows, fingerprints={}, schema=schema, keep=[], pipeline={}), limit
         )[0]
     assert made is not None
     return made
@@ -159,10 +161,10 @@ def test_a_part_that_cannot_be_made_ends_the_run(tmp_path: Path, monkeypatch: py
     def refuse(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(driver, "publish_shard", refuse)
+    monkeypatch.setattr("headrace.cluster.driver.publisher.publish_shard", refuse)
 
     def run() -> None:
-        with driver.Publisher(LocalStore(tmp_path), plan, Ledger(plan), {}) as publisher:
+        with Publisher(LocalStore(tmp_path), plan, Ledger(plan), {}) as publisher:
             for chunk in plan.chunks():
                 publisher.add(chunk)
 
@@ -176,11 +178,11 @@ def test_a_run_does_not_go_on_with_chunks_when_a_part_could_not_be_made(
     def refuse(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(driver, "publish_shard", refuse)
+    monkeypatch.setattr("headrace.cluster.driver.publisher.publish_shard", refuse)
     first, second = plan.shards[:2]
 
     def run() -> None:
-        with driver.Publisher(LocalStore(tmp_path), plan, Ledger(plan), {}) as publisher:
+        with Publisher(LocalStore(tmp_path), plan, Ledger(plan), {}) as publisher:
             for chunk in first.chunks():
                 publisher.add(chunk)
             publisher._pool.shutdown()
@@ -200,8 +202,8 @@ def test_leaving_the_publisher_waits_for_the_parts_under_way(
         time.sleep(0.1)
         made.append(shard.index)  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(driver, "publish_shard", slow)
-    with driver.Publisher(LocalStore(tmp_path), plan, Ledger(plan), {1: Counts()}) as publisher:
+    monkeypatch.setattr("headrace.cluster.driver.publisher.publish_shard", slow)
+    with Publisher(LocalStore(tmp_path), plan, Ledger(plan), {1: Counts()}) as publisher:
         for chunk in plan.chunks():
             assert publisher.add(chunk)
             assert not publisher.add(chunk), "a record that comes twice counts once"
@@ -217,7 +219,7 @@ def test_a_record_that_gets_lost_costs_no_row(tmp_path: Path, monkeypatch: pytes
         return (record for number, record in enumerate(records(*given)) if number != 1)
 
     monkeypatch.setattr(FakeExecution, "records", some_lost)
-    with pytest.raises(driver.ChunksFailed, match="1 chunks came back from no worker"):
+    with pytest.raises(ChunksFailed, match="1 chunks came back from no worker"):
         _hear(store, plan, Ledger(plan))
     lost = list(plan.chunks())[1]
     commit_rows(store, plan, lost)

@@ -17,14 +17,17 @@ from headrace.cluster.engines.locate import check_models, locate_models, unused_
 from headrace.cluster.engines.resources import Demand, available_memory
 from headrace.cluster.engines.sharing import share
 from headrace.cluster.engines.vllm.arguments import NEEDS
-from headrace.cluster.worker.worker import Assignment, Worker
+from headrace.cluster.state.chunks import Descriptor, Failed
+from headrace.cluster.worker.assignment import Assignment
+from headrace.cluster.worker.worker import Worker
 from headrace.operators.base import ModelStep
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.results import RowResult
 from headrace.pipelines.input.corpus import Corpus, Shard
 from headrace.pipelines.output.checkpoint import Counts, chunk_schema, commit_chunk, committed
 from headrace.pipelines.output.fingerprint import changed
-from headrace.pipelines.output.plan import Chunk, Plan, next_plan, part_schema
+from headrace.pipelines.output.plan import Chunk, Plan, part_schema
+from headrace.pipelines.output.planning import PlanSpec, next_plan
 from headrace.pipelines.output.rows import earlier_results
 from headrace.pipelines.output.stages import Stage, commits, entries, filters_before, read_stage, stages_of, sweep
 from headrace.pipelines.spec.errors import UserError
@@ -265,12 +268,9 @@ def make_plan(rows: int = 8, prints: dict[str, str] | None = None) -> Plan:
     return next_plan(
         None,
         Corpus("file:///in", shards, ()),
-        checkpoint_rows=4,
-        limit=None,
-        fingerprints=prints or {"a": "f1", "b": "f2"},
-        schema=LABELS,
-        keep=["id"],
-        pipeline={},
+        PlanSpec(
+            checkpoint_rows=4, fingerprints=prints or {"a": "f1", "b": "f2"}, schema=LABELS, keep=["id"], pipeline={}
+        ),
     )[0]
 
 
@@ -368,8 +368,8 @@ def test_a_failure_of_an_earlier_stage_passes_through_untouched(tmp_path: Path, 
             before=infos[0],
         )
     )
-    chunk = {"plan": 1, "shard": 0, "path": "x", "first": 0, "last": 4}
-    failed = json.dumps({"chunk": chunk, "shard": {}, "failed": "the disk is full", "users": False})
+    chunk = Chunk(1, 0, "x", 0, 4)
+    failed = Descriptor(chunk, Shard("x", "file:///x", 1, "e", 4), Failed(chunk, "the disk is full")).to_json()
 
     async def go() -> list[dict[str, list[Any]]]:
         return [batch async for batch in worker({"chunk": [failed]})]

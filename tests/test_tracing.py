@@ -14,8 +14,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 
-import headrace.cluster.driver.run
 from headrace.cluster.observability import tracing
+from headrace.cluster.observability.observing import Observers
+from headrace.cluster.state.chunks import ChunkRecord, Committed, Failed
+from headrace.pipelines.output.checkpoint import Counts
 from headrace.pipelines.output.plan import Chunk
 from headrace.pipelines.spec.pipeline import Pipeline
 from tests.http_receiver import Received, receiver
@@ -139,19 +141,11 @@ def test_a_program_with_a_provider_of_its_own_gets_the_spans(
 def test_without_configuration_there_is_nothing(
     here: InProcess, corpus: Write, reviews: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[Any] = []
-    monkeypatch.setattr(headrace.cluster.driver.run, "counts_of", _keeping(headrace.cluster.driver.run.counts_of, seen))
+    seen: list[ChunkRecord] = []
+    monkeypatch.setattr(Observers, "chunk", lambda self, record: seen.append(record))
     here(reviews(), corpus(["a text"]))
     assert seen
-    assert not any("spans" in record for record in seen)
-
-
-def _keeping(function: Callable[[Any], Any], seen: list[Any]) -> Callable[[Any], Any]:
-    def kept(record: Any) -> Any:
-        seen.append(record)
-        return function(record)
-
-    return kept
+    assert not any(record.spans for record in seen)
 
 
 @pytest.mark.parametrize(
@@ -190,6 +184,7 @@ def test_long_runs_have_spans_of_some_chunks_and_of_all_that_failed() -> None:
     trace._every = 10
     told = {"began": 1.0, "ended": 2.0, "model": "m", "host": "h", "pid": 1}
     for first in range(100):
-        failed = {"failed": "no", "spans": [{**told, "failed": "OSError"}]} if first == 55 else {"spans": [told]}
-        trace.chunk({"chunk": Chunk(1, 0, "a", first, first + 1), **failed})
+        chunk = Chunk(1, 0, "a", first, first + 1)
+        failed = Failed(chunk, "no", spans=({**told, "failed": "OSError"},))
+        trace.chunk(failed if first == 55 else Committed(chunk, Counts(1), {}, spans=(told,)))
     assert len(exporter.get_finished_spans()) == 11

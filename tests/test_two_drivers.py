@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from headrace.pipelines.output.dead_letters import read_dead_letters
-from headrace.pipelines.output.plan import load_plan
+from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.output.publish import Superseded, published
 from headrace.pipelines.output.status import read_status
 from headrace.pipelines.storage.local import LocalStore

@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,11 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headrace.cluster.driver.run import Work, check
 from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.engines.fake import engine as fake_engine
+from headrace.cluster.state.checked import check
+from headrace.cluster.state.chunks import ChunkRecord, Committed, Descriptor, Failed
+from headrace.cluster.state.work import Work
 from headrace.cluster.worker import worker
-from headrace.cluster.worker.asking import Asking
+from headrace.cluster.worker.chunk_runner import ChunkRows, ChunkRunner, Hooks
 from headrace.cluster.worker.watchdog import Watchdog
 from headrace.pipelines.inference.engine import RequestRefused
 from headrace.pipelines.inference.layouts import Choice
@@ -28,7 +30,7 @@ from headrace.pipelines.inference.results import Earlier, RowResult
 from headrace.pipelines.inference.usage import Usage
 from headrace.pipelines.output.checkpoint import ERROR, chunk_record, committed, counts_of
 from headrace.pipelines.output.plan import Chunk
-from headrace.pipelines.output.trials import SUSPECTS, Owner, Trial
+from headrace.pipelines.output.poison_rows import SUSPECTS, Attempt, Owner
 from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.storage.local import LocalStore
 
@@ -36,6 +38,16 @@ Write = Callable[..., Path]
 
 
 GRAVES: list[Any] = []
+
+
+def record_of(batch: Mapping[str, Sequence[str]]) -> ChunkRecord:
+    record = Descriptor.from_json(batch["chunk"][0]).record
+    assert record is not None
+    return record
+
+
+def hopeless(record: ChunkRecord) -> bool:
+    return isinstance(record, Failed) and record.scope == "run"
 
 
 class Gone(KeyboardInterrupt):
@@ -75,10 +87,10 @@ class Cluster:
             chunk_seconds=self.pipeline.resources.chunk_seconds,
         )
 
-    def run(self, most: int = 60) -> list[dict[str, Any]]:
+    def run(self, most: int = 60) -> list[ChunkRecord]:
         """Until every chunk has a record; those of chunks that failed are in it."""
         left = list(self.work.plan.chunks())
-        records: list[dict[str, Any]] = []
+        records: list[ChunkRecord] = []
         while left:
             assert self.deaths <= most, "it never ends"
             loop = asyncio.new_event_loop()
@@ -93,7 +105,7 @@ class Cluster:
             one._watchdog.stop()
         return records
 
-    async def _chunks(self, one: worker.Worker, left: list[Chunk], records: list[dict[str, Any]]) -> None:
+    async def _chunks(self, one: worker.Worker, left: list[Chunk], records: list[ChunkRecord]) -> None:
         gate = asyncio.Semaphore(4)
 
         async def do(chunk: Chunk) -> None:
@@ -101,7 +113,7 @@ class Cluster:
                 source = asdict(self.work.plan.shards[chunk.shard].source())
                 descriptor = json.dumps({"chunk": asdict(chunk), "shard": source})
                 async for batch in one({"chunk": [descriptor]}):
-                    records.append(json.loads(batch["chunk"][0]))
+                    records.append(record_of(batch))
                 left.remove(chunk)
 
         await asyncio.gather(*(do(chunk) for chunk in list(left)))
@@ -162,7 +174,7 @@ def _no_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(worker, "end", ends.end)
     monkeypatch.setattr(worker, "Starts", NoStarts)
-    monkeypatch.setattr(worker.Progress, "publish", lambda self: None)
+    monkeypatch.setattr(worker.Progress, "publish", worker.Progress.report)
     monkeypatch.setitem(fake_engine._ENDS, "kill", kill)
     # A process that is no more, and whose number nobody has.
     monkeypatch.setattr(Owner, "me", classmethod(lambda cls, run: Owner(run, "nowhere", 1, "")))
@@ -204,11 +216,11 @@ def test_rows_that_are_equal_to_a_killer_share_its_fate(cluster: Callable[..., C
 
 
 def test_several_killers_are_all_found(cluster: Callable[..., Cluster]) -> None:
-    killers = (2, 5, 17, 40)
-    it = cluster(64, {f"Number {row} here": "kill" for row in killers})
+    poison_rows = (2, 5, 17, 40)
+    it = cluster(64, {f"Number {row} here": "kill" for row in poison_rows})
     it.run()
-    assert sorted(it.dead()) == list(killers)
-    assert it.deaths <= len(killers) * 7
+    assert sorted(it.dead()) == list(poison_rows)
+    assert it.deaths <= len(poison_rows) * 7
 
 
 def test_an_engine_that_dies_of_everything_fails_the_run_and_condemns_nothing(
@@ -216,8 +228,8 @@ def test_an_engine_that_dies_of_everything_fails_the_run_and_condemns_nothing(
 ) -> None:
     it = cluster(64, {"": "die"})
     records = it.run()
-    assert any(record.get("stop") for record in records)
-    said = next(record["failed"] for record in records if record.get("stop"))
+    assert any(hopeless(record) for record in records)
+    said = next(record.reason for record in records if isinstance(record, Failed) and hopeless(record))
     assert "At rows 0 to 15 of 'shard-0.parquet'" in said or "rows" in said
     assert "it is the engine and not a row" in said or "no row does it alone" in said
     assert not committed(it.store, it.work.plan)
@@ -229,7 +241,7 @@ def test_a_corpus_of_one_row_chunks_is_not_condemned_by_an_engine_that_is_broken
 ) -> None:
     it = cluster(4, {"": "kill"}, checkpoint_rows=1)
     records = it.run()
-    assert all(record.get("stop") for record in records)
+    assert all(hopeless(record) for record in records)
     assert not committed(it.store, it.work.plan)
 
 
@@ -271,10 +283,9 @@ def test_a_worker_that_wakes_up_late_loses(cluster: Callable[..., Cluster]) -> N
     it = cluster(16, {})
     chunk = next(it.work.plan.chunks())
     zombie = worker.Worker(it.assignment)
-    source = asdict(it.work.plan.shards[0].source())
-    descriptor = json.dumps({"chunk": asdict(chunk), "shard": source})
+    descriptor = Descriptor(chunk, it.work.plan.shards[0].source()).to_json()
 
-    async def late() -> dict[str, Any]:
+    async def late() -> Committed:
         held = asyncio.Event()
 
         async def slow(*arguments: Any, **options: Any) -> Any:
@@ -286,32 +297,34 @@ def test_a_worker_that_wakes_up_late_loses(cluster: Callable[..., Cluster]) -> N
         while not it.store.list(SUSPECTS):
             await asyncio.sleep(0.01)
         other = worker.Worker(it.assignment)
-        first = json.loads((await anext(other({"chunk": [descriptor]})))["chunk"][0])
-        assert first["ours"]
+        first = record_of(await anext(other({"chunk": [descriptor]})))
+        assert isinstance(first, Committed)
+        assert first.ours
         there = it.store.read(chunk.name)
         held.set()
-        record = json.loads((await asking)["chunk"][0])
+        record = record_of(await asking)
+        assert isinstance(record, Committed)
         assert it.store.read(chunk.name) == there
         zombie._watchdog.stop()
         other._watchdog.stop()
-        return dict(record)
+        return record
 
     record = asyncio.run(late())
-    assert not record["ours"]
-    assert (record["asked"], record["lost"]) == (16, 16), "what came of asking here is said"
+    assert not record.ours
+    assert (record.asked, record.lost) == (16, 16), "what came of asking here is said"
     there = chunk_record(it.store, chunk)
     assert counts_of(there).answered == 16
-    assert (record["counts"], record["stats"]) == (there["counts"], there["stats"]), "and what is in the file counts"
+    assert (record.counts, record.stats) == (counts_of(there), there["stats"]), "and what is in the file counts"
     it.dead()
 
 
 def test_the_watchdog_sees_a_loop_that_stands_still_and_no_chunk_that_goes_on(tmp_path: Path) -> None:
-    hung: list[list[Trial]] = []
+    hung: list[list[Attempt]] = []
     dog = Watchdog(0.3, hung.append)
-    trials = [Trial(LocalStore(tmp_path), name, Owner("", "", 0, "")) for name in "ab"]
-    with dog.over(trials[0]) as one, dog.over(trials[1]) as two:
-        for trial in trials:
-            trial.in_flight.add(1)
+    attempts = [Attempt(LocalStore(tmp_path), name, Owner("", "", 0, "")) for name in "ab"]
+    with dog.over(attempts[0]) as one, dog.over(attempts[1]) as two:
+        for attempt in attempts:
+            attempt.in_flight.add(1)
         for _ in range(8):
             time.sleep(0.05)  # nothing else runs here: the thread alone sees the time
             one.sign()
@@ -320,16 +333,16 @@ def test_the_watchdog_sees_a_loop_that_stands_still_and_no_chunk_that_goes_on(tm
         for _ in range(12):
             time.sleep(0.05)
             one.sign()
-    assert hung == [[trials[1]]]
+    assert hung == [[attempts[1]]]
     dog.stop()
 
 
 def test_the_watchdog_gives_time_to_chunks_whose_rows_wait(tmp_path: Path) -> None:
-    hung: list[list[Trial]] = []
+    hung: list[list[Attempt]] = []
     dog = Watchdog(0.2, hung.append)
-    trials = [Trial(LocalStore(tmp_path), name, Owner("", "", 0, "")) for name in "ab"]
-    with dog.over(trials[0]) as one, dog.over(trials[1]):
-        trials[0].in_flight.add(1)
+    attempts = [Attempt(LocalStore(tmp_path), name, Owner("", "", 0, "")) for name in "ab"]
+    with dog.over(attempts[0]) as one, dog.over(attempts[1]):
+        attempts[0].in_flight.add(1)
         for _ in range(10):
             time.sleep(0.05)
             one.sign()
@@ -349,19 +362,14 @@ def test_a_row_that_is_copied_is_in_flight_while_its_functions_are_called() -> N
             return RowResult(row, "answered")
 
     known = Earlier({}, frozenset({"a"}))
-    asking = Asking(
+    earlier = [RowResult(row, "answered", usage=Usage(reused=1), earlier=known) for row in range(2)]
+    runner = ChunkRunner(
         Calls(),  # type: ignore[arg-type]
-        Chunk(1, 0, "x", 0, 2),
-        pa.table({"text": ["one", "two"]}),
-        {},
-        [RowResult(row, "answered", usage=Usage(reused=1), earlier=known) for row in range(2)],
+        ChunkRows(Chunk(1, 0, "x", 0, 2), pa.table({"text": ["one", "two"]}), {}, earlier),
+        Hooks(in_flight, lambda: None, lambda _: None, lambda _: None),
         here={"a"},
-        in_flight=in_flight,
-        first=lambda: None,
-        done=lambda _: None,
-        died=lambda _: None,
     )
-    asyncio.run(asking.ask())
+    asyncio.run(runner.ask())
     assert seen == [{0}, {1}], "one that hangs is to be found"
     assert not in_flight
-    assert [result.usage.reused for result in asking.results] == [1, 1]
+    assert [result.usage.reused for result in runner.results] == [1, 1]

@@ -15,7 +15,7 @@ from rich.tree import Tree
 from headrace.cluster.driver.explain import Explanation, Into, ModelView, PromptView, StepView
 from headrace.cluster.driver.explain_sums import all_hours, all_money, all_seconds, all_tokens, money_of
 from headrace.cluster.observability import terminal
-from headrace.cluster.observability.progress import duration
+from headrace.cluster.observability.pace import duration
 from headrace.cluster.report.prices import Prices
 from headrace.operators.base import Layout, ModelStep
 from headrace.pipelines.forecast.forecast import Forecast

@@ -10,12 +10,12 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from headrace import __version__
+from headrace.pipelines.spec.version import VERSION
 
 DONE, USERS_MISTAKE, TOO_MANY_DEAD, INTERRUPTED = 0, 2, 3, 130
 """Exit codes; 1 is a failure that is nobody's mistake (a disk, a cluster), after which the same command resumes."""
 
-DEFAULT_IMAGE = f"headrace:{__version__}"
+DEFAULT_IMAGE = f"headrace:{VERSION}"
 
 app = typer.Typer(
     name="headrace",
@@ -96,7 +96,7 @@ ApiPrice = Annotated[
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"headrace {__version__}")
+        print(f"headrace {VERSION}")
         raise typer.Exit
 
 
@@ -138,7 +138,7 @@ def run(
     from headrace.cluster.driver.run import run as run_pipeline
     from headrace.cluster.jobs.summary_line import announce
     from headrace.cluster.jobs.targets import use_target
-    from headrace.cluster.observability.progress import listener, summary
+    from headrace.cluster.observability.listeners import listener, summary
     from headrace.cluster.report.command import with_prices
     from headrace.pipelines.spec.loading import load_pipeline
 
@@ -550,15 +550,15 @@ def report(
     api_price: ApiPrice = None,
 ) -> None:
     """Make the report of an output anew, finished or not: a page, and the figures as JSON."""
-    from headrace.cluster.report.command import Wish, compare_outputs, report_output
+    from headrace.cluster.report.command import ReportRequest, compare_outputs, report_output
     from headrace.cluster.report.report_view import show_comparison, show_made
 
     with _mistakes_as_messages():
-        wish = Wish.of(output, previous, compare, to, redact, gpu_price, api_price)
+        request = ReportRequest.of(output, previous, compare, to, redact, gpu_price, api_price)
         if compare:
-            show_comparison(compare_outputs(wish), to)
+            show_comparison(compare_outputs(request), to)
         else:
-            show_made(report_output(wish))
+            show_made(report_output(request))
 
 
 @app.command()
@@ -607,10 +607,9 @@ def _mistakes_as_messages(say: Callable[[str, int], None] | None = None) -> Iter
         announce_failure(INTERRUPTED, "interrupted")
         raise typer.Exit(INTERRUPTED) from None
     except Exception as error:
-        from headrace.cluster.driver.run import ChunksFailed
         from headrace.cluster.engines.starting import EngineStartFailed
         from headrace.cluster.jobs.jobs_api import JobsError
-        from headrace.pipelines.spec.errors import StorageUnavailable
+        from headrace.pipelines.spec.errors import ChunksFailed, StorageUnavailable
 
         if not isinstance(error, ChunksFailed | EngineStartFailed | JobsError | StorageUnavailable):
             announce_failure(1, f"{type(error).__name__}: {error}")

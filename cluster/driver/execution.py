@@ -6,42 +6,37 @@ rows. A chunk enters at the stage that it needs next; while the second stage wor
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import signal
-import threading
-import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 
 from headrace.cluster.driver.measure import SAMPLE_ROWS, measure_and_look, sample_rows
-from headrace.cluster.driver.run import Checked, ChunksFailed, StageTotals, Totals
-from headrace.cluster.engines.config import EngineConfig
+from headrace.cluster.driver.ray_connection import LOCAL, cluster_gpus, connect, disconnect, node_cpus
+from headrace.cluster.driver.watcher import Watcher
 from headrace.cluster.engines.locate import provider_of
 from headrace.cluster.engines.resources import NOTHING, Allotment, Demand, cores, gpus_here
 from headrace.cluster.engines.sharing import share
-from headrace.cluster.engines.starting import engine_config
-from headrace.cluster.worker.worker import CHUNKS_AT_A_WORKER, Assignment, Worker
-from headrace.pipelines.forecast.forecast import EngineFacts, Record
+from headrace.cluster.state.checked import Checked
+from headrace.cluster.state.chunks import ChunkRecord, Descriptor
+from headrace.cluster.state.engine_of import engine_config
+from headrace.cluster.state.totals import Totals
+from headrace.cluster.worker.assignment import Assignment
+from headrace.cluster.worker.worker import CHUNKS_AT_A_WORKER, Worker
+from headrace.pipelines.forecast.forecast import Record
 from headrace.pipelines.forecast.outlook import Outlook
 from headrace.pipelines.forecast.survey import Survey
-from headrace.pipelines.inference.usage import Usage
+from headrace.pipelines.output.carried_answers import Origin
 from headrace.pipelines.output.plan import Chunk, Plan
-from headrace.pipelines.output.seeds import Origin
-from headrace.pipelines.output.stages import Stage, commits
-from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.output.stages import commits
+from headrace.pipelines.spec.errors import ChunksFailed
 from headrace.pipelines.spec.resources import Resources
 from headrace.pipelines.storage.store import Store
-
-LOCAL = "local"
-"""The address of a Ray that we start on this machine and stop again."""
 
 MOST_IN_A_BLOCK = 500
 """Chunks in a block of descriptors: some 200 kB."""
@@ -51,15 +46,6 @@ MOST_AT_ONCE = 500
 
 RECORDS_BYTES = 8 << 10
 """Records travel together, up to so many bytes (some ten of them): one alone costs the driver milliseconds."""
-
-START_SECONDS = 120
-"""Time for Ray's processes to come up, on a busy machine."""
-
-STARTS = 3
-"""Times that Ray is started before it is given up."""
-
-STALE_SECONDS = 15.0
-"""A worker that has said nothing for so long has no rows under way."""
 
 
 NO_ENGINE = Resources(gpus=0, cpus=1)
@@ -117,7 +103,7 @@ class Execution:
         connect(address, cpus)
         try:
             if address != LOCAL:
-                allotments = share(demands, cluster_gpus=_cluster_gpus(), node_cpus=_node_cpus(), local=False)
+                allotments = share(demands, cluster_gpus=cluster_gpus(), node_cpus=node_cpus(), local=False)
             return cls(checked, store, allotments, idle)
         except BaseException:
             disconnect()
@@ -134,7 +120,7 @@ class Execution:
 
         checked, allotment = self._checked, self._allotments[0]
         task = ray.remote(num_cpus=allotment.cpus, num_gpus=allotment.gpus or None, max_retries=0)(measure_and_look)
-        engine = self._config(checked.stages[0], allotment)
+        engine = engine_config(checked, allotment, checked.stages[0])
         sample = sample_rows(checked, SAMPLE_ROWS)
         try:
             found: tuple[Record, Outlook] = ray.get(
@@ -150,10 +136,10 @@ class Execution:
         entering: Sequence[Collection[Chunk]],
         watch: Callable[[Totals], None],
         origins: Mapping[int, Origin] | None = None,
-    ) -> Iterator[dict[str, Any]]:
-        """Do the chunks, in any order; a record of each as it is committed.
+    ) -> Iterator[ChunkRecord]:
+        """Do the chunks, in any order; a record of each as it is committed or has failed.
 
-        ``entering`` are the chunks to do, by the stage that they need next; a record's ``chunk`` is one of them.
+        ``entering`` are the chunks to do, by the stage that they need next.
         ``origins`` say what of the chunks' bases stands.
 
         Raises:
@@ -169,8 +155,8 @@ class Execution:
         for pool, chunks in zip(self._pools(run_id, plan, origins or {}), entering, strict=True):
             coming += len(chunks)
             if chunks:
-                groups = _groups(len(chunks), CHUNKS_AT_A_WORKER * pool.allotment.most)
-                rest = (_descriptor(plan, chunk) for chunk in chunks)
+                groups = block_sizes(len(chunks), CHUNKS_AT_A_WORKER * pool.allotment.most)
+                rest = (descriptor(plan, chunk) for chunk in chunks)
                 blocks = [pa.table({"chunk": pa.array(islice(rest, size), pa.string())}) for size in groups]
                 entered = ray.data.from_arrow(blocks)
                 dataset = dataset.union(entered) if dataset is not None else entered
@@ -179,11 +165,11 @@ class Execution:
         if dataset is None:
             return
         try:
-            with _Watcher(run_id, watch):
+            with Watcher(run_id, watch):
                 for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
                     for text in batch["chunk"]:
-                        record = json.loads(text)
-                        record["chunk"] = Chunk(**record["chunk"])
+                        record = Descriptor.from_json(text).record
+                        assert record is not None, "a worker returns a record with each chunk"
                         yield record
         except RayError as error:
             raise ChunksFailed(explain(error)) from error
@@ -197,7 +183,7 @@ class Execution:
                     run_id=run_id,
                     pipeline=checked.pipeline.to_data(),
                     folder=folder_of(checked),
-                    engine=None if stage.number in self._idle else self._config(stage, allotment),
+                    engine=None if stage.number in self._idle else engine_config(checked, allotment, stage),
                     output=self._store.uri,
                     commit=infos[i],
                     layouts=plan.layouts,
@@ -218,11 +204,6 @@ class Execution:
             for i, (stage, allotment) in enumerate(zip(checked.stages, self._allotments, strict=True))
         ]
 
-    def _config(self, stage: Stage, allotment: Allotment) -> EngineConfig:
-        """The engine of a stage, in the room that it gets."""
-        checked = self._checked
-        return engine_config(checked.pipeline.spec_of(stage.model), checked.models[stage.model], allotment)
-
     def end(self) -> None:
         """Stop the workers, and Ray if it is ours."""
         disconnect()
@@ -233,11 +214,11 @@ def folder_of(checked: Checked) -> str | None:
     return str(checked.pipeline.folder) if checked.pipeline.folder else None
 
 
-def _descriptor(plan: Plan, chunk: Chunk) -> str:
-    return json.dumps({"chunk": asdict(chunk), "shard": asdict(plan.shards[chunk.shard].source())})
+def descriptor(plan: Plan, chunk: Chunk) -> str:
+    return Descriptor(chunk, plan.shards[chunk.shard].source()).to_json()
 
 
-def _groups(chunks: int, at_once: int) -> Iterator[int]:
+def block_sizes(chunks: int, at_once: int) -> Iterator[int]:
     """How many chunks go into each block: many at first, one at the end, so that the workers finish together.
 
     A block costs the driver milliseconds and tens of kilobytes, so there cannot be one for each of a million chunks.
@@ -268,76 +249,6 @@ def _through(dataset: Any, pool: Pool, chunks: int) -> Any:
     )
 
 
-def connect(address: str, cpus: int) -> None:
-    """Connect to Ray; :data:`LOCAL` starts one of our own with ``cpus`` cores, that runs here and ends with us.
-
-    Raises:
-        UserError: there is no cluster at ``address``.
-    """
-    with _own_signals():
-        _connect(address, cpus)
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Keep our handling of SIGTERM: Ray sets its own, which ends the process where it stands."""
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
-
-
-def _connect(address: str, cpus: int) -> None:
-    import ray
-
-    # Its C++ side writes to this terminal what its log files have, warnings of no use to a user among it.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", str(START_SECONDS))
-    options: dict[str, Any] = {
-        "log_to_driver": False,
-        "logging_level": logging.ERROR,
-        "configure_logging": True,
-    }
-    if address == LOCAL:
-        start_here(lambda: ray.init(address=LOCAL, num_cpus=cpus, include_dashboard=False, **options))
-        return
-    try:
-        ray.init(address=address, **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"There is no Ray cluster at {address!r}: {str(error).splitlines()[0]}. Leave --address out to start "
-            f"Ray on this machine."
-        ) from error
-
-
-def start_here(start: Callable[[], Any]) -> None:
-    """Start Ray on this machine, again where a busy one has kept its processes from coming up in Ray's own 30 s.
-
-    Raises:
-        ChunksFailed: it does not start.
-    """
-    import ray
-
-    for tries_left in reversed(range(STARTS)):
-        try:
-            start()
-            return
-        except Exception as error:
-            # A bare Exception is all that Ray raises here; what has come up of it must go before another start.
-            ray.shutdown()
-            if not tries_left or "timed out" not in str(error):
-                raise ChunksFailed(f"Ray does not start on this machine: {error}") from error
-
-
-def disconnect() -> None:
-    """Leave Ray; one of our own ends with that."""
-    import ray
-
-    ray.shutdown()
-
-
 def explain(error: Exception) -> str:
     """What to say of a failure in Ray: the worker's own words where there are some, without the frames."""
     text = str(error)
@@ -345,19 +256,6 @@ def explain(error: Exception) -> str:
         return "The engine does not start. " + text.rpartition("EngineStartFailed:")[2].strip()
     lines = [line for line in text.splitlines() if line.strip()]
     return "The workers have failed: " + "\n".join(lines[-5:])
-
-
-def _cluster_gpus() -> int:
-    import ray
-
-    return int(ray.cluster_resources().get("GPU", 0))
-
-
-def _node_cpus() -> int:
-    import ray
-
-    nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
-    return max(1, int(max(nodes, default=1)))
 
 
 def _quiet() -> None:
@@ -370,60 +268,3 @@ def _quiet() -> None:
     context.print_on_execution_start = False
     context.max_consecutive_actor_init_deaths = 1
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-
-
-class _Watcher:
-    """Reads the workers' totals every second, in a thread, and passes them on."""
-
-    def __init__(self, run_id: str, watch: Callable[[Totals], None]) -> None:
-        self._prefix = f"headrace/{run_id}/".encode()
-        self._watch = watch
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(timeout=5)
-        with suppress(OSError, RuntimeError):
-            self._look()
-
-    def _run(self) -> None:
-        while not self._stop.wait(1.0):
-            self._look()
-
-    def _look(self) -> None:
-        from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_list
-
-        totals = Totals()
-        actors = set()
-        for key in _internal_kv_list(self._prefix):
-            value = _internal_kv_get(key)
-            if value is None:
-                continue
-            said = json.loads(value)
-            fresh = time.time() - said["time"] < STALE_SECONDS
-            totals.alive += fresh
-            actors.add(said["actor"])
-            if said["last"]:  # rows go through every stage, and are done after the last
-                totals.rows += said["rows"] if fresh else said["committed"]
-                totals.dead += said["dead"]
-                totals.filtered += said["filtered"]
-            totals.engines += 1
-            totals.engine = EngineFacts.from_data(said["engine"])
-            usage = Usage(**said["usage"])
-            totals.usage.merge(usage)
-            stage = totals.stages.setdefault(said["stage"], StageTotals())
-            stage.engine = totals.engine
-            stage.documents += said["documents"]
-            stage.asked += said["asked"]
-            stage.busy_seconds += said["busy_seconds"]
-            stage.usage.merge(usage)
-            both = totals.least, said["least"]
-            totals.least = None if None in both else sum(both)
-            for name in ("asked", "busy_seconds", "full_seconds", "gpu_seconds"):
-                setattr(totals, name, getattr(totals, name) + said[name])
-        totals.restarts = totals.engines - len(actors)
-        self._watch(totals)

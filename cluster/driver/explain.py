@@ -8,15 +8,18 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from headrace.cluster.driver.lookahead import looking_ahead
 from headrace.cluster.driver.measure import measure_stage, sample_rows
 from headrace.cluster.driver.preflight import Preflights
 from headrace.cluster.driver.records import read_record, write_record
-from headrace.cluster.driver.run import Checked, check, looking_ahead
 from headrace.cluster.driver.sample import allot_each
-from headrace.cluster.driver.work import Wish, Work, changes_of
 from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.engines.locate import interface_of, provider_of
-from headrace.cluster.engines.starting import engine_config, start_beside_a_user
+from headrace.cluster.engines.starting import start_beside_a_user
+from headrace.cluster.state.checked import Checked, check
+from headrace.cluster.state.engine_of import engine_config
+from headrace.cluster.state.rerun import RerunOptions
+from headrace.cluster.state.work import Work, changes_of
 from headrace.operators.base import Choice as OneOf
 from headrace.operators.base import Constraint, Json, Layout
 from headrace.pipelines.forecast.forecast import Record
@@ -24,7 +27,8 @@ from headrace.pipelines.forecast.outlook import Outlook
 from headrace.pipelines.inference.engine import ModelInterface
 from headrace.pipelines.inference.layouts import Choice
 from headrace.pipelines.inference.prepare import Chained, prepare
-from headrace.pipelines.output.plan import Chunk, load_plan
+from headrace.pipelines.output.plan import Chunk
+from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.output.stages import Stage, commits, entries
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
@@ -144,10 +148,8 @@ def explain_pipeline(
     """
     checked = check(pipeline, input)
     allotments, crowded = allot_each(checked, starting=measure_rows is not None)
-    configs = [
-        engine_config(pipeline.spec_of(stage.model), checked.models[stage.model], allotment)
-        for stage, allotment in zip(checked.stages, allotments, strict=True)
-    ]
+    both = zip(checked.stages, allotments, strict=True)
+    configs = [engine_config(checked, allotment, stage) for stage, allotment in both]
     with Preflights.begin(pipeline, checked.stages, checked.models) as preflight:
         preflight.finish()
     records = [read_record(checked, stage) for stage in checked.stages]
@@ -233,7 +235,7 @@ def _into(
         return None, None, {}
     there = Choice(previous.layouts, "the output has it", previous.priors)
     differs = changes_of(checked, previous, there)
-    work = Work.of(checked, store, previous, limit, there, Wish("changed" if differs else "", prune=prune))
+    work = Work.of(checked, store, previous, limit, there, RerunOptions("changed" if differs else "", prune=prune))
     staged = _staged(checked, store, work)
     asked: Counter[str] = Counter()
     for rows, steps in work.portions(checked, whole=True, staged=staged):

@@ -12,10 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from headrace.cluster.driver.run import Checked
 from headrace.cluster.driver.sample import spread
 from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.engines.starting import start_engine
+from headrace.cluster.state.checked import Checked
 from headrace.operators import Classify
 from headrace.operators.base import LAYOUTS, Choice, Completion, Constraint, Layout, ModelStep, Sampling
 from headrace.operators.calibration import cross_fitted, fit_prior

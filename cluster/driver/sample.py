@@ -11,11 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from headrace.cluster.driver.preflight import Preflights
-from headrace.cluster.driver.run import Checked, check
 from headrace.cluster.engines.locate import provider_of
 from headrace.cluster.engines.resources import Allotment, Demand, allot, cores, gpus_here
 from headrace.cluster.engines.sharing import share
-from headrace.cluster.engines.starting import engine_config, start_beside_a_user
+from headrace.cluster.engines.starting import start_beside_a_user
+from headrace.cluster.state.checked import Checked, check
+from headrace.cluster.state.engine_of import engine_config
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.results import DOCUMENT, DeadLetter, RowResult
 from headrace.pipelines.input.corpus import ChunkReader, InputUnreadable, Shard
@@ -44,10 +45,7 @@ def sample_pipeline(pipeline: Pipeline, input: str, rows: int) -> list[Sampled]:
     places = spread(checked.corpus.shards, rows)
     if not places:
         raise UserError("The input has no rows.")
-    configs = [
-        engine_config(pipeline.spec_of(stage.model), checked.models[stage.model], allot_one(checked, stage))
-        for stage in checked.stages
-    ]
+    configs = [engine_config(checked, allot_one(checked, stage), stage) for stage in checked.stages]
     with Preflights.begin(pipeline, checked.stages, checked.models) as preflight:
         preflight.finish()
     taken = [Sampled(shard.path, RowResult(row, "answered")) for shard, row in places]

@@ -8,28 +8,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from headrace.cluster.engines.config import EngineConfig, switched_on
-from headrace.cluster.engines.locate import provider_of
-from headrace.cluster.engines.provider import Located
+from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.engines.registry import engines
-from headrace.cluster.engines.resources import Allotment
 from headrace.pipelines.inference.engine import Engine
-from headrace.pipelines.spec.resources import Model
-
-
-def engine_config(model: Model, located: Located, allotment: Allotment) -> EngineConfig:
-    """The engine of a model, in the room that it gets."""
-    return EngineConfig(
-        engine=located.engine,
-        model=located.source,
-        revision=located.revision,
-        trust_remote_code=model.trust_remote_code,
-        args=dict(model.arguments),
-        gpus=allotment.gpus,
-        threads=allotment.cpus,
-        kv_gib=allotment.kv_gib,
-        metrics=switched_on(provider_of(located).metrics_variable),
-    )
 
 
 def start_engine(config: EngineConfig) -> Engine:

@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headrace.cluster.driver.run import RunResult
+    from headrace.cluster.state.result import RunResult
 
 ASKED = "HEADRACE_SUMMARY"
 """Set to anything but the empty text, it asks for the line."""

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from headrace import __version__
 from headrace.cluster.engines.locate import check_models
 from headrace.cluster.jobs.secrets_seen import secret_in
 from headrace.cluster.kube.bundle import Bundle
@@ -27,6 +26,7 @@ from headrace.cluster.kube.pods import MOUNT, Pods, amounts_of, container_securi
 from headrace.cluster.kube.warnings import job_warnings, model_warnings
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.pipeline import Pipeline
+from headrace.pipelines.spec.version import VERSION
 
 SCRIPT = "run.sh"
 
@@ -76,7 +76,7 @@ def manifest(pipeline: Pipeline, files: Bundle | None, options: Options) -> Mani
     labels = {
         "app.kubernetes.io/name": "headrace",
         "app.kubernetes.io/instance": name,
-        "app.kubernetes.io/version": _label_value(__version__),
+        "app.kubernetes.io/version": _label_value(VERSION),
         **pairs(options.labels, "--label"),
     }
     texts = _texts(files, _script(files, options, sets))
@@ -169,7 +169,7 @@ def _script(files: Bundle | None, options: Options, sets: Sequence[str]) -> str:
     arguments += [list(options.run)] if options.run else []
     arguments.append(["--address", "auto"])
     lines = " \\\n  ".join(shlex.join(words) for words in arguments)
-    said = f"# Made by headrace {__version__}. The same again resumes: what is committed is not done twice."
+    said = f"# Made by headrace {VERSION}. The same again resumes: what is committed is not done twice."
     return f"{said}\nexec {lines}\n"
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headrace import __version__
 from headrace.cluster.jobs.secrets_seen import secret_in, secret_name
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.resources import parse_time
+from headrace.pipelines.spec.version import VERSION
 from headrace.pipelines.storage.locations import object_uri, without_userinfo
 
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -50,7 +50,7 @@ class Options:
     output: str
     name: str | None = None
     namespace: str | None = None
-    image: str = f"headrace:{__version__}"
+    image: str = f"headrace:{VERSION}"
     image_pull_secrets: Sequence[str] = ()
     gpus_per_worker: int | None = None
     gpus_per_pod: int | None = None

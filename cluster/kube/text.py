@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
-from headrace import __version__
 from headrace.cluster.kube.bundle import bundle
 from headrace.cluster.kube.manifest import Manifest, manifest
 from headrace.cluster.kube.options import Options
 from headrace.pipelines.spec.loading import load_pipeline
+from headrace.pipelines.spec.version import VERSION
 
 
 def installed_ray() -> str:
@@ -52,4 +52,4 @@ def as_yaml(manifest: Manifest) -> str:
     """The documents of a manifest, in the order in which they are to be applied."""
     documents = [manifest.config_map, manifest.ray_job]
     text = yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
-    return f"# Made by headrace {__version__} for KubeRay 1.7: kubectl apply -f THIS_FILE\n{text}"
+    return f"# Made by headrace {VERSION} for KubeRay 1.7: kubectl apply -f THIS_FILE\n{text}"

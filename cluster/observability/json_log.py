@@ -18,7 +18,10 @@ from threading import Lock
 from types import TracebackType
 from typing import Any, Literal
 
-from headrace.cluster.driver.run import Listener, RunResult, Totals
+from headrace.cluster.observability.pace import Pace
+from headrace.cluster.state.events import Listener
+from headrace.cluster.state.result import RunResult
+from headrace.cluster.state.totals import Totals
 
 Level = Literal["info", "warning", "error"]
 
@@ -61,8 +64,6 @@ class JsonListener(Listener):
     """A line for each phase and each note, and one every ``seconds`` while rows are coming."""
 
     def __init__(self, seconds: float) -> None:
-        from headrace.cluster.observability.progress import Pace
-
         self._pace = Pace()
         self._seconds = seconds
         self._said: float | None = None

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from headrace.cluster.observability.observing import Observer
+from headrace.cluster.state.events import Observer
 from headrace.pipelines.output.publish import ERRORS
 from headrace.pipelines.storage.locations import local_path, object_uri
 
 if TYPE_CHECKING:
-    from headrace.cluster.driver.run import Checked, RunResult
-    from headrace.cluster.driver.work import Work
+    from headrace.cluster.state.checked import Checked
+    from headrace.cluster.state.result import RunResult
+    from headrace.cluster.state.work import Work
 
 SEND_SECONDS = 10.0
 """How long the end of a run waits until its events are sent."""
@@ -113,9 +114,9 @@ class Lineage(Observer):
         from openlineage.client.event_v2 import Job, Run, RunEvent, RunState
         from openlineage.client.facet_v2 import job_type_job, processing_engine_run
 
-        from headrace import __version__
+        from headrace.pipelines.spec.version import VERSION
 
-        engine = processing_engine_run.ProcessingEngineRunFacet(version("ray"), "Ray", __version__)
+        engine = processing_engine_run.ProcessingEngineRunFacet(version("ray"), "Ray", VERSION)
         job_type = job_type_job.JobTypeJobFacet("BATCH", "HEADRACE", "JOB")
         self._sender.send(
             RunEvent(

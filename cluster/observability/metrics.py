@@ -17,15 +17,18 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
-from headrace.cluster.observability.observing import Observer
+from headrace.cluster.state.chunks import ChunkRecord, Committed, Failed
+from headrace.cluster.state.events import Observer
 from headrace.pipelines.output.reasons import reason_class
 
 if TYPE_CHECKING:
-    from headrace.cluster.driver.run import Checked, RunResult, Totals
-    from headrace.cluster.driver.work import Work
-    from headrace.cluster.worker.worker import Progress
-    from headrace.pipelines.inference.chain import Chain
+    from headrace.cluster.state.checked import Checked
+    from headrace.cluster.state.reports import WorkerReport
+    from headrace.cluster.state.result import RunResult
+    from headrace.cluster.state.totals import Totals
+    from headrace.cluster.state.work import Work
     from headrace.pipelines.inference.results import RowResult
+    from headrace.pipelines.inference.window import Window
     from headrace.pipelines.output.checkpoint import Counts
     from headrace.pipelines.spec.pipeline import Pipeline
 
@@ -239,8 +242,9 @@ class WorkerMetrics:
         self._last = last
         self._told: dict[tuple[str, str], float] = {}
 
-    def chunk(self, outcome: Literal["committed", "lost", "failed"]) -> None:
+    def chunk(self, record: ChunkRecord) -> None:
         """A chunk has come to its end here."""
+        outcome = "failed" if isinstance(record, Failed) else "committed" if record.ours else "lost"
         self._meters.inc("headrace_chunks_total", 1, outcome=outcome)
 
     def committed(self, results: Iterable[RowResult], counts: Counts, seconds: float) -> None:
@@ -256,10 +260,9 @@ class WorkerMetrics:
             for (step, reason), number in dead.items():
                 meters.inc("headrace_dead_letters_total", number, step=step, reason=str(reason))
 
-    def look(self, progress: Progress, chain: Chain, chunks: int) -> None:
+    def look(self, report: WorkerReport, window: Window, chunks: int) -> None:
         """Tell what has come since the last look; ``chunks`` are under way."""
-        usage = progress.all_usage
-        window = chain.window
+        usage = report.usage
         self._grown("headrace_prompt_tokens_total", usage.prompt)
         self._grown("headrace_cached_tokens_total", usage.cached)
         self._grown("headrace_retries_total", usage.retries)
@@ -271,11 +274,11 @@ class WorkerMetrics:
             self._grown("headrace_output_tokens_total", counts.get("output", 0), step)
         self._grown("headrace_engine_busy_seconds_total", window.busy_seconds)
         self._grown("headrace_engine_full_seconds_total", window.full_seconds)
-        self._grown("headrace_read_seconds_total", progress.read_seconds)
-        self._grown("headrace_commit_seconds_total", progress.commit_seconds)
+        self._grown("headrace_read_seconds_total", report.read_seconds)
+        self._grown("headrace_commit_seconds_total", report.commit_seconds)
         # A gauge that is not set again is gone from the endpoint after two of Ray's reports.
-        self._meters.set("headrace_engine_start_seconds", progress.engine_seconds)
-        if (tokens := progress.engine["kv_tokens"]) is not None:
+        self._meters.set("headrace_engine_start_seconds", report.engine_seconds)
+        if (tokens := report.engine.kv_tokens) is not None:
             self._meters.set("headrace_kv_cache_tokens", tokens)
         self._meters.set("headrace_chunks_in_flight", chunks)
         self._meters.set("headrace_window_documents", window.inside)
@@ -325,9 +328,9 @@ class DriverMetrics(Observer):
             self._meters.set("headrace_run_engine_restarts", totals.restarts)
             self._tell()
 
-    def chunk(self, record: Mapping[str, Any]) -> None:
+    def chunk(self, record: ChunkRecord) -> None:
         """A chunk is done, or has failed."""
-        self._left -= "failed" not in record
+        self._left -= isinstance(record, Committed)
         if time.monotonic() - self._said >= LOOK_SECONDS:
             self._tell()
 

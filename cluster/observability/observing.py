@@ -2,45 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from headrace.cluster.driver.run import Checked, Listener, RunResult, Totals
-    from headrace.cluster.driver.work import Work
-
-
-class Observer:
-    """Hears what happens in a run, in this order; this one does nothing.
-
-    Calls come from the driver's thread, but for :meth:`totals` and :meth:`published`, which come from others.
-    """
-
-    def begun(self, checked: Checked, input: str, output: str) -> None:
-        """The pipeline fits the input. ``output`` is its URI. A run that is refused before has not begun."""
-
-    def phase(self, name: str, began: float, ended: float) -> None:
-        """A phase is over; both times are seconds since the epoch."""
-
-    def working(self, work: Work, result: RunResult) -> None:
-        """The plan is saved and what is done is counted; ``result`` grows from now on."""
-
-    def totals(self, totals: Totals) -> None:
-        """The workers have reported."""
-
-    def chunk(self, record: Mapping[str, Any]) -> None:
-        """A worker has returned a chunk's record."""
-
-    def published(self, shard: int) -> None:
-        """A file has its part."""
-
-    def ended(self, result: RunResult | None, error: BaseException | None) -> None:
-        """The run is over: with a result, or with an error."""
-
-
-NOBODY = Observer()
-"""Hears, and does nothing."""
+from headrace.cluster.state.checked import Checked
+from headrace.cluster.state.chunks import ChunkRecord
+from headrace.cluster.state.events import Listener, Observer
+from headrace.cluster.state.result import RunResult
+from headrace.cluster.state.totals import Totals
+from headrace.cluster.state.work import Work
 
 
 class Observers(Observer):
@@ -69,7 +39,7 @@ class Observers(Observer):
     def totals(self, totals: Totals) -> None:
         self._each(lambda observer: observer.totals(totals))
 
-    def chunk(self, record: Mapping[str, Any]) -> None:
+    def chunk(self, record: ChunkRecord) -> None:
         self._each(lambda observer: observer.chunk(record))
 
     def published(self, shard: int) -> None:

@@ -19,11 +19,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from headrace.cluster.observability.metrics import model_label
-from headrace.cluster.observability.observing import Observer
+from headrace.cluster.state.chunks import ChunkRecord, Failed
+from headrace.cluster.state.events import Observer
 
 if TYPE_CHECKING:
-    from headrace.cluster.driver.run import Checked, RunResult
-    from headrace.cluster.driver.work import Work
+    from headrace.cluster.state.checked import Checked
+    from headrace.cluster.state.result import RunResult
+    from headrace.cluster.state.work import Work
 
 MOST_CHUNKS = 10_000
 """Chunks of a run that have spans, spread over it; failed ones have them always. A trace of millions serves nobody."""
@@ -70,7 +72,7 @@ class Tracing(Observer):
         from opentelemetry import context, trace
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        from headrace import __version__
+        from headrace.pipelines.spec.version import VERSION
 
         self._provider = provider
         self._ours = ours
@@ -79,7 +81,7 @@ class Tracing(Observer):
         self._seen = 0
         self._models: dict[str, str] = {}
         self._kinds: dict[str, str] = {}
-        self._tracer = provider.get_tracer("headrace", __version__)
+        self._tracer = provider.get_tracer("headrace", VERSION)
         # Whoever has started us may have a trace already; so the standard variable says.
         carrier = {name.lower(): os.environ[name] for name in ("TRACEPARENT", "TRACESTATE") if name in os.environ}
         parent = TraceContextTextMapPropagator().extract(carrier) if carrier else context.get_current()
@@ -100,9 +102,9 @@ class Tracing(Observer):
         self._run.set_attribute("headrace.plan", result.plan)
         self._run.set_attribute("headrace.chunks.traced_every", self._every)
 
-    def chunk(self, record: Mapping[str, Any]) -> None:
+    def chunk(self, record: ChunkRecord) -> None:
         self._seen += 1
-        if "failed" in record or self._seen % self._every == 0:
+        if isinstance(record, Failed) or self._seen % self._every == 0:
             self._chunk(record)
 
     def ended(self, result: RunResult | None, error: BaseException | None) -> None:
@@ -132,13 +134,13 @@ class Tracing(Observer):
         else:
             self._provider.force_flush()
 
-    def _chunk(self, record: Mapping[str, Any]) -> None:
+    def _chunk(self, record: ChunkRecord) -> None:
         """The spans of a chunk: one for each stage that it has gone through."""
         from opentelemetry import trace
         from opentelemetry.trace import Status, StatusCode
 
-        chunk = record["chunk"]
-        for told in record.get("spans", ()):
+        chunk = record.chunk
+        for told in record.spans:
             span = self._tracer.start_span(
                 "chunk",
                 context=self._context,

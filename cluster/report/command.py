@@ -10,16 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from headrace.cluster.report.report import (
-    Baseline,
-    Made,
-    Page,
-    in_words,
-    make_page,
-    open_output,
-    read_report,
-    write_report,
-)
+from headrace.cluster.report.content import Content, in_words
+from headrace.cluster.report.writing import Baseline, Made, make_page, open_output, read_report, write_report
 from headrace.pipelines.output.dead_letters import read_dead_letters
 from headrace.pipelines.output.plan import Plan
 from headrace.pipelines.output.publish import is_complete
@@ -30,7 +22,7 @@ from headrace.pipelines.storage.store import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ReportRequest:
     """What the command line asks for.
 
     Attributes:
@@ -57,7 +49,7 @@ class Wish:
         redact: bool | None = None,
         gpu_price: str | None = None,
         api_price: str | None = None,
-    ) -> Wish:
+    ) -> ReportRequest:
         """From the options of the command.
 
         Raises:
@@ -72,18 +64,18 @@ class Wish:
         return cls(output, previous, to, redact, _prices(gpu_price, api_price))
 
 
-def report_output(wish: Wish) -> Made:
+def report_output(request: ReportRequest) -> Made:
     """Make the report of an output anew, finished or not, into the output or into a file of its own.
 
     Raises:
         UserError: it is no output, a part of it cannot be read, or the file cannot be written.
     """
-    with _readable(wish):
-        return _report_output(wish)
+    with _readable(request):
+        return _report_output(request)
 
 
 @contextmanager
-def _readable(wish: Wish) -> Iterator[None]:
+def _readable(request: ReportRequest) -> Iterator[None]:
     """A damaged file is something that the user has to know of."""
     try:
         yield
@@ -91,46 +83,47 @@ def _readable(wish: Wish) -> Iterator[None]:
         # pyarrow says of a damaged page that it is an OSError without a number.
         if isinstance(problem, StorageUnavailable) or (isinstance(problem, OSError) and problem.errno is not None):
             raise
-        raise UserError(
-            f"A part of {wish.output!r}{' or of ' + repr(wish.previous) if wish.previous else ''} is damaged: {problem}"
-        ) from problem
+        outputs = " or of ".join(repr(output) for output in (request.output, request.previous) if output)
+        raise UserError(f"A part of {outputs} is damaged: {problem}") from problem
 
 
-def _report_output(wish: Wish) -> Made:
-    store, plan = open_output(wish.output)
-    facts = _facts(store, plan, wish.output)
-    change = {**wish.prices, **({"previous": wish.previous} if wish.previous else {})}
-    if wish.redact is not None:
-        change["redact"] = wish.redact
+def _report_output(request: ReportRequest) -> Made:
+    store, plan = open_output(request.output)
+    facts = _facts(store, plan, request.output)
+    change = {**request.prices, **({"previous": request.previous} if request.previous else {})}
+    if request.redact is not None:
+        change["redact"] = request.redact
     settings = _settings(plan, facts).model_copy(update=change)
-    if wish.to is None:
-        return write_report(store, plan, facts, settings, strict=wish.previous is not None)
-    return _into_file(make_page(store, plan, facts, settings, strict=wish.previous is not None), wish.to)
+    if request.to is None:
+        return write_report(store, plan, facts, settings, strict=request.previous is not None)
+    return _into_file(make_page(store, plan, facts, settings, strict=request.previous is not None), request.to)
 
 
-def compare_outputs(wish: Wish) -> Page:
-    """What moved from one output to another; a page of it only where the wish names a file for that.
+def compare_outputs(request: ReportRequest) -> Content:
+    """What moved from one output to another; a page of it only where the request names a file for that.
 
     Raises:
         UserError: one of them is no output, a part cannot be read, or the file cannot be written.
     """
-    with _readable(wish):
-        return _compare_outputs(wish)
+    with _readable(request):
+        return _compare_outputs(request)
 
 
-def _compare_outputs(wish: Wish) -> Page:
-    store, plan = open_output(wish.output)
-    facts = _facts(store, plan, wish.output)
+def _compare_outputs(request: ReportRequest) -> Content:
+    store, plan = open_output(request.output)
+    facts = _facts(store, plan, request.output)
     # Without a page nobody sees rows.
-    redact = wish.redact if wish.redact is not None and wish.to else wish.to is None
-    settings = _settings(plan, facts).model_copy(update={**wish.prices, "previous": wish.previous, "redact": redact})
+    redact = request.redact if request.redact is not None and request.to else request.to is None
+    settings = _settings(plan, facts).model_copy(
+        update={**request.prices, "previous": request.previous, "redact": redact}
+    )
     page = make_page(store, plan, facts, settings, whole=True, strict=True)
-    if wish.to is not None:
-        _into_file(page, wish.to)
+    if request.to is not None:
+        _into_file(page, request.to)
     return page
 
 
-def _into_file(page: Page, to: str) -> Made:
+def _into_file(page: Content, to: str) -> Made:
     from headrace.cluster.report.page import render
 
     try:

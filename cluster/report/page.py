@@ -19,9 +19,9 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from headrace.cluster.observability.progress import duration
+from headrace.cluster.observability.pace import duration
 from headrace.cluster.report.charts import Charts
-from headrace.cluster.report.report import Example, Page, Row, in_words
+from headrace.cluster.report.content import Content, Example, Row, in_words
 from headrace.pipelines.report.data import Picked
 from headrace.pipelines.report.drift import CHANCE, Moved
 from headrace.pipelines.report.figures import EDGES, ColumnSeen, FieldSeen, LengthsSeen
@@ -62,7 +62,7 @@ NUMBER_CHARACTERS = 16
 Cells = Sequence[Any]
 
 
-def render(page: Page) -> str:
+def render(page: Content) -> str:
     """The page as HTML text."""
     return _template().render(_View(page).context())
 
@@ -104,7 +104,7 @@ class _MovedView:
 class _View:
     """What the template needs, section by section."""
 
-    def __init__(self, page: Page) -> None:
+    def __init__(self, page: Content) -> None:
         self._page = page
         self._report = page.report
         self._seen = page.looked.seen

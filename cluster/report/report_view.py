@@ -6,7 +6,8 @@ from rich.table import Table
 from rich.text import Text
 
 from headrace.cluster.observability import terminal
-from headrace.cluster.report.report import Made, Page, in_words
+from headrace.cluster.report.content import Content, in_words
+from headrace.cluster.report.writing import Made
 
 
 def show_made(made: Made) -> None:
@@ -17,7 +18,7 @@ def show_made(made: Made) -> None:
     print(made.page)
 
 
-def show_comparison(page: Page, to: str | None) -> None:
+def show_comparison(page: Content, to: str | None) -> None:
     """Print what moved between two outputs, the flagged first."""
     console = terminal.console()
     report = page.report

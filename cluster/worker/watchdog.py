@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from headrace.pipelines.output.trials import Trial
+from headrace.pipelines.output.poison_rows import Attempt
 
 LOOKS = 20
 """How often it looks in the time that a chunk has."""
@@ -18,7 +18,7 @@ LOOKS = 20
 class Watched:
     """A try of a chunk, and when there was last a sign of life of it (monotonic seconds)."""
 
-    trial: Trial
+    attempt: Attempt
     last: float
 
     def sign(self) -> None:
@@ -33,7 +33,7 @@ class Watchdog:
     A chunk whose rows wait for room, or for its turn, has no time running: others have.
     """
 
-    def __init__(self, seconds: float, hung: Callable[[list[Trial]], None]) -> None:
+    def __init__(self, seconds: float, hung: Callable[[list[Attempt]], None]) -> None:
         self._seconds = seconds
         self._hung = hung
         self._watched: dict[int, Watched] = {}
@@ -41,18 +41,18 @@ class Watchdog:
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
 
     @property
-    def trials(self) -> list[Trial]:
+    def attempts(self) -> list[Attempt]:
         """What is being tried now."""
-        return [each.trial for each in list(self._watched.values())]
+        return [each.attempt for each in list(self._watched.values())]
 
     @contextmanager
-    def over(self, trial: Trial) -> Iterator[Watched]:
+    def over(self, attempt: Attempt) -> Iterator[Watched]:
         """Watch over a try."""
-        watched = self._watched[id(trial)] = Watched(trial, time.monotonic())
+        watched = self._watched[id(attempt)] = Watched(attempt, time.monotonic())
         try:
             yield watched
         finally:
-            del self._watched[id(trial)]
+            del self._watched[id(attempt)]
 
     def stop(self) -> None:
         """Watch no more."""
@@ -62,9 +62,9 @@ class Watchdog:
         while not self._stop.wait(min(self._seconds / LOOKS, 10.0)):
             watched = list(self._watched.values())
             before = time.monotonic() - self._seconds
-            busy = [each for each in watched if each.trial.in_flight]
+            busy = [each for each in watched if each.attempt.in_flight]
             if watched and (any(each.last < before for each in busy) or all(each.last < before for each in watched)):
                 # Those that have stood still for half the time are no better off.
-                still = [each.trial for each in watched if each.last < before + self._seconds / 2]
+                still = [each.attempt for each in watched if each.last < before + self._seconds / 2]
                 self._hung(still)
                 return

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from headrace.pipelines.input.rows import plain_value
 from headrace.pipelines.output.checkpoint import DEAD, Counts, chunk_records, committed, counts_of
-from headrace.pipelines.output.plan import Chunk, Plan, load_plan
+from headrace.pipelines.output.plan import Chunk, Plan
+from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.output.publish import ERRORS, published, with_kept
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.storage.opening import open_store

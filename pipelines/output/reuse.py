@@ -26,10 +26,11 @@ import pyarrow.parquet as pq
 from headrace.operators.base import ModelStep
 from headrace.pipelines.input.corpus import ChunkReader, InputUnreadable
 from headrace.pipelines.input.rows import sound
+from headrace.pipelines.output.carried_answers import SEGMENT_ROWS, Origin, seed_name
 from headrace.pipelines.output.checkpoint import ANSWERED, DIGEST, DIGEST_TYPE, FILTERED, committed, parquet_writer
-from headrace.pipelines.output.plan import CHUNKS, SEEDS, Plan, load_plan
+from headrace.pipelines.output.plan import CHUNKS, SEEDS, Plan
+from headrace.pipelines.output.plan_file import load_plan, plan_to_json
 from headrace.pipelines.output.rows import digests
-from headrace.pipelines.output.seeds import SEGMENT_ROWS, Origin, seed_name
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.storage.locations import shown
@@ -127,7 +128,7 @@ def with_seeds(plan: Plan, previous: Previous, pipeline: Pipeline) -> Plan:
         for shard in plan.shards
     )
     plan = replace(plan, shards=shards)
-    made_of = [previous.store.uri, previous.plan.number, previous.plan.created, json.loads(plan.to_json())]
+    made_of = [previous.store.uri, previous.plan.number, previous.plan.created, json.loads(plan_to_json(plan))]
     made_of[3].pop("created")
     name = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:8]
     seeds = {

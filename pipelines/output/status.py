@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import pyarrow.parquet as pq
 
 from headrace.pipelines.output.checkpoint import Counts, chunk_records, committed, counts_of
-from headrace.pipelines.output.plan import Chunk, Plan, load_plan
+from headrace.pipelines.output.plan import Chunk, Plan
+from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.output.publish import ERRORS, is_complete, published, with_kept
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.storage.opening import open_store

@@ -1,9 +1,43 @@
-"""What can go wrong and is no row's: what the user has to mend, and a storage that does not answer."""
+"""The exceptions that a user of headrace can meet, and the exit code of a command that ends with one.
+
+::
+
+    HeadraceError                    the root: whatever headrace raises on purpose
+    ├── UserError                2   something the user gave is wrong; nothing was written
+    │   ├── PlanMismatch         2   the output was made by a pipeline with other answers or columns
+    │   ├── Superseded           2   another run has planned the same output anew
+    │   ├── Denied               2   the credentials are good, but not for this
+    │   └── InputChanged         2   an input file is no longer the one that was planned
+    ├── ChunksFailed             1   some chunks could not be done; the same command does the rest
+    ├── EngineStartFailed        1   the engine does not start with this model on this machine
+    ├── StorageUnavailable       1   a storage did not answer (also an OSError); the same command resumes
+    ├── Unaccounted              1   rows and counts of a file do not agree; nothing of it is taken
+    └── JobsError                1   a Ray cluster's Jobs API refused, failed or did not answer
+
+Other exit codes: 0 done, 3 too many dead letters, 130 interrupted.
+"""
+
+from typing import ClassVar
+
+DONE, FAILED, USERS_MISTAKE, TOO_MANY_DEAD, INTERRUPTED = 0, 1, 2, 3, 130
+"""Exit codes of the commands."""
 
 
-class UserError(Exception):
-    """Something the user gave is wrong: the message says what, where, and what to do next. Exit code 2."""
+class HeadraceError(Exception):
+    """Whatever headrace raises on purpose. The message says what happened, where, and what to do next."""
+
+    exit_code: ClassVar[int] = FAILED
 
 
-class StorageUnavailable(OSError):
-    """A storage did not answer for as long as it was asked. Nothing is lost: the same command resumes. Exit code 1."""
+class UserError(HeadraceError):
+    """Something the user gave is wrong: the message says what, where, and what to do next."""
+
+    exit_code = USERS_MISTAKE
+
+
+class ChunksFailed(HeadraceError):
+    """Chunks could not be done for a reason that may pass; what is committed stays, and the same run resumes."""
+
+
+class StorageUnavailable(HeadraceError, OSError):
+    """A storage did not answer for as long as it was asked. Nothing is lost: the same command resumes."""

@@ -258,18 +258,18 @@ def _install_objects(folder: Folder, where: threading.local) -> None:
 
 def install_in_driver(folder: Folder) -> None:
     """:func:`install`, and the points of the driver's own."""
-    from headrace.cluster.driver import run
+    from headrace.cluster.driver.publisher import Publisher
 
     install(folder)
-    add = run.Publisher.add
+    add = Publisher.add
 
-    def heard(self: run.Publisher, chunk: Any) -> bool:
+    def heard(self: Publisher, chunk: Any) -> bool:
         folder.hit("record.before")
         new = add(self, chunk)
         folder.hit("record.done")
         return new
 
-    run.Publisher.add = heard  # type: ignore[method-assign]
+    Publisher.add = heard  # type: ignore[method-assign]
 
 
 def install_in_writer(folder: Folder) -> None:

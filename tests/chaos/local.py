@@ -7,7 +7,6 @@ that dies is replaced, and what it had goes to others; when the driver dies the 
 from __future__ import annotations
 
 import asyncio
-import json
 import multiprocessing
 import os
 import signal
@@ -15,17 +14,21 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Client, Connection, Listener, wait
 from pathlib import Path
-from typing import Any
 
-from headrace.cluster.driver.execution import Execution, _descriptor
-from headrace.cluster.driver.run import Checked, ChunksFailed, Totals
+from headrace.cluster.driver.execution import Execution, descriptor
 from headrace.cluster.engines.resources import Allotment
-from headrace.cluster.worker.worker import CHUNKS_AT_A_WORKER, Assignment, Progress, Worker
+from headrace.cluster.state.checked import Checked
+from headrace.cluster.state.chunks import ChunkRecord, Descriptor, Failed
+from headrace.cluster.state.totals import Totals
+from headrace.cluster.worker.assignment import Assignment
+from headrace.cluster.worker.progress import Progress
+from headrace.cluster.worker.worker import CHUNKS_AT_A_WORKER, Worker
+from headrace.pipelines.output.carried_answers import Origin
 from headrace.pipelines.output.plan import Chunk, Plan
-from headrace.pipelines.output.seeds import Origin
+from headrace.pipelines.spec.errors import ChunksFailed
 from headrace.pipelines.storage.store import Store
 from tests.chaos.faults import Folder, install, install_in_driver
 
@@ -131,10 +134,10 @@ class LocalExecution(Execution):
         entering: Sequence[Collection[Chunk]],
         watch: Callable[[Totals], None],
         origins: Mapping[int, Origin] | None = None,
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[ChunkRecord]:
         (chunks,) = entering
         (pool,) = self._pools(self.run_id, plan, origins or {})
-        left = deque(_descriptor(plan, chunk) for chunk in chunks)
+        left = deque(descriptor(plan, chunk) for chunk in chunks)
         hands: list[Hand] = []
         starts = 0
         try:
@@ -156,10 +159,10 @@ class LocalExecution(Execution):
                         hands.remove(hand)
                         left.extendleft(reversed(hand.chunks))
                         continue
-                    record = json.loads(text)
-                    hand.chunks = [c for c in hand.chunks if json.loads(c)["chunk"] != record["chunk"]]
-                    record["chunk"] = Chunk(**record["chunk"])
-                    yield record
+                    done = Descriptor.from_json(text)
+                    hand.chunks = [c for c in hand.chunks if Descriptor.from_json(c).chunk != done.chunk]
+                    assert done.record is not None
+                    yield done.record
         finally:
             for hand in hands:
                 hand.pipe.close()
@@ -169,9 +172,9 @@ class LocalExecution(Execution):
         self.spawner.close()
 
 
-def _send(hand: Hand, descriptor: str) -> None:
+def _send(hand: Hand, text: str) -> None:
     try:
-        hand.pipe.send(descriptor)
+        hand.pipe.send(text)
     except OSError:
         return  # it is dead: its pipe will say so
 
@@ -180,7 +183,7 @@ def work(pipe: Connection, faults: str, pids: str) -> None:
     """A worker process: the product's :class:`Worker`, with a pipe in the place of Ray. It never returns."""
     (Path(pids) / str(os.getpid())).touch()
     install(Folder(Path(faults)))
-    Progress.publish = lambda self: None  # type: ignore[method-assign]
+    Progress.publish = Progress.report  # type: ignore[method-assign]
     asyncio.run(_work(Worker(pipe.recv()), pipe))
     os._exit(0)
 
@@ -195,17 +198,18 @@ async def _work(worker: Worker, pipe: Connection) -> None:
         except OSError:
             os._exit(1)  # the driver is gone
 
-    async def do(descriptor: str) -> None:
-        async for batch in worker({"chunk": [descriptor]}):
+    async def do(text: str) -> None:
+        async for batch in worker({"chunk": [text]}):
             send(batch["chunk"][0])
 
-    def begin(descriptor: str) -> None:
+    def begin(text: str) -> None:
         def ended(task: asyncio.Task[None]) -> None:
             tasks.discard(task)
             if (error := task.exception()) is not None:  # with Ray, too, that is the end of the run
-                send(json.dumps({**json.loads(descriptor), "failed": repr(error), "users": False, "stop": True}))
+                wanted = Descriptor.from_json(text)
+                send(replace(wanted, record=Failed(wanted.chunk, repr(error), "run")).to_json())
 
-        task = loop.create_task(do(descriptor))
+        task = loop.create_task(do(text))
         tasks.add(task)
         task.add_done_callback(ended)
 

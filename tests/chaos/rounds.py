@@ -74,7 +74,7 @@ class Case:
 
     Attributes:
         dead: the rows that must end as dead letters: all others are answered.
-        killers: those of them that kill or hang their engine.
+        poison_rows: those of them that kill or hang their engine.
         source: the input that the command names.
         output: the output, where a disk has it.
         flags: further words of the command.
@@ -91,7 +91,7 @@ class Case:
     dead: set[Row]
     source: str
     output: Path
-    killers: set[Row] = field(default_factory=set)
+    poison_rows: set[Row] = field(default_factory=set)
     flags: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     least: set[Row] | None = None
@@ -518,18 +518,18 @@ def killer_row(stage: Stage, dice: random.Random) -> Outcome:
     for _ in range(count):
         row, _ = _answered(stage, dice)
         # Not two in a chunk of three rows: then a third may be no help, see docs/guarantees.md.
-        while any((row[0], row[1] // CHUNK_ROWS) == (name, at // CHUNK_ROWS) for name, at in stage.case.killers):
+        while any((row[0], row[1] // CHUNK_ROWS) == (name, at // CHUNK_ROWS) for name, at in stage.case.poison_rows):
             row, _ = _answered(stage, dice)
         _at_row(stage, row, how)
         stage.case.dead.add(row)
-        stage.case.killers.add(row)
+        stage.case.poison_rows.add(row)
     if how in ("hang", "block"):
         _short_timeout(stage)
     killed = dice.random() < 0.25
     # A death costs what is in flight at its worker; each one after the first has the chunk alone, with another row.
     each = CHUNKS_AT_A_WORKER * CHUNK_ROWS + DEATHS_OF_A_KILLER * (CHUNK_ROWS + 1)
     outcome = Outcome(
-        *(stage.number, f"killer rows ({how})" + (", driver killed" if killed else ""), "worker", f"{count} of them"),
+        *(stage.number, f"poison rows ({how})" + (", driver killed" if killed else ""), "worker", f"{count} of them"),
         allowed=count * each + killed * (stage.in_flight() + CHUNK_ROWS + 1),
     )
     process = stage.start()
@@ -539,14 +539,14 @@ def killer_row(stage: Stage, dice: random.Random) -> Outcome:
             os.kill(process.pid, signal.SIGKILL)
     outcome.exits.append(stage.wait(process))
     if outcome.exits[0] not in ((0, -9) if killed else (0,)):
-        raise Broken(f"a run with killer rows ended with {outcome.exits[0]}: {stage.case.log()}")
+        raise Broken(f"a run with poison rows ended with {outcome.exits[0]}: {stage.case.log()}")
     stage.finish(outcome)
     _check_reasons(stage.case)
     return outcome
 
 
 def _check_reasons(case: Case) -> None:
-    """The killers are dead letters for what they are, and they alone."""
+    """The poison_rows are dead letters for what they are, and they alone."""
     said: dict[Row, str] = {}
     for path in (case.fetch() / "_errors").glob("*.parquet"):
         table = pq.read_table(path, partitioning=None)
@@ -555,8 +555,8 @@ def _check_reasons(case: Case) -> None:
             for shard, row, reason in zip(*(table[n].to_pylist() for n in ("_shard", "_row", "_reason")), strict=True)
         }
     blamed = {row for row, reason in said.items() if " the engine " in reason}
-    if blamed != case.killers:
-        raise Broken(f"blamed for killing the engine are {blamed}, and {case.killers} do: {said}")
+    if blamed != case.poison_rows:
+        raise Broken(f"blamed for killing the engine are {blamed}, and {case.poison_rows} do: {said}")
 
 
 def engine_dies(stage: Stage, dice: random.Random) -> Outcome:

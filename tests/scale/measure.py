@@ -20,14 +20,22 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headrace.cluster.driver import run as driver
-from headrace.cluster.driver.execution import _descriptor, _groups
+from headrace.cluster.driver import publisher as parts
+from headrace.cluster.driver.chunks import count_done, do_chunks
+from headrace.cluster.driver.execution import block_sizes, descriptor
 from headrace.cluster.engines.config import EngineConfig
+from headrace.cluster.state.checked import step_fields
+from headrace.cluster.state.chunks import ChunkRecord, Committed, Descriptor
+from headrace.cluster.state.events import NOBODY, Listener
+from headrace.cluster.state.result import RunResult
+from headrace.cluster.state.work import Work
 from headrace.cluster.worker import worker as work
 from headrace.pipelines.input.corpus import Corpus, Shard, Variant, find_shards
 from headrace.pipelines.output.checkpoint import Counts, chunk_schema, commit_chunk, committed
 from headrace.pipelines.output.ledger import Ledger
-from headrace.pipelines.output.plan import CHUNKS, Chunk, Plan, load_plan, next_plan, part_schema, save_plan
+from headrace.pipelines.output.plan import CHUNKS, Chunk, Plan, part_schema
+from headrace.pipelines.output.plan_file import load_plan, save_plan
+from headrace.pipelines.output.planning import Changes, PlanSpec, next_plan
 from headrace.pipelines.output.publish import publish_shard, published
 from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.storage.local import LocalStore
@@ -103,12 +111,13 @@ def plan_of(corpus: Corpus, previous: Plan | None = None) -> Plan:
     return next_plan(
         previous,
         corpus,
-        checkpoint_rows=ROWS,
-        limit=None,
-        fingerprints={"said": "0123456789abcdef"},
-        schema=part_schema([INPUT.field("id")], driver.step_fields(PIPELINE)),
-        keep=["id"],
-        pipeline=PIPELINE.to_data(),
+        PlanSpec(
+            checkpoint_rows=ROWS,
+            fingerprints={"said": "0123456789abcdef"},
+            schema=part_schema([INPUT.field("id")], step_fields(PIPELINE)),
+            keep=["id"],
+            pipeline=PIPELINE.to_data(),
+        ),
     )[0]
 
 
@@ -135,15 +144,15 @@ class Listed(LocalStore):
 class FakeExecution:
     """Workers that are done at once: a record of each chunk, read from JSON as Ray's are."""
 
-    def records(self, plan: Plan, entering: Any, watch: Any, origins: Any = None) -> Iterator[dict[str, Any]]:
-        said = {"counts": {"answered": ROWS, "filtered": 0, "dead": 0}, "stats": {"requests": ROWS}, "ours": True}
+    def records(self, plan: Plan, entering: Any, watch: Any, origins: Any = None) -> Iterator[ChunkRecord]:
         for chunks in entering:
-            for size in _groups(len(chunks), 400):  # as they are sent, so that this is measured too
+            for size in block_sizes(len(chunks), 400):  # as they are sent, so that this is measured too
                 assert size > 0
             for chunk in chunks:
-                text = json.dumps({**json.loads(_descriptor(plan, chunk)), **said})
-                record = json.loads(text)
-                record["chunk"] = Chunk(**record["chunk"])
+                wanted = Descriptor.from_json(descriptor(plan, chunk))
+                done = replace(wanted, record=Committed(chunk, Counts(ROWS), {"requests": ROWS})).to_json()
+                record = Descriptor.from_json(done).record
+                assert record is not None
                 yield record
 
 
@@ -175,15 +184,15 @@ def driver_side(sheet: Sheet, shards: int, chunks: int) -> None:
 
 def _hear(store: LocalStore, plan: Plan, done: Ledger) -> None:
     """A run's loop over records, with parts that cost nothing."""
-    result = driver.RunResult("complete", "", 1, Counts())
-    work = driver.Work(plan, driver.Changes(), done)
-    kept = driver.publish_shard
-    driver.publish_shard = lambda *_: None  # type: ignore[assignment]
+    result = RunResult("complete", "", 1, Counts())
+    work = Work(plan, Changes(), done)
+    kept = parts.publish_shard
+    parts.publish_shard = lambda *_: None  # type: ignore[assignment]
     try:
-        with driver.Publisher(store, plan, done, {}) as publisher:
-            driver._work(FakeExecution(), [done.left], publisher, PIPELINE, work, result, driver.Listener())
+        with parts.Publisher(store, plan, done, {}) as publisher:
+            do_chunks(FakeExecution(), [done.left], publisher, work, result, Listener(), NOBODY, 0.01)  # type: ignore[arg-type]
     finally:
-        driver.publish_shard = kept
+        parts.publish_shard = kept
     assert result.counts.rows == plan.rows
 
 
@@ -204,8 +213,8 @@ def on_disk(sheet: Sheet, shards: int, chunks: int, unpublished: int = 20) -> No
         assert len(there) == shards - 1
         assert len(done) == shards * chunks
         sheet.measure("list all chunks", lambda: committed(store, plan), shards * chunks)
-        work = driver.Work(plan, driver.Changes(), done, there)
-        counts = sheet.measure("count the rows", lambda: driver._count(store, work), shards * chunks)
+        work = Work(plan, Changes(), done, there)
+        counts = sheet.measure("count the rows", lambda: count_done(store, work), shards * chunks)
         assert counts.rows == plan.rows
 
 
@@ -279,12 +288,13 @@ def worker_side(sheet: Sheet, chunks: int, rows: int = 200, text: int = 200, gro
         plan = next_plan(
             None,
             corpus,
-            checkpoint_rows=rows,
-            limit=None,
-            fingerprints=plan.fingerprints,
-            schema=plan.schema,
-            keep=["id"],
-            pipeline=pipeline.to_data(),
+            PlanSpec(
+                checkpoint_rows=rows,
+                fingerprints=plan.fingerprints,
+                schema=plan.schema,
+                keep=["id"],
+                pipeline=pipeline.to_data(),
+            ),
         )[0]
         engine = EngineConfig("fake", "fake", args={"kv_tokens": 100_000})
         assignment = work.Assignment(
@@ -312,7 +322,7 @@ def _documents(first: int, last: int, text: int) -> pa.Table:
 
 def _work_through(assignment: work.Assignment, plan: Plan) -> list[int]:
     kept = work.Progress.publish
-    work.Progress.publish = lambda self: None  # type: ignore[method-assign]  # there is no Ray to tell
+    work.Progress.publish = work.Progress.report  # type: ignore[method-assign]  # there is no Ray to tell
     chunks = list(plan.chunks())
     marks: list[int] = []
 
@@ -324,9 +334,9 @@ def _work_through(assignment: work.Assignment, plan: Plan) -> list[int]:
         async def lane() -> None:
             nonlocal done
             for chunk in waiting:
-                async for batch in worker({"chunk": [_descriptor(plan, chunk)]}):
-                    record = json.loads(batch["chunk"][0])
-                    assert "failed" not in record, record
+                async for batch in worker({"chunk": [descriptor(plan, chunk)]}):
+                    record = Descriptor.from_json(batch["chunk"][0]).record
+                    assert isinstance(record, Committed), record
                 done += 1
                 if done % max(1, len(chunks) // 10) == 0:
                     gc.collect()

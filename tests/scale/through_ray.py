@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-from headrace.cluster.driver import execution
+from headrace.cluster.driver import execution, ray_connection
 from headrace.cluster.engines.resources import Allotment
+from headrace.cluster.state.chunks import Committed, Descriptor
+from headrace.pipelines.output.checkpoint import Counts
 from headrace.pipelines.storage.local import LocalStore
 from tests.scale.measure import ROWS, Sheet, _folder, plan_of, synthetic_corpus
 
@@ -21,8 +23,8 @@ class Idle:
 
     async def __call__(self, batch: Mapping[str, Any]) -> AsyncIterator[dict[str, list[Any]]]:
         for descriptor in batch["chunk"]:
-            counts = {"answered": ROWS, "filtered": 0, "dead": 0}
-            yield {"chunk": [json.dumps({**json.loads(descriptor), "counts": counts, "stats": {}, "ours": True})]}
+            wanted = Descriptor.from_json(descriptor)
+            yield {"chunk": [replace(wanted, record=Committed(wanted.chunk, Counts(ROWS), {})).to_json()]}
 
 
 class Through(execution.Execution):
@@ -32,14 +34,14 @@ class Through(execution.Execution):
         return [execution.Pool(None, Allotment(1, 1, 0, 1, 1))]  # type: ignore[arg-type]
 
 
-def through_ray(sheet: Sheet, chunks: int, address: str = execution.LOCAL) -> None:
+def through_ray(sheet: Sheet, chunks: int, address: str = ray_connection.LOCAL) -> None:
     """``chunks`` descriptors through one idle worker."""
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     plan = plan_of(synthetic_corpus(max(1, chunks // 10), 10))
     kept = execution.Worker
     execution.Worker = Idle  # type: ignore[assignment, misc]
     with _folder() as folder:
-        execution.connect(address, 2)
+        ray_connection.connect(address, 2)
         try:
             run = Through(None, LocalStore(folder), [])  # type: ignore[arg-type]
 
@@ -50,4 +52,4 @@ def through_ray(sheet: Sheet, chunks: int, address: str = execution.LOCAL) -> No
             assert heard == sum(1 for _ in plan.chunks())
         finally:
             execution.Worker = kept  # type: ignore[misc]
-            execution.disconnect()
+            ray_connection.disconnect()

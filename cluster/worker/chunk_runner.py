@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,47 +21,58 @@ ROWS_PER_SLICE = 256
 """Rows turned into Python objects at a time."""
 
 
-class Asking:
-    """One try of a chunk.
+@dataclass(frozen=True, slots=True)
+class ChunkRows:
+    """What is known of a chunk's rows before they are asked.
 
-    Args:
+    Attributes:
         table: the input columns that the pipeline reads, a row for each of the chunk.
         bad: rows (counted from the chunk's first) that cannot be asked, and why.
         earlier: each row as the stage before left it, or an earlier plan.
-        here: the steps that run here.
-        unasked: the steps of these that nobody can be asked, for there is no engine.
+    """
+
+    chunk: Chunk
+    table: pa.Table
+    bad: Mapping[int, str]
+    earlier: Sequence[RowResult]
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """Who hears how the rows of a chunk get on.
+
+    Attributes:
         in_flight: holds the rows that are with the engine, or with a function, for whoever wants to know.
         first: is called when the engine gets a row while it has none.
         done: is told of each row that comes to its end.
         died: is called, and does not return, when the engine is gone; here the rows in flight are still known.
     """
 
+    in_flight: set[int]
+    first: Callable[[], None]
+    done: Callable[[RowResult], None]
+    died: Callable[[EngineDied], None]
+
+
+class ChunkRunner:
+    """One attempt at a chunk.
+
+    Args:
+        here: the steps that run here.
+        unasked: the steps of these that nobody can be asked, for there is no engine.
+    """
+
     def __init__(
-        self,
-        chain: Chain,
-        chunk: Chunk,
-        table: pa.Table,
-        bad: Mapping[int, str],
-        earlier: Sequence[RowResult],
-        *,
-        here: Collection[str],
-        unasked: Collection[str] = (),
-        in_flight: set[int],
-        first: Callable[[], None],
-        done: Callable[[RowResult], None],
-        died: Callable[[EngineDied], None],
+        self, chain: Chain, rows: ChunkRows, hooks: Hooks, *, here: Collection[str], unasked: Collection[str] = ()
     ) -> None:
         self._chain = chain
-        self._chunk = chunk
-        self._table = table
-        self._bad = bad
-        self._earlier = earlier
+        self._chunk = rows.chunk
+        self._table = rows.table
+        self._bad = rows.bad
+        self._earlier = rows.earlier
+        self._hooks = hooks
         self._here = frozenset(here)
         self._unasked = frozenset(unasked)
-        self._in_flight = in_flight
-        self._begins = first
-        self._done = done
-        self._died = died
         self._first: dict[bytes, asyncio.Task[RowResult]] = {}
         self._given_up: dict[bytes, DeadLetter] = {}
         self._results: dict[int, RowResult] = {}
@@ -90,68 +101,72 @@ class Asking:
         Only so many are started ahead as the window can soon take.
         """
         gate = asyncio.Semaphore(2 * self._chain.window.documents)
-
-        def done(result: RowResult) -> RowResult:
-            self._results[result.row] = result
-            self._done(result)
-            return result
-
-        def begun(row: int) -> None:
-            if not self._in_flight:
-                self._begins()
-            self._in_flight.add(row)
-
-        async def ask(row: int, values: Mapping[str, Any], known: Earlier) -> RowResult:
-            try:
-                return done(await self._chain.run(row, values, known, partial(begun, row)))
-            except EngineDied as error:
-                self._died(error)
-                raise
-            finally:
-                self._in_flight.discard(row)
-                gate.release()
-
-        async def reuse(row: int, values: Mapping[str, Any], known: Earlier, reused: int) -> None:
-            begun(row)  # a function may yet hang
-            try:
-                result = await self._chain.run(row, values, known)
-            finally:
-                self._in_flight.discard(row)
-            result.usage.reused = reused
-            done(result)
-
-        async def repeat(row: int, same: asyncio.Task[RowResult]) -> None:
-            done((await same).repeated(row))
-
         try:
             async with asyncio.TaskGroup() as group:
                 for row, values in self._rows(wanted):
-                    if row in self._results:
-                        continue
-                    before = self._earlier[row - self._chunk.first]
-                    key = _digest(values, before)
-                    if (reason := self._bad.get(row - self._chunk.first)) is not None:
-                        before = unless_settled(before, DeadLetter(DOCUMENT, reason))
-                    elif key in self._given_up:
-                        before = unless_settled(before, self._given_up[key])
-                    if before.outcome != "answered":
-                        done(before)
-                        continue
-                    known = replace(before.earlier or Earlier(), answers=before.answers)
-                    if before.usage.reused or known.steps >= self._here:
-                        await reuse(row, values, known, before.usage.reused)
-                        continue
-                    if not known.steps >= self._unasked:
-                        where = f"{self._chunk.name}: row {row}"
-                        raise RuntimeError(f"{where} is to be asked, and no engine was started for it")
-                    if (same := self._first.get(key)) is not None:
-                        group.create_task(repeat(row, same))
-                        continue
-                    await gate.acquire()
-                    self._first[key] = group.create_task(ask(row, values, known))
+                    if row not in self._results:
+                        await self._take(row, values, group, gate)
         except ExceptionGroup as errors:
             # One is enough to say: what fails one row's way fails others' alike.
             raise errors.exceptions[0] from errors
+
+    async def _take(
+        self, row: int, values: Mapping[str, Any], group: asyncio.TaskGroup, gate: asyncio.Semaphore
+    ) -> None:
+        """Settle a row at once, or start what will."""
+        before = self._earlier[row - self._chunk.first]
+        key = _digest(values, before)
+        if (reason := self._bad.get(row - self._chunk.first)) is not None:
+            before = unless_settled(before, DeadLetter(DOCUMENT, reason))
+        elif key in self._given_up:
+            before = unless_settled(before, self._given_up[key])
+        if before.outcome != "answered":
+            self._end(before)
+            return
+        known = replace(before.earlier or Earlier(), answers=before.answers)
+        if before.usage.reused or known.steps >= self._here:
+            await self._reuse(row, values, known, before.usage.reused)
+            return
+        if not known.steps >= self._unasked:
+            raise RuntimeError(f"{self._chunk.name}: row {row} is to be asked, and no engine was started for it")
+        if (same := self._first.get(key)) is not None:
+            group.create_task(self._repeat(row, same))
+            return
+        await gate.acquire()
+        self._first[key] = group.create_task(self._ask(row, values, known, gate))
+
+    async def _ask(self, row: int, values: Mapping[str, Any], known: Earlier, gate: asyncio.Semaphore) -> RowResult:
+        try:
+            return self._end(await self._chain.run(row, values, known, partial(self._begin, row)))
+        except EngineDied as error:
+            self._hooks.died(error)
+            raise
+        finally:
+            self._hooks.in_flight.discard(row)
+            gate.release()
+
+    async def _reuse(self, row: int, values: Mapping[str, Any], known: Earlier, reused: int) -> None:
+        """Run what asks no model for a row whose answers are there."""
+        self._begin(row)  # a function may yet hang
+        try:
+            result = await self._chain.run(row, values, known)
+        finally:
+            self._hooks.in_flight.discard(row)
+        result.usage.reused = reused
+        self._end(result)
+
+    async def _repeat(self, row: int, same: asyncio.Task[RowResult]) -> None:
+        self._end((await same).repeated(row))
+
+    def _begin(self, row: int) -> None:
+        if not self._hooks.in_flight:
+            self._hooks.first()
+        self._hooks.in_flight.add(row)
+
+    def _end(self, result: RowResult) -> RowResult:
+        self._results[result.row] = result
+        self._hooks.done(result)
+        return result
 
     def _rows(self, wanted: Collection[int] | None) -> Iterator[tuple[int, Mapping[str, Any]]]:
         first = self._chunk.first

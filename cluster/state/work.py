@@ -5,67 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
+from headrace.cluster.state.checked import Checked
+from headrace.cluster.state.rerun import NO_RERUN, RerunOptions
 from headrace.operators.base import Layout, ModelStep
 from headrace.pipelines.forecast.outlook import Portion
 from headrace.pipelines.inference.layouts import Choice, Priors, with_default
+from headrace.pipelines.output.carried_answers import Origin, base_chunk, idle_stages, load_bases, newest_bases, origins
 from headrace.pipelines.output.checkpoint import Counts, chunk_records, committed, counts_of
 from headrace.pipelines.output.error_rate import too_many
 from headrace.pipelines.output.ledger import Ledger
-from headrace.pipelines.output.plan import Again, Changes, Chunk, Plan, differences, next_plan
+from headrace.pipelines.output.plan import Chunk, Plan
+from headrace.pipelines.output.planning import Changes, PlanSpec, Redo, differences, next_plan
 from headrace.pipelines.output.publish import is_complete, published, was_complete
 from headrace.pipelines.output.reuse import Previous, Taken, take, taken, with_seeds
-from headrace.pipelines.output.seeds import Origin, base_chunk, idle_stages, load_bases, newest_bases, origins
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.storage.locations import local_path, object_uri, shown
 from headrace.pipelines.storage.opening import open_store
 from headrace.pipelines.storage.store import Store
-
-if TYPE_CHECKING:
-    from headrace.cluster.driver.run import Checked
-
-REDO = ("changed", "all")
-"""What ``--recompute`` takes."""
-
-RETRY = ("errors",)
-"""What ``--retry`` takes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What is wanted of an output that is there, besides that it be complete.
-
-    Attributes:
-        recompute: ``changed``, ``all``, or nothing.
-        retry: ``errors``, or nothing.
-        prune: whether the parts of files that are gone go, too.
-        reuse: another output, whose answers are to be taken for rows that are the same.
-    """
-
-    recompute: str = ""
-    retry: str = ""
-    prune: bool = False
-    reuse: str = ""
-
-    @classmethod
-    def of(cls, recompute: str | None, retry: str | None, *, prune: bool = False, reuse: str | None = None) -> Wish:
-        """From what stands on the command line.
-
-        Raises:
-            UserError: words that there are not.
-        """
-        if recompute not in (None, *REDO):
-            raise UserError(f"--recompute takes {' or '.join(REDO)}, not {recompute!r}.")
-        if retry not in (None, *RETRY):
-            raise UserError(f"--retry takes {' or '.join(RETRY)}, not {retry!r}.")
-        if recompute and retry:
-            raise UserError("--recompute and --retry are two runs: first the one, then the other.")
-        return cls(recompute or "", retry or "", prune, reuse or "")
-
-
-NO_WISH = Wish()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +61,7 @@ class Work:
         previous: Plan | None,
         limit: int | None,
         choice: Choice,
-        wish: Wish = NO_WISH,
+        options: RerunOptions = NO_RERUN,
     ) -> Work:
         """Plan ``checked`` with the layouts chosen, and see what is there already.
 
@@ -111,34 +69,20 @@ class Work:
             UserError: as :func:`next_plan`; dead letters are to be asked again where there is no output.
         """
         pipeline = checked.pipeline
-        if wish.retry and previous is None:
+        if options.retry and previous is None:
             raise UserError(
                 f"--retry errors: {shown(store.uri)} has no plan, so no dead letters. Run without it first."
             )
-        key, reads = pipeline.key or (), Graph.of(pipeline).input_columns
-        other = _other(store, wish) if wish.reuse else None
+        reads = Graph.of(pipeline).input_columns
+        other = _other(store, options) if options.reuse else None
         lender = Previous.open(other, pipeline, reads) if other is not None and previous is None else None
         if lender is not None:
             choice = Choice(lender.plan.layouts, "the output whose answers are taken has it", lender.plan.priors)
         base = previous or (lender.plan if lender is not None else None)
         layouts, priors, fingerprints = settled(checked, base, choice)
-        again = _again(store, previous, fingerprints, checked, wish)
-        plan, changes = next_plan(
-            previous,
-            checked.corpus,
-            checkpoint_rows=pipeline.checkpoint_rows,
-            limit=limit,
-            fingerprints=fingerprints,
-            layouts=layouts,
-            priors=priors,
-            schema=checked.schema,
-            keep=checked.keep,
-            pipeline=pipeline.to_data(),
-            columns=columns_of(checked),
-            key=key,
-            reads=reads,
-            again=again,
-        )
+        spec = _spec(checked, fingerprints, layouts, priors)
+        redo = _redo(store, previous, spec, checked.pipeline.max_error_rate, options)
+        plan, changes = next_plan(previous, checked.corpus, spec, limit, redo)
         if other is not None and previous is not None and plan.number != previous.number:
             lender = Previous.open(other, pipeline, reads)  # else all was taken when the plan was made
         if lender is not None:
@@ -247,10 +191,10 @@ class Work:
         return said
 
 
-def _other(store: Store, wish: Wish) -> Store:
-    if object_uri(wish.reuse) is None and local_path(wish.reuse).is_file():
-        raise UserError(f"--reuse: {wish.reuse} is a file. Name the folder that a run has put its output into.")
-    other = open_store(wish.reuse)
+def _other(store: Store, options: RerunOptions) -> Store:
+    if object_uri(options.reuse) is None and local_path(options.reuse).is_file():
+        raise UserError(f"--reuse: {options.reuse} is a file. Name the folder that a run has put its output into.")
+    other = open_store(options.reuse)
     if other.uri == store.uri:
         raise UserError("--reuse names the output itself, whose answers are kept anyway. Name another output.")
     return other
@@ -297,13 +241,24 @@ def settled(
 
 def changes_of(checked: Checked, previous: Plan, choice: Choice) -> list[str]:
     """What of ``previous`` would not stand, a clause each."""
-    _, _, fingerprints = settled(checked, previous, choice)
-    return _differences(checked, previous, fingerprints)
+    layouts, priors, fingerprints = settled(checked, previous, choice)
+    return differences(previous, _spec(checked, fingerprints, layouts, priors))
 
 
-def _differences(checked: Checked, previous: Plan, fingerprints: Mapping[str, str]) -> list[str]:
-    reads = Graph.of(checked.pipeline).input_columns
-    return differences(previous, fingerprints, checked.schema, checked.pipeline.key or (), reads)
+def _spec(checked: Checked, fingerprints: Mapping[str, str], layouts: Mapping[str, Layout], priors: Priors) -> PlanSpec:
+    pipeline = checked.pipeline
+    return PlanSpec(
+        pipeline=pipeline.to_data(),
+        fingerprints=fingerprints,
+        schema=checked.schema,
+        keep=checked.keep,
+        checkpoint_rows=pipeline.checkpoint_rows,
+        layouts=layouts,
+        priors=priors,
+        columns=columns_of(checked),
+        key=pipeline.key or (),
+        reads=Graph.of(pipeline).input_columns,
+    )
 
 
 def columns_of(checked: Checked) -> dict[str, list[str]]:
@@ -314,26 +269,26 @@ def columns_of(checked: Checked) -> dict[str, list[str]]:
     return found
 
 
-def _again(store: Store, previous: Plan | None, fingerprints: Mapping[str, str], checked: Checked, wish: Wish) -> Again:
+def _redo(store: Store, previous: Plan | None, spec: PlanSpec, max_error_rate: float, options: RerunOptions) -> Redo:
     """What of the previous plan is to be done again. What it has begun to do again is gone on with, not begun anew."""
     if previous is None:
-        return Again(prune=wish.prune)
-    redo = wish.recompute or wish.retry
+        return Redo(prune=options.prune)
+    redo = options.recompute or options.retry
     if not redo and not previous.redo:
-        return Again(prune=wish.prune)
+        return Redo(prune=options.prune)
     out = published(store, previous)
     # Parts without dead letters have nothing to retry: their chunks are not looked at.
-    done = committed(store, previous, [index for index, counts in out.items() if not (wish.retry and counts.dead)])
-    goes_on = "" if _ended(store, previous, out, checked.pipeline.max_error_rate) else previous.redo
-    differs = _differences(checked, previous, fingerprints)
+    done = committed(store, previous, [index for index, counts in out.items() if not (options.retry and counts.dead)])
+    goes_on = "" if _ended(store, previous, out, max_error_rate) else previous.redo
+    differs = differences(previous, spec)
     if redo == goes_on and not differs:
-        return Again(goes_on=goes_on, prune=wish.prune)
+        return Redo(goes_on=goes_on, prune=options.prune)
     dead: Sequence[Chunk] = ()
-    if wish.retry:
+    if options.retry:
         shards = [shard for shard in previous.shards if shard.index not in out or out[shard.index].dead]
         records = zip(done.chunks_of(shards), chunk_records(store, done.chunks_of(shards)), strict=True)
         dead = [chunk for chunk, record in records if counts_of(record).dead]
-    return Again(redo, goes_on, dead, done, wish.prune)
+    return Redo(redo, goes_on, dead, done, options.prune)
 
 
 def _ended(store: Store, plan: Plan, out: Mapping[int, Counts], rate: float) -> bool:

@@ -1,4 +1,4 @@
-"""Seeds: what is known of a chunk's rows before they are asked.
+"""What is known of a chunk's rows before they are asked.
 
 A generation that redoes an output, asks its dead letters again or takes over another output's answers does not begin
 with nothing. Its spans name bases: chunks with the same row ranges that an earlier plan cut, or seeds that were taken
@@ -36,7 +36,8 @@ from headrace.pipelines.output.checkpoint import (
     chunk_records,
     counts_of,
 )
-from headrace.pipelines.output.plan import CHUNKS, Chunk, Plan, load_plan, shard_id
+from headrace.pipelines.output.plan import CHUNKS, Chunk, Plan, shard_id
+from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.output.stages import Stage, filters_before
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
@@ -153,7 +154,7 @@ def base_chunk(chunk: Chunk, base: int) -> Chunk:
 
 
 @dataclass(frozen=True, slots=True)
-class Seeds:
+class CarriedAnswers:
     """Reads what is known of chunks' rows, for the workers of one run."""
 
     store: Store
@@ -164,7 +165,7 @@ class Seeds:
     origins: Mapping[int, Origin]
 
     @classmethod
-    def of(cls, store: Store, pipeline: Pipeline, found: Mapping[int, Origin]) -> Seeds:
+    def of(cls, store: Store, pipeline: Pipeline, found: Mapping[int, Origin]) -> CarriedAnswers:
         """For the rows of ``pipeline``'s output in ``store``."""
         filters = frozenset(step.name for step in pipeline.steps if isinstance(step, Filter))
         return cls(store, Graph.of(pipeline), pipeline.answers, filters, found)

@@ -1,4 +1,4 @@
-"""Who may use a worker's engine: chunks share it, and one that is under suspicion has it alone."""
+"""A shared and exclusive lock for a worker's engine: chunks share it, a chunk under suspicion has it alone."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
-class Turns:
-    """A lock for many together or one alone. While one waits to be alone no new ones come in, so its turn comes."""
+class SharedLock:
+    """Held by many at once (shared) or by one (exclusive). New holders wait behind an exclusive one, so it gets in."""
 
     def __init__(self) -> None:
         self._changed = asyncio.Condition()
@@ -17,8 +17,8 @@ class Turns:
         self._waiting = 0
 
     @asynccontextmanager
-    async def together(self) -> AsyncIterator[None]:
-        """Share with others."""
+    async def shared(self) -> AsyncIterator[None]:
+        """Hold it with others."""
         async with self._changed:
             await self._changed.wait_for(lambda: not self._alone and not self._waiting)
             self._inside += 1
@@ -30,8 +30,8 @@ class Turns:
                 self._changed.notify_all()
 
     @asynccontextmanager
-    async def alone(self) -> AsyncIterator[None]:
-        """Have it alone."""
+    async def exclusive(self) -> AsyncIterator[None]:
+        """Hold it alone."""
         async with self._changed:
             self._waiting += 1
             try:

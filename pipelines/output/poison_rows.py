@@ -28,7 +28,7 @@ from headrace.pipelines.storage.store import Store
 
 SUSPECTS = f"{FOLDER}/suspects"
 
-CONVICTED = 4
+POISON_POINTS = 4
 """Points at which a row is given up. A death alone on an engine counts 2, or 1 if the whole run died with it: then
 it may have been anything."""
 
@@ -41,7 +41,7 @@ MOST_CONTROLS = 3
 MOST_STUCK = 3
 """Hangs in a run while a chunk's rows were read or its answers written, after which the run ends."""
 
-LEAST_KILLERS = 5
+LEAST_POISON_ROWS = 5
 """Rows of a chunk that may be given up whatever ``max_error_rate`` says."""
 
 Phase = Literal["chunk", "reading", "control", "group", "rest"]
@@ -77,7 +77,7 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
-class Killer:
+class PoisonRow:
     """A row that was given up, and how often an engine died or hung with it, which of the two it was last."""
 
     row: int
@@ -96,11 +96,11 @@ class Notes:
 
     Attributes:
         deaths: of all tries.
-        suspects: rows (as ranges) of which one may be a killer.
-        toll: deaths since these rows came under suspicion.
-        points: against the one suspect that is left, see :data:`CONVICTED`.
-        killers: rows that were given up.
-        unexplained: deaths in this run, since the last killer was found, that raised a new suspicion.
+        suspects: rows (as ranges) of which one may be a poison row.
+        suspect_deaths: deaths since these rows came under suspicion.
+        points: against the one suspect that is left, see :data:`POISON_POINTS`.
+        poison_rows: rows that were given up.
+        unexplained: deaths in this run, since the last poison row was found, that raised a new suspicion.
         controls: deaths in this run, in a row, over rows above suspicion.
         reading: points against reading the input's rows at all.
         stuck: hangs in this run while the storage had the word.
@@ -110,9 +110,9 @@ class Notes:
 
     deaths: int = 0
     suspects: Ranges = ()
-    toll: int = 0
+    suspect_deaths: int = 0
     points: int = 0
-    killers: tuple[Killer, ...] = ()
+    poison_rows: tuple[PoisonRow, ...] = ()
     unexplained: int = 0
     controls: int = 0
     reading: int = 0
@@ -123,7 +123,7 @@ class Notes:
     @property
     def unreadable(self) -> bool:
         """Whether it is the reading of the input that kills."""
-        return self.reading >= CONVICTED
+        return self.reading >= POISON_POINTS
 
     def taken_by(self, run: str) -> Notes:
         """A run takes the chunk on: what speaks against the engine was said of another run's."""
@@ -132,7 +132,7 @@ class Notes:
     @property
     def last_control(self) -> bool:
         """Whether one more death over a control ends the run. In a small chunk the rows asked may all have been
-        killers, so this one had better not be a row."""
+        poison_rows, so this one had better not be a row."""
         return self.controls >= MOST_CONTROLS - 1
 
     def begin(self, phase: Phase, rows: Iterable[int], owner: Owner) -> Notes:
@@ -150,7 +150,7 @@ class Notes:
 
     def cleared(self) -> Notes:
         """The suspects were asked, and nothing has happened."""
-        return replace(self, suspects=(), toll=0, points=0)
+        return replace(self, suspects=(), suspect_deaths=0, points=0)
 
     def died(self, run: str, in_flight: Iterable[int] | None = None, *, hung: bool = False) -> Notes:
         """The try has died.
@@ -173,19 +173,19 @@ class Notes:
             return replace(after, controls=self.controls + ours)
         if phase == "group":
             return after._narrowed(rows or noted, points, hung)
-        after = replace(after, suspects=rows, toll=1, points=0, unexplained=self.unexplained + ours)
+        after = replace(after, suspects=rows, suspect_deaths=1, points=0, unexplained=self.unexplained + ours)
         # Beside others, or in a whole chunk of which nobody knows the rows in flight, a row is not alone.
         return replace(after, points=points) if phase == "rest" and size(rows) == 1 else after
 
     def _narrowed(self, rows: Ranges, points: int, hung: bool) -> Notes:
-        after = replace(self, suspects=rows, toll=self.toll + 1)
+        after = replace(self, suspects=rows, suspect_deaths=self.suspect_deaths + 1)
         if size(rows) > 1:
             return replace(after, points=0)
         points += self.points if rows == self.suspects else 0
-        if points < CONVICTED:
+        if points < POISON_POINTS:
             return replace(after, points=points)
-        killer = Killer(rows[0][0], after.toll, hung)
-        return replace(after.cleared(), killers=(*self.killers, killer), unexplained=0, controls=0)
+        found = PoisonRow(rows[0][0], after.suspect_deaths, hung)
+        return replace(after.cleared(), poison_rows=(*self.poison_rows, found), unexplained=0, controls=0)
 
     def groups(self) -> list[list[int]]:
         """The suspects in two halves, or the one that there is."""
@@ -197,7 +197,7 @@ class Notes:
         """Rows to ask before the suspects are: others than at the last death, for one of them may kill as well."""
         return random.Random(self.deaths).sample(rows, min(wanted, len(rows)))
 
-    def hopeless(self, most_killers: int) -> str:
+    def hopeless(self, most_poison_rows: int) -> str:
         """Why it makes no sense to go on with this chunk, and so with the run; empty where it does."""
         if self.controls >= MOST_CONTROLS:
             return (
@@ -208,8 +208,8 @@ class Notes:
             return f"reading its rows or writing its answers has come to no end, {self.stuck} times"
         if self.unexplained >= MOST_UNEXPLAINED:
             return f"the engine has died {self.deaths} times, and no row does it alone"
-        if len(self.killers) > most_killers:
-            return f"{len(self.killers)} rows kill the engine, each alone and more than once"
+        if len(self.poison_rows) > most_poison_rows:
+            return f"{len(self.poison_rows)} rows kill the engine, each alone and more than once"
         return ""
 
     def to_json(self) -> bytes:
@@ -224,19 +224,19 @@ class Notes:
             if running is not None:
                 owner = Owner(**running["owner"])
                 running = Running(running["phase"], _pairs(running["rows"]), owner)
-            killers = tuple(Killer(**killer) for killer in read.pop("killers"))
-            return cls(suspects=_pairs(read.pop("suspects")), killers=killers, running=running, **read)
+            poison_rows = tuple(PoisonRow(**row) for row in read.pop("poison_rows"))
+            return cls(suspects=_pairs(read.pop("suspects")), poison_rows=poison_rows, running=running, **read)
         except (ValueError, KeyError, TypeError):
             return cls()
 
 
-def most_killers(chunk: Chunk, max_error_rate: float) -> int:
-    """Rows of a chunk that may be given up as killers before it is the engine that is not believed."""
-    return max(LEAST_KILLERS, int(max_error_rate * chunk.rows))
+def most_poison_rows(chunk: Chunk, max_error_rate: float) -> int:
+    """Rows of a chunk that may be given up as poison_rows before it is the engine that is not believed."""
+    return max(LEAST_POISON_ROWS, int(max_error_rate * chunk.rows))
 
 
 @dataclass(slots=True)
-class Trial:
+class Attempt:
     """One try of a chunk by one worker: its notes, kept where the next one finds them.
 
     ``in_flight`` holds the rows that are with the engine now, and ``in_storage`` says that the storage has the word;
@@ -251,18 +251,18 @@ class Trial:
     in_storage: bool = False
 
     @classmethod
-    def of(cls, store: Store, info: CommitInfo, chunk: Chunk, owner: Owner) -> Trial:
+    def of(cls, store: Store, info: CommitInfo, chunk: Chunk, owner: Owner) -> Attempt:
         """Read what is known of ``chunk``; a try that has not ended, and whose worker is not there, has died."""
-        trial = cls(store, trial_name(info, chunk), owner, Notes(run=owner.run))
+        attempt = cls(store, notes_name(info, chunk), owner, Notes(run=owner.run))
         try:
-            notes = Notes.from_json(store.read(trial.name))
+            notes = Notes.from_json(store.read(attempt.name))
         except FileNotFoundError:
-            return trial
+            return attempt
         running = notes.running
         # Where it is alive it is a second run's on this machine, or one that Ray takes for dead: it may yet commit.
         gone = running is not None and not running.owner.alive
-        trial.notes = (notes.died(owner.run) if gone else notes.ended()).taken_by(owner.run)
-        return trial
+        attempt.notes = (notes.died(owner.run) if gone else notes.ended()).taken_by(owner.run)
+        return attempt
 
     def begin(self, phase: Phase, rows: Iterable[int]) -> None:
         """Note what is about to be tried, durably."""
@@ -314,7 +314,7 @@ class Trial:
         self.store.replace(self.name, self.notes.to_json())
 
 
-def trial_name(info: CommitInfo, chunk: Chunk) -> str:
+def notes_name(info: CommitInfo, chunk: Chunk) -> str:
     """Where the notes about a chunk (in a stage) lie."""
     return f"{SUSPECTS}{info.name(chunk).removeprefix(CHUNKS).removesuffix('.parquet')}.json"
 
@@ -329,7 +329,7 @@ def settle(store: Store, run: str) -> None:
             return
         if notes.running is not None and notes.running.owner.run == run:
             owner = notes.running.owner
-            Trial(store, path, owner, notes).end()
+            Attempt(store, path, owner, notes).end()
 
     _each(store, one)
 
@@ -380,4 +380,4 @@ def _born(pid: int) -> str:
     return "" if fields[0] == "Z" else fields[19]
 
 
-__all__ = ["Killer", "Notes", "Owner", "Trial", "most_killers", "settle", "sweep_notes"]
+__all__ = ["Attempt", "Notes", "Owner", "PoisonRow", "most_poison_rows", "settle", "sweep_notes"]

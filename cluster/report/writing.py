@@ -14,18 +14,20 @@ from typing import Any
 import pyarrow as pa
 from jinja2 import TemplateError
 
-from headrace import __version__
+from headrace.cluster.report.content import Content, Example, Row, in_words
 from headrace.pipelines.output.checkpoint import Unaccounted
 from headrace.pipelines.output.dead_letters import Group, Letter, advice, alike, published_letters, read_dead_letters
-from headrace.pipelines.output.plan import Plan, load_plan
+from headrace.pipelines.output.plan import Plan
+from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.output.publish import REPORT, REPORT_PAGE
 from headrace.pipelines.output.reasons import redacted_reason
-from headrace.pipelines.report.data import Looked, Picked, look
+from headrace.pipelines.report.data import Looked, look
 from headrace.pipelines.report.drift import Moved, drift
 from headrace.pipelines.report.figures import Seen
 from headrace.pipelines.report.rows import Document, Place, place_of, read_documents
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.report_settings import ReportSettings
+from headrace.pipelines.spec.version import VERSION
 from headrace.pipelines.storage.locations import shown
 from headrace.pipelines.storage.opening import open_store
 from headrace.pipelines.storage.store import Store
@@ -58,48 +60,12 @@ MOST_WARNINGS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A row on the page."""
-
-    picked: Picked
-    document: Document
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A dead letter on the page."""
-
-    letter: Letter
-    document: Document
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """All that a page shows.
-
-    Attributes:
-        report: as ``report.json`` has it.
-        examples: dead letters by group, in the order of ``report["dead_letters"]``.
-        warnings: what could not be done.
-    """
-
-    report: Mapping[str, Any]
-    looked: Looked
-    before: Seen | None
-    moved: tuple[Moved, ...]
-    random: tuple[Row, ...]
-    least_sure: tuple[Row, ...]
-    examples: tuple[tuple[Example, ...], ...]
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Made:
     """A report that was written: where its page is, and what in it a person should look at."""
 
     page: str
     warnings: tuple[str, ...]
-    data: Page
+    data: Content
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +134,7 @@ def make_page(
     before: Mapping[str, Any] | None = None,
     whole: bool = False,
     strict: bool = False,
-) -> Page:
+) -> Content:
     """All that is on the page, and in ``report.json``. Nothing is written.
 
     ``whole`` holds all of the output against the previous one, and not what its last generation has added; for the
@@ -198,7 +164,7 @@ def make_page(
         "report": {
             "format": FORMAT,
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
-            "headrace": __version__,
+            "headrace": VERSION,
             "redacted": settings.redact,
         },
         "pipeline": plan.pipeline.get("name", ""),
@@ -217,7 +183,7 @@ def make_page(
         "cost": cost(facts, settings),
     }
     before_it = baseline.seen if baseline else None
-    return Page(report, now, before_it, tuple(moved), random, least_sure, examples, tuple(warnings))
+    return Content(report, now, before_it, tuple(moved), random, least_sure, examples, tuple(warnings))
 
 
 def cost(facts: Mapping[str, Any], settings: ReportSettings) -> dict[str, Any]:
@@ -373,23 +339,6 @@ def _rows(
         tuple(tuple(example(letter) for letter in group) for group in letters),
         asdict(documents.lengths) if documents.lengths.count else None,
     )
-
-
-def in_words(each: Moved) -> str:
-    """A change in a sentence."""
-    name, was, is_now = each.most
-    what = {
-        "outcomes": "rows by outcome have moved",
-        "labels": f"the labels of {each.column} have moved",
-        "values": f"the values of {each.column} have moved",
-        "confidence": f"the confidence of {each.column} has moved",
-        "lengths": f"the lengths of {each.column} have moved",
-        "asked": f"{each.column} is asked of other rows",
-        "null": f"the nulls of {each.column} have moved",
-    }[each.what]
-    if each.what == "lengths":
-        return f"{what}: {each.distance:.0%} of the texts"
-    return f"{what} ({each.distance:.0%} of rows): {name} was {was:.1%} and is {is_now:.1%}"
 
 
 def as_json(report: Mapping[str, Any]) -> bytes:

@@ -1,0 +1,44 @@
+"""What a run looks ahead at before its engines start: the rows that are left, and what is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from headrace.cluster.state.checked import Checked
+from headrace.cluster.state.work import Work
+from headrace.pipelines.forecast.ahead import Ahead
+from headrace.pipelines.forecast.forecast import Record
+from headrace.pipelines.forecast.survey import places
+from headrace.pipelines.inference.layouts import Choice, of_several_models
+from headrace.pipelines.output.plan import Chunk
+from headrace.pipelines.output.stages import Stage
+
+
+def looking_ahead(
+    checked: Checked,
+    record: Record,
+    rows: int,
+    work: Work | None = None,
+    *,
+    stage: Stage | None = None,
+    staged: Mapping[Chunk, Collection[str]] | None = None,
+) -> Ahead:
+    """What to look ahead at: the first ``rows`` rows, or as many of them as are left to do.
+
+    Args:
+        stage: the first if none is named.
+        staged: see :meth:`Work.portions`.
+    """
+    stage = stage or checked.stages[0]
+    there = Choice(work.plan.layouts, "the output has it", work.plan.priors) if work else None
+    if there is None and len(checked.stages) > 1:
+        there = of_several_models(checked.pipeline, stage.steps)
+    return Ahead(
+        places=tuple(places(checked.corpus.shards, rows)),
+        rows=work.rows_left if work else rows,
+        columns=checked.columns,
+        record=record,
+        there=there,
+        portions=work.portions(checked, staged=staged) if work else (),
+        steps=stage.steps,
+    )

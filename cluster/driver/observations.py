@@ -1,0 +1,51 @@
+"""What a run did, kept for the next forecast."""
+
+from __future__ import annotations
+
+from headrace.cluster.driver.records import read_record, write_record
+from headrace.cluster.engines.locate import provider_of
+from headrace.cluster.state.checked import Checked
+from headrace.cluster.state.totals import StageTotals, Totals
+from headrace.pipelines.forecast.forecast import Observation, Record
+from headrace.pipelines.output.plan import Plan
+from headrace.pipelines.output.stages import Stage
+
+
+def keep_observed(checked: Checked, totals: Totals, plan: Plan) -> list[str]:
+    """Keep what each model's engines did, for the next forecast; a note where that cannot be.
+
+    For all rows must have gone through all models. Of the rows that a model was asked about the largest number stands
+    for the rows that have a document.
+    """
+    documents = max((stage.documents for stage in totals.stages.values()), default=0)
+    asked = max((stage.asked for stage in totals.stages.values()), default=0)
+    notes: list[str] = []
+    for stage in checked.stages:
+        seen = totals.stages.get(stage.number)
+        if seen is not None and provider_of(checked.models[stage.model]).remembered:
+            run = _observation(seen, plan, totals.rows, documents, asked)
+            notes += keep_record(checked, read_record(checked, stage).with_run(run, seen.engine), stage)
+    return list(dict.fromkeys(notes))
+
+
+def keep_record(checked: Checked, record: Record, stage: Stage | None = None) -> list[str]:
+    """Keep what was observed; a note where that cannot be."""
+    try:
+        write_record(checked, record, stage)
+    except OSError as error:
+        return [f"what was observed could not be kept for the next forecast: {error}"]
+    return []
+
+
+def _observation(totals: StageTotals, plan: Plan, rows: int, documents: int, asked: int) -> Observation:
+    return Observation(
+        layouts=plan.layouts,
+        rows=rows,
+        documents=documents,
+        asked=asked,
+        seconds=totals.busy_seconds,
+        prompt=totals.usage.prompt,
+        computed=totals.usage.prompt - totals.usage.cached,
+        output=totals.usage.output,
+        steps=totals.usage.steps,
+    )

@@ -1,0 +1,107 @@
+"""Connecting to a Ray cluster, or starting one on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from headrace.pipelines.spec.errors import ChunksFailed, UserError
+
+LOCAL = "local"
+"""The address of a Ray that we start on this machine and stop again."""
+
+START_SECONDS = 120
+"""Time for Ray's processes to come up, on a busy machine."""
+
+STARTS = 3
+"""Times that Ray is started before it is given up."""
+
+
+def connect(address: str, cpus: int) -> None:
+    """Connect to Ray; :data:`LOCAL` starts one of our own with ``cpus`` cores, that runs here and ends with us.
+
+    Raises:
+        UserError: there is no cluster at ``address``.
+    """
+    with _own_signals():
+        _connect(address, cpus)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep our handling of SIGTERM: Ray sets its own, which ends the process where it stands."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+
+
+def _connect(address: str, cpus: int) -> None:
+    import ray
+
+    # Its C++ side writes to this terminal what its log files have, warnings of no use to a user among it.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", str(START_SECONDS))
+    options: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": True,
+    }
+    if address == LOCAL:
+        start_here(lambda: ray.init(address=LOCAL, num_cpus=cpus, include_dashboard=False, **options))
+        return
+    try:
+        ray.init(address=address, **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"There is no Ray cluster at {address!r}: {str(error).splitlines()[0]}. Leave --address out to start "
+            f"Ray on this machine."
+        ) from error
+
+
+def start_here(start: Callable[[], Any]) -> None:
+    """Start Ray on this machine, again where a busy one has kept its processes from coming up in Ray's own 30 s.
+
+    Raises:
+        ChunksFailed: it does not start.
+    """
+    import ray
+
+    for tries_left in reversed(range(STARTS)):
+        try:
+            start()
+            return
+        except Exception as error:
+            # A bare Exception is all that Ray raises here; what has come up of it must go before another start.
+            ray.shutdown()
+            if not tries_left or "timed out" not in str(error):
+                raise ChunksFailed(f"Ray does not start on this machine: {error}") from error
+
+
+def disconnect() -> None:
+    """Leave Ray; one of our own ends with that."""
+    import ray
+
+    ray.shutdown()
+
+
+def cluster_gpus() -> int:
+    """GPUs of the connected cluster."""
+    import ray
+
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
+def node_cpus() -> int:
+    """Cores of the largest node of the connected cluster."""
+    import ray
+
+    nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    return max(1, int(max(nodes, default=1)))

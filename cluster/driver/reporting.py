@@ -1,0 +1,54 @@
+"""The report at the end of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from headrace.cluster.driver.clock import Clock
+from headrace.cluster.state.result import RunResult
+from headrace.pipelines.output.plan import Plan
+from headrace.pipelines.output.publish import REPORT
+from headrace.pipelines.spec.report_settings import ReportSettings
+from headrace.pipelines.storage.locations import shown
+from headrace.pipelines.storage.store import Store
+
+
+def last_report(store: Store) -> dict[str, Any]:
+    """What the run that completed the output has reported."""
+    last: dict[str, Any] = json.loads(store.read(REPORT))
+    return last
+
+
+def report_before(store: Store) -> dict[str, Any] | None:
+    """What the last run has reported; None where there is nothing, or nothing that can be read."""
+    try:
+        return last_report(store)
+    except (OSError, ValueError):
+        return None
+
+
+def report(
+    store: Store,
+    plan: Plan,
+    facts: Mapping[str, Any],
+    before: Mapping[str, Any] | None,
+    settings: ReportSettings,
+    result: RunResult,
+    clock: Clock,
+) -> None:
+    """Write the report. What goes wrong with it is a note: the run has done its work."""
+    from headrace.cluster.report.writing import TROUBLE, write_report
+
+    with clock.phase("reporting"):
+        try:
+            made = write_report(store, plan, facts, settings, before=before)
+        except TROUBLE as problem:
+            result.notes.append(
+                f"the report could not be written ({type(problem).__name__}: {problem}). The output is not touched by "
+                f"that; headrace report {shown(result.output)} tries again."
+            )
+            return
+    result.report = made.page
+    result.notes += made.warnings

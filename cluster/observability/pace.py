@@ -1,0 +1,65 @@
+"""How fast a run gets on."""
+
+from __future__ import annotations
+
+import time
+
+from headrace.cluster.state.totals import Totals
+
+LEAST_ROWS = 8
+"""Rows that must be through before it is said how long the rest will take: the first ones fill the engine."""
+
+
+class Pace:
+    """Rates since the first row."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, Totals] | None = None
+        self._last: tuple[float, Totals] | None = None
+
+    def see(self, totals: Totals) -> None:
+        """Take in the totals of now."""
+        if self._first is None and totals.usage.requests:
+            self._first = (time.monotonic(), totals)
+        self._last = (time.monotonic(), totals)
+
+    def figures(self) -> dict[str, float]:
+        """Rates by name; empty before there are any. ``seconds_left`` only where it can be said."""
+        if self._first is None or self._last is None:
+            return {}
+        (began, first), (now, last) = self._first, self._last
+        seconds = max(now - began, 1e-9)
+        rows = (last.rows - last.usage.reused - first.rows + first.usage.reused) / seconds
+        tokens = (last.usage.prompt + last.usage.output - first.usage.prompt - first.usage.output) / seconds
+        cached = last.usage.cached / last.usage.prompt if last.usage.prompt else 0.0
+        found = {
+            "rows_per_second": round(rows, 3),
+            "tokens_per_second": round(tokens, 1),
+            "cached_share": round(cached, 4),
+        }
+        through = (last.rows - first.rows) / seconds
+        if last.rows - first.rows >= LEAST_ROWS and last.planned > last.rows:
+            found["seconds_left"] = round((last.planned - last.rows) / through, 1)
+        return found
+
+    def text(self) -> str:
+        """Rates in words; empty before there are any."""
+        found = self.figures()
+        if not found or self._last is None:
+            return ""
+        parts = [
+            f"{found['rows_per_second']:.{1 if found['rows_per_second'] >= 1 else 2}f} rows/s",
+            f"{found['tokens_per_second']:,.0f} tokens/s",
+            f"{found['cached_share']:.0%} of prompts cached",
+            f"{self._last[1].dead} dead",
+        ]
+        if "seconds_left" in found:
+            parts.append(f"{duration(found['seconds_left'])} left")
+        return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """``1:02:03`` or ``2:03``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,118 @@
+"""A pipeline and an input that fit each other: all that can be known before an engine starts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from headrace.cluster.engines.locate import limits_of, locate_models, unused_models
+from headrace.cluster.engines.provider import Located
+from headrace.operators.base import Layout
+from headrace.pipelines.inference.layouts import Priors, opened
+from headrace.pipelines.input.corpus import Corpus, find_shards
+from headrace.pipelines.output.fingerprint import ModelIdentity, fingerprints
+from headrace.pipelines.output.plan import part_schema
+from headrace.pipelines.output.stages import Stage, stages_of
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.graph import Graph
+from headrace.pipelines.spec.pipeline import Pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A pipeline and an input that fit each other, and the models that are there for them, by name."""
+
+    pipeline: Pipeline
+    corpus: Corpus
+    columns: pa.Schema
+    keep: tuple[str, ...]
+    schema: pa.Schema
+    stages: tuple[Stage, ...]
+    models: Mapping[str, Located]
+    notes: tuple[str, ...]
+
+    @property
+    def only_model(self) -> Located | None:
+        """The model, where there is one for all steps."""
+        return self.models[self.stages[0].model] if len(self.stages) == 1 else None
+
+    @property
+    def observation_key(self) -> str:
+        """What is asked, whatever the layout: what was observed of it is kept under this."""
+        return "-".join(fingerprints(opened(self.pipeline), self._identities).values())
+
+    def fingerprints(self, layouts: Mapping[str, Layout], priors: Priors) -> dict[str, str]:
+        """Of each step, with these layouts where the pipeline leaves them open, and priors that were fitted."""
+        return fingerprints(self.pipeline, self._identities, layouts=layouts, priors=priors)
+
+    @property
+    def _identities(self) -> dict[str, ModelIdentity]:
+        return {name: ModelIdentity(model.identity, model.arguments) for name, model in self.models.items()}
+
+    def stages_as_data(self) -> list[dict[str, Any]]:
+        """Each stage's model, as it is loaded, and its steps."""
+        located = [(stage, self.models[stage.model]) for stage in self.stages]
+        return [{"model": m.source, "revision": m.revision, "steps": list(stage.steps)} for stage, m in located]
+
+
+def check(pipeline: Pipeline, input: str) -> Checked:
+    """All that can be known before an engine starts.
+
+    Raises:
+        UserError: whatever is wrong, all problems of a kind together.
+    """
+    corpus = find_shards(input)
+    pipeline.check_columns(corpus.schema)
+    keep = pipeline.kept_columns(corpus.columns)
+    needed = dict.fromkeys(Graph.of(pipeline).input_columns, "the pipeline")
+    gold = dict.fromkeys(pipeline.gold.values(), "gold")
+    key = dict.fromkeys(pipeline.key or (), "key")
+    columns = corpus.require({**dict.fromkeys(keep, "keep"), **gold, **key, **needed})
+    _check_document_types(pipeline, columns)
+    schema = part_schema([columns.field(name) for name in keep], step_fields(pipeline))
+    stages = stages_of(pipeline)
+    models = locate_models(pipeline, stages)
+    return Checked(
+        pipeline=pipeline,
+        corpus=corpus,
+        columns=columns,
+        keep=keep,
+        schema=schema,
+        stages=stages,
+        models=models,
+        notes=notes_of(pipeline, stages),
+    )
+
+
+def notes_of(pipeline: Pipeline, stages: tuple[Stage, ...]) -> tuple[str, ...]:
+    """What a user should be told of a pipeline that is in order."""
+    of_steps = (note for step in pipeline.steps for note in step.notes())
+    return (*of_steps, *limits_of(pipeline, stages), *unused_models(pipeline, stages))
+
+
+def step_fields(pipeline: Pipeline) -> list[pa.Field]:
+    """The steps' output columns; a Map's function is imported for its type, from the pipeline's folder too."""
+    if pipeline.folder and str(pipeline.folder) not in sys.path:
+        sys.path.insert(0, str(pipeline.folder))
+    fields = []
+    for i, step in enumerate(pipeline.steps):
+        try:
+            fields += [item.with_nullable(True) for item in step.fields()]
+        except ValueError as problem:
+            raise UserError(pipeline.message(("steps", i, step.kind), str(problem))) from problem
+    return fields
+
+
+def _check_document_types(pipeline: Pipeline, columns: pa.Schema) -> None:
+    for name in Graph.of(pipeline).document_columns:
+        kind = columns.field(name).type
+        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+            raise UserError(
+                pipeline.message(
+                    ("document",), f'the column "{name}" is {kind}, and a document is text: decode it first'
+                )
+            )

@@ -1,0 +1,82 @@
+"""A chunk on its way from the driver through the workers of each stage and back, and what became of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from headrace.pipelines.input.corpus import Shard
+from headrace.pipelines.output.checkpoint import Counts
+from headrace.pipelines.output.plan import Chunk
+
+Spans = tuple[Mapping[str, Any], ...]
+"""When each stage did what, as plain data, if the run is traced (see ``observability.tracing.ChunkTimes``)."""
+
+Scope = Literal["user", "chunk", "run"]
+"""What a failure ends: the run, because the user must fix something (``user``); this chunk only (``chunk``), which a
+later run does again; or the run, because going on is hopeless (``run``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A chunk whose file is in the output.
+
+    Attributes:
+        counts: rows by outcome.
+        stats: usage and seconds, as the file's footer has them.
+        ours: whether this worker wrote the file; False if another one was faster.
+        asked: rows with a document that were asked here; ``lost`` of them are dead letters.
+    """
+
+    chunk: Chunk
+    counts: Counts
+    stats: Mapping[str, Any]
+    ours: bool = True
+    asked: int = 0
+    lost: int = 0
+    spans: Spans = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A chunk that was not committed, and why."""
+
+    chunk: Chunk
+    reason: str
+    scope: Scope = "chunk"
+    spans: Spans = ()
+
+
+ChunkRecord = Committed | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """A chunk to do, and the file that its rows are in; with a record once a stage has done it."""
+
+    chunk: Chunk
+    shard: Shard
+    record: ChunkRecord | None = None
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        data: dict[str, Any] = {"chunk": asdict(self.chunk), "shard": asdict(self.shard)}
+        if self.record is not None:
+            data["record"] = asdict(replace(self.record, chunk=None))  # type: ignore[arg-type]
+        return json.dumps(data)
+
+    @classmethod
+    def from_json(cls, text: str) -> Descriptor:
+        """From what :meth:`to_json` gives."""
+        data = json.loads(text)
+        chunk, record = Chunk(**data["chunk"]), data.get("record")
+        return cls(chunk, Shard(**data["shard"]), None if record is None else _record(chunk, record))
+
+
+def _record(chunk: Chunk, data: Mapping[str, Any]) -> ChunkRecord:
+    fields = {**data, "chunk": chunk, "spans": tuple(data["spans"])}
+    if "reason" in data:
+        return Failed(**fields)
+    return Committed(**{**fields, "counts": Counts(**data["counts"])})

@@ -1,0 +1,26 @@
+"""The engine that a stage of a checked pipeline gets."""
+
+from __future__ import annotations
+
+from headrace.cluster.engines.config import EngineConfig, switched_on
+from headrace.cluster.engines.locate import provider_of
+from headrace.cluster.engines.resources import Allotment
+from headrace.cluster.state.checked import Checked
+from headrace.pipelines.output.stages import Stage
+
+
+def engine_config(checked: Checked, allotment: Allotment, stage: Stage | None = None) -> EngineConfig:
+    """The engine of a stage (the first, or only one, if none is named) of a checked pipeline, in the room it gets."""
+    stage = stage or checked.stages[0]
+    model, located = checked.pipeline.spec_of(stage.model), checked.models[stage.model]
+    return EngineConfig(
+        engine=located.engine,
+        model=located.source,
+        revision=located.revision,
+        trust_remote_code=model.trust_remote_code,
+        args=dict(model.arguments),
+        gpus=allotment.gpus,
+        threads=allotment.cpus,
+        kv_gib=allotment.kv_gib,
+        metrics=switched_on(provider_of(located).metrics_variable),
+    )

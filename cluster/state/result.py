@@ -1,0 +1,84 @@
+"""What a run did, and what the output holds now."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from headrace.cluster.state.totals import Totals
+from headrace.pipelines.forecast.outlook import Outlook
+from headrace.pipelines.output.checkpoint import Counts
+from headrace.pipelines.output.planning import Changes
+from headrace.pipelines.report.figures import Lengths
+from headrace.pipelines.report.series import Series
+
+Status = Literal["complete", "already complete", "too many dead letters"]
+
+
+@dataclass(slots=True)
+class RunResult:
+    """What a run did, and what the output holds now.
+
+    Attributes:
+        counts: rows by outcome, of the whole output; ``resumed`` of them were committed by earlier runs.
+        totals: of this run's own work.
+        seconds: by phase.
+        outlook: what was forecast for the rows that this run was to do.
+        stages: the models, as they were loaded, and the steps that ran on each.
+        series: how the totals grew.
+        started: ISO 8601, UTC.
+        report: where the page is; empty if there is none.
+    """
+
+    status: Status
+    output: str
+    plan: int
+    counts: Counts
+    resumed: int = 0
+    totals: Totals = field(default_factory=Totals)
+    seconds: dict[str, float] = field(default_factory=dict)
+    changes: Changes = field(default_factory=Changes)
+    notes: list[str] = field(default_factory=list)
+    outlook: Outlook | None = None
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    series: Series = field(default_factory=Series)
+    started: str = ""
+    report: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 3 too many dead letters."""
+        return 3 if self.status == "too many dead letters" else 0
+
+    def as_report(self) -> dict[str, Any]:
+        """Plain data for ``report.json``."""
+        return {
+            "status": self.status,
+            "plan": self.plan,
+            "counts": asdict(self.counts),
+            "resumed": self.resumed,
+            "reused": self.totals.usage.reused,
+            "totals": {name: value for name, value in asdict(self.totals).items() if name != "stages"},
+            "figures": asdict(self.totals.figures),
+            "layouts": dict(self.outlook.choice.layouts) if self.outlook else {},
+            "layouts_because": self.outlook.choice.reason if self.outlook else "",
+            "forecast": asdict(self.outlook.taken) if self.outlook else None,
+            "seconds": {phase: round(seconds, 3) for phase, seconds in self.seconds.items()},
+            "changes": asdict(self.changes),
+            "notes": self.notes,
+            "stages": self.stages,
+            "started": self.started,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "series": self.series.to_data(),
+            "document_tokens": self._document_tokens(),
+        }
+
+    def _document_tokens(self) -> dict[str, Any] | None:
+        """Lengths of the documents that were tokenized for the forecast; None where there was none."""
+        if self.outlook is None:
+            return None
+        lengths = Lengths("tokens")
+        for length in self.outlook.survey.lengths:
+            lengths.add(length)
+        return asdict(lengths.seen())

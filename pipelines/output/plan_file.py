@@ -1,0 +1,167 @@
+"""The plan file: written once, read by whoever comes later."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from dataclasses import replace
+
+import pyarrow as pa
+
+from headrace.pipelines.output.plan import FOLDER, Plan, PlannedShard, Span, plan_name
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.version import VERSION
+from headrace.pipelines.storage.locations import joined, shown
+from headrace.pipelines.storage.store import Store
+
+FORMAT = 3
+"""Version of the plan file's format."""
+
+
+def plan_to_json(plan: Plan) -> bytes:
+    """The plan file: one line for each shard, the same bytes for the same plan."""
+    columns = [[column.name, str(column.type)] for column in plan.schema]
+    head = {
+        "format": FORMAT,
+        "plan": plan.number,
+        "created": plan.created,
+        "headrace": plan.version,
+        "base": plan.base,
+        "limit": plan.limit,
+        "checkpoint_rows": plan.checkpoint_rows,
+        "keep": list(plan.keep),
+        "fingerprints": dict(plan.fingerprints),
+        "layouts": dict(plan.layouts),
+        "priors": dict(plan.priors),
+        "key": list(plan.key),
+        "reads": list(plan.reads),
+        "redo": plan.redo,
+        "seeds": dict(plan.seeds),
+        "step_columns": {step: list(names) for step, names in plan.columns.items()},
+        "columns": columns,
+        "schema": base64.b64encode(plan.schema.serialize().to_pybytes()).decode(),
+        "pipeline": dict(plan.pipeline),
+        "shard_fields": [
+            "path",
+            "size",
+            "etag",
+            "rows",
+            "spans: [plan, first, last, chunk_rows] or with [bases], retry",
+            "gone: 1, its part too: 2",
+        ],
+    }
+    lines = ",\n".join(
+        json.dumps(
+            [
+                shard.path,
+                shard.size,
+                shard.etag,
+                shard.rows,
+                [span.to_data() for span in shard.spans],
+                int(shard.gone) + int(shard.pruned),
+            ],
+            ensure_ascii=False,
+            separators=(",", ":"),
+        )
+        for shard in plan.shards
+    )
+    opened = json.dumps(head, ensure_ascii=False, indent=1)
+    # A lone surrogate becomes the escape that JSON has for it.
+    return f'{opened[:-2]},\n "shards": [\n{lines}\n ]\n}}\n'.encode("utf-8", "backslashreplace")
+
+
+def plan_from_json(data: bytes) -> Plan:
+    """Read a plan file.
+
+    Raises:
+        UserError: it is damaged, or of a format that this version does not know.
+    """
+    try:
+        read = json.loads(data)
+        if read["format"] != FORMAT:
+            raise UserError(
+                f"The plan has format {read['format']} (headrace {read['headrace']}), and this headrace "
+                f"{VERSION} knows format {FORMAT}. Use the version that made it, or another output "
+                "folder."
+            )
+        base = read["base"]
+        shards = tuple(
+            PlannedShard(
+                index,
+                path,
+                joined(base, path),
+                size,
+                etag,
+                rows,
+                tuple(Span.from_data(span) for span in spans),
+                gone > 0,
+                gone > 1,
+            )
+            for index, (path, size, etag, rows, spans, gone) in enumerate(read["shards"])
+        )
+        return Plan(
+            number=read["plan"],
+            created=read["created"],
+            version=read["headrace"],
+            base=base,
+            pipeline=read["pipeline"],
+            fingerprints=read["fingerprints"],
+            layouts=read["layouts"],
+            priors=read["priors"],
+            columns=read["step_columns"],
+            key=tuple(read["key"]),
+            reads=tuple(read["reads"]),
+            redo=read["redo"],
+            seeds=read["seeds"],
+            schema=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(read["schema"]))),
+            keep=tuple(read["keep"]),
+            checkpoint_rows=read["checkpoint_rows"],
+            limit=read["limit"],
+            shards=shards,
+        )
+    except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise UserError(
+            f"The plan file is damaged ({type(error).__name__}: {error}). Restore it, or use another output folder."
+        ) from error
+
+
+def load_plan(store: Store, number: int | None = None) -> Plan | None:
+    """The latest plan of an output (or plan ``number``), None when there is none.
+
+    Raises:
+        UserError: the plan file cannot be understood.
+    """
+    if number is None:
+        named = (re.fullmatch(r"plan-(\d{6,})\.json", name) for name in store.names(FOLDER))
+        numbers = [int(match.group(1)) for match in named if match]
+        if not numbers:
+            return None
+        number = max(numbers)
+    elif not store.exists(plan_name(number)):
+        return None
+    try:
+        return plan_from_json(store.read(plan_name(number)))
+    except UserError as error:
+        raise UserError(f"{plan_name(number)} in {shown(store.uri)}: {error}") from error
+
+
+def save_plan(store: Store, plan: Plan) -> Plan:
+    """Write a new plan, once.
+
+    Returns:
+        The plan that holds: this one, or the same one that another run wrote first. Where that run found the files
+        elsewhere they are read where this plan says.
+
+    Raises:
+        UserError: another run wrote another plan under this number.
+    """
+    if store.put_if_absent(plan.name, plan_to_json(plan)):
+        return plan
+    theirs = plan_from_json(store.read(plan.name))
+    if plan_to_json(replace(theirs, created=plan.created, base=plan.base)) == plan_to_json(plan):
+        return replace(plan, created=theirs.created)
+    raise UserError(
+        f"Another run has just planned the same output ({plan.name} in {shown(store.uri)}, {theirs.created}), and "
+        "not the same way. Wait for it to finish, or end it, and run the command again."
+    )

@@ -1,0 +1,279 @@
+"""The next plan of an output: what is planned stays, what is new or wanted again is cut into chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from headrace.operators.base import Layout
+from headrace.pipelines.input.corpus import Corpus, Shard
+from headrace.pipelines.output.plan import Chunk, Plan, PlannedShard, Span
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.version import VERSION
+
+
+class PlanMismatch(UserError):
+    """The output was made by a pipeline that gives other answers or other columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a plan does that the one before did not: paths of files, for a message to the user.
+
+    ``redone`` are the files whose rows are answered anew or in part, ``retried`` those with dead letters that are
+    asked again.
+    """
+
+    new: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
+    extended: list[str] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    returned: list[str] = field(default_factory=list)
+    pruned: list[str] = field(default_factory=list)
+    redone: list[str] = field(default_factory=list)
+    retried: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, item.name) for item in fields(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Redo:
+    """What of an output that is there is to be done again.
+
+    Attributes:
+        redo: ``changed`` (what is not asked the same way any more), ``all``, ``errors``, or nothing.
+        dead: committed chunks that hold dead letters, for ``errors``.
+        done: the chunks of the previous plan that are committed.
+        prune: whether the parts of files that are gone go, too.
+        goes_on: what the previous plan was asked to do again and has not finished.
+    """
+
+    redo: str = ""
+    goes_on: str = ""
+    dead: Collection[Chunk] = ()
+    done: Collection[Chunk] = ()
+    prune: bool = False
+
+
+NOTHING = Redo()
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSpec:
+    """What a plan takes from the pipeline; the attributes are those of :class:`Plan`.
+
+    Attributes:
+        schema: of a part (:func:`part_schema`).
+        checkpoint_rows: rows in a chunk of new spans.
+    """
+
+    pipeline: Mapping[str, Any]
+    fingerprints: Mapping[str, str]
+    schema: pa.Schema
+    keep: Sequence[str]
+    checkpoint_rows: int
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
+    priors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    key: Sequence[str] = ()
+    reads: Sequence[str] = ()
+
+
+def next_plan(
+    previous: Plan | None, corpus: Corpus, spec: PlanSpec, limit: int | None = None, redo: Redo = NOTHING
+) -> tuple[Plan, Changes]:
+    """The plan for ``corpus``, given what is planned already.
+
+    Args:
+        limit: rows in total: those that are planned already first, then the others in the order of shard paths. A
+            smaller limit than before takes nothing back.
+
+    Returns:
+        The previous plan when it covers everything already (with no changes), else the next one.
+
+    Raises:
+        PlanMismatch: the answers or the columns would not be those of the previous plan, and ``redo`` does not say
+            that they may change.
+        UserError: ``checkpoint_rows`` or ``limit`` below 1; columns are to change in files that are gone.
+    """
+    if spec.checkpoint_rows < 1:
+        raise UserError(f"checkpoint_rows is {spec.checkpoint_rows}. It must be 1 or more; 1000 is a good value.")
+    if limit is not None and limit < 1:
+        raise UserError(f"The limit is {limit} rows. It must be 1 or more; leave it out for all rows.")
+    differs = differences(previous, spec) if previous is not None else []
+    if previous is not None and differs and redo.redo not in ("changed", "all"):
+        raise _mismatch(previous, differs)
+    recut = previous is not None and (bool(differs) or redo.redo == "all")
+    number = previous.number + 1 if previous else 1
+    changes = Changes()
+    shards = _found(previous, corpus, changes)
+    _mark_gone(shards, {found.path for found in corpus.shards}, changes, prune=redo.prune)
+    if recut:
+        _refuse_gone(shards)
+    if recut or redo.dead:
+        _cut_again(shards, number, redo, set(redo.dead) if not recut else None, changes)
+    _extend(shards, number, spec.checkpoint_rows, limit, changes)
+    if previous is not None and not changes and not recut:
+        # The files may have moved without changing: an etag and a path say what a file is.
+        return replace(previous, base=corpus.base, shards=tuple(shards)), changes
+    stays = previous if not recut else None
+    plan = Plan(
+        number=number,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        version=VERSION,
+        base=corpus.base,
+        pipeline=dict(spec.pipeline),
+        fingerprints=dict(spec.fingerprints),
+        layouts=dict(spec.layouts),
+        priors=dict(spec.priors),
+        schema=stays.schema if stays else spec.schema,
+        keep=stays.keep if stays else tuple(spec.keep),
+        columns=dict(spec.columns),
+        key=tuple(spec.key),
+        reads=tuple(spec.reads),
+        redo=redo.redo if recut or redo.dead else redo.goes_on,
+        checkpoint_rows=spec.checkpoint_rows,
+        limit=limit,
+        shards=tuple(shards),
+    )
+    return plan, changes
+
+
+def _found(previous: Plan | None, corpus: Corpus, changes: Changes) -> list[PlannedShard]:
+    """The shards of the previous plan as they are now, and those that are new."""
+    shards = list(previous.shards) if previous else []
+    known = {shard.path: shard.index for shard in shards}
+    for found in corpus.shards:
+        index = known.get(found.path)
+        if index is None:
+            changes.new.append(found.path)
+            shards.append(_planned(len(shards), found))
+        elif (shards[index].size, shards[index].etag) != (found.size, found.etag):
+            changes.replaced.append(found.path)
+            shards[index] = _planned(index, found)
+        else:
+            if shards[index].gone:
+                changes.returned.append(found.path)
+            shards[index] = replace(shards[index], uri=found.uri, gone=False, pruned=False)
+    return shards
+
+
+def _mark_gone(shards: list[PlannedShard], here: Collection[str], changes: Changes, *, prune: bool) -> None:
+    """Mark the shards whose files are no longer in the input; with ``prune`` their parts go, too."""
+    for index, shard in enumerate(shards):
+        if shard.path in here or shard.pruned:
+            continue
+        if not shard.gone:
+            changes.gone.append(shard.path)
+            shards[index] = replace(shard, gone=True)
+        if prune:
+            changes.pruned.append(shard.path)
+            shards[index] = replace(shard, spans=(), gone=True, pruned=True)
+
+
+def _refuse_gone(shards: Sequence[PlannedShard]) -> None:
+    kept = [shard.path for shard in shards if shard.gone and not shard.pruned]
+    if kept:
+        more = f" and {len(kept) - 3} more" if len(kept) > 3 else ""
+        raise UserError(
+            f"Columns cannot be done again for files that are gone from the input: {', '.join(kept[:3])}{more}. "
+            f"Nothing was changed. Put them back, or give --prune as well to have their parts removed."
+        )
+
+
+def _extend(shards: list[PlannedShard], number: int, checkpoint_rows: int, limit: int | None, changes: Changes) -> None:
+    """Cut new spans for rows that are not planned yet, in the order of shard paths, up to the limit."""
+    left = None if limit is None else limit - sum(shard.covered for shard in shards if not shard.gone)
+    fresh = {*changes.new, *changes.replaced}
+    for path, index in sorted((shard.path, shard.index) for shard in shards if not shard.gone):
+        shard = shards[index]
+        rows = shard.rows - shard.covered if left is None else max(min(left, shard.rows - shard.covered), 0)
+        if rows == 0:
+            continue
+        span = Span(number, shard.covered, shard.covered + rows, checkpoint_rows)
+        shards[index] = replace(shard, spans=(*shard.spans, span))
+        left = None if left is None else left - rows
+        if path not in fresh:
+            changes.extended.append(path)
+
+
+def _cut_again(
+    shards: list[PlannedShard], number: int, redo: Redo, only: Collection[Chunk] | None, changes: Changes
+) -> None:
+    """Let plan ``number`` cut what was planned in the same places again: all of it, or the chunks that are named."""
+    touched = {chunk.shard for chunk in only} if only is not None else None
+    for shard in shards:
+        if shard.gone or not shard.spans or (touched is not None and shard.index not in touched):
+            continue
+        spans: list[Span] = []
+        for span in shard.spans:
+            if only is None:
+                bases = () if redo.redo == "all" else _bases(shard, span, redo.done)
+                spans.append(Span(number, span.first, span.last, span.chunk_rows, bases))
+                continue
+            for first, last in span.ranges():
+                dead = Chunk(span.plan, shard.index, shard.path, first, last) in only
+                piece = Span(number, first, last, span.chunk_rows, (span.plan,), True) if dead else span
+                before = spans[-1] if spans else None
+                if (
+                    before is not None
+                    and (before.plan, before.chunk_rows, before.bases) == (piece.plan, span.chunk_rows, piece.bases)
+                    and before.last == first
+                    and before.first + (first - before.first) // span.chunk_rows * span.chunk_rows == first
+                ):
+                    spans[-1] = before._replace(last=last)
+                else:
+                    spans.append(piece._replace(first=first, last=last))
+        shards[shard.index] = replace(shard, spans=tuple(spans))
+        (changes.redone if only is None else changes.retried).append(shard.path)
+
+
+def _bases(shard: PlannedShard, span: Span, done: Collection[Chunk]) -> tuple[int, ...]:
+    """Where the answers of a span's rows lie: its own chunks, and where those are not all there its bases."""
+    chunks = (Chunk(span.plan, shard.index, shard.path, first, last) for first, last in span.ranges())
+    whole = not span.bases or all(chunk in done for chunk in chunks)
+    return (span.plan,) if whole else (span.plan, *span.bases)
+
+
+def _planned(index: int, found: Shard) -> PlannedShard:
+    return PlannedShard(index, found.path, found.uri, found.size, found.etag, found.rows)
+
+
+def differences(previous: Plan, spec: PlanSpec) -> list[str]:
+    """What would not be as ``previous`` has it, a clause each; none if its answers and columns stand."""
+    old, new = previous.fingerprints, spec.fingerprints
+    said = [f"step {name!r} is asked differently" for name in old if name in new and old[name] != new[name]]
+    said += [f"step {name!r} is new" for name in new if name not in old]
+    said += [f"step {name!r} is no longer there" for name in old if name not in new]
+    steps = {name for name in (*old, *new) if old.get(name) != new.get(name)}
+    had = {column.name: column.type for column in previous.schema}
+    has = {column.name: column.type for column in spec.schema}
+    for name in dict.fromkeys((*had, *has)):
+        if name in steps or (name in had and name in has and had[name].equals(has[name])):
+            continue
+        was, becomes = had.get(name), has.get(name)
+        if becomes is None:
+            said.append(f"column {name!r} is no longer there")
+        elif was is None:
+            said.append(f"column {name!r} is new")
+        else:
+            said.append(f"column {name!r} was {was} and would be {becomes}")
+    if previous.key != tuple(spec.key):
+        said.append(f"the key was {list(previous.key) or 'not there'} and would be {list(spec.key) or 'none'}")
+    elif spec.key and not said and previous.reads != tuple(spec.reads):
+        said.append(f"the rows' digests are made of {list(previous.reads)} and would be of {list(spec.reads)}")
+    return said
+
+
+def _mismatch(previous: Plan, differs: Sequence[str]) -> PlanMismatch:
+    return PlanMismatch(
+        f"The output was made by another pipeline (plan {previous.number} of {previous.created}): "
+        f"{'; '.join(differs)}. Nothing was changed. --recompute changed does again what would change and what reads "
+        "it, and keeps the other columns (headrace explain PIPELINE --input INPUT --output OUTPUT says what that "
+        "costs); --recompute all does everything again. Use another output folder to keep both."
+    )
