@@ -17,7 +17,8 @@ import yaml
 
 from headrace.cluster.driver.checking import check_pipeline
 from headrace.cluster.jobs.targets import read_target
-from headrace.pipelines.spec.loading import load_pipeline, pipeline_json_schema
+from headrace.pipelines.spec.json_schema import pipeline_json_schema
+from headrace.pipelines.spec.loading import load_pipeline
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "reviews.yaml"

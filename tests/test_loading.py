@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from headrace.operators import Classify
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.spec.loading import load_pipeline, pipeline_json_schema
+from headrace.pipelines.spec.json_schema import pipeline_json_schema
+from headrace.pipelines.spec.loading import load_pipeline
 from headrace.pipelines.spec.resources import Model
 
 REVIEWS = """\

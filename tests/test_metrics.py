@@ -20,12 +20,12 @@ import pytest
 import yaml
 
 from headrace.cluster.observability.metrics import METRICS, MOST_VALUES, OTHER, Meters, model_label
-from headrace.pipelines.output.reasons import ReasonClass
+from headrace.operators.error_classes import ErrorClass
 from tests.conftest import REVIEWS
 
 ROOT = Path(__file__).resolve().parent.parent
-DASHBOARD = ROOT / "cluster" / "grafana" / "headrace.json"
-ALERTS = ROOT / "cluster" / "alerts" / "headrace.rules.yaml"
+DASHBOARD = ROOT / "cluster" / "observability" / "grafana" / "headrace.json"
+ALERTS = ROOT / "cluster" / "observability" / "alerts" / "headrace.rules.yaml"
 PAGE = ROOT / "docs" / "observability.md"
 
 Write = Callable[..., Path]
@@ -113,8 +113,6 @@ def test_the_page_has_each_metric_with_its_labels_and_each_alert() -> None:
     assert not rows, "they are no more"
     for alert, _ in rules():
         assert f"`{alert}`" in PAGE.read_text()
-    for reason in ReasonClass:
-        assert f"`{reason}`" in PAGE.read_text()
 
 
 def test_alerts_do_what_they_say() -> None:
@@ -237,8 +235,8 @@ def test_samples_have_our_labels_and_hold_what_happened(scraped: dict[str, Any])
             values[label].add(value)
     assert values["step"] <= {"document", "opinion", "facts", "summary"}
     assert values["model"] == {"fake"}
-    assert values["reason"] <= set(ReasonClass)
-    assert values["reason"] >= {ReasonClass.NO_DOCUMENT}
+    assert values["reason"] <= set(ErrorClass)
+    assert values["reason"] >= {ErrorClass.EMPTY_DOCUMENT}
     assert total(samples, "headrace_run_rows_planned") == len(TEXTS)
     assert total(samples, "headrace_run_engine_restarts") == 1
     # The last second of a worker may not have come through.

@@ -71,7 +71,7 @@ def make_plan(
 def outcome(row: int, dead: bool, etag: str) -> dict[str, Any]:
     common = {"_row": row, "id": row * 100, "kind": f"k{row % 3}"}
     if dead:
-        error = {"step": "facts", "reason": "cut", "raw": f"{{{row}", "tries": 2}
+        error = {"step": "facts", "class": "cut", "rule": "cut", "reason": "it was cut", "raw": f"{{{row}", "tries": 2}
         return common | {"label": "good", "facts": None, "_outcome": "dead", "_error": error}
     # Labels differ from chunk to chunk, and so do the dictionaries in their files.
     facts = {"product": f"p{row}", "likes": [etag] * (row % 3)}
@@ -127,12 +127,13 @@ def test_a_part_has_the_answered_rows_in_order_and_errors_the_dead_ones(tmp_path
 
     errors = pq.read_table(tmp_path / "_errors" / name)
     assert errors.schema.names == [
-        *("_shard", "_row", "id", "kind", "_step", "_reason", "_raw", "_tries", "label", "facts"),
+        *("_shard", "_row", "id", "kind", "_step", "_class", "_rule", "_reason", "_raw", "_tries", "label", "facts"),
     ]  # fmt: skip
     assert errors.schema.remove_metadata() == errors_schema(plan)
     assert errors.to_pylist() == [
         {"_shard": "a.parquet", "_row": row, "id": row * 100, "kind": f"k{row % 3}", "_step": "facts",
-         "_reason": "cut", "_raw": f"{{{row}", "_tries": 2, "label": "good", "facts": None}
+         "_class": "cut", "_rule": "cut", "_reason": "it was cut", "_raw": f"{{{row}", "_tries": 2,
+         "label": "good", "facts": None}
         for row in (1, 9)
     ]  # fmt: skip
 

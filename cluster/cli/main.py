@@ -566,7 +566,7 @@ def schema() -> None:
     """Print the JSON Schema of pipeline files, for editors."""
     import json
 
-    from headrace.pipelines.spec.loading import pipeline_json_schema
+    from headrace.pipelines.spec.json_schema import pipeline_json_schema
 
     print(json.dumps(pipeline_json_schema(), indent=2))
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from headrace.cluster.jobs.python_imports import imported_names
-from headrace.operators import Map
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.loading import read_text
 from headrace.pipelines.spec.pipeline import Pipeline
@@ -21,7 +20,7 @@ class Bundle:
     Attributes:
         pipeline: what ``headrace run`` is given, relative to that folder: ``reviews.yaml``, ``jobs.py:nightly``.
         files: their texts.
-        elsewhere: functions of Map steps whose modules do not lie beside the pipeline.
+        elsewhere: Python code that steps name and that does not lie beside the pipeline.
     """
 
     pipeline: str
@@ -32,8 +31,8 @@ class Bundle:
 def bundle(pipeline: Pipeline) -> Bundle:
     """The files of a pipeline that was read from a file.
 
-    Of Python it is what lies beside the pipeline file and is imported by name, by the functions of Map steps or by
-    the pipeline itself. Files that such code opens are not seen.
+    Of Python it is what lies beside the pipeline file and is imported by name, by the steps or by the
+    pipeline itself. Files that such code opens are not seen.
 
     Raises:
         UserError: a schema is named by an absolute path, or a file is no UTF-8 text or cannot be read.
@@ -55,11 +54,10 @@ def bundle(pipeline: Pipeline) -> Bundle:
     if own.suffix == ".py":
         found |= _imported(own, source.folder)
     for step in pipeline.steps:
-        if isinstance(step, Map):
-            module = step.function.partition(":")[0]
-            files = _modules(source.folder, module)
+        for reference in step.python_references():
+            files = _modules(source.folder, reference.partition(":")[0])
             if not files:
-                elsewhere.append(step.function)
+                elsewhere.append(reference)
             for file in files:
                 found |= {file, *_imported(file, source.folder)}
     root = Path(os.path.commonpath([file.parent for file in found]))

@@ -2,7 +2,7 @@
 
 Ray puts ``ray_`` before each name, and labels of its own (``SessionName``, ``WorkerId`` ...) beside ours. Ours are few,
 and hold nothing of a row: the pipeline's name, its steps, its models, outcomes, and classes of reasons
-(``pipelines.reasons``). Workers add to their counters once a second and once a chunk, never for each row.
+(``ErrorClass``). Workers add to their counters once a second and once a chunk, never for each row.
 
 Where there is no Ray in the process (a test, ``headrace sample``) nothing is recorded.
 """
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.cluster.state.chunks import ChunkRecord, Committed, Failed
 from headrace.cluster.state.events import Observer
-from headrace.pipelines.output.reasons import reason_class
 
 if TYPE_CHECKING:
     from headrace.cluster.state.checked import Checked
@@ -238,7 +237,6 @@ class WorkerMetrics:
 
     def __init__(self, pipeline: Pipeline, model: str | None, *, last: bool = True) -> None:
         self._meters = Meters(pipeline=pipeline.name, model=model_label(model))
-        self._kinds = {step.name: step.kind for step in pipeline.steps}
         self._last = last
         self._told: dict[tuple[str, str], float] = {}
 
@@ -256,9 +254,9 @@ class WorkerMetrics:
         for outcome in ("answered", "filtered", "dead"):
             meters.inc("headrace_rows_total", getattr(counts, outcome), outcome=outcome)
         if counts.dead:
-            dead = Counter((r.dead.step, reason_class(r.dead, self._kinds)) for r in results if r.dead is not None)
-            for (step, reason), number in dead.items():
-                meters.inc("headrace_dead_letters_total", number, step=step, reason=str(reason))
+            dead = Counter((r.dead.step, r.dead.error_class) for r in results if r.dead is not None)
+            for (step, error_class), number in dead.items():
+                meters.inc("headrace_dead_letters_total", number, step=step, reason=str(error_class))
 
     def look(self, report: WorkerReport, window: Window, chunks: int) -> None:
         """Tell what has come since the last look; ``chunks`` are under way."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headrace.operators.base import Answer, Choice, Completion, Rejection
+from headrace.operators.base import Choice, Completion, ModelStep
+from headrace.operators.error_classes import ErrorClass
+from headrace.operators.outcomes import Answer, Rejection
 from headrace.operators.templates import TemplateProblem
 from headrace.pipelines.inference.answers import plain_answer
 from headrace.pipelines.inference.documents import TOO_LONG, Document
@@ -15,6 +17,10 @@ from headrace.pipelines.inference.prepare import Chained, Prepared
 from headrace.pipelines.inference.prompts import Prompt
 from headrace.pipelines.inference.requests import Requests
 from headrace.pipelines.inference.results import DeadLetter, RowResult
+
+
+class PromptTooLong(RequestRefused):
+    """A row's own text has made a prompt too long for the model; no engine was asked."""
 
 
 class Asker:
@@ -59,7 +65,7 @@ class Asker:
         try:
             context = "\n\n".join(template.render(known) for template in step.dynamic)
         except TemplateProblem as problem:
-            return DeadLetter(step.name, str(problem))
+            return DeadLetter(step.name, ErrorClass.TEMPLATE, str(problem))
         begin = tried.tries if tried else 0
         # Without a raw answer it was not the answer that was wrong, and nothing to tell the model.
         rejection = Rejection(tried.reason if tried and tried.raw else "", "")
@@ -71,14 +77,16 @@ class Asker:
                 _count(result, ready, prompts, completions, first=attempt == begin)
                 priors = await self._priors.of(ready, context) if ready.calibrated else []
             except RequestRefused as refusal:
-                return DeadLetter(step.name, f"the engine refused the request: {refusal}", "", attempt + 1)
+                error_class = ErrorClass.TOO_LONG if isinstance(refusal, PromptTooLong) else ErrorClass.REFUSED
+                reason = f"the engine refused the request: {refusal}"
+                return DeadLetter(step.name, error_class, reason, "", attempt + 1)
             if self._keep_raw:
                 _keep(result, ready, completions)
-            outcome = _cut(prompts, completions) or step.read(self._plain(prompts, completions), priors)
+            outcome = _cut(prompts, completions) or _read(step, self._plain(prompts, completions), priors)
             if isinstance(outcome, Answer):
                 return outcome
             rejection = outcome
-        return DeadLetter(step.name, rejection.reason, rejection.raw, begin + step.retries + 1)
+        return DeadLetter.of(step.name, rejection, begin + step.retries + 1)
 
     def _plain(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Completion]:
         capabilities = self._chained.model.capabilities
@@ -90,7 +98,7 @@ class Asker:
         if len(document) <= room:
             return document
         if room <= 0 or not self._truncate:
-            raise RequestRefused(f"the prompt has {len(document) - room} tokens more than fit{TOO_LONG}")
+            raise PromptTooLong(f"the prompt has {len(document) - room} tokens more than fit{TOO_LONG}")
         return document.cut(room)
 
 
@@ -121,5 +129,15 @@ def _cut(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Reject
     """A cut answer is no answer, but for a choice, which is told by how the answer begins."""
     for prompt, completion in zip(prompts, completions, strict=True):
         if completion.cut and not isinstance(prompt.constraint, Choice):
-            return Rejection(f"the answer was cut at {prompt.sampling.max_tokens} tokens", completion.text)
+            reason = f"the answer was cut at {prompt.sampling.max_tokens} tokens"
+            return Rejection(reason, completion.text, ErrorClass.CUT, rule="the answer was cut")
     return None
+
+
+def _read(step: ModelStep, completions: Sequence[Completion], priors: Sequence[Completion]) -> Answer | Rejection:
+    try:
+        return step.read(completions, priors)
+    except Exception as error:  # noqa: BLE001  (an operator is anybody's code, and one answer must not end a run)
+        raised = f"raised {type(error).__name__}"
+        raw = "\n".join(completion.text for completion in completions)
+        return Rejection(f"the operator {step.kind} {raised}: {error}", raw, ErrorClass.FUNCTION, raised)

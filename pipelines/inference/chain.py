@@ -13,10 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from headrace.operators.base import Answer, Layout, Rejection, Step
-from headrace.operators.classify import Classify
-from headrace.operators.filter import Filter
-from headrace.operators.map import Map
+from headrace.operators.base import Layout, RowStep, Step
+from headrace.operators.error_classes import ErrorClass
+from headrace.operators.outcomes import Answer, Filtered, Rejection
 from headrace.pipelines.inference.asking import Asker
 from headrace.pipelines.inference.documents import NO_DOCUMENT, Document, Documents, NoDocument
 from headrace.pipelines.inference.engine import Engine, ModelInterface
@@ -92,10 +91,8 @@ class Chain:
         return self.room.window
 
     def options(self, step: str) -> Mapping[str, str]:
-        """What the model answers for each label of a classification: the label, or a code."""
-        asking = self.chained.steps[step].step
-        assert isinstance(asking, Classify)
-        return asking.options
+        """What the model answers for each label of a step that has some: the label, or a code."""
+        return self.chained.steps[step].step.options
 
     def takes_priors(self, step: str) -> bool:
         """Whether priors that are fitted are used: not where each row's question is another one."""
@@ -126,7 +123,7 @@ class Chain:
             text = self._documents.text(values)
             document = await self._documents.encoded(text, result.usage) if asking else NO_DOCUMENT
         except NoDocument as problem:
-            _dead(result, DeadLetter(DOCUMENT, str(problem)))
+            _dead(result, DeadLetter(DOCUMENT, problem.error_class, str(problem)))
             return result
         if self._keep_raw:
             result.document = text
@@ -155,7 +152,7 @@ class Chain:
             if isinstance(outcome, DeadLetter):
                 rejected[step.name] = outcome
                 return False
-            if outcome is None:
+            if isinstance(outcome, Filtered):
                 result.outcome = "filtered"
                 return False
             known.update(outcome.values)
@@ -184,23 +181,33 @@ class Chain:
 
     async def _step(
         self, step: Step, known: dict[str, Any], document: Document, result: RowResult, tried: DeadLetter | None
-    ) -> Answer | DeadLetter | None:
-        """One step for one row: an answer (null where ``when`` is not true), a dead letter, or None: filtered out."""
+    ) -> Answer | DeadLetter | Filtered:
+        """One step for one row; the answer is null where ``when`` is not true."""
+
+        def holds(field: str) -> bool:
+            return bool(self._conditions[step.name, field](known))
+
         try:
-            when = self._conditions.get((step.name, "when"))
-            if when is not None and not when(known):
-                return Answer({item.name: None for item in step.fields()})
-            if isinstance(step, Filter):
-                return Answer({}) if self._conditions[step.name, "where"](known) else None
+            if step.when is not None and not holds("when"):
+                return Answer(dict.fromkeys(step.columns()))
+            if isinstance(step, RowStep):
+                # What it waits for, and not what else may be known by now: that would depend on timing.
+                row = {name: known[name] for name in sorted(self._graph.reads[step.name])}
+                outcome = _apply(step, row, holds)
+                return DeadLetter.of(step.name, outcome, 1) if isinstance(outcome, Rejection) else outcome
         except ConditionFailed as problem:
-            return DeadLetter(step.name, str(problem))
-        if isinstance(step, Map):
-            # What it waits for, and not what else may be known by now: that hangs on timing.
-            names = sorted(self._graph.reads[step.name]) if step.reads is None else step.reads
-            reads = {name: known[name] for name in names}
-            outcome = step.apply(reads)
-            return DeadLetter(step.name, outcome.reason, outcome.raw, 1) if isinstance(outcome, Rejection) else outcome
+            return DeadLetter(step.name, ErrorClass.CONDITION, str(problem))
         return await self._asker.ask(self.chained.steps[step.name], known, document, result, tried)
+
+
+def _apply(step: RowStep, row: Mapping[str, Any], holds: Callable[[str], bool]) -> Answer | Rejection | Filtered:
+    try:
+        return step.apply(row, holds)
+    except ConditionFailed:
+        raise
+    except Exception as error:  # noqa: BLE001  (an operator is anybody's code, and one row must not end a run)
+        raised = f"raised {type(error).__name__}"
+        return Rejection(f"the operator {step.kind} {raised}: {error}", "", ErrorClass.FUNCTION, raised)
 
 
 def _dead(result: RowResult, letter: DeadLetter) -> None:

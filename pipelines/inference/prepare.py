@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace.operators.base import Layout, ModelStep, Question, Step
-from headrace.operators.classify import Classify
 from headrace.pipelines.inference.costs import Request, RowCost
 from headrace.pipelines.inference.engine import ModelInterface
 from headrace.pipelines.inference.layouts import alternatives, with_default
-from headrace.pipelines.inference.prompts import Composer, Prompt, with_distinct_options
+from headrace.pipelines.inference.prompts import Composer, Prompt
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.pipeline import Pipeline
 
@@ -137,8 +136,7 @@ def prepare(
             raise UserError(
                 f"{places[name]}: instruction, examples and schema take {len(longest)} tokens and the answer up to "
                 f"{longest.sampling.max_tokens}, which leaves no room for a document in the model's "
-                f"{model.max_model_len}. "
-                f"Shorten them, or set max_tokens."
+                f"{model.max_model_len}. Shorten them, or set max_tokens."
             )
         prepared[name] = ready
     return Chained(prepared, layouts, composer, model)
@@ -147,9 +145,7 @@ def prepare(
 def _asking(step: ModelStep, model: ModelInterface) -> ModelStep:
     """The step as it asks this model."""
     step = step.for_engine(model.capabilities)
-    if isinstance(step, Classify) and model.capabilities.compares_tokens:
-        return with_distinct_options(step, model.tokenizer)
-    return step
+    return step.for_vocabulary(model.tokenizer.encode) if model.capabilities.compares_tokens else step
 
 
 def prepare_all(

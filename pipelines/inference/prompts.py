@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from headrace.operators.base import Choice, Constraint, Layout, Question, Sampling
-from headrace.operators.classify import Classify, candidate_codes
+from headrace.operators.options import first_tokens
 from headrace.pipelines.inference.engine import Message, ModelInterface, Tokenizer
 from headrace.pipelines.inference.prompt_text import PromptText, PromptTexts, added_text
 
@@ -83,7 +83,7 @@ class Composer:
         head = tuple(_ids(control, text.before, tokenizer))
         prime = tokenizer.encode(text.prime)
         if isinstance(constraint, Choice) and self._model.capabilities.compares_tokens:
-            prime, token_ids = first_tokens(text.prime, constraint.options, tokenizer)
+            prime, token_ids = first_tokens(text.prime, constraint.options, tokenizer.encode)
             constraint = replace(constraint, token_ids=token_ids)
         return _Static(head, (*tokenizer.encode(text.after),), (*closing, *prime), constraint, text)
 
@@ -104,39 +104,3 @@ class _Static:
     after: tuple[int, ...]
     constraint: Constraint
     text: PromptText
-
-
-def with_distinct_options(step: Classify, tokenizer: Tokenizer) -> Classify:
-    """The step as it is when one token tells its labels apart, or else asking for codes of which that is true.
-
-    Raises:
-        ValueError: the vocabulary has too few short codes for this many labels.
-    """
-    if step.many:
-        return step
-    (question,) = step.questions()
-    _, tokens = first_tokens(question.prime, tuple(step.labels), tokenizer)
-    if len(set(tokens)) == len(tokens):
-        return step
-    primed, _ = first_tokens(question.prime, candidate_codes()[:2], tokenizer)
-    codes: list[str] = []
-    for code in candidate_codes():
-        # One token after the prime, or else codes would have to be told apart by a later one.
-        if len(tokenizer.encode(f"{question.prime} {code}")) == len(primed) + 1:
-            codes.append(code)
-        if len(codes) == len(step.labels):
-            return step.with_codes(codes)
-    raise ValueError(f"{len(step.labels)} labels are too many: this model's vocabulary has {len(codes)} short codes")
-
-
-def first_tokens(prime: str, options: Sequence[str], tokenizer: Tokenizer) -> tuple[list[int], tuple[int, ...]]:
-    """The tokens that all of ``prime + option`` begin with, and the next one of each option.
-
-    Encoding prime and option together keeps the tokens that the model knows (``" positive"``, not a lone space), in
-    vocabularies that put a space before a word as in those that mark the start of a text.
-    """
-    encoded = [tokenizer.encode(f"{prime} {option}") for option in options]
-    shared = 0
-    while all(len(ids) > shared + 1 for ids in encoded) and len({ids[shared] for ids in encoded}) == 1:
-        shared += 1
-    return encoded[0][:shared], tuple(ids[shared] for ids in encoded)

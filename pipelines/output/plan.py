@@ -296,7 +296,7 @@ def part_schema(keep: Sequence[pa.Field], steps: Sequence[pa.Field]) -> pa.Schem
     Raises:
         UserError: a column name twice, or one of headrace's own.
     """
-    taken = {"_shard", "_row", "_outcome", "_error", "_step", "_reason", "_raw", "_tries"}
+    taken = {"_shard", "_row", "_outcome", "_error", "_step", "_class", "_rule", "_reason", "_raw", "_tries"}
     for column in keep:
         if column.name in taken:
             raise UserError(

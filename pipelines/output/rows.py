@@ -19,7 +19,7 @@ def earlier_results(table: pa.Table, chunk: Chunk) -> list[RowResult]:
     results = [RowResult(row, "filtered") for row in range(chunk.first, chunk.last)]
     for values in table.drop_columns(["_shard"]).to_pylist():
         row, outcome, error = (values.pop(name) for name in ("_row", "_outcome", "_error"))
-        results[row - chunk.first] = RowResult(row, outcome, values, DeadLetter(**error) if error else None)
+        results[row - chunk.first] = RowResult(row, outcome, values, DeadLetter.stored(error) if error else None)
     return results
 
 
@@ -70,6 +70,8 @@ def chunk_table(
             if result.dead is None
             else {
                 "step": result.dead.step,
+                "class": str(result.dead.error_class),
+                "rule": result.dead.rule or None,
                 "reason": _text(result.dead.reason),
                 "raw": _text(result.dead.raw),
                 "tries": result.dead.tries,
