@@ -253,7 +253,7 @@ def _quality_note(explained: Explanation, model: ModelView) -> str:
             rows = f"{record.sample} of {sampled} rows, which came to this model"
             rest = "; --rows takes more" if record.sample < FEW_ROWS else ""
         return f"Measured on {rows}: {against}{rest}. Of free text only that there is an answer counts."
-    if leaves_open(pipeline, model.stage.steps):
+    if model.interface.prefix_block is not None and leaves_open(pipeline, model.stage.steps):
         return "The other layouts change answers, too: --measure says how much, and what they save in time."
     return ""
 
