@@ -296,7 +296,7 @@ class Classify(ModelStep):
             chosen: list[str] = []
             confidences: list[float] = []
             for label, completion in zip(self.labels, completions, strict=True):
-                option, p = _told(completion, (YES, NO))
+                option, p = self._told(completion, (YES, NO))
                 if option is None:
                     return _no_label(f"the answer for label {label!r} is neither yes nor no", completion)
                 if option == YES:
@@ -306,22 +306,21 @@ class Classify(ModelStep):
             return self._answer(chosen, confidences if told else None)
         (completion,) = completions
         label_of = {code: label for label, code in self.options.items()}
-        option, p = _told(completion, tuple(label_of))
+        option, p = self._told(completion, tuple(label_of))
         if option is None:
             return _no_label("the answer is none of the labels", completion)
         return self._answer(label_of[option], p)
 
+    def _told(self, completion: Completion, options: Sequence[str]) -> tuple[str | None, float | None]:
+        """The likeliest of the options that have a log-probability, with its probability; else the one written."""
+        known = {option: value for option, value in completion.logprobs.items() if option in options}
+        if known and self._capabilities.logprobs == "top":
+            best = max(known, key=lambda option: known[option])
+            return best, math.exp(known[best])
+        return label_in(completion.text, options), None
+
     def _answer(self, label: str | list[str], confidence: float | list[float] | None) -> Answer:
         return Answer({self.name: label, f"{self.name}_confidence": confidence})
-
-
-def _told(completion: Completion, options: Sequence[str]) -> tuple[str | None, float | None]:
-    """The likeliest of the options that have a log-probability, with its probability; else the one that is written."""
-    known = {option: completion.logprobs[option] for option in options if option in completion.logprobs}
-    if known:
-        best = max(known, key=lambda option: known[option])
-        return best, math.exp(known[best])
-    return label_in(completion.text, options), None
 
 
 def calibrated(logprobs: Mapping[str, float], prior: Mapping[str, float]) -> dict[str, float]:

@@ -166,6 +166,19 @@ def test_import_is_light(statement: str, tmp_path: Path) -> None:
     assert not set(out.stdout.split()) & HEAVY
 
 
+@pytest.mark.parametrize("engine", ["vllm", "fake"])
+def test_engines_are_known_by_their_entry_points_only(engine: str) -> None:
+    own = {"vllm": ("cluster/engines/vllm", "cluster/engines/fake"), "fake": ("cluster/engines/fake",)}[engine]
+    found = [
+        f"{file.relative_to(ROOT)}:{line} imports {name}"
+        for file in files(*PACKAGES)
+        if not file.relative_to(ROOT).as_posix().startswith(own)
+        for line, name in imports(file)
+        if within(name, {f"headrace.cluster.engines.{engine}"})
+    ]
+    assert not found, "\n".join(found)
+
+
 def test_direction_is_seen(tmp_path: Path) -> None:
     file = tmp_path / "wrong.py"
     file.write_text("def f():\n    from headrace import cluster\n")

@@ -249,7 +249,7 @@ def test_it_gets_nothing_of_the_machine_but_a_core_for_its_worker() -> None:
 
 def test_a_provider_has_a_default_for_all_but_what_only_it_knows() -> None:
     abstract = {"capabilities", "locate", "max_model_len", "start", "tokenizer"}
-    assert set(EngineProvider.__abstractmethods__) == abstract  # type: ignore[attr-defined]
+    assert set(EngineProvider.__abstractmethods__) == abstract
 
 
 # -- a row ----------------------------------------------------------------------------------------------------------
@@ -399,7 +399,8 @@ def test_explain_has_no_layouts_to_choose_and_reckons_without_a_cache(call: Call
     assert "4 requests, about 8 documents" in said
     assert "KV cache" not in said
     assert "other layouts change answers" not in said
-    assert "[user]" not in said
+    assert "| user: Classify the text by its opinion." in said
+    assert "| assistant: negative" in said
     assert "Taken: hoisted: the pipeline says so" in " ".join(call("explain", layout="hoisted").stdout.split())
 
 

@@ -27,6 +27,7 @@ from headrace.pipelines.forecast.outlook import Outlook
 from headrace.pipelines.inference.engine import ModelInterface
 from headrace.pipelines.inference.layouts import Choice
 from headrace.pipelines.inference.prepare import Chained, prepare
+from headrace.pipelines.inference.prompts import Prompt
 from headrace.pipelines.output.plan import Chunk
 from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.output.stages import Stage, commits, entries
@@ -301,28 +302,38 @@ def _say(message: str) -> None:
 
 
 def _steps(chained: Chained, record: Record) -> tuple[StepView, ...]:
-    observed, tokenizer = record.observed(chained.layouts), chained.model.tokenizer
+    observed = record.observed(chained.layouts)
     return tuple(
         StepView(
             name=name,
             kind=ready.step.kind,
             layout=chained.layouts[name],
-            prompts=tuple(
-                PromptView(
-                    head=tokenizer.show(prompt.head),
-                    tail=tokenizer.show(prompt.tail),
-                    head_tokens=len(prompt.head),
-                    tail_tokens=len(prompt.tail),
-                    answer=answer_form(prompt.constraint),
-                    most=prompt.sampling.max_tokens,
-                )
-                for prompt in ready.prompts
-            ),
+            prompts=tuple(_prompt_view(prompt, chained.model) for prompt in ready.prompts),
             share=observed.reach * observed.share(name) if observed else None,
             added=observed.per_request(name, "added") if observed else None,
             output=observed.per_request(name, "output") if observed else None,
         )
         for name, ready in chained.steps.items()
+    )
+
+
+DOCUMENT_MARK = "\0"
+"""Stands for the document in a conversation; no text of a prompt has it."""
+
+
+def _prompt_view(prompt: Prompt, model: ModelInterface) -> PromptView:
+    if model.capabilities.prompts == "tokens":
+        head, tail = model.tokenizer.show(prompt.head), model.tokenizer.show(prompt.tail)
+    else:
+        turns = prompt.messages(DOCUMENT_MARK, prefill=model.capabilities.prefill)
+        head, _, tail = "\n".join(f"{turn.role}: {turn.text}" for turn in turns).partition(DOCUMENT_MARK)
+    return PromptView(
+        head=head,
+        tail=tail,
+        head_tokens=len(prompt.head),
+        tail_tokens=len(prompt.tail),
+        answer=answer_form(prompt.constraint),
+        most=prompt.sampling.max_tokens,
     )
 
 
