@@ -514,7 +514,7 @@ def test_the_command_itself_says_it_in_one_line_and_leaves_nothing() -> None:
 @pytest.fixture(scope="module")
 def default_model() -> str:
     pytest.importorskip("vllm")
-    from headrace.cluster.engines.models import default_model
+    from headrace.cluster.engines.default_model import default_model
 
     return str(default_model())
 

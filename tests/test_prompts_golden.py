@@ -190,7 +190,7 @@ def test_prompts_of_a_tokenizer_of_bytes() -> None:
 @pytest.mark.engine
 def test_prompts_of_the_default_model() -> None:
     pytest.importorskip("transformers")
-    from headrace.cluster.engines.models import default_model
+    from headrace.cluster.engines.default_model import default_model
     from headrace.cluster.engines.tokenizer import HubTokenizer
 
     assert hashes(HubTokenizer(str(default_model()))) == OF_THE_DEFAULT_MODEL

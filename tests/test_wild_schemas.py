@@ -99,7 +99,7 @@ def test_each_schema_gives_valid_answers_or_is_refused_with_the_place_and_the_ke
 def test_what_the_engine_may_write_for_wild_schemas_is_read() -> None:
     """Random walks through the grammars, with the default model's own tokens."""
     xgrammar = pytest.importorskip("xgrammar")
-    from headrace.cluster.engines.models import default_model
+    from headrace.cluster.engines.default_model import default_model
     from headrace.cluster.engines.tokenizer import HubTokenizer
     from headrace.cluster.engines.vllm.grammars import MASK_SECONDS, mask_seconds
     from headrace.cluster.engines.vllm.walks import Walker

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from headrace.cluster.engines.config import EngineConfig
-from headrace.cluster.engines.models import DEFAULT, model_identity, model_memory, resolve_model
+from headrace.cluster.engines.default_model import DEFAULT
+from headrace.cluster.engines.model_folder import model_memory
+from headrace.cluster.engines.models import model_identity, resolve_model
 from headrace.cluster.engines.provider import EngineProvider, Grammar, Located
 from headrace.cluster.engines.resources import gpus_here
 from headrace.cluster.engines.tokenizer import HubTokenizer, context_length, load_tokenizer
