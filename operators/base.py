@@ -210,7 +210,9 @@ class Step(BaseModel):
     def python_references(self) -> Sequence[str]:
         """Python code that must be importable where the step runs, as ``package.module`` or ``package.module:name``.
 
-        What lies beside the pipeline file is shipped with it. The operator's own package need not be named.
+        What lies beside the pipeline file is shipped with it: by ``headrace manifest`` whatever is named here, by
+        ``headrace submit``, which reads pipeline files as text, the second form where a field of the step has it. The
+        operator's own package need not be named: it must be installed on the cluster.
         """
         return ()
 

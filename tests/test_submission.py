@@ -44,6 +44,7 @@ def test_what_a_pipeline_needs_is_shipped_and_nothing_else(tmp_path: Path) -> No
         {"map": {"name": "a", "function": "counting:count"}},
         {"map": {"name": "b", "function": "tools.deep.well:draw"}},
         {"map": {"name": "c", "function": "json:dumps"}},
+        {"acme": {"name": "f", "code": "theirs:read", "when": "x = 'a:b'"}},
         {"extract": {"name": "d", "schema": "schemas/d.json"}},
         {"extract": {"name": "e", "schema": {"type": "object"}}},
     ]
@@ -54,6 +55,7 @@ def test_what_a_pipeline_needs_is_shipped_and_nothing_else(tmp_path: Path) -> No
             "counting.py": "import os, neighbour\nfrom headrace import Map\n",
             "neighbour.py": "def f():\n    from third import x\n",
             "third.py": "x = 1\n",
+            "theirs.py": "",
             "tools/__init__.py": "",
             "tools/deep/well.py": "from .. import beside\nfrom . import other\nimport fourth.part\n",
             "tools/deep/words.txt": "a b",
@@ -75,6 +77,7 @@ def test_what_a_pipeline_needs_is_shipped_and_nothing_else(tmp_path: Path) -> No
         "counting.py",
         "neighbour.py",
         "third.py",
+        "theirs.py",
         "tools/__init__.py",
         "tools/deep/well.py",
         "tools/deep/words.txt",

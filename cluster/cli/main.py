@@ -10,6 +10,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from headrace.cluster.cli.plugins_command import plugins
 from headrace.pipelines.spec.version import VERSION
 
 DONE, USERS_MISTAKE, TOO_MANY_DEAD, INTERRUPTED = 0, 2, 3, 130
@@ -569,6 +570,9 @@ def schema() -> None:
     from headrace.pipelines.spec.json_schema import pipeline_json_schema
 
     print(json.dumps(pipeline_json_schema(), indent=2))
+
+
+app.command()(plugins)
 
 
 @models.command("default")

@@ -143,14 +143,14 @@ def _data_of(file: Path) -> Any:
 
 
 def _named_in(data: Any) -> tuple[list[str], list[str]]:
-    """The functions and the schema files that the steps of a pipeline file name."""
+    """What may name functions in the steps of a pipeline file, whatever their operators are, and their schema files."""
     functions: list[str] = []
     schemas: list[str] = []
     steps = data.get("steps") if isinstance(data, dict) else None
     for step in steps if isinstance(steps, list) else ():
         for body in step.values() if isinstance(step, dict) else ():
             if isinstance(body, dict):
-                functions += [body["function"]] if isinstance(body.get("function"), str) else []
+                functions += [value for value in body.values() if isinstance(value, str)]
                 schemas += [body["schema"]] if isinstance(body.get("schema"), str) else []
     return functions, schemas
 

@@ -148,7 +148,7 @@ class Chain:
             for name in self._graph.waits_for[step.name] & tasks.keys():
                 if not await tasks[name]:
                     return False
-            outcome = await self._step(step, known, document, result, self._tried(step, earlier))
+            outcome = _checked(step, await self._step(step, known, document, result, self._tried(step, earlier)))
             if isinstance(outcome, DeadLetter):
                 rejected[step.name] = outcome
                 return False
@@ -198,6 +198,16 @@ class Chain:
         except ConditionFailed as problem:
             return DeadLetter(step.name, ErrorClass.CONDITION, str(problem))
         return await self._asker.ask(self.chained.steps[step.name], known, document, result, tried)
+
+
+def _checked(step: Step, outcome: Answer | DeadLetter | Filtered) -> Answer | DeadLetter | Filtered:
+    """See to it that an operator does what it says: it gives all of its columns, and leaves rows out only if it may."""
+    problem = ""
+    if isinstance(outcome, Answer) and outcome.values.keys() != set(step.columns()):
+        problem = f"answered the columns {sorted(outcome.values)}, and has {sorted(step.columns())}"
+    elif isinstance(outcome, Filtered) and not step.gates:
+        problem = "left a row out without `gates`"
+    return DeadLetter(step.name, ErrorClass.FUNCTION, f"the operator {step.kind} {problem}") if problem else outcome
 
 
 def _apply(step: RowStep, row: Mapping[str, Any], holds: Callable[[str], bool]) -> Answer | Rejection | Filtered:
