@@ -18,6 +18,25 @@ class Tokenizer(Protocol):
 
     For an engine that takes messages the ids only measure texts, and may be an estimate: texts that begin alike must
     have ids that begin alike.
+
+    Example, a token for each byte::
+
+        class Bytes:
+            longest_token = 1
+
+            def encode(self, text):
+                return [byte + 2 for byte in text.encode()]
+
+            def encode_many(self, texts):
+                return [self.encode(text) for text in texts]
+
+            def decode(self, ids):
+                return bytes(i - 2 for i in ids if i > 1).decode(errors="replace")
+
+            show = decode
+
+            def frame(self, shots):
+                return [[0], [1]] * (shots + 1)  # 0 opens the user's turn, 1 the assistant's
     """
 
     @property
