@@ -28,7 +28,7 @@ from headrace.cluster.engines.registry import engines
 from headrace.cluster.engines.resources import Demand
 from headrace.cluster.engines.sharing import share
 from headrace.cluster.kube.engines import engines_of
-from headrace.cluster.kube.options import Options
+from headrace.cluster.kube.options import KubeOptions
 from headrace.cluster.state.checked import check
 from headrace.operators.plugins import load_plugins
 from headrace.pipelines.inference.chain import Chain
@@ -241,7 +241,7 @@ def test_it_gets_nothing_of_the_machine_but_a_core_for_its_worker() -> None:
     assert [a.cpus for a in both] == [1, 7]
     (many,) = share([Demand("p", Resources(workers=3), 0, mine)], cluster_gpus=0, node_cpus=1, local=True)
     assert (many.least, many.cpus) == (3, 1), "they wait for others, and need no core each"
-    options = Options(image="i", input="s3://b/i", output="s3://b/o", ray_version="2.60.0")
+    options = KubeOptions(image="i", input="s3://b/i", output="s3://b/o", ray_version="2.60.0")
     (found,), sets = engines_of(pipeline(), options)
     assert (found.gpus, found.cpus) == (0, 1)
     assert "resources.gpus=0" in sets

@@ -16,7 +16,6 @@ from headrace.pipelines.forecast.ahead import Ahead
 from headrace.pipelines.forecast.outlook import Outlook
 from headrace.pipelines.inference.engine import ModelInterface
 from headrace.pipelines.inference.prepare import prepare
-from headrace.pipelines.input.corpus import InputChanged
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.pipeline import Pipeline
 
@@ -48,8 +47,7 @@ def prompts_and_outlook(wanted: Wanted, model: ModelInterface) -> Outlook | None
     """Lay out the prompts, and look ahead where that is wanted.
 
     Raises:
-        UserError: a prompt leaves no room for a document.
-        InputChanged: the input is not what was planned.
+        UserError: a prompt leaves no room for a document, or the input is not what was planned.
     """
     there = wanted.ahead.there if wanted.ahead else None
     prepare(wanted.pipeline, model, there.layouts if there else None, steps=wanted.steps)
@@ -80,7 +78,7 @@ def _main(wanted: Wanted) -> None:
     try:
         model = interface_of(wanted.pipeline, wanted.model, wanted.located)
         outlook = prompts_and_outlook(wanted, model)
-    except (UserError, InputChanged) as problem:
+    except UserError as problem:
         _say(PROBLEM, str(problem))
         return
     if outlook:

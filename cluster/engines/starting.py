@@ -11,6 +11,7 @@ from pathlib import Path
 from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.engines.registry import engines
 from headrace.pipelines.inference.engine import Engine
+from headrace.pipelines.spec.errors import HeadraceError
 
 
 def start_engine(config: EngineConfig) -> Engine:
@@ -18,7 +19,7 @@ def start_engine(config: EngineConfig) -> Engine:
     return engines().named(config.engine).start(config)
 
 
-class EngineStartFailed(RuntimeError):
+class EngineStartFailed(HeadraceError, RuntimeError):
     """The engine does not start on this machine, with this model and these arguments."""
 
 

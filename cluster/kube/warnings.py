@@ -8,7 +8,7 @@ from headrace.cluster.engines.registry import engines
 from headrace.cluster.jobs.secrets_seen import secret_name
 from headrace.cluster.kube.bundle import Bundle
 from headrace.cluster.kube.engines import Engines, Group
-from headrace.cluster.kube.options import Options
+from headrace.cluster.kube.options import KubeOptions
 from headrace.pipelines.output.stages import stages_of
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.pipeline import Pipeline
@@ -36,7 +36,7 @@ def job_warnings(
     files: Bundle | None,
     pools: Sequence[Engines],
     groups: Sequence[Group],
-    options: Options,
+    options: KubeOptions,
 ) -> Iterator[str]:
     """Of files, image, workers, cache and rights."""
     registry = engines()

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from headrace.pipelines.output.checkpoint import Counts
     from headrace.pipelines.spec.pipeline import Pipeline
 
-PREFIX = "ray_"
-"""What Ray puts before each name."""
-
 MOST_VALUES, MOST_CHARACTERS = 50, 100
 """Values of a label that are told apart in a process, and their length. What comes after has the value
 :data:`OTHER`."""
@@ -45,7 +42,12 @@ Kind = Literal["counter", "gauge", "histogram"]
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric as Ray is told of it; ``name`` is without :data:`PREFIX`. ``where`` says who records it."""
+    """A metric as Ray is told of it.
+
+    Attributes:
+        name: without the ``ray_`` that Ray puts before it.
+        where: who records it.
+    """
 
     name: str
     kind: Kind
@@ -53,11 +55,6 @@ class Metric:
     labels: tuple[str, ...] = ("pipeline",)
     where: Literal["worker", "driver"] = "worker"
     boundaries: tuple[float, ...] = ()
-
-    @property
-    def exposed(self) -> str:
-        """The name on the Prometheus endpoint (of a histogram its base)."""
-        return PREFIX + self.name
 
 
 _MODEL = ("pipeline", "model")

@@ -69,16 +69,6 @@ def column_for(schema: Node, where: str = "answer") -> Column:
     return Column(codec.type, codec, nullable, tuple(dict.fromkeys(notes)))
 
 
-def to_arrow_value(value: Any, column: Column) -> Any:
-    """See :meth:`Column.convert`."""
-    return column.convert(value)
-
-
-def from_arrow_value(value: Any, column: Column) -> Any:
-    """See :meth:`Column.restore`."""
-    return column.restore(value)
-
-
 def _codec(root: Node, schema: Any, where: str, above: frozenset[int], notes: list[str]) -> tuple[Codec, bool]:
     flat = flatten(root, schema)
     if flat.ids & above:

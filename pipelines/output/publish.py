@@ -157,12 +157,6 @@ def publish_shard(store: Store, plan: Plan, shard: PlannedShard) -> None:
         store.replace(shard.part_name, answers)
 
 
-def is_published(store: Store, plan: Plan, shard: PlannedShard) -> bool:
-    """Whether the part that is there holds these spans of this file, answered by this pipeline."""
-    letters = {shard.part_name} if store.exists(f"{ERRORS}/{shard.part_name}") else set()
-    return _published_counts(store, shard, _identity(plan.fingerprint, shard), letters) is not None
-
-
 def published(store: Store, plan: Plan) -> dict[int, Counts]:
     """The shards that are published, by index: their chunks need no work, nor be there any more.
 

@@ -7,7 +7,7 @@ whole row waits for all steps before it. Nothing else waits: independent steps o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from headrace.pipelines.spec.pipeline import Pipeline
@@ -82,7 +82,3 @@ class Graph:
                 found.add(step)
                 pending.extend(self.waits_for[step])
         return frozenset(found)
-
-    def downstream(self, names: Sequence[str]) -> frozenset[str]:
-        """``names`` and all steps whose answers hang on them: what a change of them changes."""
-        return frozenset(n for n in self.waits_for if n in names or self.upstream(n) & set(names))
