@@ -116,11 +116,11 @@ def ray_address(_private_ray: None) -> Iterator[str]:
 def engine() -> Iterator[Any]:
     """The real thing: vLLM with the default model. It takes half a minute to start, so there is one for all tests."""
     from headrace.cluster.engines.config import EngineConfig
-    from headrace.cluster.engines.models import default_model
+    from headrace.cluster.engines.default_model import default_model
     from headrace.cluster.engines.resources import cores
-    from headrace.cluster.engines.vllm import VllmEngine
+    from headrace.cluster.engines.vllm.engine import VllmEngine
 
-    started = VllmEngine(EngineConfig(str(default_model()), threads=cores(), kv_gib=1))
+    started = VllmEngine(EngineConfig("vllm", str(default_model()), threads=cores(), kv_gib=1))
     yield started
     started.shutdown()
 
