@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,10 +20,11 @@ project = "headrace"
 copyright = "the headrace authors"
 version = release
 
-# The sources begin at the top of the repository, so that a link between README and docs/ is right on both.
+# The sources begin at the top of the repository: a link between README and docs/ leads to the same place on the site
+# and in the repository.
 root_doc = "docs/index"
-include_patterns = ["*.md", "docs/**.md", "cluster/deploy/README.md", "examples/**.md"]
-exclude_patterns = [".*", "build", "tests", "benchmarks"]
+include_patterns = ["*.md", "docs/**.md", "cluster/deploy/README.md"]
+exclude_patterns = [".*", "build", "tests", "benchmarks", "examples", "headrace"]
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton"]
 source_suffix = {".md": "markdown"}
@@ -83,6 +85,28 @@ def plain_signature(
     return f"(*, {', '.join(required + optional)})", ""
 
 
+def navigation(app: Sphinx, docname: str, source: list[str]) -> None:
+    """The front page's lists are the navigation, too: a hidden toctree for each of its sections."""
+    if docname != root_doc:
+        return
+    trees = ""
+    for section in source[0].split("\n## ")[1:]:
+        caption = section.partition("\n")[0]
+        links = re.findall(r"^- \[([^]]+)\]\((\S+?)\.md\)", section, re.MULTILINE)
+        entries = "".join(f"{title} <{path}>\n" for title, path in links)
+        trees += f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{entries}```\n"
+    source[0] += trees
+
+
+def front_door(app: Sphinx, failure: Exception | None) -> None:
+    """The site's own address leads to the front page."""
+    page = '<!doctype html><meta charset="utf-8"><title>headrace</title><meta http-equiv="refresh" content="0; url=docs/index.html">'
+    if failure is None:
+        (Path(app.outdir) / "index.html").write_text(page + '<a href="docs/index.html">headrace</a>\n')
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("source-read", navigation)
+    app.connect("build-finished", front_door)
     app.connect("autodoc-process-docstring", as_rest)
     app.connect("autodoc-process-signature", plain_signature)
