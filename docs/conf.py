@@ -34,20 +34,23 @@ myst_enable_extensions = ["fieldlist"]
 
 default_role = "code"
 autodoc_member_order = "bysource"
+autodoc_default_options = {"exclude-members": "model_config"}
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
+maximum_signature_line_length = 90
 
 html_theme = "furo"
 html_title = f"headrace {release}"
 html_static_path = ["_static"]
+html_css_files = ["headrace.css"]
 html_copy_source = False
 html_show_sphinx = False
 pygments_style = "default"
-pygments_dark_style = "monokai"
+pygments_dark_style = "github-dark"
 
 
-GOOGLE = Config(napoleon_google_docstring=True, napoleon_use_rtype=False)
+GOOGLE = Config(napoleon_google_docstring=True, napoleon_use_rtype=False, napoleon_use_ivar=True)
 
 
 def as_rest(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
