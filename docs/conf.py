@@ -103,9 +103,10 @@ def navigation(app: Sphinx, docname: str, source: list[str]) -> None:
 
 def front_door(app: Sphinx, failure: Exception | None) -> None:
     """The site's own address leads to the front page."""
-    page = '<!doctype html><meta charset="utf-8"><title>headrace</title><meta http-equiv="refresh" content="0; url=docs/index.html">'
     if failure is None:
-        (Path(app.outdir) / "index.html").write_text(page + '<a href="docs/index.html">headrace</a>\n')
+        front = f"{root_doc}.html"
+        head = f'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={front}">'
+        (Path(app.outdir) / "index.html").write_text(f'{head}<title>{project}</title><a href="{front}">{project}</a>\n')
 
 
 def setup(app: Sphinx) -> None:
