@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.operators.base import Choice, Completion, Json, ModelStep, Rejection
+from headrace.operators.base import Choice, Completion, Json, ModelStep
 from headrace.operators.classify import Classify
+from headrace.operators.outcomes import Rejection
 
 PARAGRAPH = "\n\n"
 QUOTE, UNQUOTE = '"""\n', '\n"""'

@@ -1,11 +1,40 @@
-"""What is asked of a document, and how an answer is read. Pure functions of a row: no Ray, no vLLM, no I/O."""
+"""What is asked of a document, and how an answer is read. Pure functions of a row: no Ray, no vLLM, no I/O.
 
-from headrace.operators.base import Example, ModelStep, Step
-from headrace.operators.classify import Classify
-from headrace.operators.extract import Extract
-from headrace.operators.filter import Filter
-from headrace.operators.generate import Generate
-from headrace.operators.map import Map
-from headrace.operators.summarize import Summarize
+The names below are loaded on first use: a plugin can import them while operators are being loaded, and who looks for
+plugins of another kind need not load any operator.
+"""
 
-__all__ = ["Classify", "Example", "Extract", "Filter", "Generate", "Map", "ModelStep", "Step", "Summarize"]
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from headrace.operators.base import Example as Example
+    from headrace.operators.base import ModelStep as ModelStep
+    from headrace.operators.base import RowStep as RowStep
+    from headrace.operators.base import Step as Step
+    from headrace.operators.classify import Classify as Classify
+    from headrace.operators.extract import Extract as Extract
+    from headrace.operators.filter import Filter as Filter
+    from headrace.operators.generate import Generate as Generate
+    from headrace.operators.map import Map as Map
+    from headrace.operators.summarize import Summarize as Summarize
+
+BUILT_IN = ("classify", "extract", "summarize", "generate", "filter", "map")
+"""headrace's own operators, in the order in which messages and the JSON Schema list them."""
+
+_HOME = {
+    **{name.capitalize(): f"headrace.operators.{name}" for name in BUILT_IN},
+    **dict.fromkeys(("Example", "ModelStep", "RowStep", "Step"), "headrace.operators.base"),
+}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605  (strings, from the table above)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'headrace.operators' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

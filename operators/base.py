@@ -1,19 +1,24 @@
-"""What every operator shares: the plain value that names a step, and the data that passes between a step and an engine.
+r"""What every operator shares: the value that names a step, and the data that passes between a step and an engine.
 
-An operator says *what is asked* (as :class:`Question`\\ s) and *how an answer is read* (:class:`Answer` or
-:class:`Rejection`). It knows nothing of tokens, layouts, engines or files.
+An operator says *what is asked* (as :class:`Question`\ s) and *how an answer is read* (``outcomes``). It knows nothing
+of tokens, layouts, engines or files. A step of a pipeline is a :class:`ModelStep`, which asks the model, or a
+:class:`RowStep`, which works on the row alone. Whatever else headrace has to know of a step, it asks the step: the
+methods have defaults, and an operator overrides those that do not fit it.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from headrace.operators.error_classes import ErrorClass
+from headrace.operators.outcomes import Answer, Filtered, Rejection
+from headrace.operators.shown import Shown
 from headrace.operators.templates import Template
 
 if TYPE_CHECKING:
@@ -116,58 +121,145 @@ class Completion:
         return self.finish_reason == "length"
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A step's values for one row, by output column: plain Python that :meth:`Step.fields` can hold."""
-
-    values: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """Why a completion is no answer, in words for the model (asked again) and for whoever reads the dead letter."""
-
-    reason: str
-    raw: str
-
-
 class Step(BaseModel):
     """An operator in a pipeline: a frozen plain value, the same from YAML and from Python.
 
-    ``name`` is the output column. ``when`` is a Polars SQL expression over columns and earlier answers; rows for
-    which it is not true skip the step and hold null.
+    Not a base for an operator by itself: derive from :class:`ModelStep` or :class:`RowStep`, set ``kind``, declare what
+    a pipeline file may say as pydantic fields (a docstring below each is its description in the JSON Schema), and
+    register the class in the package's ``pyproject.toml`` under the name that is its ``kind``::
+
+        [project.entry-points."headrace.operators"]
+        redact = "headrace_redact:Redact"
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
 
     kind: ClassVar[str]
+    """What a pipeline file calls the operator."""
+
+    gates: ClassVar[bool] = False
+    """Whether the step may leave rows out (``Filtered``). Every later step waits for one that may."""
+
+    not_in_fingerprint: ClassVar[Mapping[str, str]] = {}
+    """Fields that cannot change an answer, each with the reason: editing them keeps the answers that are there."""
+
     name: Name
+    """The step's name, which is also its output column."""
     when: str | None = None
+    """A Polars SQL expression over columns and earlier answers; other rows skip the step."""
 
     def fields(self) -> list[pa.Field]:
-        """The typed output columns of this step; none for a step that only decides which rows go on."""
+        """The typed output columns; none for a step that only decides which rows go on.
+
+        Raises:
+            ValueError: the types follow from code that cannot be imported.
+        """
         return []
+
+    def columns(self) -> tuple[str, ...]:
+        """The names of the output columns. Unlike :meth:`fields` this must not import a user's code."""
+        return tuple(column.name for column in self.fields())
 
     def notes(self) -> list[str]:
         """What a user should be told at check time: what stays JSON text, what only the final check enforces."""
+        return []
+
+    def problems(self) -> list[tuple[str, str]]:
+        """What is wrong with the step that shows only when a user's code is imported: the field, and a clause.
+
+        It is asked after everything else that can be checked without the input.
+        """
         return []
 
     def templates(self) -> Mapping[str, str]:
         """The Jinja templates of this step by the field that holds them."""
         return {}
 
+    def conditions(self) -> Mapping[str, str]:
+        """The Polars SQL expressions of this step, each true or false for a row, by the field that holds them."""
+        return {} if self.when is None else {"when": self.when}
+
+    def reads_by_field(self) -> Mapping[str, Sequence[str]]:
+        """The columns and earlier answers that the step reads beside those in templates and conditions.
+
+        They are listed by the field that names them, which messages point to.
+        """
+        return {}
+
+    @property
+    def reads_whole_row(self) -> bool:
+        """Whether the step gets all that the pipeline reads and the earlier steps answer. It waits for all of these."""
+        return False
+
+    def closed_values(self) -> Mapping[str, Sequence[str]]:
+        """The only texts that an output column can hold, by column: conditions that compare with others are refused."""
+        return {}
+
+    def python_references(self) -> Sequence[str]:
+        """Python code that must be importable where the step runs, as ``package.module`` or ``package.module:name``.
+
+        What lies beside the pipeline file is shipped with it: by ``headrace manifest`` whatever is named here, by
+        ``headrace submit``, which reads pipeline files as text, the second form where a field of the step has it. The
+        operator's own package need not be named: it must be installed on the cluster.
+        """
+        return ()
+
+    def shown(self) -> Mapping[str, Shown]:
+        """What a report shows of each output column; a column that is left out is not shown by itself."""
+        return {column: Shown() for column in self.columns()}
+
+    def advice(self, error_class: ErrorClass) -> str:
+        """What to do about this step's dead letters of a class, in a sentence; empty where the general one will do."""
+        return ""
+
+
+class RowStep(Step):
+    """A step that asks no model.
+
+    For example, one that gives the length of a column::
+
+        class Length(RowStep):
+            kind: ClassVar[str] = "length"
+
+            of: str
+            '''The column.'''
+
+            def fields(self) -> list[pa.Field]:
+                return [pa.field(self.name, pa.int64())]
+
+            def reads_by_field(self) -> Mapping[str, Sequence[str]]:
+                return {"of": (self.of,)}
+
+            def apply(self, row: Mapping[str, Any], holds: Callable[[str], bool]) -> Answer | Rejection | Filtered:
+                text = row[self.of]
+                return Answer({self.name: None if text is None else len(text)})
+    """
+
+    @abstractmethod
+    def apply(self, row: Mapping[str, Any], holds: Callable[[str], bool]) -> Answer | Rejection | Filtered:
+        """Answer for one row. ``when`` has been seen to.
+
+        An exception makes the row a dead letter of the class ``function``.
+
+        Args:
+            row: what the step reads, by name: columns and earlier answers as plain Python.
+            holds: whether the condition in a field (see :meth:`Step.conditions`) is true for the row.
+        """
+
 
 class Example(BaseModel):
     """A few-shot example: a document as text and the answer that is right for it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     document: str
+    """The document of the example, as text."""
     answer: JsonValue
+    """The answer that is right for it."""
 
 
 class ModelStep(Step):
-    """A step that asks the model.
+    """A step that asks the model: it says what is asked, and reads the answer.
 
     ``instruction`` replaces the built-in task description; it may be a template over earlier answers, in which case
     it goes after the document instead of into the shared header. ``max_tokens`` bounds one answer, ``retries`` is how
@@ -177,13 +269,90 @@ class ModelStep(Step):
     """
 
     instruction: str | None = Field(default=None, min_length=1)
+    """Replaces the built-in task description; may be a template over earlier answers."""
     examples: tuple[Example, ...] = ()
+    """Worked examples: a document and the answer that is right for it."""
     max_tokens: int | None = Field(default=None, ge=1)
+    """The most tokens that one answer may have."""
     temperature: float = Field(default=0.0, ge=0.0, le=2.0)
+    """0 always takes the likeliest token; more is more random."""
     seed: int = Field(default=0, ge=0)
+    """Decides the random choices where `temperature` is above 0."""
     retries: int = Field(default=1, ge=0, le=10)
+    """How often a bad answer is asked again before the row is a dead letter."""
     layout: Layout | None = None
+    """Where this step's prompt keeps what is the same for all rows; by default as the pipeline's."""
     model: str | None = Field(default=None, min_length=1)
+    """Another model than the pipeline's: a name in `models`, `default`, a hub id, or a folder."""
+
+    calibrated: ClassVar[bool] = False
+    """Whether :meth:`read` needs priors: completions of the same questions on a document that says nothing."""
+
+    @abstractmethod
+    def questions(self, context: str = "") -> tuple[Question, ...]:
+        """The requests of one attempt, in the order in which :meth:`read` takes their completions.
+
+        ``context`` is what this row's earlier answers add, rendered: empty for a step whose templates are static.
+        """
+
+    @abstractmethod
+    def read(self, completions: Sequence[Completion], priors: Sequence[Completion]) -> Answer | Rejection:
+        """Turn the completions of one attempt into an answer.
+
+        An exception makes the attempt a rejected one, of the class ``function``.
+
+        Args:
+            priors: the completions of the same questions on a content-free document; empty unless ``calibrated``.
+        """
+
+    def for_vocabulary(self, encode: Callable[[str], Sequence[int]]) -> ModelStep:
+        """The step to ask, given how the model's tokenizer encodes text; most steps do not depend on it.
+
+        Raises:
+            ValueError: the step cannot be asked with this vocabulary.
+        """
+        return self
+
+    @property
+    def options(self) -> Mapping[str, str]:
+        """What the model answers for each label of a question with labels: the label, or a code for it.
+
+        Where there are some, and :attr:`calibrated` is set, priors can be fitted to answers that are taken for right.
+        """
+        return {}
+
+    def agreement(self, answer: Any, other: Any) -> float | None:
+        """How well two answers agree, 0 to 1, by which layouts are chosen; None if that cannot be told.
+
+        Args:
+            answer: the value of the column ``name``, as plain Python; None where there is no answer.
+            other: the value to compare with: the right one, or that of another layout; never None.
+        """
+        return None
+
+    def gold_column(self) -> str | None:
+        """The input column that holds right answers; None without one.
+
+        A field that names it must be called ``gold``, and be in :attr:`not_in_fingerprint`.
+        """
+        return None
+
+    def gold_problem(self, type: pa.DataType) -> str | None:
+        """Why a column of this type cannot hold right answers, in a clause; None if it can."""
+        return None
+
+    def gold_answer(self, value: Any) -> Any:
+        """A value of the gold column as an answer, as :meth:`agreement` takes it; None where none is known."""
+        return value
+
+    def gold_doubt(self, answers: Sequence[Any]) -> str | None:
+        """Why these right answers (see :meth:`gold_answer`) cannot be this step's, in a clause; None if they can."""
+        return None
+
+    def trace_attributes(self) -> Mapping[str, str]:
+        """Attributes of the step's spans, in OpenTelemetry's words."""
+        asks_json = any(isinstance(question.constraint, Json) for question in self.questions())
+        return {"gen_ai.output.type": "json" if asks_json else "text"}
 
     def templates(self) -> Mapping[str, str]:
         return {"instruction": self.instruction} if self.instruction else {}
@@ -209,17 +378,3 @@ class ModelStep(Step):
         """
         task = self.static("instruction") if self.instruction else task
         return f"{task}{chr(10) if chr(10) in form else ' '}{form}".strip()
-
-    @abstractmethod
-    def questions(self, context: str = "") -> tuple[Question, ...]:
-        """The requests of one attempt, in the order in which :meth:`read` takes their completions."""
-
-    @abstractmethod
-    def read(self, completions: Sequence[Completion], priors: Sequence[Completion]) -> Answer | Rejection:
-        """Turn the completions of one attempt into an answer.
-
-        ``priors`` are the completions of the same questions on a content-free document; empty unless
-        ``calibrated`` is set.
-        """
-
-    calibrated: ClassVar[bool] = False

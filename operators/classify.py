@@ -9,29 +9,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyarrow as pa
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from headrace.operators.base import (
-    QUOTE,
-    UNQUOTE,
-    Answer,
-    Choice,
-    Completion,
-    Example,
-    ModelStep,
-    Question,
-    Rejection,
-    Sampling,
-    Shot,
-)
+from headrace.operators.agreement import of_labels
+from headrace.operators.base import QUOTE, UNQUOTE, Choice, Completion, Example, ModelStep, Question, Sampling, Shot
+from headrace.operators.error_classes import ErrorClass
+from headrace.operators.options import Encode, codes_for
+from headrace.operators.outcomes import Answer, Rejection
+from headrace.operators.shown import Shown
+from headrace.operators.written import written
 
 MAX_LABELS = 128
 """vLLM returns the log-probabilities of at most 128 chosen tokens for a request."""
 
 YES, NO = "yes", "no"
+
+_LABELS = written(
+    {"type": "array", "items": {"type": ["string", "number"]}, "minItems": 2, "uniqueItems": True},
+    {"type": "object", "additionalProperties": {"type": ["string", "null"]}, "minProperties": 2},
+)
 
 
 def _as_label(value: object) -> str:
@@ -58,13 +57,28 @@ class Classify(ModelStep):
     kind: ClassVar[str] = "classify"
     calibrated: ClassVar[bool] = True
 
-    labels: Mapping[str, str] = Field(min_length=2, max_length=MAX_LABELS)
+    not_in_fingerprint: ClassVar[Mapping[str, str]] = {
+        "gold": "right answers to measure layouts by; no prompt holds them"
+    }
+
+    labels: Mapping[str, str] = Field(min_length=2, max_length=MAX_LABELS, json_schema_extra=_LABELS)
+    """Each label with a description, which may be empty; or a plain list of labels."""
     many: bool = False
+    """Choose each label that applies, instead of one."""
     gold: str | None = None
+    """An input column with right labels, by which layouts are measured; it decides nothing else."""
     _codes: tuple[str, ...] = PrivateAttr(default=())
 
+    def for_vocabulary(self, encode: Encode) -> Classify:
+        """This step, asking for a short code per label where labels begin with the same token."""
+        if self.many:
+            return self
+        (question,) = self.questions()
+        codes = codes_for(question.prime, tuple(self.labels), encode)
+        return self if codes is None else self.with_codes(codes)
+
     def with_codes(self, codes: Sequence[str]) -> Classify:
-        """This step, asking for a short code per label: for labels that begin with the same token."""
+        """This step, asking for a short code per label."""
         step = self.model_copy()
         step._codes = tuple(codes)[: len(self.labels)]
         return step
@@ -117,25 +131,45 @@ class Classify(ModelStep):
         """Whether ``value`` is one of the labels, as it would be written in a pipeline file."""
         return isinstance(value, str | int | float) and _as_label(value) in self.labels
 
-    def gold_problem(self, kind: pa.DataType) -> str | None:
-        """Why a column of this type cannot hold right answers; None if it can."""
+    def gold_column(self) -> str | None:
+        return self.gold
+
+    def gold_problem(self, type: pa.DataType) -> str | None:
         if self.many:
-            if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
-                return f"it is {kind}, and must be a list of labels, for this step may choose many"
-            kind = kind.value_type
-        value = kind.value_type if pa.types.is_dictionary(kind) else kind
+            if not (pa.types.is_list(type) or pa.types.is_large_list(type)):
+                return f"it is {type}, and must be a list of labels, for this step may choose many"
+            type = type.value_type
+        value = type.value_type if pa.types.is_dictionary(type) else type
         types = pa.types
         kinds = [types.is_string, types.is_large_string, types.is_string_view, types.is_boolean]
         kinds += [types.is_integer, types.is_floating, types.is_null]
-        return None if any(is_kind(value) for is_kind in kinds) else f"it is {kind}, and a label is text"
+        return None if any(is_kind(value) for is_kind in kinds) else f"it is {type}, and a label is text"
 
-    def gold_answer(self, value: object) -> str | list[str] | None:
+    def gold_answer(self, value: Any) -> str | list[str] | None:
         """A value of the gold column as an answer; None where it is null. It need not be one of the labels."""
         if value is None:
             return None
         if self.many and isinstance(value, list):
             return [_as_label(label) for label in value if label is not None]
         return _as_label(value)
+
+    def gold_doubt(self, answers: Sequence[Any]) -> str | None:
+        given = [label for one in answers if one for label in ([one] if isinstance(one, str) else one)]
+        if not given or any(label in self.labels for label in given):
+            return None
+        return (
+            f"holds {given[0]!r}, and none of what was seen there is a label (labels: {', '.join(self.labels)}). "
+            "Name another column, or write labels there"
+        )
+
+    def agreement(self, answer: Any, other: Any) -> float:
+        return of_labels(answer, other)
+
+    def closed_values(self) -> Mapping[str, Sequence[str]]:
+        return {self.name: tuple(self.labels)}
+
+    def shown(self) -> Mapping[str, Shown]:
+        return {self.name: Shown(tuple(self.labels), self.many, f"{self.name}_confidence")}
 
     def fields(self) -> list[pa.Field]:
         label = pa.dictionary(pa.int32(), pa.string())
@@ -203,7 +237,7 @@ class Classify(ModelStep):
             for label, completion, prior in zip(self.labels, completions, priors, strict=True):
                 p = calibrated(completion.logprobs, prior.logprobs).get(YES, math.nan)
                 if math.isnan(p):
-                    return Rejection(f"the engine returned no probability for label {label!r}", completion.text)
+                    return _no_logprobs(f"the engine returned no probability for label {label!r}", completion)
                 if p > 0.5:
                     chosen.append(label)
                     confidences.append(p)
@@ -212,7 +246,7 @@ class Classify(ModelStep):
         probabilities = calibrated(completion.logprobs, prior.logprobs)
         label_of = {code: label for label, code in self.options.items()}
         if probabilities.keys() != label_of.keys() or any(math.isnan(p) for p in probabilities.values()):
-            return Rejection("the engine returned no probabilities for the labels", completion.text)
+            return _no_logprobs("the engine returned no probabilities for the labels", completion)
         best = max(probabilities, key=lambda option: probabilities[option])
         return Answer({self.name: label_of[best], f"{self.name}_confidence": probabilities[best]})
 
@@ -226,10 +260,8 @@ def calibrated(logprobs: Mapping[str, float], prior: Mapping[str, float]) -> dic
     return {option: weight / total for option, weight in weights.items()}
 
 
-def candidate_codes() -> list[str]:
-    """Short codes to try, in order of preference: the planner takes those that are one token each and differ."""
-    letters = [chr(c) for c in range(ord("A"), ord("Z") + 1)]
-    return [*letters, *(a + b for a in letters for b in letters)]
+def _no_logprobs(reason: str, completion: Completion) -> Rejection:
+    return Rejection(reason, completion.text, ErrorClass.NO_LOGPROBS)
 
 
 def _with_labels(example: Example) -> str:

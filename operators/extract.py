@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
 import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
-from headrace.operators.base import Answer, Completion, ModelStep, Question, Rejection, Sampling
+from headrace.operators.base import Completion, ModelStep, Question, Sampling
+from headrace.operators.outcomes import Answer, Rejection
 from headrace.operators.schema.schemas import check_schema, schema_of
+from headrace.operators.shown import Shown
 from headrace.operators.structured import Structure
+from headrace.operators.written import JSON_SCHEMA
 
 
 class Extract(ModelStep):
@@ -24,8 +27,10 @@ class Extract(ModelStep):
 
     kind: ClassVar[str] = "extract"
 
-    schema_: dict[str, Any] = Field(alias="schema")
+    schema_: dict[str, Any] = Field(alias="schema", json_schema_extra=JSON_SCHEMA)
+    """A JSON Schema, or the path of a file that holds one, relative to this file."""
     short_keys: bool = False
+    """Decode letters for names and long enum values: fewer tokens, the same answer."""
 
     @field_validator("schema_", mode="before")
     @classmethod
@@ -47,6 +52,12 @@ class Extract(ModelStep):
 
     def notes(self) -> list[str]:
         return list(self.structure.notes)
+
+    def shown(self) -> Mapping[str, Shown]:
+        return {self.name: self.structure.shown()}
+
+    def agreement(self, answer: Any, other: Any) -> float:
+        return self.structure.agreement(answer, other)
 
     def questions(self, context: str = "") -> tuple[Question, ...]:
         form = f"Fill in these fields, as JSON:\n{self.structure.description}"

@@ -10,9 +10,14 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
-from headrace.operators.base import Answer, Completion, ModelStep, Question, Rejection, Sampling, Shot, Text
+from headrace.operators.agreement import of_texts
+from headrace.operators.base import Completion, ModelStep, Question, Sampling, Shot, Text
+from headrace.operators.error_classes import ErrorClass
+from headrace.operators.outcomes import Answer, Rejection
 from headrace.operators.schema.schemas import check_schema, schema_of
+from headrace.operators.shown import Shown
 from headrace.operators.structured import Structure
+from headrace.operators.written import JSON_SCHEMA
 
 MAX_TOKENS = 256
 """Room for an answer in free text, unless ``max_tokens`` says otherwise."""
@@ -29,8 +34,11 @@ class Generate(ModelStep):
     kind: ClassVar[str] = "generate"
 
     prompt: str = Field(min_length=1)
-    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    """What to do with the document; may be a template over columns and earlier answers."""
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema", json_schema_extra=JSON_SCHEMA)
+    """A JSON Schema, or the path of a file that holds one, relative to this file."""
     short_keys: bool = False
+    """Decode letters for names and long enum values: fewer tokens, the same answer."""
 
     @field_validator("schema_", mode="before")
     @classmethod
@@ -54,6 +62,12 @@ class Generate(ModelStep):
 
     def notes(self) -> list[str]:
         return list(self.structure.notes) if self.structure else []
+
+    def shown(self) -> Mapping[str, Shown]:
+        return {self.name: self.structure.shown() if self.structure else Shown()}
+
+    def agreement(self, answer: Any, other: Any) -> float:
+        return self.structure.agreement(answer, other) if self.structure else of_texts(answer, other)
 
     def templates(self) -> Mapping[str, str]:
         return {**super().templates(), "prompt": self.prompt}
@@ -82,7 +96,10 @@ class Generate(ModelStep):
         if self.structure:
             return self.structure.read(completion)
         text = completion.text.strip()
-        return Answer({self.name: text}) if text else Rejection("the answer is empty", completion.text)
+        if text:
+            return Answer({self.name: text})
+        reason = "the answer is empty"
+        return Rejection(reason, completion.text, ErrorClass.INVALID, rule=reason)
 
 
 def _first_sentence(text: str) -> str:

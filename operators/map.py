@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
 import pyarrow as pa
 from pydantic import Field, field_validator
 
-from headrace.operators.base import Answer, Rejection, Step
+from headrace.operators.base import RowStep
+from headrace.operators.error_classes import ErrorClass
+from headrace.operators.outcomes import Answer, Rejection
 from headrace.operators.schema.columns import Column, column_for
+from headrace.operators.schema.not_accepted import NotAccepted
 from headrace.operators.schema.schemas import Validator, check_schema, schema_of
-from headrace.operators.schema.validation import half_character
+from headrace.operators.schema.validation import check_characters
+from headrace.operators.shown import Shown
+from headrace.operators.structured import enums_of
+from headrace.operators.written import JSON_SCHEMA
+
+_FUNCTION = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 
 _SCHEMA_OF_TYPE = {str: "string", int: "integer", float: "number", bool: "boolean"}
 
 
-class Map(Step):
+class Map(RowStep):
     """Call ``function`` (``"package.module:name"``) with the row and keep what it returns.
 
     The function takes one mapping: the columns and earlier answers that ``reads`` names (without ``reads``: all that
@@ -30,9 +39,19 @@ class Map(Step):
 
     kind: ClassVar[str] = "map"
 
-    function: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    function: str = Field(pattern=_FUNCTION)
+    """A Python function of a row: `package.module:name`. The folder of this file is importable."""
     reads: tuple[str, ...] | None = None
-    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    """The columns and earlier answers that the function gets."""
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema", json_schema_extra=JSON_SCHEMA)
+    """A JSON Schema, or the path of a file that holds one, relative to this file."""
+
+    @field_validator("function", mode="before")
+    @classmethod
+    def _names_a_function(cls, value: object) -> object:
+        if isinstance(value, str) and not re.match(_FUNCTION, value):
+            raise ValueError(f'must look like "package.module:name", not {value!r:.60}')
+        return value
 
     @field_validator("schema_", mode="before")
     @classmethod
@@ -100,26 +119,56 @@ class Map(Step):
     def fields(self) -> list[pa.Field]:
         return [pa.field(self.name, self._typed[1].type)]
 
+    def columns(self) -> tuple[str, ...]:
+        return (self.name,)  # the type may take importing the function
+
+    def problems(self) -> list[tuple[str, str]]:
+        try:
+            self.fields()
+        except ValueError as problem:
+            return [("function", str(problem).removeprefix("function: "))]
+        return []
+
     def notes(self) -> list[str]:
         return list(self._typed[1].notes)
 
-    def apply(self, row: Mapping[str, Any]) -> Answer | Rejection:
+    def reads_by_field(self) -> Mapping[str, Sequence[str]]:
+        return {} if self.reads is None else {"reads": self.reads}
+
+    @property
+    def reads_whole_row(self) -> bool:
+        return self.reads is None
+
+    def python_references(self) -> Sequence[str]:
+        return (self.function,)
+
+    def shown(self) -> Mapping[str, Shown]:
+        return {self.name: Shown(enums=dict(enums_of(self.schema_)))}
+
+    def advice(self, error_class: ErrorClass) -> str:
+        return "mend the function of the `map` step." if error_class is ErrorClass.FUNCTION else ""
+
+    def apply(self, row: Mapping[str, Any], holds: Callable[[str], bool] = lambda field: True) -> Answer | Rejection:
         """Call the function; whatever it raises is the row's problem, not the run's."""
         validator, column = self._typed
+        given = row if self.reads is None else {name: row[name] for name in self.reads}
         try:
-            value = self.callable(row)
+            value = self.callable(given)
         except (Exception, SystemExit) as error:  # noqa: BLE001  (a user's function may raise anything, and one row must not end a run)
-            return Rejection(f"{self.function} raised {type(error).__name__}: {_said(error)}", "")
+            reason = f"{self.function} raised {type(error).__name__}: {_said(error)}"
+            return Rejection(reason, "", ErrorClass.FUNCTION, f"raised {type(error).__name__}")
         if hasattr(value, "model_dump"):
             value = value.model_dump(mode="json")
         try:
-            problem = validator.problem(value) or half_character(value)
-            if problem is None:
-                return Answer({self.name: column.convert(value)})
+            validator.check(value)
+            check_characters(value)
+            return Answer({self.name: column.convert(value)})
+        except NotAccepted as error:
+            problem, rule = str(error), error.rule
         except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
-            problem = str(error)
+            problem, rule = str(error), ""
         shown = _repr(value)
-        return Rejection(f"{self.function} returned {shown[:SHOWN]}: {problem}", shown)
+        return Rejection(f"{self.function} returned {shown[:SHOWN]}: {problem}", shown, ErrorClass.FUNCTION, rule)
 
 
 SHOWN = 200

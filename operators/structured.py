@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from headrace.operators.base import Answer, Completion, Example, Json, Rejection, Shot
+from headrace.operators.agreement import of_values
+from headrace.operators.base import Completion, Example, Json, Shot
+from headrace.operators.error_classes import ErrorClass
+from headrace.operators.outcomes import Answer, Rejection
 from headrace.operators.schema.columns import Column, column_for
 from headrace.operators.schema.nodes import compact, fields_of, flatten, is_recursive
+from headrace.operators.schema.not_accepted import NotAccepted
 from headrace.operators.schema.schemas import (
     SchemaError,
     ShortForm,
@@ -22,6 +26,7 @@ from headrace.operators.schema.schemas import (
     parse_json,
     short_form,
 )
+from headrace.operators.shown import Shown
 
 NAMED = 8
 """Fields that a reminder names."""
@@ -32,6 +37,7 @@ class Structure:
     """A schema, made ready once for all rows: its short form, the grammar, the validator, the column's type."""
 
     name: str
+    schema: Mapping[str, Any]
     short: ShortForm
     constraint: Json
     validator: Validator
@@ -62,6 +68,7 @@ class Structure:
             raise SchemaError(f"short_keys: {error}; leave short_keys out, or ask for fewer fields") from None
         return cls(
             name=name,
+            schema=schema,
             short=short,
             constraint=Json(json.dumps(decoding)),
             validator=Validator.compile(schema),
@@ -75,6 +82,14 @@ class Structure:
 
     def field(self) -> pa.Field:
         return pa.field(self.name, self.column.type)
+
+    def shown(self) -> Shown:
+        """What a report shows of the column: how often each value of a closed field was given."""
+        return Shown(enums=dict(enums_of(self.schema)))
+
+    def agreement(self, answer: Any, other: Any) -> float:
+        """How well two answers agree: see :func:`of_values`."""
+        return of_values(self.schema, answer, other)
 
     def check_examples(self, examples: Sequence[Example]) -> None:
         """See to it that worked examples show answers that would be accepted.
@@ -97,18 +112,31 @@ class Structure:
 
     def read(self, completion: Completion) -> Answer | Rejection:
         """Parse, restore, validate and convert; the reason of a rejection is one sentence."""
+        text = completion.text
         try:
-            value = parse_json(completion.text)
-        except ValueError as error:
-            return Rejection(f"not JSON: {error}", completion.text)
+            value = parse_json(text)
+        except NotAccepted as problem:
+            return Rejection(f"not JSON: {problem}", text, ErrorClass.NOT_JSON, f"not JSON: {problem.rule}")
         try:
             value = self.short.restore(value)
-            problem = self.validator.problem(value)
-            if problem is not None:
-                return Rejection(problem, completion.text)
+            self.validator.check(value)
             return Answer({self.name: self.column.convert(value)})
-        except (ValueError, RecursionError) as error:
-            return Rejection(str(error), completion.text)
+        except NotAccepted as problem:
+            return Rejection(str(problem), text, ErrorClass.INVALID, problem.rule)
+        except (ValueError, RecursionError) as problem:  # what cannot be told within bounds
+            return Rejection(str(problem), text)
+
+
+def enums_of(schema: Any, above: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The closed text fields of a schema, each with its values, by path. References are not followed."""
+    properties = schema.get("properties") if isinstance(schema, Mapping) else None
+    for name, inner in properties.items() if isinstance(properties, Mapping) else ():
+        path = f"{above}.{name}" if above else name
+        if isinstance(inner, Mapping):
+            values = inner.get("enum")
+            if isinstance(values, list) and all(isinstance(value, str) for value in values):
+                yield path, tuple(values)
+            yield from enums_of(inner, path)
 
 
 def _names(fields: list[str], otherwise: str) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyarrow as pa
 from pydantic import Field
 
-from headrace.operators.base import Answer, Completion, ModelStep, Question, Rejection, Sampling, Shot, Text
+from headrace.operators.agreement import of_texts
+from headrace.operators.base import Completion, ModelStep, Question, Sampling, Shot, Text
+from headrace.operators.error_classes import ErrorClass
+from headrace.operators.outcomes import Answer, Rejection
 
 WORDS_PER_SENTENCE = 20
 """Of a usual sentence: so many sentences may a summary have that so many words make."""
@@ -39,9 +42,13 @@ class Summarize(ModelStep):
     kind: ClassVar[str] = "summarize"
 
     max_words: int = Field(default=60, ge=3, le=1000)
+    """The longest summary, in words."""
 
     def fields(self) -> list[pa.Field]:
         return [pa.field(self.name, pa.string())]
+
+    def agreement(self, answer: Any, other: Any) -> float:
+        return of_texts(answer, other)
 
     @cached_property
     def _sentence_characters(self) -> int:
@@ -75,15 +82,19 @@ class Summarize(ModelStep):
     def read(self, completions: Sequence[Completion], priors: Sequence[Completion]) -> Answer | Rejection:
         (completion,) = completions
         if not re.fullmatch(self.pattern, completion.text):
-            return Rejection("the summary is not whole sentences", completion.text)
+            return _rejected("the summary is not whole sentences", completion)
         sentences = [match[0] for match in re.finditer(rf" ?{_INSIDE}+[{_ENDS}]", completion.text)]
         if len(sentences[-1].strip()) > self._sentence_characters:
-            return Rejection("a sentence of the summary does not come to an end", completion.text)
+            return _rejected("a sentence of the summary does not come to an end", completion)
         summary = ""
         for sentence in sentences:
             if len((summary + sentence).split()) > self.max_words:
                 break
             summary += sentence
         if not summary:
-            return Rejection(f"the summary has more than {self.max_words} words", completion.text)
+            return _rejected(f"the summary has more than {self.max_words} words", completion)
         return Answer({self.name: summary.strip()})
+
+
+def _rejected(reason: str, completion: Completion) -> Rejection:
+    return Rejection(reason, completion.text, ErrorClass.INVALID, rule=reason)

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from headrace.cluster.jobs.jobs_api import Job, JobsClient
+from headrace.cluster.jobs.jobs_api import Job
+from headrace.cluster.jobs.jobs_client import JobsClient
 from headrace.cluster.jobs.submission import attempt_of
 from headrace.pipelines.storage.opening import open_store
 from tests.airflow_server import ROOT, Airflow, serve

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from headrace.cluster.cli.new_project import make_project
-from headrace.cluster.jobs.submission import make_submission
+from headrace.cluster.jobs.submission import RunArguments, make_submission
 from headrace.cluster.jobs.summary_line import ASKED
 from tests.airflow_server import ROOT, Airflow, serve
 from tests.jobs_server import JobsServer, serve_jobs
@@ -73,8 +73,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
             shutil.copy(ROOT / "examples" / "reviews.yaml", airflow.dags)
             found = make_submission(
                 airflow.dags / "reviews.yaml",
-                input="s3://i/stopped",
-                output="s3://o/finds_a_job",
+                RunArguments("s3://i/stopped", "s3://o/finds_a_job"),
                 interval="2025-02-03T00:00:00+00:00/2025-02-04T00:00:00+00:00",
                 env={ASKED: "1"},
             )

@@ -11,6 +11,7 @@ import pytest
 
 from headrace.cluster.engines.fake import FakeEngine
 from headrace.operators.base import Choice, Completion, Constraint, Json, Sampling
+from headrace.operators.error_classes import ErrorClass
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.engine import EngineDied
 from headrace.pipelines.inference.results import DeadLetter, Earlier, RowResult
@@ -270,7 +271,11 @@ def test_a_row_that_is_asked_again_goes_on_from_the_tries_that_were_used(reviews
         step("generate", "third", prompt="THIRD {{ second }}"),
     ]
     engine = Recorder(faults={"SECOND": "cut"})
-    known = Earlier({"first": "It is known."}, frozenset({"first"}), DeadLetter("second", "it was dull", "dull", 3))
+    known = Earlier(
+        {"first": "It is known."},
+        frozenset({"first"}),
+        DeadLetter("second", ErrorClass.INVALID, "it was dull", "dull", 3),
+    )
 
     async def go() -> RowResult:
         return await Chain(reviews(steps=steps), engine, COLUMNS).run(0, {"id": "", "text": "fine"}, known)
@@ -293,7 +298,7 @@ def test_a_row_that_is_asked_again_goes_on_from_the_tries_that_were_used(reviews
 
 def test_a_refused_request_is_asked_again_without_a_complaint(reviews: Make) -> None:
     engine = Recorder()
-    known = Earlier(failed=DeadLetter("haiku", "the engine refused the request: too busy", "", 1))
+    known = Earlier(failed=DeadLetter("haiku", ErrorClass.REFUSED, "the engine refused the request: too busy", "", 1))
 
     async def go() -> RowResult:
         steps = [step("generate", "haiku", prompt="HAIKU")]

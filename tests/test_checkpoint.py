@@ -40,7 +40,7 @@ def make_plan(previous: Plan | None = None, limit: int | None = None, **rows: in
 
 
 def table(chunk: Chunk, rows: list[int], dead: tuple[int, ...] = ()) -> pa.Table:
-    error = {"step": "label", "reason": "cut", "raw": "posi", "tries": 2}
+    error = {"step": "label", "class": "cut", "rule": None, "reason": "it was cut", "raw": "posi", "tries": 2}
     return pa.Table.from_pylist(
         [
             {
@@ -73,7 +73,8 @@ def test_a_commit_is_one_parquet_file_whose_footer_accounts_for_it(tmp_path: Pat
     assert written.schema.remove_metadata() == chunk_schema(SCHEMA)
     assert written["_row"].to_pylist() == [4, 5, 7], "sorted by row"
     assert written["_outcome"].to_pylist() == ["answered", "dead", "answered"]
-    assert written["_error"].to_pylist()[1] == {"step": "label", "reason": "cut", "raw": "posi", "tries": 2}
+    (error,) = (error for error in written["_error"].to_pylist() if error is not None)
+    assert error == {"step": "label", "class": "cut", "rule": None, "reason": "it was cut", "raw": "posi", "tries": 2}
     assert pq.read_metadata(tmp_path / chunk.name).row_group(0).column(1).compression == "ZSTD"
     record = chunk_record(store, chunk)
     assert record == {

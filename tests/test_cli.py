@@ -6,17 +6,20 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jsonschema
 import pytest
+import typer
 import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
 from headrace import __version__
 from headrace.cluster.cli.main import app
+from headrace.cluster.cli.option_groups import spread
 from tests.conftest import REVIEWS
 
 HEAVY = {"ray", "vllm", "torch", "transformers", "polars", "pyarrow", "pandas", "numpy", "jinja2", "yaml"}
@@ -80,6 +83,42 @@ def test_help(command: list[str], says: list[str]) -> None:
     assert done.exit_code == 0
     text = " ".join(done.stdout.split())
     assert not [word for word in says if word not in text]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """A group of options, as commands have them."""
+
+    width: Annotated[int, typer.Option("--width", "-w", min=1)]
+    names: Annotated[list[str], typer.Option("--name")] = field(default_factory=list)
+    tall: Annotated[bool, typer.Option("--tall/--short")] = True
+
+
+def test_options_come_in_groups() -> None:
+    got: list[Any] = []
+
+    def command(context: typer.Context, place: str, sizes: Sizes, *, last: str = "end") -> None:
+        """What it does."""
+        got.append((context.info_name, place, sizes, last))
+
+    app = typer.Typer()
+    app.command("draw")(spread(command))
+    runner = CliRunner()
+    assert (
+        runner.invoke(app, ["here", "-w", "3", "--name", "a", "--name", "b", "--short", "--last", "x"]).exit_code == 0
+    )
+    assert runner.invoke(app, ["here", "--width", "1"]).exit_code == 0
+    assert got == [
+        ("draw", "here", Sizes(3, ["a", "b"], False), "x"),
+        ("draw", "here", Sizes(1, [], True), "end"),
+    ]
+    assert "--width" in runner.invoke(app, ["here"]).stderr, "a field without a default is required"
+    assert runner.invoke(app, ["here", "-w", "0"]).exit_code == 2
+    told = runner.invoke(app, ["--help"]).stdout
+    assert "What it does." in told
+    assert [told.index(option) for option in ("--width", "--name", "--tall", "--last")] == sorted(
+        told.index(option) for option in ("--width", "--name", "--tall", "--last")
+    )
 
 
 def test_schema_accepts_a_pipeline_file_and_refuses_a_misspelt_one() -> None:

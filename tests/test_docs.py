@@ -20,7 +20,8 @@ import headrace.cluster.driver.run
 from headrace.cluster.driver.checking import check_pipeline
 from headrace.cluster.jobs.targets import read_target
 from headrace.cluster.state.result import RunResult
-from headrace.pipelines.spec.loading import load_pipeline, pipeline_json_schema
+from headrace.pipelines.spec.json_schema import pipeline_json_schema
+from headrace.pipelines.spec.loading import load_pipeline
 from headrace.pipelines.spec.pipeline import Pipeline
 from tests.docs_blocks import LANGUAGES, PAGES, ROOT, Block, Workplace, all_blocks, blocks_of
 from tests.in_process import InProcess, here

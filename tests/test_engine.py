@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 
 from headrace.cluster.engines.vllm import VllmEngine
-from headrace.operators.base import LAYOUTS, Choice, Layout, Sampling, Text
+from headrace.operators.base import LAYOUTS, Choice, Layout, ModelStep, Sampling, Text
 from headrace.operators.schema.schemas import Validator
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.engine import RequestRefused
-from headrace.pipelines.inference.prompts import Composer, with_distinct_options
+from headrace.pipelines.inference.prompts import Composer
 from headrace.pipelines.inference.results import RowResult
 from headrace.pipelines.input.rows import as_rows, sound
 from headrace.pipelines.spec.pipeline import Pipeline
@@ -159,7 +159,8 @@ def test_77_labels_that_begin_alike_work(engine: VllmEngine, loop: asyncio.Runne
 
 def test_log_probabilities_are_those_of_the_options(engine: VllmEngine, loop: asyncio.Runner) -> None:
     step = Pipeline.model_validate({"name": "t", "document": "{{ text }}", "steps": [OPINION]}).steps[0]
-    (question,) = with_distinct_options(step, engine.tokenizer).questions()  # type: ignore[arg-type]
+    assert isinstance(step, ModelStep)
+    (question,) = step.for_vocabulary(engine.tokenizer.encode).questions()
     composer = Composer(engine.tokenizer, {"opinion": [question]}, {"opinion": "instruction_first"})
     prompt = composer.prompt("opinion", question)
     done = run(loop, engine.complete(prompt.around(engine.tokenizer.encode(GOOD)), prompt.constraint, prompt.sampling))

@@ -17,6 +17,7 @@ from headrace.cluster.cli.errors_view import show_errors
 from headrace.cluster.cli.main import app
 from headrace.cluster.state.checked import check
 from headrace.cluster.state.work import Work
+from headrace.operators.error_classes import ErrorClass
 from headrace.pipelines.inference.layouts import Choice
 from headrace.pipelines.inference.results import DeadLetter, RowResult
 from headrace.pipelines.output.checkpoint import Counts, commit_chunk
@@ -25,7 +26,6 @@ from headrace.pipelines.output.dead_letters import (
     OTHER,
     Group,
     Letter,
-    advice,
     alike,
     read_dead_letters,
 )
@@ -67,14 +67,16 @@ def output(tmp_path: Path, corpus: Write, reviews: Callable[..., Pipeline]) -> C
 
 LETTERS = (
     {
-        3: DeadLetter("facts", "the answer was cut at 200 tokens", '{"product": "' + "x" * 500 + "END", 3),
-        14: DeadLetter("facts", "the answer was cut at 60 tokens", '{"p', 3),
-        5: DeadLetter("document", "the document is null"),
+        3: DeadLetter(
+            "facts", ErrorClass.CUT, "the answer was cut at 200 tokens", '{"product": "' + "x" * 500 + "END", 3
+        ),
+        14: DeadLetter("facts", ErrorClass.CUT, "the answer was cut at 60 tokens", '{"p', 3),
+        5: DeadLetter("document", ErrorClass.EMPTY_DOCUMENT, "the document is null"),
     },
     {
-        0: DeadLetter("facts", "'abc' is not one of ['x']", '{"a": "abc"}', 2),
-        1: DeadLetter("facts", "'it\\'s' is not one of ['y']", "", 2),
-        12: DeadLetter("summary", "the answer was cut at 60 tokens", "so", 1),
+        0: DeadLetter("facts", ErrorClass.INVALID, "'abc' is not one of ['x']", '{"a": "abc"}', 2),
+        1: DeadLetter("facts", ErrorClass.INVALID, "'it\\'s' is not one of ['y']", "", 2),
+        12: DeadLetter("summary", ErrorClass.CUT, "the answer was cut at 60 tokens", "so", 1),
     },
 )
 
@@ -133,8 +135,20 @@ def test_they_are_shown_with_examples_and_what_to_do(output: Callable[..., str])
 def test_names_from_the_input_are_shown_on_one_line_and_not_obeyed(
     output: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    letter = Letter("\x1b[2J.parquet", 7, "document", "it is null", "", 0, {"na\nïve": 1, "n" * 2000: "\x1b[31m"})
-    found = replace(read_dead_letters(output(*LETTERS)), groups=(Group("document", "it is null", 1, [letter]),))
+    letter = Letter(
+        "\x1b[2J.parquet",
+        7,
+        "document",
+        ErrorClass.EMPTY_DOCUMENT,
+        "it is null",
+        "",
+        0,
+        {"na\nïve": 1, "n" * 2000: "\x1b[31m"},
+    )
+    found = replace(
+        read_dead_letters(output(*LETTERS)),
+        groups=(Group("document", ErrorClass.EMPTY_DOCUMENT, "it is null", "", 1, [letter]),),
+    )
     show_errors(found, as_json=False)
     said = capsys.readouterr().out
     assert "\x1b" not in said
@@ -152,7 +166,9 @@ def test_an_output_without_dead_letters_and_a_folder_that_is_none(output: Callab
 def test_memory_does_not_grow_with_the_reasons(output: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headrace.pipelines.output.dead_letters.MOST_GROUPS", 3)
     words = "abcdefghij"
-    found = read_dead_letters(output({row: DeadLetter("facts", words[row], "") for row in range(10)}), examples=1)
+    found = read_dead_letters(
+        output({row: DeadLetter("facts", ErrorClass.INVALID, words[row]) for row in range(10)}), examples=1
+    )
     assert sorted(group.count for group in found.groups) == [1, 1, 1, 7]
     assert found.groups[0].reason == OTHER
     assert MOST_GROUPS > 100
@@ -171,24 +187,6 @@ def test_memory_does_not_grow_with_the_reasons(output: Callable[..., str], monke
 )
 def test_reasons_that_differ_in_values_only_are_alike(reason: str, common: str) -> None:
     assert alike(reason) == common
-
-
-@pytest.mark.parametrize(
-    ("reason", "says"),
-    [
-        ("the document has 9 tokens; at most 5 fit (too_long: truncate would cut it)", "too_long: truncate"),
-        ("the answer was cut at 60 tokens", "max_tokens"),
-        ("the document is null", "max_error_rate"),
-        ("rows 0 to 9 of the column 'x' of the input file 'a' (b) cannot be read: x", "write it anew"),
-        ("the row killed the engine 6 times, at last alone", "look at the row"),
-        ("f:g raised KeyError: 'x'", "map"),
-        ("the summary is not whole sentences", "retries"),
-        ("something new", ""),
-    ],
-)
-def test_advice(reason: str, says: str) -> None:
-    assert says in advice(reason)
-    assert bool(advice(reason)) == bool(says)
 
 
 @pytest.mark.parametrize(
@@ -236,8 +234,20 @@ def test_a_run_stops_early_when_going_on_makes_no_sense() -> None:
 def test_numbers_that_json_has_no_words_for_are_texts(
     output: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    letter = Letter("a.parquet", 7, "document", "it is null", "", 0, {"x": float("nan"), "in": [{"y": float("inf")}]})
-    found = replace(read_dead_letters(output(*LETTERS)), groups=(Group("document", "it is null", 1, [letter]),))
+    letter = Letter(
+        "a.parquet",
+        7,
+        "document",
+        ErrorClass.EMPTY_DOCUMENT,
+        "it is null",
+        "",
+        0,
+        {"x": float("nan"), "in": [{"y": float("inf")}]},
+    )
+    found = replace(
+        read_dead_letters(output(*LETTERS)),
+        groups=(Group("document", ErrorClass.EMPTY_DOCUMENT, "it is null", "", 1, [letter]),),
+    )
     show_errors(found, as_json=True)
     kept = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["groups"][0]["examples"][0]["kept"]
     assert kept == {"x": "nan", "in": [{"y": "inf"}]}

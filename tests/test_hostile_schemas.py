@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from headrace.operators.base import Answer, Completion, Rejection
+from headrace.operators.base import Completion
+from headrace.operators.error_classes import ErrorClass
+from headrace.operators.outcomes import Answer, Rejection
 from headrace.operators.schema import bounded
 from headrace.operators.schema.schemas import SchemaError, Validator, check_schema, parse_json
 from headrace.operators.structured import Structure
@@ -152,7 +154,7 @@ def test_parsing_keeps_what_json_says() -> None:
 
 
 def test_a_dead_letter_is_bounded() -> None:
-    letter = DeadLetter("s", "r" * 10**6, "x" * 10**6, 1)
+    letter = DeadLetter("s", ErrorClass.INVALID, "r" * 10**6, "x" * 10**6, 1)
     assert (len(letter.reason), len(letter.raw)) == (MAX_REASON, MAX_RAW)
     assert letter.raw.endswith("(cut, 1,000,000 characters)")
-    assert DeadLetter("s", letter.reason, letter.raw, 1) == letter
+    assert DeadLetter("s", ErrorClass.INVALID, letter.reason, letter.raw, 1) == letter

@@ -13,20 +13,18 @@ from typing import Any
 import httpx
 import pytest
 
+from headrace.cluster.jobs.jobs_address import found_token, jobs_url
 from headrace.cluster.jobs.jobs_api import (
-    AsyncJobsClient,
     Job,
     JobExists,
-    JobsClient,
     JobsError,
     NoSuchJob,
     NotAuthorized,
     Refused,
     ServerFailed,
     Unreachable,
-    found_token,
-    jobs_url,
 )
+from headrace.cluster.jobs.jobs_client import AsyncJobsClient, JobsClient
 
 EXISTS = (
     "Traceback (most recent call last):\n  ...\nRuntimeError: Request failed with status code 400: Traceback (most "
@@ -198,18 +196,7 @@ def test_following_gives_each_line_once_and_the_last_one_too() -> None:
     state = {"look": 0}
     with client(answer) as jobs:
         assert list(jobs.follow("a", every=0)) == ["one", "two", "", "three", "four"]
-        assert jobs.tail("a", 2) == "three\nfour"
-
-    looks = iter(range(100))
-
-    async def through_asyncio() -> list[str]:
-        transport = httpx.MockTransport(answer)
-        async with AsyncJobsClient("head", transport=transport) as jobs:
-            lines = [line async for line in jobs.follow("a", every=0)]
-            assert (await jobs.wait("a")).finished
-            return lines
-
-    assert asyncio.run(through_asyncio()) == ["one", "two", "", "three", "four"]
+        assert jobs.wait("a", every=0).status == "SUCCEEDED"
 
 
 def test_the_async_client_tries_again_and_raises_the_same() -> None:
@@ -230,11 +217,20 @@ def test_the_async_client_tries_again_and_raises_the_same() -> None:
     assert count == 3
 
 
-def test_both_clients_have_the_same_calls() -> None:
-    def calls(kind: type) -> set[str]:
-        return {name for name in vars(kind) if not name.startswith("_")} - {"close"}
+def test_the_async_client_asks_what_the_other_one_asks() -> None:
+    asked: list[tuple[str, str]] = []
 
-    assert calls(JobsClient) == calls(AsyncJobsClient)
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append((request.method, request.url.path))
+        return httpx.Response(200, json={**RUNNING, "stopped": True})
+
+    async def ask() -> tuple[Job, bool]:
+        async with AsyncJobsClient("head", transport=httpx.MockTransport(answer)) as jobs:
+            return await jobs.info("a"), await jobs.stop("a")
+
+    with client(answer) as jobs:
+        assert asyncio.run(ask()) == (jobs.info("a"), jobs.stop("a"))
+    assert asked[:2] == asked[2:] == [("GET", "/api/jobs/a"), ("POST", "/api/jobs/a/stop")]
 
 
 def test_tokens_are_found_as_ray_finds_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +277,7 @@ class Nothing:
             raise ImportError(f"{name} is not here")
 
 sys.meta_path.insert(0, Nothing())
-import headrace.cluster.jobs.jobs_api, headrace.cluster.jobs.submission
+import headrace.cluster.jobs.jobs_client, headrace.cluster.jobs.submission
 """
 
 

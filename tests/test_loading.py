@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.operators import Classify
+from headrace.pipelines.spec.data_files import read_yaml
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.spec.loading import load_pipeline, pipeline_json_schema
+from headrace.pipelines.spec.json_schema import pipeline_json_schema
+from headrace.pipelines.spec.loading import load_pipeline
 from headrace.pipelines.spec.resources import Model
 
 REVIEWS = """\
@@ -153,12 +155,17 @@ class TestScalars:
     def test_numbers_are_those_of_yaml_1_2(self, text: str, value: float) -> None:
         assert load_pipeline(write(f"{REVIEWS}max_error_rate: {text}\n")).max_error_rate == value
 
+    def test_what_yaml_1_1_had_is_text(self) -> None:
+        written = ["2024-01-31", "1:30", "1_000", "0b11", "=", "y", "Off"]
+        assert read_yaml(f"[{', '.join(written)}]", "x")[0] == written
+        assert read_yaml("[010, 0o10, 0x1F, -.inf, ~, TRUE, !!str 5]", "x")[0] == [
+            10, 8, 31, float("-inf"), None, True, "5",
+        ]  # fmt: skip
+
     @settings(deadline=None)
     @given(st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.booleans() | st.none() | _BMP)
     def test_what_json_writes_is_read_back(self, value: object) -> None:
-        from headrace.pipelines.spec.loading import _read_yaml
-
-        assert _read_yaml(json.dumps({"x": value}), "x")[0] == {"x": value}
+        assert read_yaml(json.dumps({"x": value}), "x")[0] == {"x": value}
 
 
 @pytest.mark.usefixtures("folder")

@@ -17,7 +17,7 @@ import yaml
 
 from headrace.cluster.kube.bundle import bundle
 from headrace.cluster.kube.manifest import manifest
-from headrace.cluster.kube.options import Options
+from headrace.cluster.kube.options import KubeOptions
 from headrace.cluster.kube.pods import MOUNT
 from headrace.cluster.kube.text import as_yaml
 from headrace.pipelines.spec.errors import UserError
@@ -49,7 +49,7 @@ steps:
   - summarize: {name: summary, model: large, when: opinion = 'bad'}
 """
 
-OPTIONS = Options(
+OPTIONS = KubeOptions(
     ray_version="2.60.0",
     input="s3://corpus/tickets",
     output="s3://corpus/answers",

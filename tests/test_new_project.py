@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from headrace.cluster.cli.main import app
 from headrace.cluster.cli.new_project import make_project
-from headrace.cluster.jobs.submission import make_submission
+from headrace.cluster.jobs.submission import RunArguments, make_submission
 from headrace.cluster.jobs.targets import read_target
 from headrace.pipelines.spec.errors import UserError
 from tests.in_process import InProcess, here
@@ -47,7 +47,7 @@ def test_its_files_are_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert read.input
         assert read.output
     assert read.address == "http://ray-head:8265"
-    sent = make_submission(tmp_path / "pipeline.yaml", input="s3://a/b", output="s3://a/c")
+    sent = make_submission(tmp_path / "pipeline.yaml", RunArguments("s3://a/b", "s3://a/c"))
     assert sent.package.files == ("pipeline.yaml", "schemas/facts.json")
     dag = tmp_path / "dags" / "nightly_tickets.py"
     ast.parse(dag.read_text())

@@ -99,3 +99,9 @@ def test_installed_wheel_imports_from_anywhere(installed: Path, tmp_path: Path) 
 def test_installed_command_answers(installed: Path, tmp_path: Path) -> None:
     out = run(str(installed / "bin" / "headrace"), "--help", cwd=tmp_path, PYTHONPATH=str(installed))
     assert "run" in out
+
+
+def test_installed_command_makes_a_project(installed: Path, tmp_path: Path) -> None:
+    run(str(installed / "bin" / "headrace"), "init", "project", cwd=tmp_path, PYTHONPATH=str(installed))
+    made = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert {"project/pipeline.yaml", "project/.gitignore", "project/data/tickets.parquet"} <= made

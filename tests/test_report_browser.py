@@ -196,9 +196,9 @@ def test_a_page_in_a_browser(
     report = here.report()
     report["series"] = {name: [float(i * i) for i in range(40)] for name in report["series"]}
     (here.output / "_headrace" / "report.json").write_text(json.dumps(report))
-    from headrace.cluster.report.command import Wish, report_output
+    from headrace.cluster.report.command import ReportRequest, report_output
 
-    report_output(Wish(str(here.output)))
+    report_output(ReportRequest(str(here.output)))
     page = here.output / "_headrace" / "report.html"
     assert EVIL.partition("<img")[0] not in page.read_text(encoding="utf-8")
 

@@ -16,7 +16,7 @@ from headrace.cluster.jobs import shipping
 from headrace.cluster.jobs import submission as module
 from headrace.cluster.jobs.jobs_api import Job, JobExists
 from headrace.cluster.jobs.secrets_seen import secret_name
-from headrace.cluster.jobs.submission import Submitted, exit_code_of, make_submission, submit
+from headrace.cluster.jobs.submission import RunArguments, Submitted, exit_code_of, make_submission, submit
 from headrace.pipelines.spec.errors import UserError
 
 PIPELINE = {"name": "reviews", "document": "{{ text }}", "steps": []}
@@ -29,7 +29,10 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def make(pipeline: Path | str, **changes: Any) -> module.Submission:
-    return make_submission(pipeline, **{"input": "s3://lake/in", "output": "s3://lake/out", **changes})
+    """With the arguments of a run and the job's own among each other."""
+    of_job = {name: changes.pop(name) for name in ("interval", "include", "env") if name in changes}
+    run = RunArguments(**{"input": "s3://lake/in", "output": "s3://lake/out", **changes})
+    return make_submission(pipeline, run, **of_job)
 
 
 @pytest.fixture
@@ -44,6 +47,7 @@ def test_what_a_pipeline_needs_is_shipped_and_nothing_else(tmp_path: Path) -> No
         {"map": {"name": "a", "function": "counting:count"}},
         {"map": {"name": "b", "function": "tools.deep.well:draw"}},
         {"map": {"name": "c", "function": "json:dumps"}},
+        {"acme": {"name": "f", "code": "theirs:read", "when": "x = 'a:b'"}},
         {"extract": {"name": "d", "schema": "schemas/d.json"}},
         {"extract": {"name": "e", "schema": {"type": "object"}}},
     ]
@@ -54,6 +58,7 @@ def test_what_a_pipeline_needs_is_shipped_and_nothing_else(tmp_path: Path) -> No
             "counting.py": "import os, neighbour\nfrom headrace import Map\n",
             "neighbour.py": "def f():\n    from third import x\n",
             "third.py": "x = 1\n",
+            "theirs.py": "",
             "tools/__init__.py": "",
             "tools/deep/well.py": "from .. import beside\nfrom . import other\nimport fourth.part\n",
             "tools/deep/words.txt": "a b",
@@ -75,6 +80,7 @@ def test_what_a_pipeline_needs_is_shipped_and_nothing_else(tmp_path: Path) -> No
         "counting.py",
         "neighbour.py",
         "third.py",
+        "theirs.py",
         "tools/__init__.py",
         "tools/deep/well.py",
         "tools/deep/words.txt",
@@ -98,6 +104,18 @@ def test_a_pipeline_in_python_brings_its_neighbours(tmp_path: Path) -> None:
     assert made.package.files == ("counting.py", "flow.py", "parts.py")
     assert " run flow.py:one " in made.entrypoint
     assert made.id.startswith("headrace-flow-")
+
+
+def test_what_is_no_pipeline_has_its_line(tmp_path: Path) -> None:
+    for name, text, said in (
+        ("a.yaml", "name: x\nsteps: [\n", r"a\.yaml:3: not YAML"),
+        ("b.yaml", "name: x\nname: y\n", r"b\.yaml:2: key \"name\""),
+        ("c.json", '{"name": "x",\n}', r"c\.json:\d: not JSON"),
+        ("d.py", "x = 1\ndef (\n", r"d\.py:2: not Python"),
+    ):
+        write(tmp_path, {name: text})
+        with pytest.raises(UserError, match=said):
+            make(tmp_path / name)
 
 
 def test_a_link_to_a_pipeline_leads_to_its_folder(tmp_path: Path, pipeline: Path) -> None:

@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from headrace.cluster.jobs.jobs_api import JobsClient, NotAuthorized
-from headrace.cluster.jobs.submission import make_submission, submit
+from headrace.cluster.jobs.jobs_api import NotAuthorized
+from headrace.cluster.jobs.jobs_client import JobsClient
+from headrace.cluster.jobs.submission import RunArguments, make_submission, submit
 from headrace.pipelines.output.status import read_status
 from tests.conftest import REVIEWS
 from tests.jobs_cluster import JobsCluster, jobs_cluster
@@ -194,7 +195,7 @@ def test_two_at_the_same_time_get_one_job(
 ) -> None:
     shutil.copy(project / "pipeline.yaml", project / "both.yaml")
     submission = make_submission(
-        project / "both.yaml", input=str(tmp_path / "nothing"), output=str(tmp_path / "output")
+        project / "both.yaml", RunArguments(str(tmp_path / "nothing"), str(tmp_path / "output"))
     )
     with ThreadPoolExecutor(4) as pool:
         told = list(pool.map(lambda _: submit(client, submission), range(4)))

@@ -11,8 +11,9 @@ import httpx
 import pytest
 
 from headrace.cluster.jobs import submitting
-from headrace.cluster.jobs.jobs_api import JobsClient, Unreachable
-from headrace.cluster.jobs.submission import Submission, make_submission
+from headrace.cluster.jobs.jobs_api import Unreachable
+from headrace.cluster.jobs.jobs_client import JobsClient
+from headrace.cluster.jobs.submission import RunArguments, Submission, make_submission
 from headrace.cluster.jobs.submitting import follow, jobs_at, show_jobs, stop_job, submit_and_follow
 from headrace.pipelines.spec.errors import UserError
 
@@ -70,7 +71,7 @@ class Api:
 @pytest.fixture
 def submission(tmp_path: Path) -> Submission:
     (tmp_path / "a.yaml").write_text("name: a\nsteps: []\n")
-    return make_submission(tmp_path / "a.yaml", input="s3://lake/in", output="s3://lake/out", interval="monday")
+    return make_submission(tmp_path / "a.yaml", RunArguments("s3://lake/in", "s3://lake/out"), interval="monday")
 
 
 @pytest.fixture(autouse=True)

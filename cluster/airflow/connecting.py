@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from headrace.cluster.jobs.jobs_api import AsyncJobsClient, JobsClient, Refused
+from headrace.cluster.jobs.jobs_api import Refused
+from headrace.cluster.jobs.jobs_client import AsyncJobsClient, JobsClient
 
 ENVIRONMENT = "RAY_API_SERVER_ADDRESS"
 """What Ray's own job tools read."""

@@ -15,8 +15,9 @@ from headrace.cluster.airflow.connecting import client
 from headrace.cluster.airflow.links import DashboardLink, ReportLink, dashboard_link, report_link
 from headrace.cluster.airflow.outcome import LOST, STOPPED, SUCCEEDED, judge, last_words
 from headrace.cluster.airflow.trigger import HeadraceTrigger
-from headrace.cluster.jobs.jobs_api import Job, JobsClient, JobsError, NoSuchJob, Refused
-from headrace.cluster.jobs.submission import Submission, attempts, make_submission, submit
+from headrace.cluster.jobs.jobs_api import Job, JobsError, NoSuchJob, Refused
+from headrace.cluster.jobs.jobs_client import JobsClient
+from headrace.cluster.jobs.submission import RunArguments, Submission, attempts, make_submission, submit
 from headrace.cluster.jobs.summary_line import ASKED
 from headrace.pipelines.spec.errors import UserError
 
@@ -153,11 +154,9 @@ class HeadraceOperator(BaseOperator):
         """
         given = self.arguments
         limit = given.get("limit")
-        made = make_submission(
-            self._pipeline_file(),
+        run = RunArguments(
             input=self.input_uri,
             output=self.output_uri,
-            interval=_interval(context),
             model=given.get("model"),
             limit=int(limit) if limit not in (None, "") else None,
             overrides=[given["set"]] if isinstance(given.get("set"), str) else list(given.get("set") or ()),
@@ -165,6 +164,11 @@ class HeadraceOperator(BaseOperator):
             retry=given.get("retry") or None,
             prune=str(given.get("prune", False)).lower() == "true",
             reuse=given.get("reuse") or None,
+        )
+        made = make_submission(
+            self._pipeline_file(),
+            run,
+            interval=_interval(context),
             include=self.include,
             env={**self.env, ASKED: "1"},
             python=self.python,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace.cluster.jobs.summary_line import find
+from headrace.pipelines.spec.errors import TOO_MANY_DEAD, USERS_MISTAKE
 
 SUCCEEDED, FAILED, STOPPED = "SUCCEEDED", "FAILED", "STOPPED"
 """Ray's states of a job from which there is no way on."""
@@ -15,8 +16,6 @@ SUCCEEDED, FAILED, STOPPED = "SUCCEEDED", "FAILED", "STOPPED"
 TIMED_OUT, LOST, UNREACHABLE = "TIMED_OUT", "LOST", "UNREACHABLE"
 """States of our own: the trigger stopped it at ``execution_timeout``; the cluster does not know it any more; the
 cluster does not answer."""
-
-TOO_MANY_DEAD, USERS_MISTAKE = 3, 2
 
 TAIL_LINES = 15
 

@@ -14,7 +14,8 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from headrace.cluster.airflow.connecting import async_client
 from headrace.cluster.airflow.outcome import LOST, TIMED_OUT, UNREACHABLE
-from headrace.cluster.jobs.jobs_api import AsyncJobsClient, JobsError, NoSuchJob
+from headrace.cluster.jobs.jobs_api import JobsError, NoSuchJob
+from headrace.cluster.jobs.jobs_client import AsyncJobsClient
 
 FIRST_LOOK_S = 15.0
 """A trigger that fires at once can overtake the deferral of its own task, which then fails (apache/airflow#72716)."""

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from headrace.cluster.observability import terminal
-from headrace.pipelines.output.dead_letters import DeadLetters, Group, Letter, advice
+from headrace.pipelines.output.dead_letters import DeadLetters, Group, Letter
+from headrace.pipelines.output.reasons import advice
+from headrace.pipelines.spec.steps import known_steps
 from headrace.pipelines.storage.locations import shown
 
 if TYPE_CHECKING:
@@ -38,11 +40,12 @@ def show_errors(found: DeadLetters, *, as_json: bool) -> None:
         if counts.dead:
             _say(console, "None of them is what was asked for.")
         return
+    steps = known_steps(found.plan.pipeline)
     for group in found.groups:
         print()
         head = f"{group.count:,} ({_share(group.count, counts.rows)})  {group.step}: {_short(group.reason, REASON)}"
         _say(console, head, "bold")
-        if said := advice(group.reason):
+        if said := advice(group.error_class, steps.get(group.step)):
             _say(console, f"→ {said}", "cyan", indent=2)
         for letter in group.examples:
             _show_example(console, letter, group)
@@ -112,11 +115,17 @@ def _as_json(value: Any) -> Any:
 
 def _as_data(found: DeadLetters) -> dict[str, Any]:
     rows = max(1, found.counts.rows)
+    steps = known_steps(found.plan.pipeline)
     return {
         "output": found.uri,
         "counts": asdict(found.counts),
         "groups": [
-            {**asdict(group), "share": round(group.count / rows, 6), "advice": advice(group.reason)}
+            {
+                "class": group.error_class,
+                **{key: value for key, value in asdict(group).items() if key != "error_class"},
+                "share": round(group.count / rows, 6),
+                "advice": advice(group.error_class, steps.get(group.step)),
+            }
             for group in found.groups
         ],
     }

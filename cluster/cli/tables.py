@@ -137,5 +137,10 @@ def _as_data(row: Sampled) -> dict[str, Any]:
         "raw": result.raw,
         "dead_letter": None
         if result.dead is None
-        else {"step": result.dead.step, "reason": result.dead.reason, "raw": result.dead.raw},
+        else {
+            "step": result.dead.step,
+            "class": result.dead.error_class,
+            "reason": result.dead.reason,
+            "raw": result.dead.raw,
+        },
     }

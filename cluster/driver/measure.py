@@ -16,7 +16,6 @@ from headrace.cluster.driver.sample import spread
 from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.engines.starting import start_engine
 from headrace.cluster.state.checked import Checked
-from headrace.operators import Classify
 from headrace.operators.base import LAYOUTS, Choice, Completion, Constraint, Layout, ModelStep, Sampling
 from headrace.operators.calibration import cross_fitted, fit_prior
 from headrace.pipelines.forecast.forecast import EngineFacts, Observation, Record
@@ -88,16 +87,13 @@ def sample_rows(checked: Checked, rows: int) -> SampleRows:
 
 
 def _right(pipeline: Pipeline, name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """The right answers of a step that has some; what is none of its labels stays, for no answer can be that."""
+    """The right answers of a step that has some; one that no answer can be stays."""
     step = next(step for step in pipeline.steps if step.name == name)
-    assert isinstance(step, Classify)
-    right = [step.gold_answer(row[pipeline.gold[name]]) for row in rows]
-    given = [label for one in right if one for label in ([one] if isinstance(one, str) else one)]
-    if given and not any(label in step.labels for label in given):
-        raise UserError(
-            f"{pipeline.path_of(step)}.gold: the column {pipeline.gold[name]!r} holds {given[0]!r}, and none of what "
-            f"was seen there is a label (labels: {', '.join(step.labels)}). Name another column, or write labels there."
-        )
+    assert isinstance(step, ModelStep)
+    column = pipeline.gold[name]
+    right = [step.gold_answer(row[column]) for row in rows]
+    if (doubt := step.gold_doubt(right)) is not None:
+        raise UserError(f"{pipeline.path_of(step)}.gold: the column {column!r} {doubt}.")
     return right
 
 

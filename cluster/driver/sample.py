@@ -16,6 +16,7 @@ from headrace.cluster.engines.sharing import Demand, share
 from headrace.cluster.engines.starting import start_beside_a_user
 from headrace.cluster.state.checked import Checked, check
 from headrace.cluster.state.engine_of import engine_config
+from headrace.operators.error_classes import ErrorClass
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.results import DOCUMENT, DeadLetter, RowResult
 from headrace.pipelines.input.corpus import ChunkReader, InputUnreadable, Shard
@@ -72,15 +73,19 @@ async def _run(chain: Chain, checked: Checked, taken: Iterable[tuple[tuple[Shard
         try:
             table, bad = sound(reader.read(shard, row, row + 1, columns))
         except InputUnreadable as problem:
-            return Sampled(shard.path, RowResult(row, "dead", dead=DeadLetter(DOCUMENT, str(problem))))
+            return Sampled(shard.path, _damaged(row, str(problem)))
         if bad:
-            return Sampled(shard.path, RowResult(row, "dead", dead=DeadLetter(DOCUMENT, bad[0])))
+            return Sampled(shard.path, _damaged(row, bad[0]))
         result = await chain.run(row, as_rows(table)[0], before.answers)
         result.usage.merge(before.usage)
         result.raw = {**before.raw, **result.raw}
         return Sampled(shard.path, result)
 
     return list(await asyncio.gather(*(one(shard, before.result) for (shard, _), before in taken)))
+
+
+def _damaged(row: int, reason: str) -> RowResult:
+    return RowResult(row, "dead", dead=DeadLetter(DOCUMENT, ErrorClass.INPUT_DAMAGED, reason))
 
 
 def allot_one(checked: Checked, stage: Stage | None = None, *, starting: bool = True) -> Allotment:

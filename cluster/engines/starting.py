@@ -13,6 +13,7 @@ from headrace.cluster.engines.config import FAKE, GPU_BLOCK, EngineConfig
 from headrace.cluster.engines.fake import BytesTokenizer
 from headrace.operators.base import Completion, Constraint, Sampling
 from headrace.pipelines.inference.engine import NO_CONTEXT_COST, Engine
+from headrace.pipelines.spec.errors import HeadraceError
 
 
 def start_engine(config: EngineConfig) -> Engine:
@@ -26,7 +27,7 @@ def start_engine(config: EngineConfig) -> Engine:
     return VllmEngine(config)
 
 
-class EngineStartFailed(RuntimeError):
+class EngineStartFailed(HeadraceError, RuntimeError):
     """The engine does not start on this machine, with this model and these arguments."""
 
 

@@ -9,16 +9,15 @@ from __future__ import annotations
 import ast
 import hashlib
 import io
-import json
 import os
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from headrace.cluster.jobs.python_imports import imported_names, parsed
+from headrace.cluster.jobs.python_files import file_imports, module_files, parsed
 from headrace.pipelines.spec.errors import UserError
 
 MOST_BYTES = 50 << 20
@@ -71,9 +70,11 @@ def files_of(file: Path, overrides: Sequence[str], include: Sequence[str]) -> tu
     if file.suffix == ".py":
         functions: list[str] = _functions_in(file)
         schemas: list[str] = []
-        paths |= _modules(folder, imported_names(file, folder))
+        paths |= file_imports(file, whole_packages=True)
     else:
-        data = _data_of(file)
+        from headrace.pipelines.spec.data_files import read_data
+
+        data, _ = read_data(file)
         if isinstance(data, dict) and isinstance(data.get("name"), str):
             called = data["name"]
         functions, schemas = _named_in(data)
@@ -84,7 +85,7 @@ def files_of(file: Path, overrides: Sequence[str], include: Sequence[str]) -> tu
         elif re.search(r"[.\"\]]schema\"?\]?\s*$", key) and not value.lstrip().startswith("{"):
             schemas.append(value.strip())
     modules = [match[1] for text in functions if (match := _FUNCTION.fullmatch(text))]
-    paths |= _modules(folder, modules)
+    paths |= module_files(folder, modules, whole_packages=True)
     for schema in schemas:
         if not (folder / schema).is_file():
             raise UserError(f"{file}: there is no schema {schema!r} in {folder}")
@@ -126,31 +127,15 @@ def _glob(folder: Path, pattern: str) -> Iterator[Path]:
         yield from folder.glob(pattern)
 
 
-def _data_of(file: Path) -> Any:
-    text = file.read_text(encoding="utf-8-sig")
-    try:
-        if file.suffix.lower() == ".json":
-            return json.loads(text)
-        import yaml
-
-        return yaml.safe_load(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file}: cannot be read: {error}") from error
-    except Exception as error:
-        if type(error).__module__.split(".")[0] != "yaml":
-            raise
-        raise UserError(f"{file}: not YAML: {error}") from error
-
-
 def _named_in(data: Any) -> tuple[list[str], list[str]]:
-    """The functions and the schema files that the steps of a pipeline file name."""
+    """What may name functions in the steps of a pipeline file, whatever their operators are, and their schema files."""
     functions: list[str] = []
     schemas: list[str] = []
     steps = data.get("steps") if isinstance(data, dict) else None
     for step in steps if isinstance(steps, list) else ():
         for body in step.values() if isinstance(step, dict) else ():
             if isinstance(body, dict):
-                functions += [body["function"]] if isinstance(body.get("function"), str) else []
+                functions += [value for value in body.values() if isinstance(value, str)]
                 schemas += [body["schema"]] if isinstance(body.get("schema"), str) else []
     return functions, schemas
 
@@ -162,32 +147,3 @@ def _functions_in(file: Path) -> list[str]:
         for node in ast.walk(parsed(file))
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and _FUNCTION.fullmatch(node.value)
     ]
-
-
-def _modules(folder: Path, names: Iterable[str]) -> set[Path]:
-    """The files of ``folder`` that these modules are, with what they import of the folder; packages go whole."""
-    found: set[Path] = set()
-    waiting = [name.split(".")[0] for name in names]
-    seen: set[str] = set()
-    while waiting:
-        top = waiting.pop()
-        if top in seen or top == "headrace":
-            continue
-        seen.add(top)
-        package, module = folder / top, folder / f"{top}.py"
-        # What has no Python in it is no package, though Python would take any folder for one.
-        if package.is_dir() and next(package.rglob("*.py"), None) is not None:
-            files = [path for path in package.rglob("*") if path.is_file() and not _left_out(path.relative_to(folder))]
-        elif module.is_file():
-            files = [module]
-        else:
-            continue  # of the image's, or not there, which the run says better
-        found |= set(files)
-        for path in files:
-            if path.suffix == ".py":
-                waiting += [name.split(".")[0] for name in imported_names(path, folder)]
-    return found
-
-
-def _left_out(path: Path) -> bool:
-    return path.suffix in (".pyc", ".pyo") or any(part == "__pycache__" or part.startswith(".") for part in path.parts)

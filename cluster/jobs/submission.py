@@ -18,14 +18,12 @@ from typing import Any, Literal, Protocol
 from headrace.cluster.jobs.jobs_api import Job, JobExists
 from headrace.cluster.jobs.secrets_seen import secret_in, secret_name
 from headrace.cluster.jobs.shipping import Package, files_of
-from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.errors import INTERRUPTED, UserError
+from headrace.pipelines.spec.places import split_name
 from headrace.pipelines.storage.locations import object_uri, without_userinfo
 
 BASE, ATTEMPT = "headrace_id", "headrace_attempt"
 """Keys of a job's metadata: the id without the attempt, and which attempt it is, from 1."""
-
-INTERRUPTED = 130
-"""The exit code of a job that was stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +66,47 @@ class Submission:
         return {**self.metadata, BASE: self.id, ATTEMPT: str(attempt), "job_name": self.attempt_id(attempt)}
 
 
+@dataclass(frozen=True, slots=True)
+class RunArguments:
+    """What ``headrace run`` is given on the cluster, besides the pipeline.
+
+    Attributes:
+        input: a URI, or an absolute path that all nodes have; ``output`` and ``reuse`` likewise.
+        overrides: what ``--set`` takes.
+    """
+
+    input: str
+    output: str
+    model: str | None = None
+    limit: int | None = None
+    overrides: Sequence[str] = ()
+    recompute: str | None = None
+    retry: str | None = None
+    prune: bool = False
+    reuse: str | None = None
+
+    def words(self) -> list[str]:
+        """The command line."""
+        words = ["--input", self.input, "--output", self.output]
+        for option, value in (
+            ("--model", self.model),
+            ("--limit", self.limit),
+            ("--recompute", self.recompute),
+            ("--retry", self.retry),
+            ("--reuse", self.reuse),
+        ):
+            words += [option, str(value)] if value is not None else []
+        words += ["--prune"] if self.prune else []
+        for override in self.overrides:
+            words += ["--set", override]
+        return words
+
+
 def make_submission(
     pipeline: str | Path,
+    run: RunArguments,
     *,
-    input: str,
-    output: str,
     interval: str | None = None,
-    model: str | None = None,
-    limit: int | None = None,
-    overrides: Sequence[str] = (),
-    recompute: str | None = None,
-    retry: str | None = None,
-    prune: bool = False,
-    reuse: str | None = None,
     include: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     python: str = "python",
@@ -90,7 +116,6 @@ def make_submission(
     Args:
         pipeline: the file, as :func:`headrace.pipelines.spec.loading.load_pipeline` takes it. It is shipped with the
             modules of its folder that its functions are in, what these import of it, and its schema files.
-        input: a URI, or an absolute path that all nodes have; ``output`` and ``reuse`` likewise.
         interval: the time that this run is for, in any form. It is part of the id: the same run of another day.
         include: more files to ship: paths or globs in the pipeline's folder.
         env: environment variables for driver and workers. No secrets: everybody who sees the cluster sees these.
@@ -99,26 +124,15 @@ def make_submission(
     Raises:
         UserError: a file that is not there, a path that the cluster cannot know, a secret that all would see.
     """
-    given, name = _split(str(pipeline))
+    given, name = split_name(str(pipeline))
     file = given.resolve()  # its neighbours are those of the file itself, where it is a link
-    _no_secrets(overrides, env or {})
-    for what, place in (("input", input), ("output", output), ("reuse", reuse)):
+    _no_secrets(run.overrides, env or {})
+    for what, place in (("input", run.input), ("output", run.output), ("reuse", run.reuse)):
         if place is not None:
             _check_place(what, place)
-    contents, called = files_of(file, overrides, include)
+    contents, called = files_of(file, run.overrides, include)
     package = Package.of(contents)
-    arguments = ["run", file.name if name is None else f"{file.name}:{name}", "--input", input, "--output", output]
-    for option, value in (
-        ("--model", model),
-        ("--limit", limit),
-        ("--recompute", recompute),
-        ("--retry", retry),
-        ("--reuse", reuse),
-    ):
-        arguments += [option, str(value)] if value is not None else []
-    arguments += ["--prune"] if prune else []
-    for override in overrides:
-        arguments += ["--set", override]
+    arguments = ["run", file.name if name is None else f"{file.name}:{name}", *run.words()]
     asked = json.dumps([package.name, arguments, interval, sorted((env or {}).items())])
     return Submission(
         id=f"headrace-{called}-{hashlib.sha256(asked.encode()).hexdigest()[:16]}",
@@ -126,19 +140,12 @@ def make_submission(
         package=package,
         metadata={
             "headrace_pipeline": called,
-            "headrace_input": input,
-            "headrace_output": output,
+            "headrace_input": run.input,
+            "headrace_output": run.output,
             **({"headrace_interval": interval} if interval else {}),
         },
         env=dict(env or {}),
     )
-
-
-def _split(pipeline: str) -> tuple[Path, str | None]:
-    head, colon, name = pipeline.rpartition(":")
-    if colon and head.endswith(".py") and name.isidentifier():
-        return Path(head), name
-    return Path(pipeline), None
 
 
 def _no_secrets(overrides: Iterable[str], env: Mapping[str, str]) -> None:
@@ -183,7 +190,7 @@ class Submitted:
 
 
 class Jobs(Protocol):
-    """What :func:`submit` needs of a :class:`~headrace.cluster.jobs.jobs_api.JobsClient`."""
+    """What :func:`submit` needs of a :class:`~headrace.cluster.jobs.jobs_client.JobsClient`."""
 
     def list(self) -> list[Job]:
         """All submissions."""
@@ -230,7 +237,7 @@ def submit(client: Jobs, submission: Submission, *, again: bool = False) -> Subm
 
     Raises:
         UserError: another submission is writing to the same output.
-        JobsError: see :class:`~headrace.cluster.jobs.jobs_api.JobsClient`.
+        JobsError: see :class:`~headrace.cluster.jobs.jobs_client.JobsClient`.
     """
     jobs = client.list()
     others = [

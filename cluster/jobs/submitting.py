@@ -10,18 +10,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from headrace.cluster.jobs.jobs_api import Job, JobsClient, NoSuchJob, NotAuthorized, Refused, ServerFailed, Unreachable
+from headrace.cluster.jobs.jobs_api import Job, NoSuchJob, NotAuthorized, Refused, ServerFailed, Unreachable
+from headrace.cluster.jobs.jobs_client import JobsClient
 from headrace.cluster.jobs.submission import (
     ATTEMPT,
     BASE,
-    INTERRUPTED,
     Submission,
     Submitted,
     exit_code_of,
     is_ours,
     submit,
 )
-from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.errors import INTERRUPTED, UserError
 
 STOP_SECONDS = 60.0
 """How long a job that was asked to end is waited for."""

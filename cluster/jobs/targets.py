@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from headrace.cluster.jobs.secrets_seen import secret_in, secret_name
+from headrace.pipelines.spec.data_files import read_data
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.spec.loading import read_data
 from headrace.pipelines.spec.places import Loc, loc_text
 from headrace.pipelines.spec.resources import Resources
 

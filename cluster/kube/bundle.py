@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from headrace.cluster.jobs.python_imports import imported_names
-from headrace.operators import Map
+from headrace.cluster.jobs.python_files import file_imports, module_files
+from headrace.pipelines.spec.data_files import read_text
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.spec.loading import read_text
 from headrace.pipelines.spec.pipeline import Pipeline
 
 
@@ -21,7 +20,7 @@ class Bundle:
     Attributes:
         pipeline: what ``headrace run`` is given, relative to that folder: ``reviews.yaml``, ``jobs.py:nightly``.
         files: their texts.
-        elsewhere: functions of Map steps whose modules do not lie beside the pipeline.
+        elsewhere: Python code that steps name and that does not lie beside the pipeline.
     """
 
     pipeline: str
@@ -32,8 +31,9 @@ class Bundle:
 def bundle(pipeline: Pipeline) -> Bundle:
     """The files of a pipeline that was read from a file.
 
-    Of Python it is what lies beside the pipeline file and is imported by name, by the functions of Map steps or by
-    the pipeline itself. Files that such code opens are not seen.
+    Of Python it is what lies beside the pipeline file and is imported by name, by the steps or by
+    the pipeline itself, file by file: a ConfigMap holds 1 MiB of text, and each file is mounted in every pod. Other
+    files that such code opens, and modules that it imports by names that it makes up, are not seen.
 
     Raises:
         UserError: a schema is named by an absolute path, or a file is no UTF-8 text or cannot be read.
@@ -53,44 +53,13 @@ def bundle(pipeline: Pipeline) -> Bundle:
             )
         found.add(Path(os.path.normpath(source.folder / written)))
     if own.suffix == ".py":
-        found |= _imported(own, source.folder)
+        found |= file_imports(own, whole_packages=False)
     for step in pipeline.steps:
-        if isinstance(step, Map):
-            module = step.function.partition(":")[0]
-            files = _modules(source.folder, module)
+        for reference in step.python_references():
+            files = module_files(source.folder, [reference.partition(":")[0]], whole_packages=False)
             if not files:
-                elsewhere.append(step.function)
-            for file in files:
-                found |= {file, *_imported(file, source.folder)}
+                elsewhere.append(reference)
+            found |= files
     root = Path(os.path.commonpath([file.parent for file in found]))
     texts = {PurePosixPath(file.relative_to(root).as_posix()): read_text(file) for file in sorted(found)}
     return Bundle(own.relative_to(root).as_posix() + (f":{attribute}" if colon else ""), texts, tuple(elsewhere))
-
-
-def _modules(folder: Path, dotted: str) -> list[Path]:
-    """The files that importing ``dotted`` reads from ``folder``: packages on the way, and the module itself."""
-    found: list[Path] = []
-    for part in dotted.split("."):
-        inner = folder / part
-        if (inner / "__init__.py").is_file():
-            found.append(inner / "__init__.py")
-        elif (file := folder / f"{part}.py").is_file():
-            return [*found, file]
-        elif not inner.is_dir():
-            return found
-        folder = inner
-    return found
-
-
-def _imported(file: Path, folder: Path) -> set[Path]:
-    """What ``file`` imports from ``folder``, and what that imports, by name."""
-    found: set[Path] = set()
-    waiting = [file]
-    while waiting:
-        current = waiting.pop()
-        for dotted in imported_names(current, folder):
-            for module in _modules(folder, dotted):
-                if module not in found and module != file:
-                    found.add(module)
-                    waiting.append(module)
-    return found

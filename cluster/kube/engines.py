@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from headrace.cluster.kube.options import Options
+from headrace.cluster.kube.options import KubeOptions
 from headrace.pipelines.output.stages import stages_of
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.pipeline import Pipeline
@@ -47,7 +47,7 @@ class Group:
     models: list[str] = field(default_factory=list)
 
 
-def engines_of(pipeline: Pipeline, options: Options) -> tuple[list[Engines], list[str]]:
+def engines_of(pipeline: Pipeline, options: KubeOptions) -> tuple[list[Engines], list[str]]:
     """The engines of each model, and the ``--set`` that say to the run what is planned for here.
 
     GPUs are always said: the cluster has none when the run starts, and would be taken for one without GPUs.
@@ -95,7 +95,7 @@ def _worker_range(text: str) -> tuple[int, int]:
     return least, most
 
 
-def groups_of(engines: Sequence[Engines], options: Options) -> list[Group]:
+def groups_of(engines: Sequence[Engines], options: KubeOptions) -> list[Group]:
     """Kinds of pods: one for each number of GPUs, with room for all engines that need so many.
 
     Raises:
@@ -122,12 +122,12 @@ def groups_of(engines: Sequence[Engines], options: Options) -> list[Group]:
     return list(groups.values())
 
 
-def worker_cpu(group: Group, options: Options) -> str:
+def worker_cpu(group: Group, options: KubeOptions) -> str:
     """Cores of a pod, as Kubernetes writes them."""
     return options.worker_cpu or str(CORES_OF_A_GPU * max(1, group.gpus))
 
 
-def worker_memory(group: Group, options: Options) -> str:
+def worker_memory(group: Group, options: KubeOptions) -> str:
     """Memory of a pod, as Kubernetes writes it."""
     return options.worker_memory or f"{GIB_OF_A_GPU * max(1, group.gpus)}Gi"
 

@@ -15,12 +15,14 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from importlib.metadata import version
 from typing import Any
 
 from headrace.cluster.jobs.secrets_seen import secret_in
 from headrace.cluster.kube.bundle import Bundle
-from headrace.cluster.kube.engines import engines_of, groups_of
-from headrace.cluster.kube.options import Options, check_names, check_places, pairs, seconds
+from headrace.cluster.kube.engines import Group, engines_of, groups_of
+from headrace.cluster.kube.option_checks import check_names, check_places, pairs, seconds
+from headrace.cluster.kube.options import KubeOptions
 from headrace.cluster.kube.pods import MOUNT, Pods, amounts_of, container_security
 from headrace.cluster.kube.warnings import job_warnings, model_warnings
 from headrace.pipelines.spec.errors import UserError
@@ -53,7 +55,7 @@ class Manifest:
     warnings: tuple[str, ...] = ()
 
 
-def manifest(pipeline: Pipeline, files: Bundle | None, options: Options) -> Manifest:
+def manifest(pipeline: Pipeline, files: Bundle | None, options: KubeOptions) -> Manifest:
     """The ConfigMap and the RayJob for ``pipeline``.
 
     Args:
@@ -103,49 +105,58 @@ def manifest(pipeline: Pipeline, files: Bundle | None, options: Options) -> Mani
         "apiVersion": "ray.io/v1",
         "kind": "RayJob",
         "metadata": {"name": name, **metadata, "labels": labels},
-        "spec": {
-            "submissionMode": "K8sJobMode",
-            "entrypoint": f"sh {MOUNT}/{SCRIPT}",
-            "shutdownAfterJobFinishes": True,
-            "ttlSecondsAfterFinished": seconds(options.ttl, "--ttl", least=0),
-            "activeDeadlineSeconds": seconds(options.deadline, "--deadline", least=1),
-            "preRunningDeadlineSeconds": seconds(options.start_deadline, "--start-deadline", least=1),
-            "backoffLimit": options.retries,
-            "submitterPodTemplate": pods.submitter(),
-            "rayClusterSpec": {
-                "rayVersion": options.ray_version,
-                "enableInTreeAutoscaling": True,
-                "autoscalerOptions": {
-                    "version": "v2",
-                    "upscalingMode": "Default",
-                    "idleTimeoutSeconds": 300,
-                    "securityContext": container_security(),
-                    "resources": amounts_of("500m", "1Gi"),
-                },
-                "headGroupSpec": {
-                    # No cores: the driver runs here, and no engine may land beside it.
-                    "rayStartParams": {"dashboard-host": "0.0.0.0", "num-cpus": "0"},
-                    "template": pods.head(),
-                },
-                "workerGroupSpecs": [
-                    {
-                        "groupName": f"gpu-{group.gpus}" if group.gpus else "cpu",
-                        # From none: a mistake that is found before an engine starts costs no GPU.
-                        "replicas": 0,
-                        "minReplicas": 0,
-                        "maxReplicas": group.pods,
-                        "rayStartParams": {},
-                        "template": pods.worker(group),
-                    }
-                    for group in groups
-                ],
-            },
-        },
+        "spec": _job_spec(options, pods, groups),
     }
     return Manifest(config_map, ray_job, tuple(dict.fromkeys(warnings)))
 
 
-def _name(pipeline: Pipeline, options: Options) -> str:
+def _job_spec(options: KubeOptions, pods: Pods, groups: Sequence[Group]) -> dict[str, Any]:
+    return {
+        "submissionMode": "K8sJobMode",
+        "entrypoint": f"sh {MOUNT}/{SCRIPT}",
+        "shutdownAfterJobFinishes": True,
+        "ttlSecondsAfterFinished": seconds(options.ttl, "--ttl", least=0),
+        "activeDeadlineSeconds": seconds(options.deadline, "--deadline", least=1),
+        "preRunningDeadlineSeconds": seconds(options.start_deadline, "--start-deadline", least=1),
+        "backoffLimit": options.retries,
+        "submitterPodTemplate": pods.submitter(),
+        "rayClusterSpec": _cluster_spec(options, pods, groups),
+    }
+
+
+def _cluster_spec(options: KubeOptions, pods: Pods, groups: Sequence[Group]) -> dict[str, Any]:
+    return {
+        # The version of Ray here is that of an image built from here.
+        "rayVersion": options.ray_version or version("ray"),
+        "enableInTreeAutoscaling": True,
+        "autoscalerOptions": {
+            "version": "v2",
+            "upscalingMode": "Default",
+            "idleTimeoutSeconds": 300,
+            "securityContext": container_security(),
+            "resources": amounts_of("500m", "1Gi"),
+        },
+        "headGroupSpec": {
+            # No cores: the driver runs here, and no engine may land beside it.
+            "rayStartParams": {"dashboard-host": "0.0.0.0", "num-cpus": "0"},
+            "template": pods.head(),
+        },
+        "workerGroupSpecs": [
+            {
+                "groupName": f"gpu-{group.gpus}" if group.gpus else "cpu",
+                # From none: a mistake that is found before an engine starts costs no GPU.
+                "replicas": 0,
+                "minReplicas": 0,
+                "maxReplicas": group.pods,
+                "rayStartParams": {},
+                "template": pods.worker(group),
+            }
+            for group in groups
+        ],
+    }
+
+
+def _name(pipeline: Pipeline, options: KubeOptions) -> str:
     if options.name is None:
         made = re.sub(r"[^a-z0-9]+", "-", pipeline.name.lower()).strip("-")
         name = made if made[:1].isalpha() else f"headrace-{made}"
@@ -159,7 +170,7 @@ def _name(pipeline: Pipeline, options: Options) -> str:
     return name
 
 
-def _script(files: Bundle | None, options: Options, sets: Sequence[str]) -> str:
+def _script(files: Bundle | None, options: KubeOptions, sets: Sequence[str]) -> str:
     where = options.pipeline_in_image or f"{MOUNT}/pipeline/{files.pipeline if files else ''}"
     arguments = [["headrace", "run", where], ["--input", options.input], ["--output", options.output]]
     arguments += [["--model", options.model]] if options.model is not None else []

@@ -1,203 +1,109 @@
-"""What the command line says of a job for KubeRay, and what of it can be checked without the pipeline."""
+"""The options of ``headrace manifest``: what there is to say of a job for KubeRay."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Annotated
 
-from headrace.cluster.jobs.secrets_seen import secret_in, secret_name
-from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.spec.resources import parse_time
+import typer
+
 from headrace.pipelines.spec.version import VERSION
-from headrace.pipelines.storage.locations import object_uri, without_userinfo
 
-_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-
-_QUALIFIED = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-
-_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
-
-_QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?")
+Texts = list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the command line says of the job; texts are as they are given there and are checked by :func:`manifest`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KubeOptions:
+    """What the command line says of a job, unchecked: :func:`headrace.cluster.kube.manifest.manifest` checks it.
 
-    Attributes:
-        ray_version: that of the image; KubeRay wants to know.
-        name: of the RayJob; None makes one of the pipeline's.
-        image: of all pods.
-        gpus_per_worker: GPUs of one engine; None leaves it to the pipeline.
-        gpus_per_pod: GPUs of one pod; None is one engine's.
-        workers: ``MIN:MAX`` or a number; None leaves it to the pipeline.
-        spot: whether workers may run on spot nodes.
-        model_cache: ``pvc:NAME``, ``pvc:NAME:ro``, ``emptyDir:SIZE`` or ``hostPath:PATH``.
-        retries: attempts after the first, each on a new cluster.
-        deadline: how long one attempt may take; ``start_deadline`` how long until it runs; ``ttl`` how long the
-            cluster stays when it is over.
-        secrets: names of Secrets whose keys become variables.
-        env: ``NAME=VALUE``, none of them secret.
-        run: further arguments of ``headrace run``.
-        overrides: the ``--set`` of the command line, and ``model`` its ``--model``: the run gets them, too.
-        pipeline_in_image: the pipeline's path in the image, instead of files in the ConfigMap.
+    Each field is an option of the command, by :func:`headrace.cluster.cli.option_groups.spread`. The help texts say
+    what they mean.
     """
 
-    ray_version: str
-    input: str
-    output: str
-    name: str | None = None
-    namespace: str | None = None
-    image: str = f"headrace:{VERSION}"
-    image_pull_secrets: Sequence[str] = ()
-    gpus_per_worker: int | None = None
-    gpus_per_pod: int | None = None
-    workers: str | None = None
-    worker_cpu: str | None = None
-    worker_memory: str | None = None
-    head_cpu: str = "4"
-    head_memory: str = "16Gi"
-    spot: bool = True
-    tolerations: Sequence[str] = ()
-    node_selectors: Sequence[str] = ()
-    labels: Sequence[str] = ()
-    model_cache: str = "emptyDir:200Gi"
-    service_account: str | None = None
-    secrets: Sequence[str] = ()
-    env: Sequence[str] = ()
-    retries: int = 2
-    deadline: str = "24h"
-    start_deadline: str = "30m"
-    ttl: str = "1h"
-    run: Sequence[str] = ()
-    overrides: Sequence[str] = ()
-    model: str | None = None
-    pipeline_in_image: str | None = None
+    # What runs.
+    input: Annotated[str, typer.Option("--input", "-i", metavar="URI", help="As for run; in an object store.")]
+    output: Annotated[str, typer.Option("--output", "-o", metavar="URI", help="As for run; in an object store.")]
+    run: Annotated[
+        Texts,
+        typer.Argument(metavar="RUN_OPTIONS", help="After --: more for headrace run, as in -- --recompute changed."),
+    ] = field(default_factory=list)
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="default, fake, a folder, or a hub id; replaces the pipeline's.")
+    ] = None
+    overrides: Annotated[
+        Texts,
+        typer.Option(
+            "--set", metavar="PATH=VALUE", help="Change a value, as in: steps[0].max_tokens=5, resources.workers=2."
+        ),
+    ] = field(default_factory=list)
 
+    # The job.
+    name: Annotated[str | None, typer.Option(help="The job's name; else the pipeline's.")] = None
+    namespace: Annotated[str | None, typer.Option(help="Else kubectl's.")] = None
 
-def check_places(options: Options) -> None:
-    """See to it that input and output are where pods are.
-
-    Raises:
-        UserError: they are not.
-    """
-    for option, uri in (("--input", options.input), ("--output", options.output)):
-        if object_uri(uri) is None:
-            raise UserError(
-                f"{option} {without_userinfo(uri)!r}: pods do not see this machine's disks. Name a place in an object "
-                f"store, as in s3://BUCKET/FOLDER."
-            )
-    place = object_uri(options.output)
-    if place is not None and place.scheme == "hf":
-        raise UserError(f"--output {options.output!r}: there are no outputs in hf://. Use s3://, gs:// or abfs://.")
-
-
-def check_names(options: Options) -> None:
-    """See to it that names and amounts are such as Kubernetes takes.
-
-    Raises:
-        UserError: they are not. It does not repeat what may be a secret.
-    """
-    for option, names in (
-        ("--secret", options.secrets),
-        ("--image-pull-secret", options.image_pull_secrets),
-        ("--service-account", [options.service_account] if options.service_account is not None else []),
-        ("--namespace", [options.namespace] if options.namespace is not None else []),
-    ):
-        for name in names:
-            if not _SUBDOMAIN.fullmatch(name) or len(name) > 253 or secret_in(name):
-                # What was given may be the secret itself, so it is not repeated.
-                raise UserError(
-                    f"{option}: give the name that it has in the cluster: lowercase letters, digits, - and ."
-                )
-    for option, quantity in (
-        ("--head-cpu", options.head_cpu),
-        ("--head-memory", options.head_memory),
-        ("--worker-cpu", options.worker_cpu),
-        ("--worker-memory", options.worker_memory),
-    ):
-        if quantity is not None and not _QUANTITY.fullmatch(quantity):
-            raise UserError(f"{option} {quantity}: must be an amount as Kubernetes writes it, such as 4 or 16Gi.")
-    if options.retries < 0:
-        raise UserError(f"--retries {options.retries}: must be 0 or more.")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*", options.image):
-        raise UserError(f"--image {options.image!r} is no name of an image.")
-    if options.pipeline_in_image is not None and not options.pipeline_in_image.startswith("/"):
-        raise UserError(
-            f"--pipeline-in-image {options.pipeline_in_image}: must be an absolute path, as the pods see it."
-        )
-
-
-def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
-    """Labels, from ``KEY=VALUE`` each."""
-    found = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals or not _QUALIFIED.fullmatch(key) or not _VALUE.fullmatch(value):
-            raise UserError(f"{option} {text}: write KEY=VALUE, as Kubernetes takes labels.")
-        found[key] = value
-    return found
-
-
-def env_of(texts: Sequence[str]) -> dict[str, str]:
-    """Variables, from ``NAME=VALUE`` each.
-
-    Raises:
-        UserError: one looks like a secret; the message has its name only.
-    """
-    found = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise UserError("--env: write NAME=VALUE.")
-        if secret_name(name) or secret_in(value):
-            raise UserError(
-                f"--env {name}: looks like a secret, and a manifest is no place for one. Put it into a Secret of the "
-                f"cluster (kubectl create secret generic NAME --from-env-file FILE) and name that with --secret NAME."
-            )
-        found[name] = value
-    return found
-
-
-def seconds(text: str, option: str, least: int) -> int:
-    """Whole seconds of a time such as ``90m``; at least ``least``."""
-    try:
-        seconds = 0 if text.strip() in ("0", "0s") else round(parse_time(text))
-    except ValueError as error:
-        raise UserError(f"{option} {text}: {error}") from error
-    if seconds < least:
-        raise UserError(f"{option} {text}: must be more.")
-    return seconds
-
-
-def toleration_of(text: str) -> dict[str, Any]:
-    """A toleration, from ``KEY``, ``KEY=VALUE`` or ``KEY=VALUE:EFFECT``."""
-    match = re.fullmatch(r"([^=:]+)(?:=([^=:]*))?(?::(NoSchedule|PreferNoSchedule|NoExecute))?", text)
-    if not match or not _QUALIFIED.fullmatch(match[1]) or not _VALUE.fullmatch(match[2] or ""):
-        raise UserError(
-            f"--toleration {text}: write KEY, KEY=VALUE or KEY=VALUE:EFFECT, with NoSchedule, PreferNoSchedule or "
-            f"NoExecute for EFFECT."
-        )
-    key, value, effect = match.groups()
-    how = {"operator": "Exists"} if value is None else {"operator": "Equal", "value": value}
-    return {"key": key, **how, **({"effect": effect} if effect else {})}
-
-
-def model_cache(text: str) -> dict[str, Any]:
-    """The volume for weights, and whether it is read only: ``{"volume": {...}, "read_only": True}``."""
-    kind, _, rest = text.partition(":")
-    if kind == "pvc":
-        claim, _, mode = rest.partition(":")
-        if _SUBDOMAIN.fullmatch(claim) and mode in ("", "ro"):
-            read_only = {"readOnly": True} if mode else {}
-            volume = {"persistentVolumeClaim": {"claimName": claim, **read_only}}
-            return {"volume": volume, "read_only": bool(mode)}
-    elif kind == "emptyDir" and re.fullmatch(r"[1-9][0-9]*[MGT]i?", rest):
-        return {"volume": {"emptyDir": {"sizeLimit": rest}}}
-    elif kind == "hostPath" and rest.startswith("/") and ".." not in rest.split("/"):
-        return {"volume": {"hostPath": {"path": rest, "type": "DirectoryOrCreate"}}}
-    raise UserError(
-        f"--model-cache {text}: write pvc:NAME (or pvc:NAME:ro), emptyDir:SIZE as in emptyDir:200Gi, or hostPath:/PATH."
+    # Its pods.
+    image: Annotated[str, typer.Option(help="Of all pods; cluster/deploy/README.md says how to build one.")] = (
+        f"headrace:{VERSION}"
     )
+    image_pull_secrets: Annotated[
+        Texts, typer.Option("--image-pull-secret", metavar="NAME", help="A Secret with the registry's password.")
+    ] = field(default_factory=list)
+    workers: Annotated[str | None, typer.Option(metavar="MIN:MAX", help="Engines; else as the pipeline says.")] = None
+    gpus_per_worker: Annotated[
+        int | None, typer.Option(min=0, help="GPUs that one engine is split over; else as the pipeline says.")
+    ] = None
+    gpus_per_pod: Annotated[
+        int | None, typer.Option(min=1, help="GPUs of a pod, for several engines in one; else one engine's.")
+    ] = None
+    worker_cpu: Annotated[str | None, typer.Option(help="Cores of a pod; else 4 a GPU.")] = None
+    worker_memory: Annotated[str | None, typer.Option(help="Of a pod; else 24Gi a GPU.")] = None
+    head_cpu: Annotated[str, typer.Option(help="Cores of the head, where the driver runs.")] = "4"
+    head_memory: Annotated[str, typer.Option(help="Of the head.")] = "16Gi"
+
+    # Where they may run.
+    spot: Annotated[
+        bool, typer.Option("--spot/--on-demand", help="Whether workers may run on spot nodes. The head never does.")
+    ] = True
+    tolerations: Annotated[
+        Texts,
+        typer.Option(
+            "--toleration",
+            metavar="KEY[=VALUE][:EFFECT]",
+            help="Of the workers, beside those for GPUs and spot nodes.",
+        ),
+    ] = field(default_factory=list)
+    node_selectors: Annotated[Texts, typer.Option("--node-selector", metavar="KEY=VALUE", help="Of the workers.")] = (
+        field(default_factory=list)
+    )
+    labels: Annotated[Texts, typer.Option("--label", metavar="KEY=VALUE", help="On everything.")] = field(
+        default_factory=list
+    )
+
+    # What they see.
+    model_cache: Annotated[
+        str, typer.Option(metavar="VOLUME", help="pvc:NAME, pvc:NAME:ro, emptyDir:SIZE or hostPath:PATH.")
+    ] = "emptyDir:200Gi"
+    service_account: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of head and workers, for roles that go with it; it must exist."),
+    ] = None
+    secrets: Annotated[
+        Texts,
+        typer.Option("--secret", metavar="NAME", help="A Secret whose keys become variables. Never its content."),
+    ] = field(default_factory=list)
+    env: Annotated[Texts, typer.Option("--env", metavar="NAME=VALUE", help="A variable that is no secret.")] = field(
+        default_factory=list
+    )
+
+    # How often, and for how long.
+    retries: Annotated[int, typer.Option(min=0, help="Attempts after the first, each on a new cluster.")] = 2
+    deadline: Annotated[str, typer.Option(metavar="TIME", help="Of one attempt, as in 12h.")] = "24h"
+    start_deadline: Annotated[str, typer.Option(metavar="TIME", help="Until an attempt runs.")] = "30m"
+    ttl: Annotated[str, typer.Option(metavar="TIME", help="How long the cluster stays when it is over.")] = "1h"
+
+    # What is in the image.
+    ray_version: Annotated[str | None, typer.Option(help="The image's; else the one here.")] = None
+    pipeline_in_image: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="The pipeline's path in the image, instead of files in the manifest."),
+    ] = None

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace.cluster.kube.engines import Group, worker_cpu, worker_memory
-from headrace.cluster.kube.options import Options, env_of, model_cache, pairs, toleration_of
+from headrace.cluster.kube.option_checks import env_of, model_cache, pairs, toleration_of
+from headrace.cluster.kube.options import KubeOptions
 
 MOUNT = "/etc/headrace"
 """Where the pods see the pipeline's files."""
@@ -30,7 +31,7 @@ CACHE, SCRATCH = "/model-cache", "/scratch"
 class Pods:
     """Templates of the pods of one job."""
 
-    options: Options
+    options: KubeOptions
     labels: Mapping[str, str]
     config_map: str
     keys: Mapping[str, str]

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
 from typing import Any
 
 import yaml
 
 from headrace.cluster.kube.bundle import bundle
 from headrace.cluster.kube.manifest import Manifest, manifest
-from headrace.cluster.kube.options import Options
+from headrace.cluster.kube.options import KubeOptions
 from headrace.pipelines.spec.loading import load_pipeline
 from headrace.pipelines.spec.version import VERSION
 
 
-def installed_ray() -> str:
-    """The version of Ray here, which is that of an image built from here."""
-    return version("ray")
-
-
-def print_manifest(path: str, options: Options) -> None:
+def print_manifest(path: str, options: KubeOptions) -> None:
     """Print the manifest of a pipeline file, and to stderr what to look at before it is applied.
 
     Raises:

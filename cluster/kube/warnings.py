@@ -10,7 +10,7 @@ from headrace.cluster.engines.models import DEFAULT
 from headrace.cluster.jobs.secrets_seen import secret_name
 from headrace.cluster.kube.bundle import Bundle
 from headrace.cluster.kube.engines import Engines, Group
-from headrace.cluster.kube.options import Options
+from headrace.cluster.kube.options import KubeOptions
 from headrace.pipelines.output.stages import stages_of
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.pipeline import Pipeline
@@ -59,7 +59,7 @@ def job_warnings(
     files: Bundle | None,
     engines: Sequence[Engines],
     groups: Sequence[Group],
-    options: Options,
+    options: KubeOptions,
 ) -> Iterator[str]:
     """Of files, image, workers, cache and rights."""
     for function in files.elsewhere if files else ():

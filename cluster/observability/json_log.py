@@ -22,10 +22,9 @@ from headrace.cluster.observability.pace import Pace
 from headrace.cluster.state.events import Listener
 from headrace.cluster.state.result import RunResult
 from headrace.cluster.state.totals import Totals
+from headrace.pipelines.spec.errors import INTERRUPTED
 
 Level = Literal["info", "warning", "error"]
-
-INTERRUPTED = 130
 
 _lock = Lock()
 

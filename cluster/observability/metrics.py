@@ -2,7 +2,7 @@
 
 Ray puts ``ray_`` before each name, and labels of its own (``SessionName``, ``WorkerId`` ...) beside ours. Ours are few,
 and hold nothing of a row: the pipeline's name, its steps, its models, outcomes, and classes of reasons
-(``pipelines.reasons``). Workers add to their counters once a second and once a chunk, never for each row.
+(``ErrorClass``). Workers add to their counters once a second and once a chunk, never for each row.
 
 Where there is no Ray in the process (a test, ``headrace sample``) nothing is recorded.
 """
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.cluster.state.chunks import ChunkRecord, Committed, Failed
 from headrace.cluster.state.events import Observer
-from headrace.pipelines.output.reasons import reason_class
 
 if TYPE_CHECKING:
     from headrace.cluster.state.checked import Checked
@@ -32,9 +31,6 @@ if TYPE_CHECKING:
     from headrace.pipelines.output.checkpoint import Counts
     from headrace.pipelines.spec.pipeline import Pipeline
 
-PREFIX = "ray_"
-"""What Ray puts before each name."""
-
 MOST_VALUES, MOST_CHARACTERS = 50, 100
 """Values of a label that are told apart in a process, and their length. What comes after has the value
 :data:`OTHER`."""
@@ -46,7 +42,12 @@ Kind = Literal["counter", "gauge", "histogram"]
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric as Ray is told of it; ``name`` is without :data:`PREFIX`. ``where`` says who records it."""
+    """A metric as Ray is told of it.
+
+    Attributes:
+        name: without the ``ray_`` that Ray puts before it.
+        where: who records it.
+    """
 
     name: str
     kind: Kind
@@ -54,11 +55,6 @@ class Metric:
     labels: tuple[str, ...] = ("pipeline",)
     where: Literal["worker", "driver"] = "worker"
     boundaries: tuple[float, ...] = ()
-
-    @property
-    def exposed(self) -> str:
-        """The name on the Prometheus endpoint (of a histogram its base)."""
-        return PREFIX + self.name
 
 
 _MODEL = ("pipeline", "model")
@@ -238,7 +234,6 @@ class WorkerMetrics:
 
     def __init__(self, pipeline: Pipeline, model: str | None, *, last: bool = True) -> None:
         self._meters = Meters(pipeline=pipeline.name, model=model_label(model))
-        self._kinds = {step.name: step.kind for step in pipeline.steps}
         self._last = last
         self._told: dict[tuple[str, str], float] = {}
 
@@ -256,9 +251,9 @@ class WorkerMetrics:
         for outcome in ("answered", "filtered", "dead"):
             meters.inc("headrace_rows_total", getattr(counts, outcome), outcome=outcome)
         if counts.dead:
-            dead = Counter((r.dead.step, reason_class(r.dead, self._kinds)) for r in results if r.dead is not None)
-            for (step, reason), number in dead.items():
-                meters.inc("headrace_dead_letters_total", number, step=step, reason=str(reason))
+            dead = Counter((r.dead.step, r.dead.error_class) for r in results if r.dead is not None)
+            for (step, error_class), number in dead.items():
+                meters.inc("headrace_dead_letters_total", number, step=step, reason=str(error_class))
 
     def look(self, report: WorkerReport, window: Window, chunks: int) -> None:
         """Tell what has come since the last look; ``chunks`` are under way."""

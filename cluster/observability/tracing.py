@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.cluster.observability.metrics import model_label
 from headrace.cluster.state.chunks import ChunkRecord, Failed
 from headrace.cluster.state.events import Observer
+from headrace.operators.base import ModelStep
 
 if TYPE_CHECKING:
     from headrace.cluster.state.checked import Checked
@@ -80,7 +81,7 @@ class Tracing(Observer):
         self._every = 1
         self._seen = 0
         self._models: dict[str, str] = {}
-        self._kinds: dict[str, str] = {}
+        self._attributes: dict[str, Mapping[str, str]] = {}
         self._tracer = provider.get_tracer("headrace", VERSION)
         # Whoever has started us may have a trace already; so the standard variable says.
         carrier = {name.lower(): os.environ[name] for name in ("TRACEPARENT", "TRACESTATE") if name in os.environ}
@@ -92,7 +93,8 @@ class Tracing(Observer):
         self._run.set_attribute("headrace.pipeline", checked.pipeline.name)
         self._run.set_attribute("headrace.input", checked.corpus.base)
         self._run.set_attribute("headrace.output", output)
-        self._kinds = {step.name: step.kind for step in checked.pipeline.steps}
+        asking = [step for step in checked.pipeline.steps if isinstance(step, ModelStep)]
+        self._attributes = {step.name: step.trace_attributes() for step in asking}
 
     def phase(self, name: str, began: float, ended: float) -> None:
         self._tracer.start_span(name, context=self._context, start_time=_ns(began)).end(_ns(ended))
@@ -179,7 +181,7 @@ class Tracing(Observer):
                 "gen_ai.operation.name": "chat",
                 "gen_ai.provider.name": "headrace.fake" if fake else "vllm",
                 "gen_ai.request.model": told["model"],
-                "gen_ai.output.type": "json" if self._kinds.get(step) == "extract" else "text",
+                **self._attributes.get(step, {}),
                 "gen_ai.usage.input_tokens": counts.get("prompt", 0),
                 "gen_ai.usage.cache_read.input_tokens": counts.get("cached", 0),
                 "gen_ai.usage.output_tokens": counts.get("output", 0),

@@ -551,7 +551,7 @@ class _View:
         fields = None
         if isinstance(value, Mapping):
             fields = [(key, _text(inner)) for key, inner in value.items() if inner is not None]
-        sure = picked.answers.get(f"{name}_confidence") if self._seen.columns[name].confidence is not None else None
+        sure = picked.confidences.get(name)
         return {
             "name": name,
             "sure": ", ".join(

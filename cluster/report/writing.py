@@ -15,18 +15,20 @@ import pyarrow as pa
 from jinja2 import TemplateError
 
 from headrace.cluster.report.content import Content, Example, Row, in_words
+from headrace.operators.base import Step
 from headrace.pipelines.output.checkpoint import Unaccounted
-from headrace.pipelines.output.dead_letters import Group, Letter, advice, alike, published_letters, read_dead_letters
+from headrace.pipelines.output.dead_letters import Group, Letter, alike, published_letters, read_dead_letters
 from headrace.pipelines.output.plan import Plan
 from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.output.publish import REPORT, REPORT_PAGE
-from headrace.pipelines.output.reasons import redacted_reason
+from headrace.pipelines.output.reasons import advice, redacted_reason
 from headrace.pipelines.report.data import Looked, look
 from headrace.pipelines.report.drift import Moved, drift
 from headrace.pipelines.report.figures import Seen
 from headrace.pipelines.report.rows import Document, Place, place_of, read_documents
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.report_settings import ReportSettings
+from headrace.pipelines.spec.steps import known_steps
 from headrace.pipelines.spec.version import VERSION
 from headrace.pipelines.storage.locations import shown
 from headrace.pipelines.storage.opening import open_store
@@ -178,7 +180,7 @@ def make_page(
         "document_characters": lengths,
         "dead_letters": {
             "all": all_letters,
-            "groups": _listed(groups[:MOST_GROUPS], redact=settings.redact),
+            "groups": _listed(groups[:MOST_GROUPS], known_steps(plan.pipeline), redact=settings.redact),
         },
         "cost": cost(facts, settings),
     }
@@ -305,14 +307,19 @@ def _letters(
     return read_dead_letters(store.uri, examples=examples).groups, True
 
 
-def _listed(groups: Sequence[Group], *, redact: bool) -> list[dict[str, Any]]:
+def _listed(groups: Sequence[Group], steps: Mapping[str, Step], *, redact: bool) -> list[dict[str, Any]]:
     """Groups as ``report.json`` has them; redacted ones that look alike then are put together."""
-    said = redacted_reason if redact else alike
     found: dict[Any, dict[str, Any]] = {}
     for at, group in enumerate(groups):
-        reason = said(group.reason)
-        entry: dict[str, Any] = {"step": group.step, "reason": reason, "count": 0, "advice": advice(group.reason)}
-        entry = found.setdefault((group.step, reason) if redact else at, entry)
+        reason = redacted_reason(group.error_class, group.rule) if redact else alike(group.reason)
+        entry: dict[str, Any] = {
+            "step": group.step,
+            "class": str(group.error_class),
+            "reason": reason,
+            "count": 0,
+            "advice": advice(group.error_class, steps.get(group.step)),
+        }
+        entry = found.setdefault((group.step, group.error_class, reason) if redact else at, entry)
         entry["count"] += group.count
     return list(found.values())
 

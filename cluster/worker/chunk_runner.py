@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from headrace.operators.error_classes import ErrorClass
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.engine import EngineDied
 from headrace.pipelines.inference.results import DOCUMENT, DeadLetter, Earlier, RowResult
@@ -117,7 +118,7 @@ class ChunkRunner:
         before = self._earlier[row - self._chunk.first]
         key = _digest(values, before)
         if (reason := self._bad.get(row - self._chunk.first)) is not None:
-            before = unless_settled(before, DeadLetter(DOCUMENT, reason))
+            before = unless_settled(before, DeadLetter(DOCUMENT, ErrorClass.INPUT_DAMAGED, reason))
         elif key in self._given_up:
             before = unless_settled(before, self._given_up[key])
         if before.outcome != "answered":

@@ -36,6 +36,7 @@ from headrace.cluster.worker.shared_lock import SharedLock
 from headrace.cluster.worker.starts import Starts
 from headrace.cluster.worker.watchdog import Watchdog, Watched
 from headrace.operators.base import ModelStep, Sampling, Text
+from headrace.operators.error_classes import ErrorClass
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.engine import EngineDied
 from headrace.pipelines.inference.results import DOCUMENT, DeadLetter, RowResult
@@ -286,7 +287,7 @@ class Worker:
     async def _apart(self, runner: ChunkRunner, attempt: Attempt) -> None:
         """Ask a chunk's rows so that it is known which of them were with the engine if it dies: suspects first."""
         for row in attempt.notes.poison_rows:
-            runner.give_up(row.row, DeadLetter(DOCUMENT, row.reason, "", row.deaths))
+            runner.give_up(row.row, DeadLetter(DOCUMENT, ErrorClass.POISON_ROW, row.reason, "", row.deaths))
         if groups := attempt.notes.groups():
             await self._control(runner, attempt, {row for group in groups for row in group})
             for group in groups:

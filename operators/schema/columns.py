@@ -2,7 +2,7 @@
 
 Every valid value must fit, so what Arrow cannot type (a map with free keys, a union, a recursive tree) is kept as JSON
 text and said at check time. Nothing is dropped or rounded in silence: what does not fit after all (an integer beyond
-64 bits, a field that the schema does not name) is a ``ValueError``, which makes the answer a rejected one.
+64 bits, a field that the schema does not name) is a :class:`NotAccepted`, which makes the answer a rejected one.
 
 An absent field and a null one are the same in a table; that difference alone is lost.
 """
@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 import pyarrow as pa
 
 from headrace.operators.schema.nodes import Flat, Node, compact, fields_of, flatten, is_record, types
+from headrace.operators.schema.not_accepted import NotAccepted
 
 INT64 = range(-(2**63), 2**63)
 T = TypeVar("T")
@@ -52,7 +53,7 @@ class Column:
         """A valid JSON value as plain Python that ``pa.array([...], self.type)`` takes.
 
         Raises:
-            ValueError: the type cannot hold the value; one sentence that says where and why.
+            NotAccepted: the type cannot hold the value; one sentence that says where and why.
         """
         return None if value is None else self.codec.to_arrow(value)
 
@@ -66,16 +67,6 @@ def column_for(schema: Node, where: str = "answer") -> Column:
     notes: list[str] = []
     codec, nullable = _codec(schema, schema, where, frozenset(), notes)
     return Column(codec.type, codec, nullable, tuple(dict.fromkeys(notes)))
-
-
-def to_arrow_value(value: Any, column: Column) -> Any:
-    """See :meth:`Column.convert`."""
-    return column.convert(value)
-
-
-def from_arrow_value(value: Any, column: Column) -> Any:
-    """See :meth:`Column.restore`."""
-    return column.restore(value)
 
 
 def _codec(root: Node, schema: Any, where: str, above: frozenset[int], notes: list[str]) -> tuple[Codec, bool]:
@@ -188,7 +179,8 @@ class JsonText:
         try:
             return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         except ValueError:
-            raise ValueError(f"{self.where}: a number in {_shown(value)} is beyond what JSON can hold") from None
+            rule = "is beyond what JSON can hold"
+            raise NotAccepted(f"{self.where}: a number in {_shown(value)} {rule}", rule) from None
 
     def from_arrow(self, value: Any) -> Any:
         return json.loads(value)
@@ -261,7 +253,7 @@ class Integer:
             value = int(value)
         number = _expect(self.where, value, int)
         if number not in INT64:
-            raise ValueError(f"{self.where}: {_shown(number)} does not fit into 64 bits")
+            raise _refused(self.where, number, "does not fit into 64 bits")
         return number
 
     def from_arrow(self, value: Any) -> Any:
@@ -286,7 +278,7 @@ class Number:
         except OverflowError:
             number = math.inf
         if not math.isfinite(number):
-            raise ValueError(f"{self.where}: {_shown(value)} is beyond what a 64-bit float can hold")
+            raise _refused(self.where, value, "is beyond what a 64-bit float can hold")
         return number
 
     def from_arrow(self, value: Any) -> Any:
@@ -302,10 +294,11 @@ class Date:
         return pa.date32()
 
     def to_arrow(self, value: Any) -> date:
+        text = _expect(self.where, value, str)
         try:
-            return date.fromisoformat(_expect(self.where, value, str))
+            return date.fromisoformat(text)
         except ValueError as error:
-            raise ValueError(f"{self.where}: {_shown(value)} is no date that a calendar holds ({error})") from None
+            raise _refused(self.where, value, "is no date that a calendar holds", f" ({error})") from None
 
     def from_arrow(self, value: Any) -> Any:
         return value.isoformat()
@@ -330,7 +323,7 @@ class Timestamp:
             why = "it has no offset from UTC"
         except (ValueError, OverflowError) as error:
             why = str(error)
-        raise ValueError(f"{self.where}: {_shown(value)} is no time that a clock holds ({why})")
+        raise _refused(self.where, value, "is no time that a clock holds", f" ({why})")
 
     def from_arrow(self, value: Any) -> Any:
         return value.isoformat().replace("+00:00", "Z")
@@ -370,7 +363,7 @@ class Record:
         record = _expect(self.where, value, dict)
         extra = [name for name in record if name not in self.fields]
         if extra:
-            raise ValueError(f"{self.where}: {_shown(extra[0])} is no property of the schema, so no column holds it")
+            raise _refused(self.where, extra[0], "is no property of the schema", ", so no column holds it")
         result = {}
         for name, codec in self.fields.items():
             item = record.get(name)
@@ -397,8 +390,12 @@ def _expect(where: str, value: Any, kind: type[T]) -> T:
     return value
 
 
-def _unexpected(where: str, value: Any, wanted: str) -> ValueError:
-    return ValueError(f"{where}: {_shown(value)} is not {wanted}, which is what the column holds")
+def _unexpected(where: str, value: Any, wanted: str) -> NotAccepted:
+    return _refused(where, value, f"is not {wanted}", ", which is what the column holds")
+
+
+def _refused(where: str, value: Any, rule: str, more: str = "") -> NotAccepted:
+    return NotAccepted(f"{where}: {_shown(value)} {rule}{more}", rule)
 
 
 def _shown(value: Any) -> str:

@@ -145,7 +145,7 @@ class _Decoder:
         if "$ref" in beside:
             return self._ref(node, beside, path, inlined)
         if "allOf" in beside:
-            return self._all_of(node, beside, path, inlined)
+            return self._all_of(node, path, inlined)
         if "enum" in beside or "const" in beside:
             return self._closed(beside, path)
         if "anyOf" in beside or "oneOf" in beside:
@@ -215,7 +215,7 @@ class _Decoder:
             self.defs[name] = body
         return {"$ref": f"#/$defs/{self._names[id(target)]}"}
 
-    def _all_of(self, node: Node, beside: Node, path: _Path, inlined: frozenset[int]) -> dict[str, Any] | None:
+    def _all_of(self, node: Node, path: _Path, inlined: frozenset[int]) -> dict[str, Any] | None:
         rest = {key: value for key, value in node.items() if key != "allOf"}
         ids: set[int] = set()
         merged = None if id(node) in inlined else merge(self.root, [*node["allOf"], rest], ids)

@@ -79,7 +79,7 @@ def _lines(root: Node, schema: Any, indent: str, depth: int, words: int, above: 
         yield from _lines(root, item, indent + "  ", depth - 1, words, inside)
 
 
-def _form(root: Node, schema: Any, plural: bool = False) -> str:
+def _form(root: Node, schema: Any) -> str:
     """The type of a value with its bounds, in a few words."""
     flat = flatten(root, schema)
     node = flat.node

@@ -28,6 +28,7 @@ from headrace.operators.schema.nodes import (
     is_record,
     is_recursive,
 )
+from headrace.operators.schema.not_accepted import NotAccepted
 
 LONG_VALUE = 8
 """Characters up to which a value of an ``enum`` mostly takes a token or two, so that a letter saves next to nothing."""
@@ -55,7 +56,7 @@ class ShortForm:
         """A valid value as the engine would write it.
 
         Raises:
-            ValueError: it holds a property or a text that has no letter, for the schema does not name it.
+            NotAccepted: it holds a property or a text that has no letter, for the schema does not name it.
         """
         return self.form.shorten(value)
 
@@ -63,7 +64,7 @@ class ShortForm:
         """The value that was meant.
 
         Raises:
-            ValueError: it holds a letter that stands for nothing; one sentence that says where.
+            NotAccepted: it holds a letter that stands for nothing; one sentence that says where.
         """
         return self.form.restore(value)
 
@@ -100,11 +101,12 @@ class Coded:
         for code, text in self.values.items():
             if text == value:
                 return code
-        raise ValueError(_at(self.where, f"{value!r:.80} is no value of the enum"))
+        raise _refused(self.where, f"{value!r:.80}", "is no value of the enum")
 
     def restore(self, value: Any) -> Any:
         if isinstance(value, str) and value not in self.values:
-            raise ValueError(_at(self.where, f"{value!r:.80} stands for nothing ({_listed(self.values.items())})"))
+            more = f" ({_listed(self.values.items())})"
+            raise _refused(self.where, f"{value!r:.80}", "stands for nothing", more)
         return self.values[value] if isinstance(value, str) else value
 
 
@@ -149,7 +151,7 @@ class Record:
             return value
         others = {name: item for name, item in value.items() if name not in self.fields}
         if others and self.coded:
-            raise ValueError(_at(self.where, f"{next(iter(others))!r:.80} is no property of the schema"))
+            raise _refused(self.where, f"{next(iter(others))!r:.80}", "is no property of the schema")
         short = {
             field.code: field.form.shorten(value[name])
             for name, field in self.fields.items()
@@ -163,8 +165,8 @@ class Record:
         codes = {field.code: name for name, field in self.fields.items() if isinstance(field, Field)}
         others = {key: item for key, item in value.items() if key not in codes}
         if others and self.coded:
-            key = next(iter(others))
-            raise ValueError(_at(self.where, f"the key {key!r:.80} stands for nothing ({_listed(codes.items())})"))
+            more = f" ({_listed(codes.items())})"
+            raise _refused(self.where, f"the key {next(iter(others))!r:.80}", "stands for nothing", more)
         whole = {}
         for name, field in self.fields.items():
             if isinstance(field, Constant):
@@ -174,8 +176,8 @@ class Record:
         return whole | others
 
 
-def _at(where: str, what: str) -> str:
-    return f"{where}: {what}" if where else what
+def _refused(where: str, what: str, rule: str, more: str = "") -> NotAccepted:
+    return NotAccepted(f"{f'{where}: ' if where else ''}{what} {rule}{more}", rule)
 
 
 def _listed(pairs: Iterable[tuple[str, str]]) -> str:

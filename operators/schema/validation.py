@@ -14,6 +14,7 @@ from jsonschema.exceptions import best_match
 
 from headrace.operators.schema.bounded import BoundedValidator
 from headrace.operators.schema.nodes import compact
+from headrace.operators.schema.not_accepted import NotAccepted
 
 MAX_ANSWER_DEPTH = 100
 """Levels of lists and objects in an answer: what reads it after this walks down level by level, within Python's own
@@ -22,7 +23,9 @@ limit."""
 SHOWN = 80
 """How much of a wrong value a message quotes: enough to recognise it, short enough to go back to the model."""
 
-_TOO_DEEP = f"the JSON is nested too deep (at most {MAX_ANSWER_DEPTH} levels)"
+_TOO_DEEP = "the JSON is nested too deep"
+
+_HALF_CHARACTER = "half of a surrogate pair"
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -34,7 +37,7 @@ def parse_json(text: str) -> Any:
     of a surrogate pair, nesting without end) or what hides an answer (a key twice).
 
     Raises:
-        ValueError: the text is not such a value; one sentence that says why.
+        NotAccepted: the text is not such a value; one sentence that says why.
     """
     decoder = json.JSONDecoder(
         object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_int=_integer, parse_float=_real
@@ -43,21 +46,31 @@ def parse_json(text: str) -> Any:
         value = decoder.decode(text)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":
-            raise ValueError(f"there is more text after the JSON value: {_shown(text[error.pos :])}") from None
-        raise ValueError(f"{error.msg} at character {error.pos + 1}") from None
+            rest = _shown(text[error.pos :])
+            raise NotAccepted(f"there is more text after the JSON value: {rest}", "more text after it") from None
+        raise NotAccepted(f"{error.msg} at character {error.pos + 1}", "it cannot be parsed") from None
     except RecursionError:
-        raise ValueError(_TOO_DEEP) from None
+        raise _too_deep() from None
     if text.count("[") + text.count("{") > MAX_ANSWER_DEPTH and _depth(value) > MAX_ANSWER_DEPTH:
-        raise ValueError(_TOO_DEEP)
-    if (_SURROGATE.search(text) or "\\u" in text) and (problem := half_character(value)):
-        raise ValueError(problem)
+        raise _too_deep()
+    if _SURROGATE.search(text) or "\\u" in text:
+        check_characters(value)
     return value
 
 
-def half_character(value: Any) -> str | None:
-    """What is wrong with a string anywhere in ``value`` that cannot be written; None if all can."""
+def _too_deep() -> NotAccepted:
+    return NotAccepted(f"{_TOO_DEEP} (at most {MAX_ANSWER_DEPTH} levels)", _TOO_DEEP)
+
+
+def check_characters(value: Any) -> None:
+    """See to it that every string in ``value`` can be written.
+
+    Raises:
+        NotAccepted: one cannot.
+    """
     half = next((string for string in _strings(value) if _SURROGATE.search(string)), None)
-    return half and f"the string {_shown(half)} holds half of a surrogate pair, which is no character"
+    if half is not None:
+        raise NotAccepted(f"the string {_shown(half)} holds {_HALF_CHARACTER}, which is no character", _HALF_CHARACTER)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -65,7 +78,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for index, name in enumerate(names) if name in names[:index])
-        raise ValueError(f"the key {_shown(twice)} is there twice")
+        raise NotAccepted(f"the key {_shown(twice)} is there twice", "a key is there twice")
     return result
 
 
@@ -73,13 +86,15 @@ def _integer(digits: str) -> int:
     try:
         return int(digits)
     except ValueError:  # Python's own limit, 4,300 digits
-        raise ValueError(f"a number has more digits than can be read: {digits[:20]}...") from None
+        rule = "a number has more digits than can be read"
+        raise NotAccepted(f"{rule}: {digits[:20]}...", rule) from None
 
 
 def _real(digits: str) -> float:
     number = float(digits)
     if not math.isfinite(number):
-        raise ValueError(f"the number {digits[:40]} is beyond what a 64-bit float can hold")
+        rule = "is beyond what a 64-bit float can hold"
+        raise NotAccepted(f"the number {digits[:40]} {rule}", rule)
     return number
 
 
@@ -93,7 +108,7 @@ def _depth(value: Any) -> int:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON value")
+    raise NotAccepted(f"{name} is not a JSON value", "a number that is not a JSON value")
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -131,68 +146,92 @@ class Validator:
         # What jsonschema builds cannot be pickled, and a step travels to the worker that runs it.
         return Validator.compile, (self._validator.schema,)
 
-    def problem(self, value: Any, where: str = "") -> str | None:
-        """What is wrong with a value, in one sentence for the model and for people; None if it is valid.
+    def check(self, value: Any, where: str = "") -> None:
+        """See to it that a value is valid.
 
         ``where`` is what the value is called, the first part of the place in the sentence.
 
         Raises:
+            NotAccepted: it is not; one sentence for the model and for people.
             TooMuchWork: that cannot be told within bounds.
         """
         error = best_match(self._validator.errors(value))
-        return None if error is None else _sentence(error, where)
+        if error is not None:
+            what, rule = _what(error)
+            place = _place(error, where)
+            raise NotAccepted(f"{place}: {what}" if place else what, rule)
+
+    def problem(self, value: Any, where: str = "") -> str | None:
+        """What is wrong with a value, as :meth:`check` says it; None if it is valid.
+
+        Raises:
+            TooMuchWork: that cannot be told within bounds.
+        """
+        try:
+            self.check(value, where)
+        except NotAccepted as problem:
+            return str(problem)
+        return None
 
 
-def _sentence(error: ValidationError, place: str) -> str:
+def _place(error: ValidationError, place: str) -> str:
     for part in error.absolute_path:
         place += f"[{part}]" if isinstance(part, int) else f".{part}" if place else str(part)
-    what = _what(error)
-    return f"{place}: {what}" if place else what
+    return place
 
 
-def _what(error: ValidationError) -> str:
+def _what(error: ValidationError) -> tuple[str, str]:
+    """What is wrong, and the rule that it breaks without anything of the value."""
     value: Any = error.instance
     rule: Any = error.validator_value
     shown = _shown(value)
+
+    def because(broken: str, more: str = "") -> tuple[str, str]:
+        return f"{shown} {broken}{more}", broken
+
     match error.validator:
         case "maxLength":
-            return f"{shown} is too long (at most {rule} characters)"
+            return because("is too long", f" (at most {rule} characters)")
         case "minLength":
-            return f"{shown} is too short (at least {rule} characters)"
+            return because("is too short", f" (at least {rule} characters)")
         case "maxItems":
-            return f"the list has {len(value)} items (at most {rule})"
+            return f"the list has {len(value)} items (at most {rule})", "the list has too many items"
         case "minItems":
-            return f"the list has {len(value)} items (at least {rule})"
+            return f"the list has {len(value)} items (at least {rule})", "the list has too few items"
         case "enum":
-            return f"{shown} is not one of {', '.join(_shown(option) for option in rule[:20])}"
+            return because("is not one of", f" {', '.join(_shown(option) for option in rule[:20])}")
         case "const":
-            return f"{shown} is not {_shown(rule)}"
+            return f"{shown} is not {_shown(rule)}", "is not the only value that the schema allows"
         case "type":
             names = rule if isinstance(rule, list) else [rule]
-            return f"{shown} is not of type {' or '.join(names)}"
+            return because("is not of type", f" {' or '.join(names)}")
         case "format":
-            return f"{shown} is not a valid {rule}"
+            return because("is not a valid", f" {rule}")
         case "pattern":
-            return f"{shown} does not match {rule}"
+            return because("does not match", f" {rule}")
         case "required":
             missing = [name for name in rule if name not in value] if isinstance(rule, list) else []
-            return f"{', '.join(map(repr, missing)) or error.message} is missing"
+            return f"{', '.join(map(repr, missing)) or error.message} is missing", "is missing"
         case "additionalProperties" if rule is False and isinstance(error.schema, Mapping):
             extra = [name for name in value if name not in error.schema.get("properties", {})]
             known = ", ".join(error.schema.get("properties", {})) or "none"
-            return f"{', '.join(map(_shown, extra))} must not be there (the properties are {known})"
+            what = f"{', '.join(map(_shown, extra))} must not be there (the properties are {known})"
+            return what, "must not be there"
         case "minimum" | "exclusiveMinimum" if not isinstance(rule, bool):
-            return f"{shown} is too small ({'at least' if error.validator == 'minimum' else 'more than'} {rule})"
+            least = "at least" if error.validator == "minimum" else "more than"
+            return because("is too small", f" ({least} {rule})")
         case "maximum" | "exclusiveMaximum" if not isinstance(rule, bool):
-            return f"{shown} is too big ({'at most' if error.validator == 'maximum' else 'less than'} {rule})"
+            most = "at most" if error.validator == "maximum" else "less than"
+            return because("is too big", f" ({most} {rule})")
         case "multipleOf":
-            return f"{shown} is not a multiple of {rule}"
+            return because("is not a multiple of", f" {rule}")
         case "uniqueItems":
-            return f"the list {shown} holds an item twice"
+            return f"the list {shown} holds an item twice", "holds an item twice"
         case "anyOf":
-            return f"{shown} fits none of the forms that the schema allows"
+            return because("fits none of the forms that the schema allows")
         case "oneOf":
-            return f"{shown} does not fit exactly one of the forms that the schema allows"
+            return because("does not fit exactly one of the forms that the schema allows")
         case "not":
-            return f"{shown} is what the schema forbids"
-    return error.message if len(error.message) <= 3 * SHOWN else error.message[: 3 * SHOWN - 3] + "..."
+            return because("is what the schema forbids")
+    message = error.message if len(error.message) <= 3 * SHOWN else error.message[: 3 * SHOWN - 3] + "..."
+    return message, f"breaks the schema's `{error.validator}`"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headrace.operators.base import Answer, Choice, Completion, Rejection
+from headrace.operators.base import Choice, Completion, ModelStep
+from headrace.operators.error_classes import ErrorClass
+from headrace.operators.outcomes import Answer, Rejection
 from headrace.operators.templates import TemplateProblem
 from headrace.pipelines.inference.documents import TOO_LONG
 from headrace.pipelines.inference.engine import RequestRefused
@@ -14,6 +16,10 @@ from headrace.pipelines.inference.prepare import Chained, Prepared
 from headrace.pipelines.inference.prompts import Prompt
 from headrace.pipelines.inference.requests import Requests
 from headrace.pipelines.inference.results import DeadLetter, RowResult
+
+
+class PromptTooLong(RequestRefused):
+    """A row's own text has made a prompt too long for the model; no engine was asked."""
 
 
 class Asker:
@@ -62,7 +68,7 @@ class Asker:
         try:
             context = "\n\n".join(template.render(known) for template in step.dynamic)
         except TemplateProblem as problem:
-            return DeadLetter(step.name, str(problem))
+            return DeadLetter(step.name, ErrorClass.TEMPLATE, str(problem))
         begin = tried.tries if tried else 0
         # Without a raw answer it was not the answer that was wrong, and nothing to tell the model.
         rejection = Rejection(tried.reason if tried and tried.raw else "", "")
@@ -74,14 +80,16 @@ class Asker:
                 _count(result, ready, prompts, completions, first=attempt == begin)
                 priors = await self._priors.of(ready, context) if step.calibrated else []
             except RequestRefused as refusal:
-                return DeadLetter(step.name, f"the engine refused the request: {refusal}", "", attempt + 1)
+                error_class = ErrorClass.TOO_LONG if isinstance(refusal, PromptTooLong) else ErrorClass.REFUSED
+                reason = f"the engine refused the request: {refusal}"
+                return DeadLetter(step.name, error_class, reason, "", attempt + 1)
             if self._keep_raw:
                 _keep(result, ready, completions)
-            outcome = _cut(prompts, completions) or step.read(completions, priors)
+            outcome = _cut(prompts, completions) or _read(step, completions, priors)
             if isinstance(outcome, Answer):
                 return outcome
             rejection = outcome
-        return DeadLetter(step.name, rejection.reason, rejection.raw, begin + step.retries + 1)
+        return DeadLetter.of(step.name, rejection, begin + step.retries + 1)
 
     def _fit(self, prompts: Sequence[Prompt], ids: Sequence[int]) -> Sequence[int]:
         """The document, cut where earlier answers or a complaint have made the prompt too long."""
@@ -89,7 +97,7 @@ class Asker:
         if len(ids) <= room:
             return ids
         if room <= 0 or not self._truncate:
-            raise RequestRefused(f"the prompt has {len(ids) - room} tokens more than fit{TOO_LONG}")
+            raise PromptTooLong(f"the prompt has {len(ids) - room} tokens more than fit{TOO_LONG}")
         return ids[:room]
 
 
@@ -120,5 +128,15 @@ def _cut(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Reject
     """A cut answer is no answer, but for a choice, whose one token is all there is to it."""
     for prompt, completion in zip(prompts, completions, strict=True):
         if completion.cut and not isinstance(prompt.constraint, Choice):
-            return Rejection(f"the answer was cut at {prompt.sampling.max_tokens} tokens", completion.text)
+            reason = f"the answer was cut at {prompt.sampling.max_tokens} tokens"
+            return Rejection(reason, completion.text, ErrorClass.CUT, rule="the answer was cut")
     return None
+
+
+def _read(step: ModelStep, completions: Sequence[Completion], priors: Sequence[Completion]) -> Answer | Rejection:
+    try:
+        return step.read(completions, priors)
+    except Exception as error:  # noqa: BLE001  (an operator is anybody's code, and one answer must not end a run)
+        raised = f"raised {type(error).__name__}"
+        raw = "\n".join(completion.text for completion in completions)
+        return Rejection(f"the operator {step.kind} {raised}: {error}", raw, ErrorClass.FUNCTION, raised)

@@ -13,10 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from headrace.operators.base import Answer, Layout, Rejection, Step
-from headrace.operators.classify import Classify
-from headrace.operators.filter import Filter
-from headrace.operators.map import Map
+from headrace.operators.base import Layout, RowStep, Step
+from headrace.operators.error_classes import ErrorClass
+from headrace.operators.outcomes import Answer, Filtered, Rejection
 from headrace.pipelines.inference.asking import Asker
 from headrace.pipelines.inference.documents import Documents, NoDocument
 from headrace.pipelines.inference.efficiency import BlockCounter
@@ -93,10 +92,8 @@ class Chain:
         return self.room.window
 
     def options(self, step: str) -> Mapping[str, str]:
-        """What the model answers for each label of a classification: the label, or a code."""
-        asking = self.chained.steps[step].step
-        assert isinstance(asking, Classify)
-        return asking.options
+        """What the model answers for each label of a step that has some: the label, or a code."""
+        return self.chained.steps[step].step.options
 
     def takes_priors(self, step: str) -> bool:
         """Whether priors that are fitted are used: not where each row's question is another one."""
@@ -127,7 +124,7 @@ class Chain:
             document = self._documents.text(values)
             ids = await self._documents.ids(document, result.usage) if asking else []
         except NoDocument as problem:
-            _dead(result, DeadLetter(DOCUMENT, str(problem)))
+            _dead(result, DeadLetter(DOCUMENT, problem.error_class, str(problem)))
             return result
         if self._keep_raw:
             result.document = document
@@ -152,11 +149,11 @@ class Chain:
             for name in self._graph.waits_for[step.name] & tasks.keys():
                 if not await tasks[name]:
                     return False
-            outcome = await self._step(step, known, ids, result, self._tried(step, earlier))
+            outcome = _checked(step, await self._step(step, known, ids, result, self._tried(step, earlier)))
             if isinstance(outcome, DeadLetter):
                 rejected[step.name] = outcome
                 return False
-            if outcome is None:
+            if isinstance(outcome, Filtered):
                 result.outcome = "filtered"
                 return False
             known.update(outcome.values)
@@ -185,23 +182,43 @@ class Chain:
 
     async def _step(
         self, step: Step, known: dict[str, Any], ids: Sequence[int], result: RowResult, tried: DeadLetter | None
-    ) -> Answer | DeadLetter | None:
-        """One step for one row: an answer (null where ``when`` is not true), a dead letter, or None: filtered out."""
+    ) -> Answer | DeadLetter | Filtered:
+        """One step for one row; the answer is null where ``when`` is not true."""
+
+        def holds(field: str) -> bool:
+            return bool(self._conditions[step.name, field](known))
+
         try:
-            when = self._conditions.get((step.name, "when"))
-            if when is not None and not when(known):
-                return Answer({item.name: None for item in step.fields()})
-            if isinstance(step, Filter):
-                return Answer({}) if self._conditions[step.name, "where"](known) else None
+            if step.when is not None and not holds("when"):
+                return Answer(dict.fromkeys(step.columns()))
+            if isinstance(step, RowStep):
+                # What it waits for, and not what else may be known by now: that would depend on timing.
+                row = {name: known[name] for name in sorted(self._graph.reads[step.name])}
+                outcome = _apply(step, row, holds)
+                return DeadLetter.of(step.name, outcome, 1) if isinstance(outcome, Rejection) else outcome
         except ConditionFailed as problem:
-            return DeadLetter(step.name, str(problem))
-        if isinstance(step, Map):
-            # What it waits for, and not what else may be known by now: that hangs on timing.
-            names = sorted(self._graph.reads[step.name]) if step.reads is None else step.reads
-            reads = {name: known[name] for name in names}
-            outcome = step.apply(reads)
-            return DeadLetter(step.name, outcome.reason, outcome.raw, 1) if isinstance(outcome, Rejection) else outcome
+            return DeadLetter(step.name, ErrorClass.CONDITION, str(problem))
         return await self._asker.ask(self.chained.steps[step.name], known, ids, result, tried)
+
+
+def _checked(step: Step, outcome: Answer | DeadLetter | Filtered) -> Answer | DeadLetter | Filtered:
+    """See to it that an operator does what it says: it gives all of its columns, and leaves rows out only if it may."""
+    problem = ""
+    if isinstance(outcome, Answer) and outcome.values.keys() != set(step.columns()):
+        problem = f"answered the columns {sorted(outcome.values)}, and has {sorted(step.columns())}"
+    elif isinstance(outcome, Filtered) and not step.gates:
+        problem = "left a row out without `gates`"
+    return DeadLetter(step.name, ErrorClass.FUNCTION, f"the operator {step.kind} {problem}") if problem else outcome
+
+
+def _apply(step: RowStep, row: Mapping[str, Any], holds: Callable[[str], bool]) -> Answer | Rejection | Filtered:
+    try:
+        return step.apply(row, holds)
+    except ConditionFailed:
+        raise
+    except Exception as error:  # noqa: BLE001  (an operator is anybody's code, and one row must not end a run)
+        raised = f"raised {type(error).__name__}"
+        return Rejection(f"the operator {step.kind} {raised}: {error}", "", ErrorClass.FUNCTION, raised)
 
 
 def _dead(result: RowResult, letter: DeadLetter) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from headrace.operators.error_classes import ErrorClass
 from headrace.operators.templates import TemplateProblem, render_document
 from headrace.pipelines.inference.encoder import Encoder
 from headrace.pipelines.inference.engine import Tokenizer
@@ -16,6 +17,10 @@ TOO_LONG = " (too_long: truncate would cut it)"
 
 class NoDocument(Exception):
     """A row has no document that could be asked about: null, empty, too long, not text."""
+
+    def __init__(self, reason: str, error_class: ErrorClass) -> None:
+        super().__init__(reason)
+        self.error_class = error_class
 
 
 class Documents:
@@ -41,15 +46,16 @@ class Documents:
         try:
             text = render_document(self._template, values)
         except TemplateProblem as problem:
-            raise NoDocument(str(problem)) from problem
+            raise NoDocument(str(problem), ErrorClass.TEMPLATE) from problem
         if text is None:
-            raise NoDocument("the document is null")
+            raise NoDocument("the document is null", ErrorClass.EMPTY_DOCUMENT)
         if not text.strip():
-            raise NoDocument("the document is empty")
+            raise NoDocument("the document is empty", ErrorClass.EMPTY_DOCUMENT)
         try:
             text.encode()
         except UnicodeEncodeError as problem:
-            raise NoDocument(f"the document is not valid Unicode: {problem.reason}") from problem
+            reason = f"the document is not valid Unicode: {problem.reason}"
+            raise NoDocument(reason, ErrorClass.INPUT_DAMAGED) from problem
         return text
 
     async def ids(self, text: str, usage: Usage) -> list[int]:
@@ -61,11 +67,14 @@ class Documents:
         most = self._room * self._longest_token
         if len(text) > most and not self._truncate:
             # No need to tokenize what cannot fit even if every token were the longest.
-            raise NoDocument(f"the document has {len(text)} characters; at most {self._room} tokens fit{TOO_LONG}")
+            raise self._too_long(f"the document has {len(text)} characters; at most {self._room} tokens fit")
         ids = await self._encoder.encode(text[:most])
         if len(ids) <= self._room and len(text) <= most:
             return ids
         if not self._truncate:
-            raise NoDocument(f"the document has {len(ids)} tokens; at most {self._room} fit{TOO_LONG}")
+            raise self._too_long(f"the document has {len(ids)} tokens; at most {self._room} fit")
         usage.truncated += 1
         return ids[: self._room]
+
+    def _too_long(self, why: str) -> NoDocument:
+        return NoDocument(f"{why}{TOO_LONG}", ErrorClass.TOO_LONG)

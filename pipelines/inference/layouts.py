@@ -111,7 +111,10 @@ def choose(
     if best == reference:
         why = "no other layout is cheaper"
         if unknown := [name for name in free if len(measured[name]) < len(LAYOUTS)]:
-            why = f"of the cheaper ones some change too many answers, or were not measured for {', '.join(unknown)}"
+            why = (
+                f"of the cheaper ones some change too many answers, or were not measured for {', '.join(unknown)} "
+                "(or answers there cannot be compared)"
+            )
         elif any(len(allowed[name]) < len(LAYOUTS) for name in free):
             why = "the cheaper ones change too many answers"
         return Choice(best, why)

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace.operators.base import Layout, ModelStep, Question, Step
-from headrace.operators.classify import Classify
 from headrace.pipelines.inference.costs import Request, RowCost
 from headrace.pipelines.inference.engine import Tokenizer
 from headrace.pipelines.inference.layouts import alternatives, with_default
-from headrace.pipelines.inference.prompts import Composer, Prompt, with_distinct_options
+from headrace.pipelines.inference.prompts import Composer, Prompt
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.pipeline import Pipeline
 
@@ -109,7 +108,7 @@ def prepare(
     for step in pipeline.steps:
         if isinstance(step, ModelStep) and (steps is None or step.name in steps):
             try:
-                asking[step.name] = with_distinct_options(step, tokenizer) if isinstance(step, Classify) else step
+                asking[step.name] = step.for_vocabulary(tokenizer.encode)
             except ValueError as problem:
                 raise UserError(f"{places[step.name]}: {problem}") from problem
     questions = {name: step.questions() for name, step in asking.items()}

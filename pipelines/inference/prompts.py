@@ -27,7 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from headrace.operators.base import QUOTE, UNQUOTE, Choice, Constraint, Layout, Question, Sampling
-from headrace.operators.classify import Classify, candidate_codes
+from headrace.operators.options import first_tokens
 from headrace.pipelines.inference.engine import Tokenizer
 
 PARAGRAPH = "\n\n"
@@ -101,7 +101,7 @@ class Composer:
         said, constraint = _prime(question, layout), question.constraint
         prime = encode(said)
         if isinstance(constraint, Choice):
-            prime, token_ids = first_tokens(said, constraint.options, self._tokenizer)
+            prime, token_ids = first_tokens(said, constraint.options, encode)
             constraint = replace(constraint, token_ids=token_ids)
         return _Static(head, (*encode(PARAGRAPH.join(after_document)),), (*closing, *prime), constraint)
 
@@ -161,39 +161,3 @@ def _told(question: Question) -> Iterator[str]:
     for shot in question.shots:
         answer = prime + shot.answer.removeprefix(question.prime)
         yield f"Example:\n{QUOTE}{shot.document}{UNQUOTE}\n{answer}"
-
-
-def with_distinct_options(step: Classify, tokenizer: Tokenizer) -> Classify:
-    """The step as it is when one token tells its labels apart, or else asking for codes of which that is true.
-
-    Raises:
-        ValueError: the vocabulary has too few short codes for this many labels.
-    """
-    if step.many:
-        return step
-    (question,) = step.questions()
-    _, tokens = first_tokens(question.prime, tuple(step.labels), tokenizer)
-    if len(set(tokens)) == len(tokens):
-        return step
-    primed, _ = first_tokens(question.prime, candidate_codes()[:2], tokenizer)
-    codes: list[str] = []
-    for code in candidate_codes():
-        # One token after the prime, or else codes would have to be told apart by a later one.
-        if len(tokenizer.encode(f"{question.prime} {code}")) == len(primed) + 1:
-            codes.append(code)
-        if len(codes) == len(step.labels):
-            return step.with_codes(codes)
-    raise ValueError(f"{len(step.labels)} labels are too many: this model's vocabulary has {len(codes)} short codes")
-
-
-def first_tokens(prime: str, options: Sequence[str], tokenizer: Tokenizer) -> tuple[list[int], tuple[int, ...]]:
-    """The tokens that all of ``prime + option`` begin with, and the next one of each option.
-
-    Encoding prime and option together keeps the tokens that the model knows (``" positive"``, not a lone space), in
-    vocabularies that put a space before a word as in those that mark the start of a text.
-    """
-    encoded = [tokenizer.encode(f"{prime} {option}") for option in options]
-    shared = 0
-    while all(len(ids) > shared + 1 for ids in encoded) and len({ids[shared] for ids in encoded}) == 1:
-        shared += 1
-    return encoded[0][:shared], tuple(ids[shared] for ids in encoded)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from headrace.operators.error_classes import ErrorClass
+from headrace.operators.outcomes import Rejection
 from headrace.pipelines.inference.usage import Usage
 
 DOCUMENT = "document"
@@ -25,15 +27,40 @@ def _cut_at(text: str, most: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """Why a row could not be answered; ``tries`` counts requests made for it.
+    """Why a row has no answer.
 
-    ``raw`` is the last answer as it came, cut at :data:`MAX_RAW` characters as ``reason`` is at :data:`MAX_REASON`.
+    Attributes:
+        step: the name of the step that failed, or :data:`DOCUMENT`.
+        error_class: what kind of error it is.
+        reason: a sentence about this row, cut at :data:`MAX_REASON` characters.
+        raw: the last answer as it came, cut at :data:`MAX_RAW` characters.
+        tries: the requests that were made for it.
+        rule: the part of ``reason`` that holds nothing of the row, where whoever gave the reason named one.
     """
 
     step: str
+    error_class: ErrorClass
     reason: str
     raw: str = ""
     tries: int = 0
+    rule: str = ""
+
+    @classmethod
+    def of(cls, step: str, rejection: Rejection, tries: int) -> DeadLetter:
+        """A rejection that nothing is asked about any more."""
+        return cls(step, rejection.error_class, rejection.reason, rejection.raw, tries, rejection.rule)
+
+    @classmethod
+    def stored(cls, error: Mapping[str, Any]) -> DeadLetter:
+        """What the ``_error`` of a chunk file holds; outputs of earlier versions have no class there."""
+        return cls(
+            error["step"],
+            ErrorClass.stored(error.get("class")),
+            error["reason"],
+            error["raw"],
+            error["tries"],
+            error.get("rule") or "",
+        )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reason", _cut_at(self.reason, MAX_REASON))

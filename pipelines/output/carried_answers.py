@@ -24,7 +24,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headrace.operators import Filter
 from headrace.operators.base import ModelStep
 from headrace.pipelines.inference.results import DOCUMENT, DeadLetter, Earlier, RowResult
 from headrace.pipelines.output.checkpoint import (
@@ -42,6 +41,7 @@ from headrace.pipelines.output.stages import Stage, filters_before
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.pipeline import Pipeline
+from headrace.pipelines.spec.steps import OPERATORS
 from headrace.pipelines.storage.locations import shown
 from headrace.pipelines.storage.store import Store
 
@@ -80,8 +80,7 @@ class Origin:
         held = base.seeds["steps"] if seeds else list(base.fingerprints)
         steps, columns = standing(base, held, plan, pipeline)
         asking = [step.name for step in pipeline.steps if isinstance(step, ModelStep)]
-        kinds = {name: next(iter(step)) for step, name in _named(base.pipeline)}
-        filters = {name for name in held if kinds.get(name) == Filter.kind}
+        filters = _gating(base.pipeline).intersection(held)
         graph = Graph.of(pipeline)
         before, passed = filters_before(pipeline), _passed(base)
         dead = frozenset(
@@ -167,7 +166,7 @@ class CarriedAnswers:
     @classmethod
     def of(cls, store: Store, pipeline: Pipeline, found: Mapping[int, Origin]) -> CarriedAnswers:
         """For the rows of ``pipeline``'s output in ``store``."""
-        filters = frozenset(step.name for step in pipeline.steps if isinstance(step, Filter))
+        filters = frozenset(step.name for step in pipeline.steps if step.gates)
         return cls(store, Graph.of(pipeline), pipeline.answers, filters, found)
 
     def read(self, chunk: Chunk) -> dict[int, RowResult]:
@@ -230,7 +229,7 @@ class CarriedAnswers:
                 earlier = Earlier(answers, frozenset(origin.steps))
                 yield row, RowResult(row, ANSWERED, dict(answers), earlier=earlier)
             elif outcome == DEAD:
-                yield row, self._dead(chunk, row, answers, DeadLetter(**values["_error"]), origin)
+                yield row, self._dead(chunk, row, answers, DeadLetter.stored(values["_error"]), origin)
         if origin.filters:
             for row in left_out:
                 yield row, RowResult(row, FILTERED)
@@ -275,10 +274,10 @@ def merged(stage: Sequence[RowResult], seeds: Mapping[int, RowResult]) -> list[R
     return found
 
 
-def _named(pipeline: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], str]]:
-    for step in pipeline.get("steps", ()):
-        (said,) = step.values()
-        yield step, said["name"]
+def _gating(pipeline: Mapping[str, Any]) -> set[str]:
+    """The steps of a stored pipeline that may leave rows out; one of an operator that is not installed here may."""
+    steps = [next(iter(step.items())) for step in pipeline.get("steps", ())]
+    return {body["name"] for kind, body in steps if kind not in OPERATORS or OPERATORS[kind].gates}
 
 
 def _passed(plan: Plan) -> Mapping[str, frozenset[str]]:

@@ -39,12 +39,15 @@ DIGEST_TYPE = pa.binary(16)
 ERROR = pa.struct(
     [
         pa.field("step", pa.string()),
+        pa.field("class", pa.string()),
+        pa.field("rule", pa.string()),
         pa.field("reason", pa.string()),
         pa.field("raw", pa.string()),
         pa.field("tries", pa.int32()),
     ]
 )
-"""Type of ``_error``: the step that failed, why, what the model said, and how often it was asked."""
+"""Type of ``_error``: the step that failed, the class of the error, the rule that an answer broke (null where none was
+named), why, what the model said, and how often it was asked. Files of earlier versions have neither class nor rule."""
 
 _FOLDER = re.compile(r"(\d{5,})-[0-9a-f]{8}/")
 _NAME = re.compile(r"(\d{12,})-(\d{12,})\.parquet")
@@ -195,6 +198,21 @@ def read_record(file: BinaryIO) -> dict[str, Any] | None:
 def parquet_writer(file: BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
     """How headrace writes Parquet: zstd, and checksums on pages, so that a flipped bit is noticed."""
     return pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True)
+
+
+def letters_of(table: pa.Table) -> pa.Table:
+    """The dead rows of a chunk file (or of some of its columns), with the fields of ``_error`` as columns.
+
+    Those are called ``_step``, ``_class`` and so on, as in a file in ``_errors/``.
+    """
+    dead = table.filter(pc.equal(table["_outcome"], DEAD))
+    stored = {field.name for field in dead.schema.field("_error").type}
+    for field in ERROR:
+        column = (
+            pc.struct_field(dead["_error"], field.name) if field.name in stored else pa.nulls(dead.num_rows, field.type)
+        )
+        dead = dead.append_column(f"_{field.name}", column)
+    return dead
 
 
 def _check_account(chunk: Chunk, table: pa.Table, counts: Counts, *, keyed: bool) -> None:

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from headrace.operators.error_classes import ErrorClass
 from headrace.pipelines.input.rows import plain_value
-from headrace.pipelines.output.checkpoint import DEAD, Counts, chunk_records, committed, counts_of
-from headrace.pipelines.output.plan import Chunk, Plan
+from headrace.pipelines.output.checkpoint import ERROR, Counts, chunk_records, committed, counts_of, letters_of
+from headrace.pipelines.output.plan import Chunk, Plan, PlannedShard
 from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.output.publish import ERRORS, published, with_kept
 from headrace.pipelines.spec.errors import UserError
@@ -46,6 +46,7 @@ class Letter:
     shard: str
     row: int
     step: str
+    error_class: ErrorClass
     reason: str
     raw: str
     tries: int
@@ -54,16 +55,24 @@ class Letter:
 
 @dataclass(slots=True)
 class Group:
-    """Dead letters of one step whose reasons differ in numbers and quoted values only.
+    """Dead letters of one step and class whose reasons differ in numbers and quoted values only.
 
     Attributes:
+        error_class: :attr:`ErrorClass.OTHER` where an earlier version has written them.
         reason: with ``N`` for numbers and ``'…'`` for quoted values, where they differ; as it is where all are equal.
+        rule: the part of the reasons that holds nothing of a row; empty where none was named, or they differ in it.
     """
 
     step: str
+    error_class: ErrorClass
     reason: str
+    rule: str = ""
     count: int = 0
     examples: list[Letter] = field(default_factory=list)
+
+
+GroupKey = tuple[str, ErrorClass, str]
+"""Step, class, and what the reasons have in common."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +118,7 @@ def read_dead_letters(
     if step is not None and step not in steps:
         raise UserError(f"The output has no step {step!r}. Its steps are: {', '.join(map(repr, steps))}.")
     counts, open_chunks = _outstanding(store, plan)
-    groups: dict[tuple[str, str], Group] = {}
+    groups: dict[GroupKey, Group] = {}
     for table in _tables(store, plan, open_chunks):
         _add(groups, table, plan, examples, step, reason)
     return DeadLetters(store.uri, plan, counts, in_order(groups.values()), not open_chunks)
@@ -123,16 +132,15 @@ def published_letters(
     No part is looked at, so this takes a few calls for each file that has dead letters; ``most`` bounds how many
     letters are read, and ``files`` of how many input files.
     """
-    groups: dict[tuple[str, str], Group] = {}
+    groups: dict[GroupKey, Group] = {}
     there, read = set(store.names(ERRORS)), 0
-    names = ["_shard", "_row", *plan.keep, "_step", "_reason", "_raw", "_tries"]
     for shard in plan.shards:
         if shard.part_name not in there or shard.pruned:
             continue
         if not files:
             return in_order(groups.values()), False
         files -= 1
-        for table in _batches(store, f"{ERRORS}/{shard.part_name}", names):
+        for table in _published(store, plan, shard):
             if read >= most:
                 return in_order(groups.values()), False
             _add(groups, table, plan, examples, None, None)
@@ -172,14 +180,20 @@ def _tables(store: Store, plan: Plan, waiting: Sequence[Chunk]) -> Iterator[pa.T
     out = with_kept(store, plan, published(store, plan))
     for shard in plan.shards:
         if shard.part_name in there and shard.index in out:
-            names = ["_shard", "_row", *plan.keep, "_step", "_reason", "_raw", "_tries"]
-            yield from _batches(store, f"{ERRORS}/{shard.part_name}", names)
+            yield from _published(store, plan, shard)
     for chunk in waiting:
         for table in _batches(store, chunk.name, ["_shard", "_row", *plan.keep, "_outcome", "_error"]):
-            dead = table.filter(pc.equal(table["_outcome"], DEAD))
-            for name in ("step", "reason", "raw", "tries"):
-                dead = dead.append_column(f"_{name}", pc.struct_field(dead["_error"], name))
-            yield dead
+            yield letters_of(table)
+
+
+def _published(store: Store, plan: Plan, shard: PlannedShard) -> Iterator[pa.Table]:
+    """The dead letters of a published shard; columns that an earlier version has not written are null."""
+    types = {f"_{each.name}": each.type for each in ERROR}
+    for table in _batches(store, f"{ERRORS}/{shard.part_name}", ["_shard", "_row", *plan.keep, *types]):
+        whole = table
+        for name in types.keys() - set(table.column_names):
+            whole = whole.append_column(name, pa.nulls(table.num_rows, types[name]))
+        yield whole
 
 
 def _batches(store: Store, path: str, columns: list[str]) -> Iterator[pa.Table]:
@@ -192,25 +206,29 @@ def _batches(store: Store, path: str, columns: list[str]) -> Iterator[pa.Table]:
 
 
 def _add(
-    groups: dict[tuple[str, str], Group],
+    groups: dict[GroupKey, Group],
     table: pa.Table,
     plan: Plan,
     examples: int,
     step: str | None,
     reason: str | None,
 ) -> None:
-    steps, reasons = table["_step"].to_pylist(), table["_reason"].to_pylist()
-    for i, (of, why) in enumerate(zip(steps, reasons, strict=True)):
+    steps, reasons, rules = (table[name].to_pylist() for name in ("_step", "_reason", "_rule"))
+    classes = [ErrorClass.stored(value) for value in table["_class"].to_pylist()]
+    for i, (of, error_class, why, rule) in enumerate(zip(steps, classes, reasons, rules, strict=True)):
         if (step is not None and of != step) or (reason is not None and reason.casefold() not in why.casefold()):
             continue
-        key = (of, alike(why))
+        key = (of, error_class, alike(why))
         if key not in groups and len(groups) >= MOST_GROUPS:
-            key = (of, OTHER)
+            key = (of, ErrorClass.OTHER, OTHER)
         group = groups.get(key)
         if group is None:
-            group = groups[key] = Group(of, why if key[1] != OTHER else OTHER)
-        elif group.reason not in (why, key[1]):
-            group.reason = key[1]
+            said = why if key[2] != OTHER else OTHER
+            group = groups[key] = Group(of, key[1], said, rule or "")
+        elif group.reason not in (why, key[2]):
+            group.reason = key[2]
+        if group.rule != (rule or ""):
+            group.rule = ""
         group.count += 1
         if len(group.examples) < examples:
             group.examples.append(_letter(table, i, plan))
@@ -222,42 +240,9 @@ def _letter(table: pa.Table, row: int, plan: Plan) -> Letter:
         values["_shard"],
         values["_row"],
         values["_step"],
+        ErrorClass.stored(values["_class"]),
         values["_reason"],
         values["_raw"],
         values["_tries"],
         {name: values[name] for name in plan.keep},
     )
-
-
-_ADVICE: tuple[tuple[str, str], ...] = (
-    (
-        r"too_long: truncate would cut it",
-        "`too_long: truncate` keeps the beginning of documents that are too long; a model with a longer context takes "
-        "them whole.",
-    ),
-    (r"the answer was cut at", "raise `max_tokens` of the step, or ask for less."),
-    (
-        r"the document is (null|empty)",
-        "there is nothing to ask about: leave such rows out of the input, or accept them with `max_error_rate`.",
-    ),
-    (
-        r"cannot be (read|decoded)|holds what is no",
-        "the input file is damaged: write it anew. Its rows are asked again then.",
-    ),
-    (
-        r"the row (killed|hung) the engine",
-        "look at the row: what is unusual about it (its length, its characters) is what the engine does not stand.",
-    ),
-    (r"\braised\b|\breturned\b", "mend the function of the `map` step."),
-    (r"the engine refused the request", "the engine says why; often `max_model_len` or the schema."),
-    (
-        r"not JSON|is not|does not|has more than|required|no probabilit|the answer is empty",
-        "the model breaks the step's rules: see what it said, then say them in the instruction or the schema's "
-        "descriptions, raise `retries`, or take a larger model.",
-    ),
-)
-
-
-def advice(reason: str) -> str:
-    """What to do about dead letters with such a reason; empty where nothing comes to mind."""
-    return next((said for pattern, said in _ADVICE if re.search(pattern, reason)), "")

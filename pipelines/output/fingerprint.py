@@ -8,8 +8,8 @@ corpus; what is left out stands in :data:`EXCLUDED`, with the reason. Where that
 needless question costs less than a wrong table.
 
 A step's fingerprint covers the fingerprints of the steps it reads, so a change runs down the graph and no further. The
-filters that it waits for are not among these: they decide which rows are asked, and not what is answered. A Map without
-``reads`` is given all that the pipeline reads, so the names of these columns count for it. The order of
+filters that it waits for are not among these: they decide which rows are asked, and not what is answered. A step that
+takes the whole row is given all that the pipeline reads, so the names of these columns count for it. The order of
 keys counts in what the model reads (labels, schemas), for it changes the prompt, and does not count in engine
 arguments.
 """
@@ -21,7 +21,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from headrace.operators import Filter, Map
 from headrace.operators.base import Layout, ModelStep, Step
 from headrace.pipelines.inference.layouts import Priors, with_default
 from headrace.pipelines.inference.prompts import header_text
@@ -52,11 +51,10 @@ are."""
 EXCLUDED_FROM_STEPS: Mapping[str, str] = {
     "layout": "what is taken counts, whoever chose it",
     "name": "of the column; it counts where a prompt shows it",
-    "gold": "right answers to measure layouts by; no prompt holds them",
     "model": "a name; which weights they are, and their engine arguments, count where the model does",
     "retries": "how often a bad answer is asked again: a good one is good whatever the bound",
 }
-"""Keys of a step that its fingerprint does not cover, with the reason."""
+"""Keys of every step that its fingerprint does not cover, with the reason; a step's ``not_in_fingerprint`` has more."""
 
 EXCLUDED_ENGINE_ARGUMENTS: Mapping[str, str] = {
     "async_scheduling": "scheduling",
@@ -110,13 +108,13 @@ def fingerprints(
     found: dict[str, str] = {}
     for name in graph.order:
         step = steps[name]
-        read = {other: found[other] for other in sorted(graph.waits_for[name]) if not isinstance(steps[other], Filter)}
+        read = {other: found[other] for other in sorted(graph.waits_for[name]) if not _only_gates(steps[other])}
         found[name] = _digest(
             {
                 "version": FINGERPRINT_VERSION,
                 "step": _step(pipeline, step, found),
-                # A function is given its row by name; in texts the fingerprints stand for the names.
-                "reads": read if isinstance(step, Map) else sorted(read.values()),
+                # Code is given its row by name; in texts the fingerprints stand for the names.
+                "reads": read if _is_given_names(step) else sorted(read.values()),
                 **_given(graph, step),
                 **_asking(pipeline, step, model_identity),
                 "layout": _layout(pipeline, step, taken),
@@ -143,9 +141,19 @@ def changed(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(name for name, value in new.items() if old.get(name) != value)
 
 
+def _only_gates(step: Step) -> bool:
+    """Whether a step only decides which rows go on; one that answers, too, may be read."""
+    return step.gates and not step.columns()
+
+
+def _is_given_names(step: Step) -> bool:
+    """Whether a step sees what its columns and answers are called: it reads others than those in its texts."""
+    return step.reads_whole_row or bool(step.reads_by_field())
+
+
 def _given(graph: Graph, step: Step) -> dict[str, list[str]]:
-    """What a Map without ``reads`` is given, by name; nothing for other steps, which name what they read."""
-    return {"given": sorted(graph.reads[step.name])} if isinstance(step, Map) and step.reads is None else {}
+    """What a step that takes the whole row is given, by name; nothing for others, which name what they read."""
+    return {"given": sorted(graph.reads[step.name])} if step.reads_whole_row else {}
 
 
 def _asking(pipeline: Pipeline, step: Step, model_identity: str | Mapping[str, str]) -> dict[str, Any]:
@@ -176,7 +184,8 @@ def _decides(argument: str, value: object) -> bool:
 
 def _step(pipeline: Pipeline, step: Step, found: Mapping[str, str]) -> list[Any]:
     data = step.model_dump(mode="json", by_alias=True)
-    own = {key: value for key, value in data.items() if key not in EXCLUDED_FROM_STEPS}
+    excluded = EXCLUDED_FROM_STEPS.keys() | step.not_in_fingerprint.keys()
+    own = {key: value for key, value in data.items() if key not in excluded}
     # What earlier answers are called does not matter, only which they are.
     names = {c: f"<{found[giver]}{c[len(giver) :]}>" for c, giver in pipeline.answers.items() if giver in found}
     for texts in (pipeline.templates, pipeline.expressions):

@@ -145,11 +145,6 @@ class PlannedShard:
         """Rows that are planned: the first so many of the file."""
         return self.spans[-1].last if self.spans else 0
 
-    def span_at(self, row: int) -> Span | None:
-        """The span that has the row; None if it is not planned."""
-        at = bisect_right(self.spans, row, key=lambda span: span.first)
-        return self.spans[at - 1] if at and row < self.spans[at - 1].last else None
-
     @property
     def has_part(self) -> bool:
         """Whether there is to be a part: not for a file that a limit leaves out altogether."""
@@ -296,7 +291,7 @@ def part_schema(keep: Sequence[pa.Field], steps: Sequence[pa.Field]) -> pa.Schem
     Raises:
         UserError: a column name twice, or one of headrace's own.
     """
-    taken = {"_shard", "_row", "_outcome", "_error", "_step", "_reason", "_raw", "_tries"}
+    taken = {"_shard", "_row", "_outcome", "_error", "_step", "_class", "_rule", "_reason", "_raw", "_tries"}
     for column in keep:
         if column.name in taken:
             raise UserError(

@@ -27,12 +27,13 @@ import pyarrow.parquet as pq
 from headrace.pipelines.input.corpus import fit, would_read
 from headrace.pipelines.output.checkpoint import (
     ANSWERED,
-    DEAD,
+    ERROR,
     RECORD_KEY,
     Counts,
     Unaccounted,
     chunk_records,
     counts_of,
+    letters_of,
     parquet_writer,
     read_record,
 )
@@ -154,12 +155,6 @@ def publish_shard(store: Store, plan: Plan, shard: PlannedShard) -> None:
         # The part last: that it is there, for these spans, is what says that the shard is published.
         answers = _writer(plan.schema, identity, lambda: _answered_rows(store, plan.schema, chunks), latest)
         store.replace(shard.part_name, answers)
-
-
-def is_published(store: Store, plan: Plan, shard: PlannedShard) -> bool:
-    """Whether the part that is there holds these spans of this file, answered by this pipeline."""
-    letters = {shard.part_name} if store.exists(f"{ERRORS}/{shard.part_name}") else set()
-    return _published_counts(store, shard, _identity(plan.fingerprint, shard), letters) is not None
 
 
 def published(store: Store, plan: Plan) -> dict[int, Counts]:
@@ -358,10 +353,7 @@ def errors_schema(plan: Plan) -> pa.Schema:
     return pa.schema(
         [
             *(plan.schema.field(name) for name in ("_shard", "_row", *kept)),
-            pa.field("_step", pa.string()),
-            pa.field("_reason", pa.string()),
-            pa.field("_raw", pa.string()),
-            pa.field("_tries", pa.int32()),
+            *(pa.field(f"_{field.name}", field.type) for field in ERROR),
             *(plan.schema.field(name) for name in steps),
         ]
     )
@@ -414,10 +406,7 @@ def _answered_rows(store: Store, schema: pa.Schema, chunks: Iterable[Chunk]) -> 
 
 def _dead_rows(store: Store, schema: pa.Schema, chunks: Iterable[Chunk]) -> Iterator[pa.Table]:
     for table in _tables(store, chunks, None):
-        dead = table.filter(pc.equal(table["_outcome"], DEAD))
-        for name in ("step", "reason", "raw", "tries"):
-            dead = dead.append_column(f"_{name}", pc.struct_field(dead["_error"], name))
-        yield fit(dead, schema)
+        yield fit(letters_of(table), schema)
 
 
 def _tables(store: Store, chunks: Iterable[Chunk], columns: list[str] | None) -> Iterator[pa.Table]:

@@ -162,7 +162,7 @@ def take(
         buckets *= 2
     with tempfile.TemporaryDirectory(prefix="headrace-reuse-") as temporary:
         theirs = Spill(Path(temporary) / "theirs")
-        for table in _answers(previous, plan, origin):
+        for table in _answers(previous, origin):
             theirs.add_all(_bucketed(table, buckets))
         ours = Spill(Path(temporary) / "ours")
         wanted = 0
@@ -191,7 +191,7 @@ def taken(store: Store, plan: Plan) -> Taken | None:
     return Taken(**json.loads(store.read(manifest))) if plan.seeds and store.exists(manifest) else None
 
 
-def _answers(previous: Previous, plan: Plan, origin: Origin) -> Iterator[pa.Table]:
+def _answers(previous: Previous, origin: Origin) -> Iterator[pa.Table]:
     """What the other output's chunks have: digest, outcome, and the answers that stand under the plan's names."""
     outcomes = pa.array([ANSWERED, FILTERED] if origin.filters else [ANSWERED])
 

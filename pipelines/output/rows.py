@@ -12,6 +12,7 @@ from headrace.pipelines.inference.results import DeadLetter, RowResult
 from headrace.pipelines.input.rows import as_rows
 from headrace.pipelines.output.checkpoint import DIGEST, DIGEST_TYPE, Counts, chunk_schema
 from headrace.pipelines.output.plan import Chunk
+from headrace.pipelines.spec.errors import UserError
 
 
 def earlier_results(table: pa.Table, chunk: Chunk) -> list[RowResult]:
@@ -19,7 +20,7 @@ def earlier_results(table: pa.Table, chunk: Chunk) -> list[RowResult]:
     results = [RowResult(row, "filtered") for row in range(chunk.first, chunk.last)]
     for values in table.drop_columns(["_shard"]).to_pylist():
         row, outcome, error = (values.pop(name) for name in ("_row", "_outcome", "_error"))
-        results[row - chunk.first] = RowResult(row, outcome, values, DeadLetter(**error) if error else None)
+        results[row - chunk.first] = RowResult(row, outcome, values, DeadLetter.stored(error) if error else None)
     return results
 
 
@@ -70,6 +71,8 @@ def chunk_table(
             if result.dead is None
             else {
                 "step": result.dead.step,
+                "class": str(result.dead.error_class),
+                "rule": result.dead.rule or None,
                 "reason": _text(result.dead.reason),
                 "raw": _text(result.dead.raw),
                 "tries": result.dead.tries,
@@ -81,7 +84,15 @@ def chunk_table(
     for field in part:
         if field.name not in columns:
             answers = [r.answers.get(field.name) if r.outcome != "filtered" else None for r in there]
-            columns[field.name] = _column(answers, field.type)
+            try:
+                columns[field.name] = _column(answers, field.type)
+            except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+                row, value = _misfit(there, answers, field.type)
+                # Not the value itself: logs must hold nothing of a row.
+                raise UserError(
+                    f"{chunk.path} row {row}: the operator of the column {field.name!r} gave it a value of the type "
+                    f"{type(value).__name__!r}, which does not fit into {field.type}. It must reject such an answer"
+                ) from error
     return pa.table({field.name: columns[field.name] for field in schema}, schema=schema)
 
 
@@ -89,6 +100,16 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
     if pa.types.is_dictionary(kind):
         return pa.array(values, kind.value_type).dictionary_encode().cast(kind)
     return pa.array(values, kind)
+
+
+def _misfit(results: Sequence[RowResult], values: list[Any], kind: pa.DataType) -> tuple[int, Any]:
+    """The first row whose value does not fit the type, and the value."""
+    for result, value in zip(results, values, strict=True):
+        try:
+            _column([value], kind)
+        except (pa.ArrowException, ValueError, TypeError, OverflowError):
+            return result.row, value
+    raise AssertionError("each value by itself fits its column")
 
 
 def _text(text: str) -> str:

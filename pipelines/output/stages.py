@@ -22,7 +22,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headrace.operators import Filter
 from headrace.operators.base import ModelStep
 from headrace.pipelines.output.checkpoint import Unaccounted, chunk_record
 from headrace.pipelines.output.plan import Chunk, CommitInfo, Plan, PlannedShard, chunk_folder
@@ -76,7 +75,7 @@ def stages_of(pipeline: Pipeline) -> tuple[Stage, ...]:
 def filters_before(pipeline: Pipeline) -> dict[str, frozenset[str]]:
     """The filters that a row has passed that comes to a step: those that it waits for, and those of earlier stages."""
     graph = Graph.of(pipeline)
-    filters = {step.name for step in pipeline.steps if isinstance(step, Filter)}
+    filters = {step.name for step in pipeline.steps if step.gates}
     found: dict[str, frozenset[str]] = {}
     earlier: set[str] = set()
     for stage in stages_of(pipeline):

@@ -57,12 +57,13 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Picked:
-    """A row that is shown: where it is, its answers by column, and its lowest confidence."""
+    """A row that is shown: where it is, its answers by column, their confidences, and the lowest of these."""
 
     shard: int
     path: str
     row: int
     answers: dict[str, Any]
+    confidences: dict[str, Any]
     confidence: float | None
 
 
@@ -154,15 +155,14 @@ def windows_of(shards: Collection[PlannedShard], only_plan: int | None, *, seed:
 
 def _look_at(store: Store, window: Window, fingerprint: str, wanted: Sequence[Wanted], rows: bool) -> _Piece:
     piece = _Piece([Tally(column) for column in wanted])
-    answers = list(dict.fromkeys(name for column in wanted for name in (column.name, column.confidence) if name))
-    single = [column.confidence for column in wanted if column.confidence and not pa.types.is_list(column.type)]
+    answers = [name for column in wanted for name in (column.name, column.shown.confidence) if name]
     dice = random.Random(f"{window.shard.path}-{window.first}")
-    for table in _tables(store, window, fingerprint, ["_row", *answers]):
+    for table in _tables(store, window, fingerprint, list(dict.fromkeys(("_row", *answers)))):
         piece.rows += table.num_rows
         for tally in piece.tallies:
             tally.add(table)
         if rows and table.num_rows:
-            _pick(piece, window.shard, table, answers, single, dice)
+            _pick(piece, window.shard, table, wanted, dice)
     return piece
 
 
@@ -197,15 +197,15 @@ def _pick(
     piece: _Piece,
     shard: PlannedShard,
     table: pa.Table,
-    answers: list[str],
-    confidences: list[str],
+    wanted: Sequence[Wanted],
     dice: random.Random,
 ) -> None:
-    lowest = _lowest(table, confidences)
+    one_each = (column.shown.confidence for column in wanted if not pa.types.is_list(column.type))
+    lowest = _lowest(table, [name for name in one_each if name])
     keys = [dice.random() for _ in range(table.num_rows)]
     for i in heapq.nsmallest(RANDOM_ROWS, range(table.num_rows), key=keys.__getitem__):
         if len(piece.random) < RANDOM_ROWS or keys[i] < piece.random[-1][0]:
-            picked = _picked(shard, table, i, answers, lowest)
+            picked = _picked(shard, table, i, wanted, lowest)
             piece.random = heapq.nsmallest(RANDOM_ROWS, [*piece.random, (keys[i], picked.path, picked.row, picked)])
     if lowest is None:
         return
@@ -218,7 +218,7 @@ def _pick(
     for i in places:
         sure = lowest[i].as_py()
         if len(piece.unsure) < LEAST_SURE_ROWS or sure < piece.unsure[-1][0]:
-            picked = _picked(shard, table, i, answers, lowest)
+            picked = _picked(shard, table, i, wanted, lowest)
             # Equal confidences (there are many, of equal documents) are told apart by the place.
             piece.unsure = heapq.nsmallest(LEAST_SURE_ROWS, [*piece.unsure, (sure, picked.path, picked.row, picked)])
 
@@ -231,8 +231,9 @@ def _lowest(table: pa.Table, confidences: list[str]) -> pa.Array | None:
     return pc.min_element_wise(*columns, skip_nulls=True)
 
 
-def _picked(shard: PlannedShard, table: pa.Table, i: int, answers: list[str], lowest: pa.Array | None) -> Picked:
+def _picked(shard: PlannedShard, table: pa.Table, i: int, wanted: Sequence[Wanted], lowest: pa.Array | None) -> Picked:
     row = table.slice(i, 1)
-    values = {name: plain_value(row[name][0]) for name in answers}
-    sure = None if lowest is None else lowest[i].as_py()
-    return Picked(shard.index, shard.path, row["_row"][0].as_py(), values, sure)
+    answers = {column.name: plain_value(row[column.name][0]) for column in wanted}
+    sure = {column.name: plain_value(row[named][0]) for column in wanted if (named := column.shown.confidence)}
+    lowest_here = None if lowest is None else lowest[i].as_py()
+    return Picked(shard.index, shard.path, row["_row"][0].as_py(), answers, sure, lowest_here)

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from headrace.operators.shown import Shown
+from headrace.pipelines.spec.steps import known_steps
 
 CONFIDENCE_BINS = 20
 """Bins of a confidence histogram, of equal width from 0 to 1."""
@@ -201,16 +204,13 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A column to look at: what kind of step gives it, its type, its labels where it has some, in their order, and
-    the column with its confidence."""
+    """A column to look at: the step that gives it and its kind, its type, and what the step says of it."""
 
     name: str
     step: str
     kind: str
     type: pa.DataType
-    labels: tuple[str, ...] = ()
-    confidence: str | None = None
-    enums: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    shown: Shown = field(default_factory=Shown)
 
 
 def wanted_columns(
@@ -219,47 +219,21 @@ def wanted_columns(
     """What there is to look at in a part of this ``schema``.
 
     Args:
-        pipeline: as data, as a plan has it.
+        pipeline: as data, as a plan has it. Of a step that cannot be read here its columns' types say what is shown.
         columns: the output columns of each step.
     """
+    known = known_steps(pipeline)
     found = []
     for step in pipeline.get("steps", ()):
         [(kind, settings)] = step.items()
         name = settings.get("name", "")
         there = [column for column in columns.get(name, ()) if column in schema.names]
-        if name not in there:
-            continue
-        confidence = f"{name}_confidence" if kind == "classify" and f"{name}_confidence" in there else None
-        found.append(
-            Wanted(
-                name,
-                name,
-                kind,
-                schema.field(name).type,
-                tuple(settings.get("labels") or ()) if kind == "classify" else (),
-                confidence,
-                _enums(settings.get("schema")),
-            )
-        )
-        # What else a step gives, and is no confidence.
-        more = (column for column in there if column not in (name, confidence))
-        found += [Wanted(column, name, kind, schema.field(column).type) for column in more]
-    return found
-
-
-def _enums(schema: Any, above: str = "") -> dict[str, tuple[str, ...]]:
-    """The closed text fields of a schema, by path, as far as they stand there without references."""
-    if not isinstance(schema, Mapping):
-        return {}
-    found: dict[str, tuple[str, ...]] = {}
-    properties = schema.get("properties")
-    for name, inner in properties.items() if isinstance(properties, Mapping) else ():
-        path = f"{above}.{name}" if above else name
-        if isinstance(inner, Mapping):
-            values = inner.get("enum")
-            if isinstance(values, list) and all(isinstance(value, str) for value in values):
-                found[path] = tuple(values)
-            found |= _enums(inner, path)
+        shown = known[name].shown() if name in known else {column: Shown() for column in there}
+        for column in (column for column in there if column in shown):
+            wanted = shown[column]
+            if wanted.confidence not in there:
+                wanted = replace(wanted, confidence=None)
+            found.append(Wanted(column, name, kind, schema.field(column).type, wanted))
     return found
 
 
@@ -269,14 +243,14 @@ class Tally:
     def __init__(self, wanted: Wanted) -> None:
         self.wanted = wanted
         kind = wanted.type
-        self.many = pa.types.is_list(kind) and wanted.kind == "classify"
+        self.many = pa.types.is_list(kind) and wanted.shown.many
         self._answered = self._null = 0
         closed = pa.types.is_dictionary(kind) or pa.types.is_boolean(kind) or self.many
-        self._values: Counter[str] | None = Counter(dict.fromkeys(wanted.labels, 0)) if closed else None
-        self._bins: Counter[int] | None = Counter() if wanted.confidence else None
+        self._values: Counter[str] | None = Counter(dict.fromkeys(wanted.shown.labels, 0)) if closed else None
+        self._bins: Counter[int] | None = Counter() if wanted.shown.confidence else None
         self._confidence_sum = 0.0
         self._lengths = Lengths("characters") if _is_text(kind) else None
-        self._fields = {each.path: each for each in _fields_of(kind, wanted.enums)}
+        self._fields = {each.path: each for each in _fields_of(kind, wanted.shown.enums)}
 
     def add(self, table: pa.Table) -> None:
         """Rows with the column, and with its confidence where it has one."""
@@ -295,7 +269,7 @@ class Tally:
         for each in self._fields.values():
             each.add(answers)
         if self._bins is not None:
-            self._add_confidence(table[self.wanted.confidence])
+            self._add_confidence(table[self.wanted.shown.confidence])
 
     def _add_confidence(self, column: pa.ChunkedArray) -> None:
         values = column.drop_null()
@@ -329,7 +303,7 @@ class Tally:
             self._answered,
             self._null,
             self.many,
-            None if self._values is None else _most(self._values, self.wanted.labels),
+            None if self._values is None else _most(self._values, self.wanted.shown.labels),
             bins,
             self._confidence_sum / sure if sure else None,
             self._lengths.seen() if self._lengths else None,

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from headrace.operators.base import Step
-from headrace.operators.classify import Classify
-from headrace.operators.map import Map
+from headrace.operators.base import ModelStep, Step
 from headrace.operators.templates import Template, TemplateProblem
 from headrace.pipelines.spec.definition import OWN_COLUMNS, Definition
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.expressions import Expression, plain, unknown
 from headrace.pipelines.spec.places import Loc
-from headrace.pipelines.spec.steps import columns_of, conditions
+from headrace.pipelines.spec.steps import Reference
 
 HEADRACES_MODELS = ("default", "fake")
 """Words for a model that mean the same in every pipeline."""
@@ -57,7 +55,7 @@ def problems(pipeline: Definition) -> Iterable[tuple[Loc, str]]:
 def _parsers(pipeline: Definition) -> Iterable[tuple[Loc, Any]]:
     yield ("document",), lambda: Template.parse(pipeline.document, "the template")
     for i, step in enumerate(pipeline.steps):
-        for name, sql in conditions(step).items():
+        for name, sql in step.conditions().items():
             yield ("steps", i, step.kind, name), lambda sql=sql: Expression.parse(sql, "the expression")
         for name, text in step.templates().items():
             yield ("steps", i, step.kind, name), lambda text=text: Template.parse(text, "the template")
@@ -67,7 +65,7 @@ def _name_problems(pipeline: Definition) -> Iterable[tuple[Loc, str]]:
     owner: dict[str, Step] = {}
     for i, step in enumerate(pipeline.steps):
         loc = ("steps", i, step.kind, "name")
-        for column in dict.fromkeys([step.name, *columns_of(step)]):
+        for column in dict.fromkeys([step.name, *step.columns()]):
             other = owner.setdefault(column, step)
             if other is not step:
                 if column == step.name == other.name:
@@ -103,29 +101,25 @@ def _order_problems(pipeline: Definition) -> Iterable[tuple[Loc, str]]:
                     loc,
                     f'reads "{reference.name}", which a later step answers: move that one up',
                 )
-            elif reference.name == other.name and isinstance(other, Classify):
-                for text in _unknown_labels(pipeline, step, reference.field, other):
-                    yield loc, text
             elif reference.name not in pipeline.answers:
                 yield loc, f'reads "{reference.name}", but a {other.kind} gives no answer'
+            elif labels := other.closed_values().get(reference.name):
+                for text in _unknown_labels(pipeline, step, reference, labels):
+                    yield loc, text
 
 
-def _unknown_labels(pipeline: Definition, step: Step, field: str, classify: Classify) -> Iterable[str]:
-    if (step.name, field) in pipeline.expressions:
-        for column, text in sorted(pipeline.expressions[step.name, field].compared_texts()):
-            if column == classify.name and text not in classify.labels:
-                yield f'step "{column}": {unknown(text, tuple(classify.labels), "label")}'
+def _unknown_labels(pipeline: Definition, step: Step, reference: Reference, labels: Sequence[str]) -> Iterable[str]:
+    if (step.name, reference.field) in pipeline.expressions:
+        for column, text in sorted(pipeline.expressions[step.name, reference.field].compared_texts()):
+            if column == reference.name and text not in labels:
+                yield f'step "{column}": {unknown(text, tuple(labels), "label")}'
 
 
-def function_problems(pipeline: Definition) -> Iterable[tuple[Loc, str]]:
-    """Functions that cannot be imported, or take no row."""
+def code_problems(pipeline: Definition) -> Iterable[tuple[Loc, str]]:
+    """What is wrong with the Python code that steps name: it cannot be imported, or is not what it must be."""
     for i, step in enumerate(pipeline.steps):
-        if isinstance(step, Map):
-            try:
-                step.fields()
-            except ValueError as problem:
-                text = str(problem).removeprefix("function: ")
-                yield ("steps", i, step.kind, "function"), text
+        for field, text in step.problems():
+            yield ("steps", i, step.kind, field), text
 
 
 def column_problems(pipeline: Definition, schema: pa.Schema) -> Iterable[tuple[Loc, str]]:
@@ -146,7 +140,7 @@ def column_problems(pipeline: Definition, schema: pa.Schema) -> Iterable[tuple[L
     kept = pipeline.kept_columns(schema.names)
     if pipeline.keep is None:
         for i, step in enumerate(pipeline.steps):
-            for column in columns_of(step):
+            for column in step.columns():
                 if column in kept:
                     yield (
                         ("steps", i, step.kind, "name"),
@@ -167,19 +161,20 @@ def column_problems(pipeline: Definition, schema: pa.Schema) -> Iterable[tuple[L
     for i, step in enumerate(pipeline.steps):
         row = pipeline.row_schema(schema, before=step)
         at: Loc = ("steps", i, step.kind)
-        if isinstance(step, Classify) and step.gold is not None:
-            if step.gold not in schema.names:
-                yield (*at, "gold"), unknown(step.gold, schema.names, "column")
-            elif problem := step.gold_problem(schema.field(step.gold).type):
-                yield (*at, "gold"), f'the column "{step.gold}" holds no labels: {problem}'
-        for name in conditions(step):
+        gold = step.gold_column() if isinstance(step, ModelStep) else None
+        if isinstance(step, ModelStep) and gold is not None:
+            if gold not in schema.names:
+                yield (*at, "gold"), unknown(gold, schema.names, "column")
+            elif problem := step.gold_problem(schema.field(gold).type):
+                yield (*at, "gold"), f'the column "{gold}" holds no labels: {problem}'
+        for name in step.conditions():
             try:
                 pipeline.expressions[step.name, name].check(row)
             except UserError as problem:
                 # The expression names its place by itself; message() does it here, with file and line.
                 yield (*at, name), str(problem).removeprefix(f"{pipeline.path_of(step)}.{name}: ")
         for reference in pipeline.references(step):
-            if reference.field in conditions(step):
+            if reference.field in step.conditions():
                 continue
             if reference.name not in row.names:
                 yield (*at, reference.field), unknown(reference.name, row.names, "column or earlier step")

@@ -17,14 +17,12 @@ from pydantic import Discriminator, Field, PrivateAttr, Tag, field_serializer
 from pydantic.functional_validators import BeforeValidator
 
 from headrace.operators.base import Layout, ModelStep, Step
-from headrace.operators.classify import Classify
-from headrace.operators.map import Map
 from headrace.operators.templates import Template
 from headrace.pipelines.spec.expressions import Expression, plain
 from headrace.pipelines.spec.places import Loc, Source, loc_text
 from headrace.pipelines.spec.report_settings import ReportSettings
 from headrace.pipelines.spec.resources import Model, NamedModel, Plain, Resources, long_form
-from headrace.pipelines.spec.steps import AnyStep, Reference, columns_of, conditions
+from headrace.pipelines.spec.steps import AnyStep, Reference
 
 OWN_COLUMNS = ("_shard", "_row")
 """Columns that headrace adds to every output."""
@@ -130,12 +128,12 @@ class Definition(Plain):
 
     @property
     def folder(self) -> Path | None:
-        """The folder of that file: importable for Map's functions, the base of relative paths."""
+        """The folder of that file: importable for the Python code that steps name, the base of relative paths."""
         return self._source.folder if self._source else None
 
     @contextmanager
     def importable(self) -> Iterator[None]:
-        """Within it, the functions of Map steps can be imported from the pipeline's folder."""
+        """Within it, the Python code that steps name can be imported from the pipeline's folder."""
         folder = str(self.folder) if self.folder else None
         if folder is None or folder in sys.path:
             yield
@@ -159,11 +157,11 @@ class Definition(Plain):
 
     @cached_property
     def expressions(self) -> Mapping[tuple[str, str], Expression]:
-        """Each condition, parsed, by step name and field (``when``, and ``where`` of a Filter)."""
+        """Each condition, parsed, by step name and field (``when``, ``where``)."""
         return {
             (step.name, name): Expression.parse(sql, f"{self.path_of(step)}.{name}")
             for step in self.steps
-            for name, sql in conditions(step).items()
+            for name, sql in step.conditions().items()
         }
 
     @cached_property
@@ -181,10 +179,9 @@ class Definition(Plain):
         return f"steps[{index}].{step.kind}"
 
     def references(self, step: Step) -> tuple[Reference, ...]:
-        """What ``step`` reads from its row, field by field. A Map without ``reads`` reads all there is: not
-        listed."""
+        """What ``step`` names of its row, field by field; nothing of what a step reads that takes the whole row."""
         found: list[Reference] = []
-        for name in conditions(step):
+        for name in step.conditions():
             expression = self.expressions[step.name, name]
             found += [Reference(read, frozenset({read}), name) for read in sorted(expression.names)]
         for name in step.templates():
@@ -192,20 +189,21 @@ class Definition(Plain):
             for read in sorted(template.variables):
                 paths = frozenset(p for p in template.paths if p == read or p.startswith(f"{read}."))
                 found.append(Reference(read, paths, name))
-        if isinstance(step, Map) and step.reads is not None:
-            found += [Reference(read, frozenset({read}), "reads") for read in step.reads]
+        for name, names in step.reads_by_field().items():
+            found += [Reference(read, frozenset({read}), name) for read in names]
         return tuple(found)
 
     @cached_property
     def answers(self) -> Mapping[str, str]:
         """The step that gives each output column: ``{"opinion": "opinion", "opinion_confidence":
         "opinion"}``."""
-        return {column: step.name for step in self.steps for column in columns_of(step)}
+        return {column: step.name for step in self.steps for column in step.columns()}
 
     @cached_property
     def gold(self) -> Mapping[str, str]:
         """The input columns that hold right answers, by step."""
-        return {step.name: step.gold for step in self.steps if isinstance(step, Classify) and step.gold}
+        named = ((step.name, step.gold_column()) for step in self.steps if isinstance(step, ModelStep))
+        return {name: column for name, column in named if column}
 
     def row_schema(self, columns: pa.Schema, before: Step | None = None) -> pa.Schema:
         """The typed row that a step sees: the input's columns, and the answers (of the steps before

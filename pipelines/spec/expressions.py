@@ -79,7 +79,6 @@ class Expression:
     names: frozenset[str]
     """Columns and answers that are read."""
     expr: pl.Expr = field(repr=False, compare=False)
-    _bound: list[tuple[pa.Schema, Condition]] = field(default_factory=list, repr=False, compare=False)
 
     @classmethod
     def parse(cls, sql: str, where: str = "expression") -> Expression:
@@ -191,35 +190,6 @@ class Expression:
         types = plain(schema, self.names)
         given = {name: schema.field(name).type for name in types.names}
         return Condition(self, types, pl.DataFrame(types.empty_table()).schema, given)
-
-    def evaluate(self, row: Mapping[str, Any], schema: pa.Schema) -> bool | None:
-        """Whether it holds for ``row`` (plain Python values; a missing one is null); None is "unknown", not
-        true.
-
-        Raises:
-            ConditionFailed: it cannot be evaluated for this row.
-        """
-        if not self._bound or self._bound[0][0] is not schema:
-            self._bound[:] = [(schema, self.bind(schema))]
-        return self._bound[0][1](row)
-
-    def evaluate_many(self, table: pa.Table) -> list[bool | None]:
-        """Whether it holds, for each row of ``table``.
-
-        Raises:
-            ConditionFailed: it cannot be evaluated for some row.
-        """
-        selected = table.select([name for name in table.column_names if name in self.names])
-        frame = pl.DataFrame(selected.cast(plain(selected.schema, self.names)))
-        try:
-            values = frame.select(self.expr).to_series().to_list() if self.names else [self({})]
-        except PolarsError as problem:
-            raise ConditionFailed(f"{self.where}: {self.sql!r}: {_first_line(problem)}") from problem
-        return values * table.num_rows if not self.names else values
-
-    def __call__(self, row: Mapping[str, Any]) -> bool | None:
-        """Evaluate an expression that reads nothing (``true``)."""
-        return Condition(self, pa.schema([]), pl.Schema(), {})(row)
 
 
 class Condition:

@@ -1,17 +1,15 @@
 """Which step waits for which, and which columns a run has to read.
 
-A step waits for the steps whose answers it reads (in a template, in ``when``, in a Filter's ``where``, in a
-Map's ``reads``), and for every Filter listed before it: a row that is filtered out must cost nothing more. A
-Map without ``reads`` takes the row as it stands, so it waits for all steps before it. Nothing else waits:
-independent steps of a row are sent together.
+A step waits for the steps whose answers it reads (in a template, in a condition, in what a ``map`` reads), and for
+every step before it that may leave rows out (a ``filter``): such a row must cost nothing more. A step that takes the
+whole row waits for all steps before it. Nothing else waits: independent steps of a row are sent together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from headrace.operators import Filter, Map
 from headrace.pipelines.spec.pipeline import Pipeline
 
 
@@ -23,12 +21,12 @@ class Graph:
     """For each step, in the order of the pipeline, the steps that must be done first (only those it names
     itself)."""
     reads: Mapping[str, frozenset[str]]
-    """For each step the names that it reads: columns and answers. A Map without ``reads`` lists all that is
+    """For each step the names that it reads: columns and answers. One that takes the whole row lists all that is
     known."""
     document_columns: tuple[str, ...]
     """Columns that make up the document, sorted."""
     input_columns: tuple[str, ...]
-    """Columns that must be there as Python values: for the document, templates, conditions and Maps;
+    """Columns that must be there as Python values: for the document, templates, conditions and row steps;
     sorted."""
 
     @classmethod
@@ -43,7 +41,7 @@ class Graph:
         filters: set[str] = set()
         given: set[str] = set()
         for step in pipeline.steps:
-            takes_all = isinstance(step, Map) and step.reads is None
+            takes_all = step.reads_whole_row
             reads[step.name] = named[step.name] | (columns | given if takes_all else frozenset())
             waits_for[step.name] = (
                 frozenset(waits_for)
@@ -51,7 +49,7 @@ class Graph:
                 else frozenset(answers[name] for name in named[step.name] if name in answers) | filters
             )
             given |= {column for column, giver in answers.items() if giver == step.name}
-            if isinstance(step, Filter):
+            if step.gates:
                 filters.add(step.name)
         return cls(waits_for, reads, tuple(sorted(document)), tuple(sorted(columns)))
 
@@ -84,7 +82,3 @@ class Graph:
                 found.add(step)
                 pending.extend(self.waits_for[step])
         return frozenset(found)
-
-    def downstream(self, names: Sequence[str]) -> frozenset[str]:
-        """``names`` and all steps whose answers hang on them: what a change of them changes."""
-        return frozenset(n for n in self.waits_for if n in names or self.upstream(n) & set(names))

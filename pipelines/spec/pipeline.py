@@ -13,7 +13,7 @@ import pyarrow as pa
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
-from headrace.pipelines.spec.checks import column_problems, function_problems, problems
+from headrace.pipelines.spec.checks import code_problems, column_problems, problems
 from headrace.pipelines.spec.definition import Definition
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.places import Source, loc_text
@@ -56,7 +56,7 @@ class Pipeline(Definition):
                 that a struct does not have, a condition whose types do not fit, a column that is there twice.
         """
         with self.importable():
-            found = list(function_problems(self)) or list(column_problems(self, schema))
+            found = list(code_problems(self)) or list(column_problems(self, schema))
         if found:
             raise UserError("\n".join(self.message(loc, text) for loc, text in found))
 

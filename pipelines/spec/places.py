@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,9 +32,32 @@ class Source:
         return self.path
 
 
+def split_name(path: str) -> tuple[Path, str | None]:
+    """``file.py:name`` as file and name; the name is None where there is none."""
+    head, colon, name = path.rpartition(":")
+    if colon and head.endswith(".py") and name.isidentifier():
+        return Path(head), name
+    return Path(path), None
+
+
 def loc_text(loc: Loc) -> str:
     """``steps[1].extract.schema`` for ``("steps", 1, "extract", "schema")``."""
     text = ""
     for part in loc:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
+
+
+def listed(problems: Sequence[tuple[Loc, str]], source: Source) -> str:
+    """What is wrong, a line each, in the order of the lines in the file: ``r.yaml:9: steps[2].summarize.when: ...``."""
+    found: list[tuple[int, str]] = []
+    for loc, text in problems:
+        at = loc
+        unknown_key = re.match(r'unknown key "(.*?)"', text)
+        if unknown_key and (*loc, unknown_key[1]) in source.lines:
+            at = (*loc, unknown_key[1])
+        place = f"{loc_text(loc)}: " if loc else ""
+        label = source.label(at)
+        line = label.rpartition(":")[2]
+        found.append((int(line) if line.isdecimal() else 0, f"{label}: {place}{text}"))
+    return "\n".join(text for _, text in sorted(found, key=lambda item: item[0]))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Discriminator, Tag
+from pydantic import Discriminator, Tag, ValidationError
 from pydantic.functional_validators import BeforeValidator
 
-from headrace.operators import Classify, Extract, Filter, Generate, Map, Summarize
 from headrace.operators.base import Step
+from headrace.operators.registry import all_operators
 
-OPERATORS: Mapping[str, type[Step]] = {
-    operator.kind: operator for operator in (Classify, Extract, Summarize, Generate, Filter, Map)
-}
+OPERATORS: Mapping[str, type[Step]] = all_operators().classes
 """The operators by the word that a pipeline file uses."""
 
 
@@ -31,16 +31,14 @@ def _unwrap(value: object) -> object:
     return next(iter(value.values())) if isinstance(value, Mapping) else value
 
 
-AnyStep = Annotated[
-    Annotated[Classify, BeforeValidator(_unwrap), Tag(Classify.kind)]
-    | Annotated[Extract, BeforeValidator(_unwrap), Tag(Extract.kind)]
-    | Annotated[Summarize, BeforeValidator(_unwrap), Tag(Summarize.kind)]
-    | Annotated[Generate, BeforeValidator(_unwrap), Tag(Generate.kind)]
-    | Annotated[Filter, BeforeValidator(_unwrap), Tag(Filter.kind)]
-    | Annotated[Map, BeforeValidator(_unwrap), Tag(Map.kind)],
-    Discriminator(_kind_of),
-]
-"""A step: in data a mapping with one key, its kind; in Python an instance."""
+if TYPE_CHECKING:
+    AnyStep = Step
+else:
+    AnyStep = Annotated[
+        reduce(or_, (Annotated[each, BeforeValidator(_unwrap), Tag(kind)] for kind, each in OPERATORS.items())),
+        Discriminator(_kind_of),
+    ]
+    """A step: in data a mapping with one key, its kind; in Python an instance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +52,17 @@ class Reference:
     """The field of the step that reads it: ``when``, ``instruction``, ``where``, ``reads``."""
 
 
-def conditions(step: Step) -> dict[str, str]:
-    """The SQL expressions of a step, by the field that holds them."""
-    conditions = {"when": step.when} if step.when is not None else {}
-    return {**conditions, "where": step.where} if isinstance(step, Filter) else conditions
+def known_steps(pipeline: Mapping[str, Any]) -> dict[str, Step]:
+    """The steps, by name, of a pipeline that was stored as data, possibly by another version or with other plugins.
 
-
-def columns_of(step: Step) -> tuple[str, ...]:
-    """The output columns of a step."""
-    # A Map's type takes importing its function, which a pipeline must not need to be looked at; its name is
-    # known.
-    return (step.name,) if isinstance(step, Map) else tuple(column.name for column in step.fields())
+    Steps that this version, with the plugins that are installed, cannot read are left out.
+    """
+    found = {}
+    for step in pipeline.get("steps", ()):
+        ((kind, body),) = step.items()
+        try:
+            known = OPERATORS[kind].model_validate(body)
+        except (KeyError, ValidationError):
+            continue
+        found[known.name] = known
+    return found

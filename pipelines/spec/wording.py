@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from headrace.operators.base import Example
+from headrace.operators.registry import all_operators
 from headrace.pipelines.spec.definition import MODEL_TAGS
 from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.spec.places import Loc
@@ -52,10 +53,10 @@ def _in_words(details: ErrorDetails) -> tuple[Loc, str]:
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         return loc, _no_step(given)
     if kind == "string_pattern_mismatch":
+        if loc[-1] != "name":
+            return loc, f"must match the regular expression {ctx['pattern']}, not {_given(given)}"
         allowed = "letters, digits and _" if loc[:1] == ("steps",) else "letters, digits, - and _"
         begins = "a letter" if loc[:1] == ("steps",) else "a letter or a digit"
-        if loc[-1] == "function":
-            return loc, f'must look like "package.module:name", not {_given(given)}'
         return loc, f"must be {allowed}, beginning with {begins}, not {_given(given)}"
     return loc, _WORDS.get(kind, _other)(details["msg"], ctx) + _but(kind, given)
 
@@ -64,6 +65,8 @@ def _no_step(given: object) -> str:
     kinds = ", ".join(OPERATORS)
     if isinstance(given, Mapping) and len(given) == 1:
         (kind,) = given
+        if (failure := all_operators().failure(str(kind))) is not None:
+            return failure
         near = difflib.get_close_matches(str(kind).lower(), OPERATORS, n=1)
         suggestion = f'; did you mean "{near[0]}"?' if near else ""
         return f'unknown operator "{kind}"{suggestion} (operators: {kinds})'

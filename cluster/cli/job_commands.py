@@ -1,0 +1,94 @@
+"""Commands that talk to a Ray cluster's Jobs API: ``submit``, ``jobs``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from headrace.cluster.cli.endings import mistakes_as_messages
+from headrace.cluster.cli.options import PIPELINE_HELP, AsJson, Input, Output, Rerun, TargetName, Variation
+
+JobsAddress = Annotated[
+    str | None,
+    typer.Option(metavar="http://HEAD:8265", help="The dashboard of a Ray cluster; or RAY_API_SERVER_ADDRESS."),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class JobOptions:
+    """What there is to say of a job, beside what it runs."""
+
+    interval: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="The day, or other interval, that this run is for; another one is another job."
+        ),
+    ] = None
+    include: Annotated[
+        list[str] | None,
+        typer.Option("--include", metavar="GLOB", help="Ship these files of the pipeline's folder, too."),
+    ] = None
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the log until the job is over.")] = True
+    again: Annotated[bool, typer.Option("--again", help="Run it once more though it was done.")] = False
+    stop: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Stop this job, and submit nothing. What is committed stays."),
+    ] = None
+
+
+def submit(
+    pipeline: Annotated[str | None, typer.Argument(metavar="PIPELINE", help=PIPELINE_HELP, show_default=False)] = None,
+    input: Input = None,
+    output: Output = None,
+    address: JobsAddress = None,
+    *,
+    variation: Variation,
+    rerun: Rerun,
+    job: JobOptions,
+) -> None:
+    """Run a pipeline on a Ray cluster, as a job that goes on without this machine.
+
+    The same command again follows the job while it runs, does nothing after it succeeded, and resumes after it failed
+    or was stopped. Exit codes are those of run; with --no-wait 0 says that it was submitted.
+    """
+    from headrace.cluster.jobs.submission import RunArguments, make_submission
+    from headrace.cluster.jobs.submitting import jobs_at, stop_job, submit_and_follow
+    from headrace.pipelines.spec.errors import UserError
+
+    with mistakes_as_messages():
+        at = variation.at()
+        if job.stop is not None:
+            with jobs_at(address or at.address, at.token) as client:
+                raise typer.Exit(stop_job(client, job.stop))
+        if pipeline is None:
+            raise UserError("Which pipeline? headrace submit PIPELINE, or headrace submit --stop ID")
+        source, into = at.place("input", input), at.place("output", output)
+        variation.load(pipeline, at)  # mistakes are said here, before anything is sent
+        run = RunArguments(
+            input=source,
+            output=into,
+            model=at.model_name(variation.model),
+            limit=rerun.limit,
+            overrides=at.overrides(variation.overrides, variation.model),
+            recompute=rerun.recompute,
+            retry=rerun.retry,
+            prune=rerun.prune,
+            reuse=rerun.reuse,
+        )
+        submission = make_submission(pipeline, run, interval=job.interval, include=job.include or (), env=at.settings())
+        with jobs_at(address or at.address, at.token) as client:
+            code = submit_and_follow(client, submission, again=job.again, wait=job.wait)
+    raise typer.Exit(code)
+
+
+def jobs(address: JobsAddress = None, target: TargetName = None, as_json: AsJson = False) -> None:
+    """List what headrace has submitted to a cluster."""
+    from headrace.cluster.jobs.submitting import jobs_at, show_jobs
+    from headrace.cluster.jobs.targets import use_target
+
+    with mistakes_as_messages():
+        at = use_target(target)
+        with jobs_at(address or at.address, at.token) as client:
+            show_jobs(client.list(), as_json=as_json)

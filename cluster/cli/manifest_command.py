@@ -1,0 +1,23 @@
+"""``headrace manifest``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from headrace.cluster.cli.endings import mistakes_as_messages
+from headrace.cluster.cli.options import PipelineFile
+from headrace.cluster.kube.options import KubeOptions
+
+
+def manifest(context: typer.Context, pipeline: PipelineFile, options: KubeOptions) -> None:
+    """Print a KubeRay manifest (a RayJob and its ConfigMap) that runs a pipeline on Kubernetes."""
+    from headrace.cluster.kube.text import print_manifest
+
+    places = ["--input", options.input, "--output", options.output]
+    # Says of a misspelt option here what the pod would say of it tomorrow night.
+    commands: Any = context.find_root().command
+    commands.commands["run"].make_context("run", [pipeline, *places, *options.run])
+    with mistakes_as_messages():
+        print_manifest(pipeline, options)

@@ -1,0 +1,165 @@
+"""Commands that take a pipeline and do their work from here: ``run``, ``check``, ``sample``, ``explain``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from headrace.cluster.cli.endings import mistakes_as_messages, teller
+from headrace.cluster.cli.options import AsJson, Input, Output, PipelineFile, PriceOptions, Rerun, Variation
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Where a run takes place, and how it is followed."""
+
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster: auto, ray://HOST:PORT, or local (the default) to start Ray here.")
+    ] = None
+    log_format: Annotated[
+        str, typer.Option("--log-format", metavar="text|json", help="json: an object a line, on standard error.")
+    ] = "text"
+
+
+def run(
+    pipeline: PipelineFile,
+    input: Input = None,
+    output: Output = None,
+    *,
+    variation: Variation,
+    rerun: Rerun,
+    surroundings: Surroundings,
+    prices: PriceOptions,
+) -> None:
+    """Run a pipeline over Parquet files.
+
+    The same command again resumes: what is committed is not done twice. Exit codes: 0 done, 1 a failure after which
+    the same command resumes, 2 a mistake in what was given, 3 too many dead letters, 130 interrupted.
+    """
+    from headrace.cluster.driver.run import run as run_pipeline
+    from headrace.cluster.jobs.summary_line import announce
+    from headrace.cluster.observability.listeners import listener, summary
+    from headrace.cluster.report.command import with_prices
+
+    log_format = surroundings.log_format
+    with mistakes_as_messages(teller(log_format)):
+        at = variation.at()
+        source, into = at.place("input", input), at.place("output", output)
+        loaded = with_prices(variation.load(pipeline, at), prices.gpu_price, prices.api_price)
+        with listener(log_format) as watching:
+            result = run_pipeline(
+                loaded,
+                input=source,
+                output=into,
+                limit=rerun.limit,
+                address=at.ray_address(surroundings.address),
+                listener=watching,
+                recompute=rerun.recompute,
+                retry=rerun.retry,
+                prune=rerun.prune,
+                reuse=rerun.reuse,
+            )
+        summary(result, log_format)
+        announce(result)
+    raise typer.Exit(result.exit_code)
+
+
+def check(
+    pipeline: PipelineFile,
+    input: Annotated[
+        str | None,
+        typer.Option("--input", "-i", metavar="URI", help="Hold the pipeline against this input's columns, too."),
+    ] = None,
+    *,
+    variation: Variation,
+) -> None:
+    """Check a pipeline without starting an engine: keys, templates, conditions, schemas, grammars, model, input."""
+    from headrace.cluster.cli.tables import show_checked
+    from headrace.cluster.driver.checking import check_pipeline
+
+    with mistakes_as_messages():
+        at = variation.at()
+        loaded = variation.load(pipeline, at)
+        show_checked(check_pipeline(loaded, at.input if input is None else input))
+
+
+def sample(
+    pipeline: PipelineFile,
+    input: Input = None,
+    rows: Annotated[
+        int, typer.Option("--rows", "-n", min=1, max=1000, help="How many rows, spread over the input.")
+    ] = 5,
+    *,
+    variation: Variation,
+    documents: Annotated[bool, typer.Option("--documents", help="Show each whole document.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Show the answers as the model gave them.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each row.")] = False,
+) -> None:
+    """Try a pipeline on a few rows, and print the answers. Nothing is written."""
+    from headrace.cluster.cli.tables import show_sample
+    from headrace.cluster.driver.sample import sample_pipeline
+
+    with mistakes_as_messages():
+        at = variation.at()
+        source = at.place("input", input)
+        taken = sample_pipeline(variation.load(pipeline, at), source, rows)
+        show_sample(taken, documents=documents, raw=raw, as_json=as_json)
+
+
+@dataclass(frozen=True, slots=True)
+class Measuring:
+    """Whether layouts are measured, and on how many rows."""
+
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure", help="Start an engine here (of each model in turn), and take a sample through every layout."
+        ),
+    ] = False
+    rows: Annotated[int, typer.Option("--rows", "-n", min=8, max=10_000, help="Rows that --measure takes.")] = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedRun:
+    """The run that is explained."""
+
+    limit: Annotated[int | None, typer.Option(min=1, help="Rows in total, as for run.")] = None
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output", "-o", metavar="URI", help="What a run into this output would do, given what is there."
+        ),
+    ] = None
+    prune: Annotated[bool, typer.Option("--prune", help="With --output: as a run with --prune would.")] = False
+
+
+def explain(
+    pipeline: PipelineFile,
+    input: Input = None,
+    *,
+    measuring: Measuring,
+    explained: ExplainedRun,
+    variation: Variation,
+    prices: PriceOptions,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a run would do: the steps, their prompts, what each layout computes, time, money."""
+    from headrace.cluster.cli.explain_view import show_explanation
+    from headrace.cluster.driver.explain import explain_pipeline
+    from headrace.cluster.report.prices import prices as read_prices
+
+    with mistakes_as_messages():
+        paid = read_prices(prices.gpu_price, prices.api_price)
+        at = variation.at()
+        source = at.place("input", input)
+        explanation = explain_pipeline(
+            variation.load(pipeline, at),
+            source,
+            measure_rows=measuring.rows if measuring.measure else None,
+            limit=explained.limit,
+            output=explained.output,
+            prune=explained.prune,
+        )
+        show_explanation(explanation, paid, as_json=as_json)

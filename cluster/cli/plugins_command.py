@@ -1,0 +1,68 @@
+"""``headrace plugins``: the operators, engines and sources that are installed, and those that cannot be used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+import typer
+
+GROUPS = ("headrace.operators", "headrace.engines", "headrace.sources")
+"""The entry-point groups of headrace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A plugin as it is listed; ``error`` is empty for one that can be used."""
+
+    group: str
+    name: str
+    package: str
+    version: str
+    error: str = ""
+
+
+def plugins(as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False) -> None:
+    """List the operators, engines and input sources that are installed, with the packages they come from."""
+    found = list(find())
+    if as_json:
+        print(json.dumps([asdict(each) for each in found], ensure_ascii=False, indent=1))
+    else:
+        _show(found)
+
+
+def find() -> Iterator[Found]:
+    """Everything that is registered, group by group; what cannot be used comes last in its group."""
+    from headrace.operators.plugins import load_plugins
+    from headrace.operators.registry import GROUP as OPERATORS
+    from headrace.operators.registry import all_operators
+
+    for group in GROUPS:
+        plugins = load_plugins(group)
+        # Of an operator more is checked than that it can be imported.
+        failed = all_operators().failed if group == OPERATORS else plugins.failed
+        for name, plugin in plugins.loaded.items():
+            if group != OPERATORS or name in all_operators().classes:
+                yield Found(group, name, plugin.package, plugin.version)
+        for name, failure in failed.items():
+            yield Found(group, name, failure.package, failure.version, failure.error)
+
+
+def _show(found: list[Found]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from headrace.cluster.observability import terminal
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("group", "name", "package"):
+        table.add_column(column)
+    for each in found:
+        table.add_row(Text(each.group), Text(each.name, style="bold"), Text(f"{each.package} {each.version}".strip()))
+    console = terminal.console()
+    console.print(table)
+    for each in found:
+        if each.error:
+            console.print(Text(f"{each.name} ({each.package}) cannot be used: {each.error}", style="red"))

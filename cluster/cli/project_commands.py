@@ -1,0 +1,36 @@
+"""Commands for whoever begins: ``init``, ``schema``, ``model``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from headrace.cluster.cli.endings import mistakes_as_messages
+
+
+def init(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Where to; nothing in it is overwritten.")],
+) -> None:
+    """Make a small project that runs: a pipeline, data, targets, an Airflow DAG, a CI file."""
+    from headrace.cluster.cli.new_project import make_project
+
+    with mistakes_as_messages():
+        print(make_project(folder))
+
+
+def schema() -> None:
+    """Print the JSON Schema of pipeline files, for editors."""
+    import json
+
+    from headrace.pipelines.spec.json_schema import pipeline_json_schema
+
+    print(json.dumps(pipeline_json_schema(), indent=2))
+
+
+def model_default() -> None:
+    """Print the folder of the default model (SmolLM2-135M-Instruct), which is made on first use."""
+    from headrace.cluster.engines.models import default_model
+
+    with mistakes_as_messages():
+        print(default_model())

@@ -1,0 +1,156 @@
+"""The calls of Ray's Jobs API: what is sent, and how an answer is read. Nothing is sent here.
+
+Airflow's environment imports this: httpx and the standard library alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+import httpx
+
+from headrace.cluster.jobs.jobs_api import Job, JobExists, NoSuchJob, NotAuthorized, Refused, ServerFailed
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One call: what is sent, and how its answer is read.
+
+    Attributes:
+        path: below the cluster's address.
+        read: makes the result of an answer whose status is one of ``accepts``.
+        subject: the job that it is about; empty for other calls.
+    """
+
+    method: str
+    path: str
+    read: Callable[[httpx.Response], T]
+    json: Any = None
+    content: bytes | None = None
+    accepts: frozenset[int] = frozenset({200})
+    subject: str = ""
+
+
+def version() -> Call[str]:
+    """Ray's version."""
+    return Call("GET", "/api/version", lambda answer: str(_data(answer)["ray_version"]))
+
+
+def has_package(name: str) -> Call[bool]:
+    """Whether a package is there."""
+    path = f"/api/packages/gcs/{quote(name)}"
+    return Call("GET", path, lambda answer: answer.status_code == 200, accepts=frozenset({200, 404}))
+
+
+def put_package(name: str, data: bytes) -> Call[None]:
+    """Upload a package."""
+    return Call("PUT", f"/api/packages/gcs/{quote(name)}", lambda _: None, content=data)
+
+
+def submit(
+    submission_id: str, entrypoint: str, runtime_env: Mapping[str, Any] | None, metadata: Mapping[str, str] | None
+) -> Call[str]:
+    """Start a job; the answer has its id."""
+    body = {
+        "submission_id": submission_id,
+        "entrypoint": entrypoint,
+        "runtime_env": dict(runtime_env or {}),
+        "metadata": dict(metadata or {}),
+    }
+    return Call(
+        "POST", "/api/jobs/", lambda answer: str(_data(answer)["submission_id"]), json=body, subject=submission_id
+    )
+
+
+def info(submission_id: str) -> Call[Job]:
+    """What is known of a job."""
+    return Call("GET", _job(submission_id), lambda answer: Job.of(_data(answer)), subject=submission_id)
+
+
+def list_jobs() -> Call[list[Job]]:
+    """All submissions."""
+
+    def read(answer: httpx.Response) -> list[Job]:
+        # Drivers that connected by themselves are in the list too, without a submission id.
+        return [Job.of(item) for item in _data(answer) if item.get("submission_id")]
+
+    return Call("GET", "/api/jobs/", read)
+
+
+def stop(submission_id: str) -> Call[bool]:
+    """Ask a job to end; whether it was running."""
+    path = f"{_job(submission_id)}/stop"
+    return Call("POST", path, lambda answer: bool(_data(answer)["stopped"]), subject=submission_id)
+
+
+def logs(submission_id: str) -> Call[str]:
+    """The whole log of a job."""
+    path = f"{_job(submission_id)}/logs"
+    return Call("GET", path, lambda answer: str(_data(answer)["logs"] or ""), subject=submission_id)
+
+
+def read(call: Call[T], answer: httpx.Response) -> T:
+    """What an answer to ``call`` says.
+
+    Raises:
+        JobsError: it says no: that the job is not there or is there already, that a token is missing, that the server
+            failed, or it is not an answer of a Ray cluster.
+    """
+    status = answer.status_code
+    if status in call.accepts:
+        try:
+            return call.read(answer)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise Refused(f"{_place(answer)} answers, but not as a Ray cluster does: check the address") from error
+    text = answer.text
+    if status == 401:
+        raise NotAuthorized(
+            f"{_place(answer)} wants a token. Put it into RAY_AUTH_TOKEN, or into a file that RAY_AUTH_TOKEN_PATH names"
+        )
+    if status == 403:
+        raise NotAuthorized(
+            f"{_place(answer)} does not accept the token. RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH and ~/.ray/auth_token "
+            f"are looked at in this order"
+        )
+    # Ray answers 500 to an id that is there already, and says so in the text only.
+    if call.subject and re.search(r"submission_id \S+ already exists", text):
+        raise JobExists(f"there is a job {call.subject} already at {_place(answer)}")
+    if status == 404 and call.subject and "does not exist" in text:
+        raise NoSuchJob(f"{_place(answer)} knows no job {call.subject}. headrace jobs lists those that it knows")
+    said = _last_line(text)
+    # What the head's agent refuses comes from the head as a failure of its own.
+    refused = re.search(r"Request failed with status code 4\d\d", text)
+    if (status >= 500 and not refused) or status in (408, 429):
+        raise ServerFailed(f"{_place(answer)} answers {status} to {call.method} {call.path}: {said}")
+    raise Refused(f"{_place(answer)} answers {status} to {call.method} {call.path}: {said}")
+
+
+def _job(submission_id: str) -> str:
+    return f"/api/jobs/{quote(submission_id, safe='')}"
+
+
+def _data(answer: httpx.Response) -> Any:
+    try:
+        return answer.json()
+    except ValueError as error:
+        raise Refused(
+            f"{_place(answer)} answers, but not as a Ray cluster does ({answer.headers.get('content-type', 'no type')})"
+            f": check the address"
+        ) from error
+
+
+def _place(answer: httpx.Response) -> str:
+    url = answer.request.url
+    return f"{url.scheme}://{url.netloc.decode()}"
+
+
+def _last_line(text: str) -> str:
+    """The last line of a traceback or a page, which says most."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:500] if lines else "(nothing more)"

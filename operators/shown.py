@@ -1,0 +1,23 @@
+"""What a report shows of a step's output columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a report shows of an output column, beyond what follows from the column's type.
+
+    Attributes:
+        labels: the texts that the column can hold, in the order in which they are listed.
+        many: whether a row has a list of labels, of which each counts.
+        confidence: the column that has the confidences, 0 to 1, of these answers.
+        enums: the texts that a field within the answer can hold, by the field's dotted path.
+    """
+
+    labels: tuple[str, ...] = ()
+    many: bool = False
+    confidence: str | None = None
+    enums: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

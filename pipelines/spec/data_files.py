@@ -1,0 +1,171 @@
+"""YAML and JSON files as plain data, with the line of each value.
+
+YAML is read as version 1.2 has it: ``yes``, ``no``, ``on``, ``off`` and ``2024-01-31`` are text (they are labels more
+often than anything else), numbers in mapping keys stay as written, and a duplicate key is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.places import Loc, loc_text
+
+MAX_NODES = 100_000
+"""Values in a file, aliases written out: a pipeline has hundreds, an alias bomb has billions."""
+
+
+def read_text(file: Path) -> str:
+    """What a text file holds.
+
+    Raises:
+        UserError: it cannot be read, or is no UTF-8.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}") from error
+
+
+def read_data(file: Path) -> tuple[Any, dict[Loc, int | str]]:
+    """What a YAML or JSON file holds, and the line of each value.
+
+    Raises:
+        UserError: it cannot be read, or is neither.
+    """
+    text = read_text(file)
+    if file.suffix.lower() != ".json":
+        return read_yaml(text, str(file))
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{file}:{error.lineno}: not JSON: {error.msg} (column {error.colno})") from error
+    except RecursionError as error:
+        raise UserError(f"{file}: nested too deeply") from error
+    # JSON is YAML, except for tabs between its tokens. Reading it as that gives the lines, and finds duplicate keys.
+    return data, read_yaml(text.replace("\t", " "), str(file))[1]
+
+
+def read_yaml(text: str, name: str) -> tuple[Any, dict[Loc, int | str]]:
+    """What a YAML text holds, and the line of each value; ``name`` is what messages call the text.
+
+    Raises:
+        UserError: it is no YAML, has a duplicate key or a value that is no plain data, or grows beyond
+            :data:`MAX_NODES`.
+    """
+    try:
+        loader = _Yaml12(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None, {(): 1}
+            reader = _Reader(loader, name)
+            return reader.read(node), reader.lines
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise UserError(f"{name}:{mark.line + 1 if mark else 1}: not YAML: {error.problem or error.context}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{name}: not YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise UserError(f"{name}: nested too deeply") from error
+
+
+class _Yaml12(yaml.SafeLoader):
+    """PyYAML's safe loader with the scalars of YAML 1.2's core schema
+    (https://yaml.org/spec/1.2.2/#103-core-schema)."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012  (PyYAML's own table)
+
+
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+    ("merge", r"<<", "<"),
+):
+    _Yaml12.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+
+
+def _int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    text = str(loader.construct_scalar(node))
+    if len(text) > 100:
+        raise yaml.constructor.ConstructorError(None, None, "the number is too long", node.start_mark)
+    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+
+
+_Yaml12.add_constructor("tag:yaml.org,2002:int", _int)
+
+
+class _Reader:
+    """Turns YAML nodes into plain data and remembers the line of each value."""
+
+    def __init__(self, loader: _Yaml12, name: str) -> None:
+        self.loader = loader
+        self.name = name
+        self.lines: dict[Loc, int | str] = {}
+        self._count = 0
+        self._open: set[int] = set()
+
+    def read(self, node: yaml.Node, loc: Loc = (), line: int | None = None) -> Any:
+        self.lines[loc] = line if line is not None else node.start_mark.line + 1
+        self._count += 1
+        if self._count > MAX_NODES:
+            raise UserError(f"{self._at(node)}: aliases make this file hold more than {MAX_NODES:,} values")
+        if id(node) in self._open:
+            raise UserError(f"{self._at(node)}: {loc_text(loc)} contains itself by an alias")
+        self._open.add(id(node))
+        try:
+            if isinstance(node, yaml.SequenceNode):
+                return [self.read(item, (*loc, i)) for i, item in enumerate(node.value)]
+            if isinstance(node, yaml.MappingNode):
+                return self._mapping(node, loc)
+            return self._scalar(node)
+        finally:
+            self._open.discard(id(node))
+
+    def _mapping(self, node: yaml.MappingNode, loc: Loc) -> dict[str, Any]:
+        first: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise UserError(f"{self._at(key)}: a key must be text")
+            if key.tag == "tag:yaml.org,2002:merge":
+                continue
+            line = key.start_mark.line + 1
+            if key.value in first:
+                place = f"{loc_text(loc)}: " if loc else ""
+                raise UserError(
+                    f'{self._at(key)}: {place}key "{key.value}" stands there twice (the first is on line'
+                    f" {first[key.value]}): remove one"
+                )
+            first[key.value] = line
+        self.loader.flatten_mapping(node)  # merges what ``<<`` brings in, before the mapping's own keys
+        data: dict[str, Any] = {}
+        for key, value in node.value:
+            text = str(key.value)
+            # The key as written: ``5: great`` is the label "5". A value on later lines still belongs to its
+            # key's line.
+            data[text] = self.read(value, (*loc, text), key.start_mark.line + 1)
+        return data
+
+    def _scalar(self, node: yaml.Node) -> Any:
+        value = self.loader.construct_object(node)
+        if isinstance(value, str | int | float | None):
+            return value
+        raise UserError(f"{self._at(node)}: {node.tag} cannot be used in a pipeline file; put the value in quotes")
+
+    def _at(self, node: yaml.Node) -> str:
+        return f"{self.name}:{node.start_mark.line + 1}"
