@@ -23,7 +23,7 @@ version = release
 # The sources begin at the top of the repository: a link between README and docs/ leads to the same place on the site
 # and in the repository.
 root_doc = "docs/index"
-include_patterns = ["*.md", "docs/**.md", "cluster/deploy/README.md"]
+include_patterns = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/**.md", "cluster/deploy/README.md"]
 exclude_patterns = [".*", "build", "tests", "benchmarks", "examples", "headrace"]
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton"]
@@ -60,7 +60,7 @@ def as_rest(app: Sphinx, what: str, name: str, obj: object, options: object, lin
     """
     if what not in ("attribute", "property", "data"):
         lines[:] = GoogleDocstring(lines, GOOGLE, app, what, name, obj, options).lines()
-    if isinstance(obj, type) and issubclass(obj, BaseModel):
+    if isinstance(obj, type) and issubclass(obj, BaseModel) and not getattr(options, "members", None):
         lines += fields(obj)
 
 
