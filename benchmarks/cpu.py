@@ -28,8 +28,9 @@ from headrace.pipelines.inference.efficiency import BlockCounter
 from headrace.pipelines.inference.engine import NO_CONTEXT_COST
 from headrace.pipelines.inference.prepare import prepare
 from headrace.pipelines.inference.results import RowResult
-from headrace.pipelines.input.corpus import ChunkReader, find_shards
+from headrace.pipelines.input.reader import ChunkReader
 from headrace.pipelines.input.rows import as_rows
+from headrace.pipelines.input.sources import find_shards
 from headrace.pipelines.output.checkpoint import commit_chunk
 from headrace.pipelines.output.plan import Chunk, CommitInfo, part_schema
 from headrace.pipelines.output.rows import chunk_table, count
@@ -100,7 +101,8 @@ def _round(texts: Sequence[str], tokenizer: HubTokenizer) -> dict[str, float]:
         pq.write_table(pa.table({"id": range(len(texts)), "text": texts}, schema=COLUMNS), source / "rows.parquet")
         corpus = find_shards(str(source))
         reader = ChunkReader(COLUMNS)
-        rows = timed("read the input", lambda: as_rows(reader.read(corpus.shards[0], 0, len(texts), ["id", "text"])))
+        shard, columns = corpus.shards[0], ["id", "text"]
+        rows = timed("read the input", lambda: as_rows(reader.read(shard, 0, len(texts), columns).table))
         timed("render the document", lambda: [render_document(template, row) for row in rows])
         ids = timed("tokenize (in a thread)", lambda: tokenizer.encode_many(texts))
         laid = timed("lay out prompts", lambda: [prompt.around(each) for each in ids for _, prompt in prompts])
@@ -113,7 +115,7 @@ def _round(texts: Sequence[str], tokenizer: HubTokenizer) -> dict[str, float]:
         found["event loop, window, accounting"] = found["the whole chain"] - known
         schema = part_schema([COLUMNS.field("id")], fields)
         chunk = Chunk(1, 0, "rows.parquet", 0, len(texts))
-        kept = reader.read(corpus.shards[0], 0, len(texts), ["id"])
+        kept = reader.read(corpus.shards[0], 0, len(texts), ["id"]).table
         store = open_store(str(Path(folder, "out")))
 
         def commit() -> None:

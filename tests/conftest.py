@@ -31,7 +31,7 @@ def _private_ray(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(autouse=True)
 def _nothing_observed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache folder for each test, with the user's models: what ran here before does not choose layouts for it."""
-    from headrace.cluster.engines.models import cache_folder
+    from headrace.pipelines.storage.cache import cache_folder
 
     models = cache_folder() / "models"
     models.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ from headrace.pipelines.inference.engine import NO_CONTEXT_COST, ContextCost
 from headrace.pipelines.inference.layouts import with_default
 from headrace.pipelines.inference.prepare import prepare
 from headrace.pipelines.inference.results import RowResult
-from headrace.pipelines.input.corpus import ChunkReader
+from headrace.pipelines.input.reader import ChunkReader
 from headrace.pipelines.input.rows import as_rows
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.pipeline import Pipeline
@@ -43,7 +43,8 @@ def texts(rows: int, longest: int = 200) -> list[str]:
 
 def rows_of(checked: Checked) -> list[dict[str, Any]]:
     reader = ChunkReader(checked.columns)
-    return [row for shard in checked.corpus.shards for row in as_rows(reader.read(shard, 0, shard.rows, ["text"]))]
+    tables = [reader.read(shard, 0, shard.rows, ["text"]).table for shard in checked.corpus.shards]
+    return [row for table in tables for row in as_rows(table)]
 
 
 def through(pipeline: Pipeline, checked: Checked, layout: Layout) -> tuple[list[RowResult], Chain, Observation]:
@@ -258,7 +259,7 @@ def test_a_step_that_asks_each_row_another_way_is_scored_with_the_priors_that_ru
     pipeline = reviews(steps=[{"classify": {"name": "kind", **labels}}])
     checked = check(pipeline, str(corpus(texts(40))))
     reader = ChunkReader(checked.columns)
-    rows = as_rows(reader.read(checked.corpus.shards[0], 0, 40, ["id", "text"]))
+    rows = as_rows(reader.read(checked.corpus.shards[0], 0, 40, ["id", "text"]).table)
     record = asyncio.run(measure_on(FakeEngine({}), pipeline, checked.columns, SampleRows(rows, {})))
     assert not record.priors
     assert set(record.quality) == set(LAYOUTS)

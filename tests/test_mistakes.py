@@ -299,7 +299,7 @@ def cut_in_half(file: Path) -> None:
     ("input", "make", "message"),
     [
         ("nothing", None, "The input 'nothing' does not exist."),
-        ("other", Path.mkdir, "The input 'other' has no file that ends with .parquet"),
+        ("other", Path.mkdir, "The input 'other' has no file whose name ends with .parquet"),
         ("input/*.pq", None, "The input 'input/*.pq' has no file that matches"),
         ("a.parquet", lambda f: f.write_text("a,b\n1,2\n"), "is not a Parquet file: it begins with b'a,b"),
         ("a.parquet", cut_in_half, "is cut off: it begins as Parquet and has no footer"),

@@ -110,7 +110,7 @@ class Cluster:
 
         async def do(chunk: Chunk) -> None:
             async with gate:
-                source = asdict(self.work.plan.shards[chunk.shard].source())
+                source = asdict(self.work.plan.shards[chunk.shard].as_found())
                 descriptor = json.dumps({"chunk": asdict(chunk), "shard": source})
                 async for batch in one({"chunk": [descriptor]}):
                     records.append(record_of(batch))
@@ -283,7 +283,7 @@ def test_a_worker_that_wakes_up_late_loses(cluster: Callable[..., Cluster]) -> N
     it = cluster(16, {})
     chunk = next(it.work.plan.chunks())
     zombie = worker.Worker(it.assignment)
-    descriptor = Descriptor(chunk, it.work.plan.shards[0].source()).to_json()
+    descriptor = Descriptor(chunk, it.work.plan.shards[0].as_found()).to_json()
 
     async def late() -> Committed:
         held = asyncio.Event()

@@ -213,7 +213,7 @@ def folder_of(checked: Checked) -> str | None:
 
 
 def descriptor(plan: Plan, chunk: Chunk) -> str:
-    return Descriptor(chunk, plan.shards[chunk.shard].source()).to_json()
+    return Descriptor(chunk, plan.shards[chunk.shard].as_found().near(chunk.first)).to_json()
 
 
 def block_sizes(chunks: int, at_once: int) -> Iterator[int]:

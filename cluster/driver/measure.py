@@ -28,8 +28,8 @@ from headrace.pipelines.inference.layouts import REFERENCE, leaves_open, opened,
 from headrace.pipelines.inference.prepare import prepare_all
 from headrace.pipelines.inference.results import RowResult
 from headrace.pipelines.inference.usage import Usage
-from headrace.pipelines.input.corpus import ChunkReader, InputUnreadable
-from headrace.pipelines.input.rows import as_rows, sound
+from headrace.pipelines.input.reader import ChunkReader
+from headrace.pipelines.input.rows import as_rows
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.pipeline import Pipeline
@@ -77,12 +77,9 @@ def sample_rows(checked: Checked, rows: int) -> SampleRows:
     reader = ChunkReader(checked.columns)
     values = []
     for shard, row in spread(checked.corpus.shards, rows):
-        try:
-            table, bad = sound(reader.read(shard, row, row + 1, columns))
-        except InputUnreadable:
-            continue  # a run will make a dead letter of it
-        if not bad:
-            values += as_rows(table)
+        read = reader.read(shard, row, row + 1, columns)
+        if not read.bad:  # a run will make a dead letter of it
+            values += as_rows(read.table)
     return SampleRows(values, {name: _right(pipeline, name, values) for name in pipeline.gold})
 
 

@@ -35,7 +35,7 @@ from headrace.pipelines.forecast.survey import Place, survey
 from headrace.pipelines.inference.engine import Tokenizer
 from headrace.pipelines.inference.layouts import Choice
 from headrace.pipelines.inference.prepare import prepare
-from headrace.pipelines.input.corpus import InputChanged
+from headrace.pipelines.input.source import InputChanged
 from headrace.pipelines.output.stages import Stage
 from headrace.pipelines.spec.definition import OWN_MODEL
 from headrace.pipelines.spec.errors import UserError

@@ -10,14 +10,13 @@ import dataclasses
 import hashlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from headrace.cluster.engines.models import cache_folder
 from headrace.cluster.state.checked import Checked
 from headrace.pipelines.forecast.forecast import EngineFacts, Observation, Record
 from headrace.pipelines.output.stages import Stage
+from headrace.pipelines.storage.cache import cache_folder, keep
 
 FORMAT = 4
 
@@ -49,11 +48,7 @@ def read_record(checked: Checked, stage: Stage | None = None) -> Record:
 def write_record(checked: Checked, record: Record, stage: Stage | None = None) -> Path:
     """Keep ``record`` in the place of what was known."""
     file = _file(checked, stage)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    data = {"format": FORMAT, **dataclasses.asdict(record)}
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as temporary:
-        json.dump(data, temporary, indent=1)
-    os.replace(temporary.name, file)
+    keep(file, json.dumps({"format": FORMAT, **dataclasses.asdict(record)}, indent=1))
     return file
 
 

@@ -69,7 +69,7 @@ def run(
 
     Args:
         pipeline: a :class:`Pipeline`, or the path of a file that holds one.
-        input: a file, a folder of files, or a glob.
+        input: a file, a folder of files, a glob, or a URI that a source claims.
         output: a folder; chunks that are committed there are not done again.
         limit: rows in total; None for all.
         address: a Ray cluster (``auto``, ``ray://host:port``); None or ``local`` starts Ray here and stops it again.

@@ -19,8 +19,9 @@ from headrace.cluster.state.engine_of import engine_config
 from headrace.operators.error_classes import ErrorClass
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.results import DOCUMENT, DeadLetter, RowResult
-from headrace.pipelines.input.corpus import ChunkReader, InputUnreadable, Shard
-from headrace.pipelines.input.rows import as_rows, sound
+from headrace.pipelines.input.corpus import Shard
+from headrace.pipelines.input.reader import ChunkReader
+from headrace.pipelines.input.rows import as_rows
 from headrace.pipelines.output.stages import Stage
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
@@ -70,13 +71,10 @@ async def _run(chain: Chain, checked: Checked, taken: Iterable[tuple[tuple[Shard
         if before.outcome != "answered":
             return Sampled(shard.path, before)
         row = before.row
-        try:
-            table, bad = sound(reader.read(shard, row, row + 1, columns))
-        except InputUnreadable as problem:
-            return Sampled(shard.path, _damaged(row, str(problem)))
-        if bad:
-            return Sampled(shard.path, _damaged(row, bad[0]))
-        result = await chain.run(row, as_rows(table)[0], before.answers)
+        read = reader.read(shard, row, row + 1, columns)
+        if read.bad:
+            return Sampled(shard.path, _damaged(row, read.bad[0]))
+        result = await chain.run(row, as_rows(read.table)[0], before.answers)
         result.usage.merge(before.usage)
         result.raw = {**before.raw, **result.raw}
         return Sampled(shard.path, result)

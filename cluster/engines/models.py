@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.storage.cache import cache_folder
 
 DEFAULT = "default"
 DEFAULT_NAME = "SmolLM2-135M-Instruct"
@@ -297,13 +298,6 @@ def default_model(dtype: str = "bfloat16") -> Path:
             "it needs 600 MB there: name another folder in HEADRACE_CACHE"
         ) from error
     return target
-
-
-def cache_folder() -> Path:
-    if own := os.environ.get("HEADRACE_CACHE"):
-        return Path(own).expanduser().absolute()
-    user = os.environ.get("XDG_CACHE_HOME")
-    return (Path(user) if user else Path.home() / ".cache") / "headrace"
 
 
 def _default_gguf() -> Path:

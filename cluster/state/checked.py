@@ -12,7 +12,8 @@ import pyarrow as pa
 from headrace.cluster.engines.locate import Located, locate_models, unused_models
 from headrace.operators.base import Layout
 from headrace.pipelines.inference.layouts import Priors, opened
-from headrace.pipelines.input.corpus import Corpus, find_shards
+from headrace.pipelines.input.corpus import Corpus
+from headrace.pipelines.input.sources import find_shards
 from headrace.pipelines.output.fingerprint import fingerprints
 from headrace.pipelines.output.plan import part_schema
 from headrace.pipelines.output.stages import Stage, stages_of
@@ -65,7 +66,7 @@ def check(pipeline: Pipeline, input: str) -> Checked:
         UserError: whatever is wrong, all problems of a kind together.
     """
     corpus = find_shards(input)
-    pipeline.check_columns(corpus.schema)
+    _check_columns(pipeline, corpus)
     keep = pipeline.kept_columns(corpus.columns)
     needed = dict.fromkeys(Graph.of(pipeline).input_columns, "the pipeline")
     gold = dict.fromkeys(pipeline.gold.values(), "gold")
@@ -83,8 +84,18 @@ def check(pipeline: Pipeline, input: str) -> Checked:
         schema=schema,
         stages=stages,
         models=models,
-        notes=notes_of(pipeline, stages),
+        notes=(*corpus.notes, *notes_of(pipeline, stages)),
     )
+
+
+def _check_columns(pipeline: Pipeline, corpus: Corpus) -> None:
+    try:
+        pipeline.check_columns(corpus.schema)
+    except UserError as error:
+        if not corpus.notes:
+            raise
+        # They may say why a column has another type than the user thinks.
+        raise UserError("\n".join((str(error), *(f"note: {note}" for note in corpus.notes)))) from error
 
 
 def notes_of(pipeline: Pipeline, stages: tuple[Stage, ...]) -> tuple[str, ...]:

@@ -41,8 +41,10 @@ from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.engine import EngineDied
 from headrace.pipelines.inference.results import DOCUMENT, DeadLetter, RowResult
 from headrace.pipelines.inference.usage import Usage
-from headrace.pipelines.input.corpus import ChunkReader, InputChanged, InputUnreadable, Shard
-from headrace.pipelines.input.rows import sound
+from headrace.pipelines.input.corpus import Shard
+from headrace.pipelines.input.reader import ChunkReader
+from headrace.pipelines.input.rows import Rows
+from headrace.pipelines.input.source import InputChanged
 from headrace.pipelines.output.carried_answers import CarriedAnswers, copied, merged
 from headrace.pipelines.output.checkpoint import chunk_record, commit_chunk, counts_of
 from headrace.pipelines.output.plan import Chunk
@@ -201,11 +203,11 @@ class Worker:
         columns = list(dict.fromkeys((*self._graph.input_columns, *self._assignment.keep, *key)))
         with attempt.storage():
             earlier, before = await asyncio.to_thread(self._earlier, chunk)
-            table, bad = await asyncio.to_thread(self._read, attempt, shard, chunk, columns)
+            rows = await asyncio.to_thread(self._read, attempt, shard, chunk, columns)
         self._progress.read_seconds += time.monotonic() - started
         times.mark("read")
         watched.sign()
-        runner = self._runner(chunk, table, bad, earlier, watched)
+        runner = self._runner(chunk, rows, earlier, watched)
         if troubled and self._assignment.engine is not None:
             await self._apart(runner, attempt)
         else:
@@ -213,12 +215,12 @@ class Worker:
                 await asyncio.to_thread(attempt.begin, "rest", runner.left())
             await runner.ask()
         results = runner.results
-        keep = table.select(list(self._assignment.keep))
+        keep = rows.table.select(list(self._assignment.keep))
         counts = count(results)
         usage = Usage()
         for result in results:
             usage.merge(result.usage)
-        rows = digests(table, key, self._assignment.reads) if key and last else None
+        keyed = digests(rows.table, key, self._assignment.reads) if key and last else None
         answered = time.monotonic()
         times.mark("ask")
         watched.sign()
@@ -228,7 +230,7 @@ class Worker:
             usage.merge(Usage(**{name: value for name, value in before.items() if name != "seconds"}))
             seconds += before["seconds"]
         stats = {**asdict(usage), "seconds": seconds}
-        output = chunk_table(self._assignment.commit.schema, chunk, results, keep, rows)
+        output = chunk_table(self._assignment.commit.schema, chunk, results, keep, keyed)
         with attempt.storage():
             ours = await asyncio.to_thread(
                 commit_chunk, self._store, self._assignment.commit, chunk, output, counts, stats=stats
@@ -249,10 +251,8 @@ class Worker:
         theirs = None if ours else await asyncio.to_thread(self._committed, chunk)
         return replace(record, counts=theirs.counts, stats=theirs.stats) if theirs else record
 
-    def _read(
-        self, attempt: Attempt, shard: Shard, chunk: Chunk, columns: Sequence[str]
-    ) -> tuple[pa.Table, dict[int, str]]:
-        """A chunk's rows, and why some of them (counted from its first) cannot be asked. Called in a thread."""
+    def _read(self, attempt: Attempt, shard: Shard, chunk: Chunk, columns: Sequence[str]) -> Rows:
+        """A chunk's rows; the bad ones cannot be asked. Called in a thread."""
         if attempt.notes.unreadable:
             said = (
                 f"rows {chunk.first} to {chunk.last - 1} of the input file {chunk.path!r} cannot be read: the process "
@@ -260,25 +260,18 @@ class Worker:
             )
             schema = pa.schema([self._assignment.columns.field(name) for name in columns])
             nulls = {field.name: pa.nulls(chunk.rows, field.type) for field in schema}
-            return pa.table(nulls, schema=schema), dict.fromkeys(range(chunk.rows), said)
-        lost: dict[int, str] = {}
-        try:
-            table = self._reader.read(shard, chunk.first, chunk.last, columns)
-        except InputUnreadable:
-            table, lost = self._reader.salvage(shard, chunk.first, chunk.last, columns)
-        table, bad = sound(table, (*self._graph.input_columns, *self._assignment.key))
-        return table, bad | lost
+            return Rows(pa.table(nulls, schema=schema), dict.fromkeys(range(chunk.rows), said))
+        used = (*self._graph.input_columns, *self._assignment.key)
+        return self._reader.read(shard, chunk.first, chunk.last, columns, used)
 
-    def _runner(
-        self, chunk: Chunk, table: pa.Table, bad: Mapping[int, str], earlier: Sequence[RowResult], watched: Watched
-    ) -> ChunkRunner:
+    def _runner(self, chunk: Chunk, rows: Rows, earlier: Sequence[RowResult], watched: Watched) -> ChunkRunner:
         def done(result: RowResult) -> None:
             watched.sign()
             self._progress.add(result)
 
         return ChunkRunner(
             self._chain,
-            ChunkRows(chunk, table.select(list(self._graph.input_columns)), bad, earlier),
+            ChunkRows(chunk, rows.table.select(list(self._graph.input_columns)), rows.bad, earlier),
             Hooks(watched.attempt.in_flight, watched.sign, done, self._engine_died),
             here=self._here,
             unasked=self._models & self._here if self._assignment.engine is None else frozenset(),

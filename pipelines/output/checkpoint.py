@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from headrace.pipelines.input.corpus import fit
+from headrace.pipelines.input.arrow_types import fit
 from headrace.pipelines.output.ledger import Ledger
 from headrace.pipelines.output.plan import CHUNKS, Chunk, CommitInfo, Plan, PlannedShard, chunk_folder
 from headrace.pipelines.storage.locations import shown

@@ -24,7 +24,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from headrace.pipelines.input.corpus import fit, would_read
+from headrace.pipelines.input.arrow_types import fit
+from headrace.pipelines.input.sources import would_read
 from headrace.pipelines.output.checkpoint import (
     ANSWERED,
     ERROR,

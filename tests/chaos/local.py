@@ -45,7 +45,7 @@ PROCESSES.set_forkserver_preload(
         "headrace.cluster.driver.records",
         "headrace.cluster.cli.tables",
         "headrace.pipelines.spec.loading",
-        "headrace.pipelines.input.object_input",
+        "headrace.pipelines.input.object_files",
         "headrace.pipelines.storage.object_store",
         "headrace.pipelines.storage.s3_objects",
         "rich.progress",
