@@ -24,7 +24,8 @@ version = release
 # and in the repository.
 root_doc = "docs/index"
 include_patterns = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/**.md", "cluster/deploy/README.md"]
-exclude_patterns = [".*", "build", "tests", "benchmarks", "examples", "headrace"]
+include_patterns += ["examples/plugins/*/README.md"]
+exclude_patterns = [".*", "build", "tests", "benchmarks", "headrace"]
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton"]
 source_suffix = {".md": "markdown"}
@@ -101,6 +102,13 @@ def navigation(app: Sphinx, docname: str, source: list[str]) -> None:
     source[0] += trees
 
 
+def only_linked(app: Sphinx, doctree: object) -> None:
+    """Pages of the repository outside of docs/ may be missing in the navigation."""
+    name = app.env.current_document.docname
+    if not name.startswith("docs/"):
+        app.env.metadata[name]["orphan"] = ""
+
+
 def front_door(app: Sphinx, failure: Exception | None) -> None:
     """The site's own address leads to the front page."""
     if failure is None:
@@ -111,6 +119,7 @@ def front_door(app: Sphinx, failure: Exception | None) -> None:
 
 def setup(app: Sphinx) -> None:
     app.connect("source-read", navigation)
+    app.connect("doctree-read", only_linked)
     app.connect("build-finished", front_door)
     app.connect("autodoc-process-docstring", as_rest)
     app.connect("autodoc-process-signature", plain_signature)
