@@ -647,8 +647,8 @@ def test_explain_says_what_a_run_into_an_output_would_do_and_what_it_costs(here:
 
 
 def test_the_table_in_the_docs_is_this_one() -> None:
-    page = (Path(__file__).parent.parent / "docs" / "checkpoint.md").read_text()
-    table = page.partition("| what is changed | asked again |")[2].partition("\n\n")[0]
+    page = (Path(__file__).parent.parent / "docs" / "output.md").read_text()
+    table = page.partition("| what is changed | recomputed |")[2].partition("\n\n")[0]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
     assert [what for what, _ in cells] == [name for name, _, _ in CHANGES]
     for (_, said), (name, _, again) in zip(cells, CHANGES, strict=True):

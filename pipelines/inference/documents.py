@@ -86,14 +86,14 @@ class Documents:
         most = self._room * self._longest_token
         if len(text) > most and not self._truncate:
             # No need to tokenize what cannot fit even if every token were the longest.
-            raise self._too_long(f"{len(text)} characters; at most {self._room} tokens fit")
+            raise self._too_long(f"the document has {len(text)} characters; at most {self._room} tokens fit")
         ids = await self._encoder.encode(text[:most])
         if len(ids) <= self._room and len(text) <= most:
             return Document(ids, text)
         if not self._truncate:
-            raise self._too_long(f"{len(ids)} tokens; at most {self._room} fit")
+            raise self._too_long(f"the document has {len(ids)} tokens; at most {self._room} fit")
         usage.truncated += 1
         return Document(ids[: self._room], None)
 
-    def _too_long(self, has: str) -> NoDocument:
-        return NoDocument(f"the document has {has}{TOO_LONG}", ErrorClass.TOO_LONG)
+    def _too_long(self, why: str) -> NoDocument:
+        return NoDocument(f"{why}{TOO_LONG}", ErrorClass.TOO_LONG)
