@@ -22,10 +22,11 @@ from benchmarks.one_engine import COLUMNS
 from benchmarks.pipelines import pipeline
 from headrace.cluster.engines.tokenizer import HubTokenizer
 from headrace.operators.base import Choice, Completion, Constraint, Json, Sampling
+from headrace.operators.capabilities import Capabilities
 from headrace.operators.templates import render_document
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.efficiency import BlockCounter
-from headrace.pipelines.inference.engine import NO_CONTEXT_COST
+from headrace.pipelines.inference.engine import NO_CONTEXT_COST, ModelInterface
 from headrace.pipelines.inference.prepare import prepare
 from headrace.pipelines.inference.results import RowResult
 from headrace.pipelines.input.corpus import ChunkReader, find_shards
@@ -39,10 +40,15 @@ FACTS = json.dumps({"product": "a camera", "best": "its pictures", "recommends":
 SUMMARY = " The camera takes good pictures and its battery lasts for days."
 
 
+BLOCK = 32
+"""Tokens in a block of the prefix cache, as vLLM has them on a CPU."""
+
+
 class AtOnce:
     """An engine that takes no time: every answer is valid, and there before the event loop turns."""
 
-    max_model_len, kv_tokens, block_size, max_num_seqs = 8192, 1 << 20, 32, 256
+    max_model_len, kv_tokens = 8192, 1 << 20
+    capabilities = Capabilities(prefix_block=BLOCK)
     context_cost = NO_CONTEXT_COST
 
     def __init__(self, tokenizer: HubTokenizer) -> None:
@@ -81,9 +87,9 @@ def profile(job: Mapping[str, Any]) -> dict[str, Any]:
 
 def _round(texts: Sequence[str], tokenizer: HubTokenizer) -> dict[str, float]:
     wanted = pipeline(3, "hoisted")
-    chained = prepare(wanted, tokenizer, AtOnce.max_model_len)
+    chained = prepare(wanted, ModelInterface.of(AtOnce(tokenizer)))
     prompts = [(ready.step, prompt) for ready in chained.steps.values() for prompt in ready.prompts]
-    blocks = BlockCounter(AtOnce.block_size)
+    blocks = BlockCounter(BLOCK)
     template = wanted.document_template
     fields = [field.with_nullable(True) for step in wanted.steps for field in step.fields()]
     found: dict[str, float] = {}

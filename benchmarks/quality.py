@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from headrace.cluster.driver.measure import OnlyChoices
-from headrace.cluster.engines.vllm import VllmEngine
+from headrace.cluster.engines.vllm.engine import VllmEngine
 from headrace.operators.base import Layout
 from headrace.operators.calibration import cross_fitted
 from headrace.pipelines.inference.chain import Chain

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from headrace.operators.capabilities import Capabilities, ConstraintKind
 from headrace.operators.error_classes import ErrorClass
 from headrace.operators.outcomes import Answer, Filtered, Rejection
 from headrace.operators.shown import Shown
@@ -41,8 +42,13 @@ customer reviews its calibrated accuracy was 0.82 without marks and 0.92 with th
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The answer is one of ``options``, told by one token: ``token_ids``, one for each, which the layout fills in."""
+    """The answer is one of ``options``.
 
+    Where the engine compares tokens, ``token_ids`` has the token that tells each option, in their order; the layout
+    fills them in. Otherwise it is empty, and the answer is the option's text.
+    """
+
+    kind: ClassVar[ConstraintKind | None] = "choice"
     options: tuple[str, ...]
     token_ids: tuple[int, ...] = ()
 
@@ -51,6 +57,7 @@ class Choice:
 class Json:
     """The answer is JSON text that the grammar of ``schema`` (a decoding schema, as JSON text) generates."""
 
+    kind: ClassVar[ConstraintKind | None] = "json"
     schema: str
 
 
@@ -59,6 +66,11 @@ class Text:
     """The answer is free text, or text that matches the regular expression ``pattern`` as a whole."""
 
     pattern: str | None = None
+
+    @property
+    def kind(self) -> ConstraintKind | None:
+        """None for free text, which is no constraint."""
+        return None if self.pattern is None else "pattern"
 
 
 Constraint = Choice | Json | Text
@@ -258,6 +270,15 @@ class Example(BaseModel):
     """The answer that is right for it."""
 
 
+ASKED_IN_WORDS = "the prompt asks for it in words, and every answer is checked, so more answers may be retried"
+
+_ENFORCED: Mapping[ConstraintKind, str] = {
+    "choice": "that the answer is one of the labels",
+    "json": "the JSON Schema",
+    "pattern": "the form of the text",
+}
+
+
 class ModelStep(Step):
     """A step that asks the model: it says what is asked, and reads the answer.
 
@@ -304,6 +325,21 @@ class ModelStep(Step):
         Args:
             priors: the completions of the same questions on a content-free document; empty unless ``calibrated``.
         """
+
+    def for_engine(self, capabilities: Capabilities) -> ModelStep:
+        """The step to ask, given what the engine can do; most steps are asked alike by all engines.
+
+        Example: without log-probabilities a classification reads its label from the text.
+        """
+        return self
+
+    def limits(self, capabilities: Capabilities) -> list[str]:
+        """What a user should know of the answers of such an engine: a sentence each, without the step's name.
+
+        The default names the constraints that the engine does not enforce.
+        """
+        missing = {kind for q in self.questions() if (kind := q.constraint.kind) and not capabilities.decodes(kind)}
+        return [f"the engine does not enforce {_ENFORCED[kind]}: {ASKED_IN_WORDS}" for kind in sorted(missing)]
 
     def for_vocabulary(self, encode: Callable[[str], Sequence[int]]) -> ModelStep:
         """The step to ask, given how the model's tokenizer encodes text; most steps do not depend on it.

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,15 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-import headrace.cluster.driver.observations
 from headrace.cluster.cli.explain_view import as_data
 from headrace.cluster.cli.main import app
 from headrace.cluster.driver.execution import Execution
-from headrace.cluster.driver.explain import ModelView, _tokenizer, explain_pipeline
+from headrace.cluster.driver.explain import ModelView, _interface, explain_pipeline
 from headrace.cluster.driver.measure import measure_stage, sample_rows
 from headrace.cluster.driver.records import read_record, write_record
 from headrace.cluster.driver.watcher import Watcher
-from headrace.cluster.engines.fake import FakeEngine
+from headrace.cluster.engines.fake.engine import FakeEngine
+from headrace.cluster.engines.fake.provider import FakeProvider
 from headrace.cluster.report.prices import Prices, prices
 from headrace.cluster.state.checked import Checked, check
 from headrace.cluster.state.reports import WorkerReport
@@ -34,6 +35,7 @@ from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.pipeline import Pipeline
 from tests.conftest import REVIEWS
 from tests.in_process import InProcess, Stopped, here  # noqa: F401
+from tests.interfaces import of_bytes
 
 Write = Callable[..., Path]
 TEXTS = [f"the mill number {i} turns {'round and ' * (i % 7)}round" for i in range(40)]
@@ -188,14 +190,14 @@ def test_models_with_tokenizers_of_their_own_have_lengths_of_their_own(
     corpus: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from headrace.cluster.driver import explain as module
-    from headrace.cluster.engines.fake import BytesTokenizer
+    from headrace.cluster.engines.bytes_tokenizer import BytesTokenizer
 
     class Words(BytesTokenizer):
         def encode(self, text: str) -> list[int]:
             return [3 + len(word) for word in text.split()]
 
-    both = iter([(BytesTokenizer(), 32_768), (Words(), 32_768)])
-    monkeypatch.setattr(module, "_tokenizer", lambda checked, stage: next(both))
+    both = iter([of_bytes(), replace(of_bytes(), tokenizer=Words())])
+    monkeypatch.setattr(module, "_interface", lambda checked, stage: next(both))
     found = as_data(explain_pipeline(two(), str(corpus(["four words of text"] * 9))), NO_PRICES)
     assert [model["document_tokens"]["p50"] for model in found["models"]] == [18, 4]
     assert found["models"][1]["kv_tokens"] != found["models"][0]["kv_tokens"]
@@ -235,8 +237,8 @@ def test_models_are_measured_one_after_the_other_each_on_the_rows_that_come_to_i
 def test_a_models_own_arguments_count_for_it_alone(corpus: Write) -> None:
     pipeline = two(models={"big": {**TWO["models"]["big"], "block_size": 64}})
     found = explain_pipeline(pipeline, str(corpus(TEXTS)))
-    assert [model.block_size for model in found.models] == [16, 64]
-    lengths = [_tokenizer(found.checked, stage)[1] for stage in found.checked.stages]
+    assert [model.interface.prefix_block for model in found.models] == [16, 64]
+    lengths = [_interface(found.checked, stage).max_model_len for stage in found.checked.stages]
     assert lengths == [32_768, 4096]
 
 
@@ -362,7 +364,7 @@ def heard(here: InProcess, monkeypatch: pytest.MonkeyPatch) -> InProcess:  # noq
         progress._actor = str(id(progress))
         return publish_to_ray(progress)
 
-    monkeypatch.setattr(headrace.cluster.driver.observations, "FAKE", "no such model")
+    monkeypatch.setattr(FakeProvider, "remembered", True)
     monkeypatch.setattr(Progress, "publish", publish)
     monkeypatch.setattr("ray.experimental.internal_kv._internal_kv_put", lambda k, v, **_: told.update({k: v}))
     monkeypatch.setattr("ray.experimental.internal_kv._internal_kv_get", told.get)

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from headrace.cluster.driver.measure import SampleRows, measure_on, observation, sample_rows
-from headrace.cluster.engines.config import GPU_BLOCK
-from headrace.cluster.engines.fake import BytesTokenizer, FakeEngine
+from headrace.cluster.engines.bytes_tokenizer import BytesTokenizer
+from headrace.cluster.engines.fake.engine import BLOCK, FakeEngine
 from headrace.cluster.state.checked import Checked, check
 from headrace.operators.base import LAYOUTS, Layout
 from headrace.pipelines.forecast.forecast import EngineFacts, Observation, Rates, Record, forecast
@@ -29,6 +29,7 @@ from headrace.pipelines.input.corpus import ChunkReader
 from headrace.pipelines.input.rows import as_rows
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.pipeline import Pipeline
+from tests.interfaces import of_bytes
 
 Make = Callable[..., Pipeline]
 Write = Callable[..., Path]
@@ -61,7 +62,7 @@ def through(pipeline: Pipeline, checked: Checked, layout: Layout) -> tuple[list[
 def looked(pipeline: Pipeline, checked: Checked, record: Record | None = None) -> Outlook:
     rows = checked.corpus.rows
     seen = survey(pipeline, tuple(places(checked.corpus.shards, rows)), checked.columns, BytesTokenizer(), rows)
-    return look_ahead(pipeline, BytesTokenizer(), 32_768, GPU_BLOCK, seen, record or Record())
+    return look_ahead(pipeline, of_bytes(), seen, record or Record())
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -94,7 +95,7 @@ def test_the_order_of_a_chain_is_as_good_as_any(reviews: Make, corpus: Write) ->
     checked = check(pipeline, str(corpus(texts(50))))
     for layout in LAYOUTS:
         results, chain, happened = through(pipeline, checked, layout)
-        assert chain.blocks.least / happened.computed > 0.98
+        assert (chain.least or 0) / happened.computed > 0.98
         assert sum(result.usage.documents for result in results) == sum(len(t.encode()) for t in texts(50))
 
 
@@ -104,10 +105,10 @@ def test_a_sample_stands_for_a_larger_input(reviews: Make, corpus: Write) -> Non
     shards, rows = checked.corpus.shards, checked.corpus.rows
     some = tuple((shard, first, last) for shard, first, last in places(shards, rows))[:2]
     seen = survey(pipeline, some, checked.columns, BytesTokenizer(), rows)
-    chained = prepare(pipeline, BytesTokenizer(), 32_768)
+    chained = prepare(pipeline, of_bytes())
     whole = looked(pipeline, checked)
     assert seen.seen < rows
-    assert forecast(chained, GPU_BLOCK, seen).computed == pytest.approx(whole.taken.computed, rel=0.05)
+    assert forecast(chained, seen).computed == pytest.approx(whole.taken.computed, rel=0.05)
 
 
 def test_places_cover_a_small_input_once_and_a_large_one_evenly(reviews: Make, corpus: Write) -> None:
@@ -134,7 +135,7 @@ def test_a_long_head_is_weighed_against_the_tokens_that_it_saves(reviews: Make, 
     same = {layout: {"this": 1.0, "that": 1.0} for layout in LAYOUTS}
 
     def taken(context: ContextCost) -> Outlook:
-        facts = EngineFacts(1_000_000, GPU_BLOCK, 32_768, 256, context)
+        facts = EngineFacts(1_000_000, BLOCK, 32_768, 256, context)
         return looked(pipeline, checked, Record(facts, {"hoisted": happened}, quality=same))
 
     cheap, dear = taken(NO_CONTEXT_COST), taken(ContextCost(0.0001, 0.002))

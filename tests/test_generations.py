@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 import headrace.cluster.worker.worker
-from headrace.cluster.engines.fake import FakeEngine
+from headrace.cluster.engines.fake.engine import FakeEngine
 from headrace.cluster.state.result import RunResult
 from headrace.pipelines.output.plan import Chunk, CommitInfo
 from headrace.pipelines.output.plan_file import load_plan

@@ -54,7 +54,7 @@ def work(pipeline: Pipeline, source: Path, output: Path) -> list[dict[str, Any]]
             run_id="nasty",
             pipeline=pipeline.to_data(),
             folder=None,
-            engine=EngineConfig("fake"),
+            engine=EngineConfig("fake", "fake"),
             output=str(output),
             commit=plan.info,
             layouts={},

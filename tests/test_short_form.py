@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from headrace.cluster.engines.fake import instance
+from headrace.cluster.engines.fake.made_up import instance
 from headrace.operators import Extract, Generate
 from headrace.operators.base import Completion, Json, Question
 from headrace.operators.outcomes import Answer, Rejection

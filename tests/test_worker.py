@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headrace.cluster.engines import fake as fake_engine
 from headrace.cluster.engines.config import EngineConfig
+from headrace.cluster.engines.fake import engine as fake_engine
 from headrace.cluster.state.checked import check
 from headrace.cluster.state.chunks import ChunkRecord, Committed, Descriptor, Failed
 from headrace.cluster.state.work import Work
@@ -77,7 +77,7 @@ class Cluster:
             run_id="run",
             pipeline=self.pipeline.to_data(),
             folder=None,
-            engine=EngineConfig("fake", args={"faults": faults, "log": str(self.log), "max_num_seqs": 4}),
+            engine=EngineConfig("fake", "fake", args={"faults": faults, "log": str(self.log), "max_num_seqs": 4}),
             output=self.store.uri,
             commit=self.work.plan.info,
             layouts=self.work.plan.layouts,

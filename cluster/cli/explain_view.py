@@ -143,15 +143,15 @@ def _prompts(console: Console, explained: Explanation, model: ModelView, step: S
         title.append(f", by {model.name}", "not bold")
     console.print(title.append(f"{f', {count} prompts, the first:' if count > 1 else ''}"))
     prompt = step.prompts[0]
-    whole = prompt.head_tokens // model.block_size * model.block_size
     sharing = [other.name for other in model.steps if other.prompts[0].head == prompt.head]
     once = f"once for {', '.join(sharing)}" if len(sharing) > 1 or count > 1 else "for this step"
-    _part(
-        console,
-        f"shared by all rows: {prompt.head_tokens} tokens, {whole} of them in whole blocks",
-        prompt.head,
-        SHARED,
-    )
+    if (block := model.interface.prefix_block) is None:
+        once = "for each request"
+        shared = f"before it: {prompt.head_tokens} tokens, computed {once}"
+    else:
+        whole = prompt.head_tokens // block * block
+        shared = f"shared by all rows: {prompt.head_tokens} tokens, {whole} of them in whole blocks"
+    _part(console, shared, prompt.head, SHARED)
     template = explained.checked.pipeline.document
     p50, p95 = model.outlook.survey.length(0.5), model.outlook.survey.length(0.95)
     _part(console, f"the document: p50 {p50:,}, p95 {p95:,} tokens, computed {once}", template, DOCUMENT)
@@ -253,7 +253,7 @@ def _quality_note(explained: Explanation, model: ModelView) -> str:
             rows = f"{record.sample} of {sampled} rows, which came to this model"
             rest = "; --rows takes more" if record.sample < FEW_ROWS else ""
         return f"Measured on {rows}: {against}{rest}. Of free text only that there is an answer counts."
-    if leaves_open(pipeline, model.stage.steps):
+    if model.interface.prefix_block is not None and leaves_open(pipeline, model.stage.steps):
         return "The other layouts change answers, too: --measure says how much, and what they save in time."
     return ""
 
@@ -294,10 +294,14 @@ def _forecast(explained: Explanation, model: ModelView, prices: Prices) -> Table
         table.add_row("answers", f"{taken.output:,.0f} tokens")
     p50, p95 = model.room
     held = ""
-    if engine:
+    if engine and engine.kv_tokens is not None:
         flight = min(engine.kv_tokens // max(1, p50), 2 * engine.max_num_seqs)
         held = f"; the cache holds {engine.kv_tokens:,}: about {flight:,} documents in flight"
-    table.add_row("KV cache", f"p50 {p50:,}, p95 {p95:,} tokens for a document in flight{held}")
+    if model.interface.prefix_block is None:
+        requests = model.interface.capabilities.requests
+        table.add_row("in flight", f"{requests:,} requests, about {2 * requests:,} documents")
+    else:
+        table.add_row("KV cache", f"p50 {p50:,}, p95 {p95:,} tokens for a document in flight{held}")
     if taken.seconds is None:
         table.add_row("time", "not measured on this kind of machine yet (--measure)")
     else:
@@ -414,7 +418,7 @@ def _model_data(explained: Explanation, model: ModelView, prices: Prices) -> dic
             "sampled": len(seen.lengths),
         },
         "rows_with_document": seen.asked,
-        "block_size": model.block_size,
+        "block_size": model.interface.prefix_block,
         "steps": [
             {
                 **{key: value for key, value in dataclasses.asdict(view).items() if key != "prompts"},

@@ -19,8 +19,9 @@ import pyarrow as pa
 from headrace.cluster.driver.measure import SAMPLE_ROWS, measure_and_look, sample_rows
 from headrace.cluster.driver.ray_connection import LOCAL, cluster_gpus, connect, disconnect, node_cpus
 from headrace.cluster.driver.watcher import Watcher
-from headrace.cluster.engines.resources import Allotment, cores, gpus_here
-from headrace.cluster.engines.sharing import Demand, share
+from headrace.cluster.engines.locate import provider_of
+from headrace.cluster.engines.resources import NOTHING, Allotment, Demand, cores, gpus_here
+from headrace.cluster.engines.sharing import share
 from headrace.cluster.state.checked import Checked
 from headrace.cluster.state.chunks import ChunkRecord, Descriptor
 from headrace.cluster.state.engine_of import engine_config
@@ -89,6 +90,7 @@ class Execution:
                 f"the model {checked.models[stage.model].source}",
                 NO_ENGINE if stage.number in idle else checked.pipeline.resources_of(stage.model),
                 0 if stage.number in idle else checked.models[stage.model].weights,
+                NOTHING if stage.number in idle else provider_of(checked.models[stage.model]).needs,
             )
             for stage in checked.stages
         ]

@@ -10,13 +10,12 @@ from dataclasses import asdict, dataclass, replace
 
 from headrace.cluster.driver.lookahead import looking_ahead
 from headrace.cluster.driver.measure import measure_stage, sample_rows
-from headrace.cluster.driver.preflight import FAKE_LENGTH, Preflights, context_length, wanted_length
+from headrace.cluster.driver.preflight import Preflights
 from headrace.cluster.driver.records import read_record, write_record
 from headrace.cluster.driver.sample import allot_each
-from headrace.cluster.engines.config import FAKE, EngineConfig
-from headrace.cluster.engines.fake import BytesTokenizer
+from headrace.cluster.engines.config import EngineConfig
+from headrace.cluster.engines.locate import interface_of, provider_of
 from headrace.cluster.engines.starting import start_beside_a_user
-from headrace.cluster.engines.tokenizer import HubTokenizer
 from headrace.cluster.state.checked import Checked, check
 from headrace.cluster.state.engine_of import engine_config
 from headrace.cluster.state.rerun import RerunOptions
@@ -25,9 +24,10 @@ from headrace.operators.base import Choice as OneOf
 from headrace.operators.base import Constraint, Json, Layout
 from headrace.pipelines.forecast.forecast import Record
 from headrace.pipelines.forecast.outlook import Outlook
-from headrace.pipelines.inference.engine import Tokenizer
+from headrace.pipelines.inference.engine import ModelInterface
 from headrace.pipelines.inference.layouts import Choice
 from headrace.pipelines.inference.prepare import Chained, prepare
+from headrace.pipelines.inference.prompts import Prompt
 from headrace.pipelines.output.plan import Chunk
 from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.output.stages import Stage, commits, entries
@@ -70,6 +70,7 @@ class ModelView:
     Attributes:
         stage: what runs there.
         name: what it is called.
+        interface: what its prompts are made for, with the prefix cache that the engine had when it last ran.
         config: of one engine, in the room that it gets on this machine.
         steps: those that ask it.
         room: KV tokens that a document of median length, and one of the 95th percentile, needs while it is in flight.
@@ -80,8 +81,8 @@ class ModelView:
     name: str
     outlook: Outlook
     record: Record
+    interface: ModelInterface
     config: EngineConfig
-    block_size: int
     steps: tuple[StepView, ...]
     room: tuple[int, int]
     idle: bool = False
@@ -182,12 +183,12 @@ def _model_view(
 ) -> ModelView:
     """What is to be expected of the model of ``stage``."""
     pipeline = checked.pipeline
-    tokenizer, length = _tokenizer(checked, stage)
+    model = _interface(checked, stage)
     ahead = looking_ahead(checked, record, rows, work, stage=stage, staged=staged)
     with pipeline.importable():
-        outlook = ahead.look(pipeline, tokenizer, length)
-        chained = prepare(pipeline, tokenizer, length, outlook.choice.layouts, steps=stage.steps)
-    steps = _steps(chained, tokenizer, record)
+        outlook = ahead.look(pipeline, model)
+        chained = prepare(pipeline, ahead.as_observed(model), outlook.choice.layouts, steps=stage.steps)
+    steps = _steps(chained, record)
     several = len(checked.stages) > 1
     idle = several and into is not None and not any(into.asked.get(step.name) for step in steps)
     if idle:  # and that costs nothing, which takes no observation to know
@@ -197,14 +198,14 @@ def _model_view(
     if observed:
         own = observed.output + sum(counts.get("added", 0) for counts in observed.steps.values())
         answers = own / max(1, observed.reached if several else observed.asked)
-    p50, p95 = (chained.room(outlook.survey.length(share), ahead.block_size, answers) for share in (0.5, 0.95))
+    p50, p95 = (chained.room(outlook.survey.length(share), answers) for share in (0.5, 0.95))
     return ModelView(
         stage=stage,
         name=called(pipeline, stage.model),
         outlook=outlook,
         record=record,
+        interface=chained.model,
         config=config,
-        block_size=ahead.block_size,
         steps=steps,
         room=(p50, p95),
         idle=idle,
@@ -218,15 +219,9 @@ def called(pipeline: Pipeline, model: str) -> str:
     return f"{name} ({id})" if name in pipeline.models and name != id else id
 
 
-def _tokenizer(checked: Checked, stage: Stage) -> tuple[Tokenizer, int]:
-    """The tokenizer of a stage's model, and the tokens of context that it has."""
-    pipeline, model = checked.pipeline, checked.models[stage.model]
-    wanted = wanted_length(pipeline, stage.model)
-    if model.source == FAKE:
-        return BytesTokenizer(), wanted or FAKE_LENGTH
-    trust = pipeline.spec_of(stage.model).trust_remote_code
-    tokenizer = HubTokenizer(model.source, model.revision, trust_remote_code=trust)
-    return tokenizer, wanted or context_length(model.source, model.revision)
+def _interface(checked: Checked, stage: Stage) -> ModelInterface:
+    """What prompts to a stage's model are made for."""
+    return interface_of(checked.pipeline, stage.model, checked.models[stage.model])
 
 
 def _into(
@@ -297,7 +292,7 @@ def _measure(checked: Checked, configs: Sequence[EngineConfig], records: Sequenc
         if stage.number in found:
             record = found[stage.number].among(taken, documents, most_asked) if several else found[stage.number]
             known[i] = replace(record, runs=known[i].runs)
-            if checked.models[stage.model].source != FAKE:
+            if provider_of(checked.models[stage.model]).remembered:
                 write_record(checked, known[i], stage)
     return known
 
@@ -306,29 +301,39 @@ def _say(message: str) -> None:
     print(f"headrace: {message}", file=sys.stderr, flush=True)
 
 
-def _steps(chained: Chained, tokenizer: Tokenizer, record: Record) -> tuple[StepView, ...]:
+def _steps(chained: Chained, record: Record) -> tuple[StepView, ...]:
     observed = record.observed(chained.layouts)
     return tuple(
         StepView(
             name=name,
             kind=ready.step.kind,
             layout=chained.layouts[name],
-            prompts=tuple(
-                PromptView(
-                    head=tokenizer.show(prompt.head),
-                    tail=tokenizer.show(prompt.tail),
-                    head_tokens=len(prompt.head),
-                    tail_tokens=len(prompt.tail),
-                    answer=answer_form(prompt.constraint),
-                    most=prompt.sampling.max_tokens,
-                )
-                for prompt in ready.prompts
-            ),
+            prompts=tuple(_prompt_view(prompt, chained.model) for prompt in ready.prompts),
             share=observed.reach * observed.share(name) if observed else None,
             added=observed.per_request(name, "added") if observed else None,
             output=observed.per_request(name, "output") if observed else None,
         )
         for name, ready in chained.steps.items()
+    )
+
+
+DOCUMENT_MARK = "\0"
+"""Stands for the document in a conversation; no text of a prompt has it."""
+
+
+def _prompt_view(prompt: Prompt, model: ModelInterface) -> PromptView:
+    if model.capabilities.prompts == "tokens":
+        head, tail = model.tokenizer.show(prompt.head), model.tokenizer.show(prompt.tail)
+    else:
+        turns = prompt.messages(DOCUMENT_MARK, prefill=model.capabilities.prefill)
+        head, _, tail = "\n".join(f"{turn.role}: {turn.text}" for turn in turns).partition(DOCUMENT_MARK)
+    return PromptView(
+        head=head,
+        tail=tail,
+        head_tokens=len(prompt.head),
+        tail_tokens=len(prompt.tail),
+        answer=answer_form(prompt.constraint),
+        most=prompt.sampling.max_tokens,
     )
 
 

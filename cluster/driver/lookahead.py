@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from headrace.cluster.driver.preflight import Ahead
-from headrace.cluster.engines.resources import block_size
 from headrace.cluster.state.checked import Checked
 from headrace.cluster.state.work import Work
+from headrace.pipelines.forecast.ahead import Ahead
 from headrace.pipelines.forecast.forecast import Record
 from headrace.pipelines.forecast.survey import places
 from headrace.pipelines.inference.layouts import Choice, of_several_models
@@ -38,7 +37,6 @@ def looking_ahead(
         places=tuple(places(checked.corpus.shards, rows)),
         rows=work.rows_left if work else rows,
         columns=checked.columns,
-        block_size=record.engine.block_size if record.engine else block_size(checked.pipeline, stage.model),
         record=record,
         there=there,
         portions=work.portions(checked, staged=staged) if work else (),

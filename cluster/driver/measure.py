@@ -18,12 +18,13 @@ from headrace.cluster.engines.starting import start_engine
 from headrace.cluster.state.checked import Checked
 from headrace.operators.base import LAYOUTS, Choice, Completion, Constraint, Layout, ModelStep, Sampling
 from headrace.operators.calibration import cross_fitted, fit_prior
+from headrace.operators.capabilities import Capabilities
 from headrace.pipelines.forecast.forecast import EngineFacts, Observation, Record
 from headrace.pipelines.forecast.outlook import Outlook, look_ahead
 from headrace.pipelines.forecast.quality import score
 from headrace.pipelines.forecast.survey import Survey
 from headrace.pipelines.inference.chain import Chain
-from headrace.pipelines.inference.engine import Engine
+from headrace.pipelines.inference.engine import ContextCost, Engine, ModelInterface, Tokenizer
 from headrace.pipelines.inference.layouts import REFERENCE, leaves_open, opened, with_default
 from headrace.pipelines.inference.prepare import prepare_all
 from headrace.pipelines.inference.results import RowResult
@@ -112,7 +113,7 @@ def measure_and_look(
     engine = start_engine(config)
     try:
         record = asyncio.run(measure_on(engine, made, columns, sample))
-        return record, look_ahead(made, engine.tokenizer, engine.max_model_len, engine.block_size, seen, record)
+        return record, look_ahead(made, ModelInterface.of(engine), seen, record)
     finally:
         engine.shutdown()
 
@@ -138,6 +139,8 @@ async def measure_stage(
 ) -> tuple[Record, list[RowResult]]:
     """Measure every layout that the pipeline leaves open and that fits; where it fixes all, those and the reference.
 
+    An engine that shares no prefixes has no layouts to choose, so only what a run takes is measured.
+
     Args:
         say: hears which one is next.
         steps: those that run on this model; None for all. The others' answers come with the sample. Then no priors are
@@ -147,10 +150,12 @@ async def measure_stage(
         What was observed, and the rows as a run without any measurement has them.
     """
     open_here = leaves_open(pipeline, steps)
-    chains = prepare_all(pipeline, engine.tokenizer, engine.max_model_len, steps) if open_here else {}
+    chains = prepare_all(pipeline, ModelInterface.of(engine), steps) if open_here else {}
     wanted: dict[Layout, Mapping[str, Layout]] = {layout: chained.layouts for layout, chained in chains.items()}
     fixed = with_default(pipeline, {})
-    if not wanted:
+    if engine.capabilities.prefix_block is None:
+        wanted = {REFERENCE: fixed}
+    elif not wanted:
         here = [layout for name, layout in fixed.items() if steps is None or name in steps]
         other = next((layout for layout in here if layout != REFERENCE), REFERENCE)
         wanted = {REFERENCE: dict.fromkeys(fixed, REFERENCE), other: fixed}
@@ -215,15 +220,14 @@ class OnlyChoices:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.tokenizer = engine.tokenizer
-        self.max_model_len = engine.max_model_len
-        self.kv_tokens = engine.kv_tokens
-        self.block_size = engine.block_size
-        self.max_num_seqs = engine.max_num_seqs
-        self.context_cost = engine.context_cost
+        self.tokenizer: Tokenizer = engine.tokenizer
+        self.capabilities: Capabilities = engine.capabilities
+        self.max_model_len: int = engine.max_model_len
+        self.kv_tokens: int | None = engine.kv_tokens
+        self.context_cost: ContextCost = engine.context_cost
 
     async def complete(
-        self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling, *, follow_up: bool = False
+        self, prompt: Any, constraint: Constraint, sampling: Sampling, *, follow_up: bool = False
     ) -> Completion:
         """A choice, or nothing."""
         if isinstance(constraint, Choice):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace.cluster.driver.records import read_record, write_record
-from headrace.cluster.engines.config import FAKE
+from headrace.cluster.engines.locate import provider_of
 from headrace.cluster.state.checked import Checked
 from headrace.cluster.state.totals import StageTotals, Totals
 from headrace.pipelines.forecast.forecast import Observation, Record
@@ -22,7 +22,7 @@ def keep_observed(checked: Checked, totals: Totals, plan: Plan) -> list[str]:
     notes: list[str] = []
     for stage in checked.stages:
         seen = totals.stages.get(stage.number)
-        if seen is not None and checked.models[stage.model].source != FAKE:
+        if seen is not None and provider_of(checked.models[stage.model]).remembered:
             run = _observation(seen, plan, totals.rows, documents, asked)
             notes += keep_record(checked, read_record(checked, stage).with_run(run, seen.engine), stage)
     return list(dict.fromkeys(notes))

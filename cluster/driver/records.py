@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from headrace.cluster.engines.models import cache_folder
+from headrace.cluster.engines.default_model import cache_folder
 from headrace.cluster.state.checked import Checked
 from headrace.pipelines.forecast.forecast import EngineFacts, Observation, Record
 from headrace.pipelines.output.stages import Stage

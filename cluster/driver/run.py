@@ -17,7 +17,7 @@ from headrace.cluster.driver.preflight import Preflights
 from headrace.cluster.driver.publisher import Publisher
 from headrace.cluster.driver.records import read_record
 from headrace.cluster.driver.reporting import last_report, report, report_before
-from headrace.cluster.engines.config import FAKE
+from headrace.cluster.engines.locate import provider_of
 from headrace.cluster.observability.observing import Observers, observed
 from headrace.cluster.state.checked import Checked, check
 from headrace.cluster.state.events import Listener
@@ -212,7 +212,7 @@ class Run:
     def _measure(self, execution: Execution) -> None:
         """Take a sample through every layout, where the run is long enough to pay for that."""
         outlook, model = self.result.outlook, self.checked.only_model
-        if self.work is not None or outlook is None or model is None or model.source == FAKE:
+        if self.work is not None or outlook is None or model is None or not provider_of(model).remembered:
             return
         if worth_measuring(self.checked.pipeline, outlook, self.record):
             with self._clock.phase("measuring"):

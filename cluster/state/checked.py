@@ -9,11 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from headrace.cluster.engines.locate import Located, locate_models, unused_models
+from headrace.cluster.engines.locate import limits_of, locate_models, unused_models
+from headrace.cluster.engines.provider import Located
 from headrace.operators.base import Layout
 from headrace.pipelines.inference.layouts import Priors, opened
 from headrace.pipelines.input.corpus import Corpus, find_shards
-from headrace.pipelines.output.fingerprint import fingerprints
+from headrace.pipelines.output.fingerprint import ModelIdentity, fingerprints
 from headrace.pipelines.output.plan import part_schema
 from headrace.pipelines.output.stages import Stage, stages_of
 from headrace.pipelines.spec.errors import UserError
@@ -49,8 +50,8 @@ class Checked:
         return fingerprints(self.pipeline, self._identities, layouts=layouts, priors=priors)
 
     @property
-    def _identities(self) -> dict[str, str]:
-        return {name: model.identity for name, model in self.models.items()}
+    def _identities(self) -> dict[str, ModelIdentity]:
+        return {name: ModelIdentity(model.identity, model.arguments) for name, model in self.models.items()}
 
     def stages_as_data(self) -> list[dict[str, Any]]:
         """Each stage's model, as it is loaded, and its steps."""
@@ -89,7 +90,8 @@ def check(pipeline: Pipeline, input: str) -> Checked:
 
 def notes_of(pipeline: Pipeline, stages: tuple[Stage, ...]) -> tuple[str, ...]:
     """What a user should be told of a pipeline that is in order."""
-    return (*(note for step in pipeline.steps for note in step.notes()), *unused_models(pipeline, stages))
+    of_steps = (note for step in pipeline.steps for note in step.notes())
+    return (*of_steps, *limits_of(pipeline, stages), *unused_models(pipeline, stages))
 
 
 def step_fields(pipeline: Pipeline) -> list[pa.Field]:

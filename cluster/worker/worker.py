@@ -25,7 +25,9 @@ from typing import Any, NoReturn
 
 import pyarrow as pa
 
-from headrace.cluster.engines.starting import NoEngine, start_or_explain
+from headrace.cluster.engines.no_engine import NoEngine
+from headrace.cluster.engines.registry import engines
+from headrace.cluster.engines.starting import start_or_explain
 from headrace.cluster.observability.metrics import WorkerMetrics
 from headrace.cluster.observability.tracing import ChunkTimes
 from headrace.cluster.state.chunks import ChunkRecord, Committed, Descriptor, Failed
@@ -35,10 +37,11 @@ from headrace.cluster.worker.progress import Progress
 from headrace.cluster.worker.shared_lock import SharedLock
 from headrace.cluster.worker.starts import Starts
 from headrace.cluster.worker.watchdog import Watchdog, Watched
-from headrace.operators.base import ModelStep, Sampling, Text
+from headrace.operators.base import ModelStep
 from headrace.operators.error_classes import ErrorClass
 from headrace.pipelines.inference.chain import Chain
-from headrace.pipelines.inference.engine import EngineDied
+from headrace.pipelines.inference.engine import Engine, EngineDied
+from headrace.pipelines.inference.requests import probe
 from headrace.pipelines.inference.results import DOCUMENT, DeadLetter, RowResult
 from headrace.pipelines.inference.usage import Usage
 from headrace.pipelines.input.corpus import ChunkReader, InputChanged, InputUnreadable, Shard
@@ -88,7 +91,7 @@ class Worker:
         self._here = frozenset(assignment.steps or (step.name for step in self._pipeline.steps))
         if not self._starts.begin():
             return  # the first call will say so
-        self._engine = start_or_explain(assignment.engine) if assignment.engine else NoEngine()
+        self._engine: Engine = start_or_explain(assignment.engine) if assignment.engine else NoEngine()
         self._chain = Chain(
             self._pipeline,
             self._engine,
@@ -110,6 +113,7 @@ class Worker:
             gpus=assignment.engine.gpus if assignment.engine else 0,
         )
         self._model = assignment.engine.model if assignment.engine else None
+        self._provider = engines().named(assignment.engine.engine).telemetry_name if assignment.engine else ""
         self._metrics = WorkerMetrics(self._pipeline, self._model, last=not assignment.commit.suffix)
 
     async def __call__(self, batch: Mapping[str, Any]) -> AsyncIterator[dict[str, list[Any]]]:
@@ -126,7 +130,7 @@ class Worker:
             return Failed(wanted.chunk, self._starts.message, "run")
         if self._started is None:
             self._started = asyncio.ensure_future(self._start())
-        times = ChunkTimes(self._model)
+        times = ChunkTimes(self._model, self._provider)
         record: ChunkRecord
         try:
             await asyncio.shield(self._started)
@@ -311,7 +315,7 @@ class Worker:
                 return
         await asyncio.to_thread(attempt.begin, "control", [])
         try:
-            await self._engine.complete(self._engine.tokenizer.encode("N/A"), Text(), Sampling(max_tokens=1))
+            await probe(self._engine)
         except EngineDied as error:
             self._engine_died(error)
 

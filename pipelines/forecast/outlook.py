@@ -14,8 +14,8 @@ from typing import Any
 from headrace.operators.base import Layout
 from headrace.pipelines.forecast.forecast import Forecast, Record, forecast, together
 from headrace.pipelines.forecast.survey import Survey
-from headrace.pipelines.inference.engine import NO_CONTEXT_COST, Tokenizer
-from headrace.pipelines.inference.layouts import Choice, choose, fixed_layouts, leaves_open
+from headrace.pipelines.inference.engine import NO_CONTEXT_COST, ModelInterface
+from headrace.pipelines.inference.layouts import Choice, choose, fixed_layouts, leaves_open, of_no_prefixes
 from headrace.pipelines.inference.prepare import Chained, prepare, prepare_all
 from headrace.pipelines.spec.pipeline import Pipeline
 
@@ -82,9 +82,7 @@ def _was_measured(record: Record, layout: Layout, steps: Collection[str]) -> boo
 
 def look_ahead(
     pipeline: Pipeline,
-    tokenizer: Tokenizer,
-    max_model_len: int,
-    block_size: int,
+    model: ModelInterface,
     seen: Survey,
     record: Record,
     *,
@@ -107,17 +105,16 @@ def look_ahead(
     context = record.engine.context if record.engine else NO_CONTEXT_COST
 
     def fitting(chained: Chained) -> Survey:
-        return seen.within(max_model_len - chained.needs, cut=pipeline.too_long == "truncate")
+        return seen.within(model.max_model_len - chained.needs, cut=pipeline.too_long == "truncate")
 
     def cast(chained: Chained) -> Forecast:
         observed, documents = record.observed(chained.layouts), fitting(chained)
         if not portions:
-            return forecast(chained, block_size, documents, observed, record.rates, engines=engines, context=context)
+            return forecast(chained, documents, observed, record.rates, engines=engines, context=context)
         return together(
             [
                 forecast(
                     chained,
-                    block_size,
                     dataclasses.replace(documents, rows=rows),
                     observed,
                     record.rates,
@@ -130,16 +127,18 @@ def look_ahead(
         )
 
     def cost(wanted: Mapping[str, Layout]) -> float:
-        return cast(prepare(pipeline, tokenizer, max_model_len, wanted, steps=steps)).work
+        return cast(prepare(pipeline, model, wanted, steps=steps)).work
 
-    candidates = prepare_all(pipeline, tokenizer, max_model_len, steps) if leaves_open(pipeline, steps) else {}
+    candidates = prepare_all(pipeline, model, steps) if leaves_open(pipeline, steps) else {}
     if there is not None:
         choice = there
+    elif model.prefix_block is None:
+        choice = of_no_prefixes(pipeline, steps)
     else:
         quality = {layout: scores for layout, scores in record.quality.items() if layout in candidates}
         choice = choose(pipeline, cost, quality)
         choice = dataclasses.replace(choice, priors=record.fitted(choice.layouts))
-    taken = prepare(pipeline, tokenizer, max_model_len, choice.layouts, steps=steps)
+    taken = prepare(pipeline, model, choice.layouts, steps=steps)
     known = record.observed(taken.layouts)
     return Outlook(
         dataclasses.replace(choice, layouts=taken.layouts),

@@ -75,6 +75,12 @@ def of_several_models(pipeline: Pipeline, steps: Collection[str]) -> Choice:
     return Choice(with_default(pipeline, {}), why if leaves_open(pipeline, steps) else "the pipeline says so")
 
 
+def of_no_prefixes(pipeline: Pipeline, steps: Collection[str] | None = None) -> Choice:
+    """What an engine takes that shares no prefixes, where layouts cost the same: what is fixed, else the reference."""
+    why = "the engine shares no prefixes between requests, so no layout is cheaper than another"
+    return Choice(with_default(pipeline, {}), why if leaves_open(pipeline, steps) else "the pipeline says so")
+
+
 def choose(
     pipeline: Pipeline,
     cost: Callable[[Mapping[str, Layout]], float],

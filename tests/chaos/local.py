@@ -41,6 +41,8 @@ PROCESSES.set_forkserver_preload(
         "tests.chaos.local",
         "headrace",
         "headrace.cluster.driver.preflight",
+        "headrace.cluster.engines.fake.provider",
+        "headrace.cluster.engines.vllm.provider",
         "headrace.cluster.observability.progress",
         "headrace.cluster.driver.records",
         "headrace.cluster.cli.tables",

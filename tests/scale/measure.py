@@ -296,7 +296,7 @@ def worker_side(sheet: Sheet, chunks: int, rows: int = 200, text: int = 200, gro
                 pipeline=pipeline.to_data(),
             ),
         )[0]
-        engine = EngineConfig("fake", args={"kv_tokens": 100_000})
+        engine = EngineConfig("fake", "fake", args={"kv_tokens": 100_000})
         assignment = work.Assignment(
             run_id="scale",
             pipeline=pipeline.to_data(),
