@@ -40,6 +40,7 @@ autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 90
+toc_object_entries_show_parents = "hide"
 
 html_theme = "furo"
 html_title = f"headrace {release}"
