@@ -19,8 +19,8 @@ from headrace.cluster.cli.explain_view import as_data
 from headrace.cluster.cli.main import app
 from headrace.cluster.driver.execution import Execution
 from headrace.cluster.driver.explain import ModelView, _interface, explain_pipeline
+from headrace.cluster.driver.history import read_history, write_history
 from headrace.cluster.driver.measure import measure_stage, sample_rows
-from headrace.cluster.driver.records import read_record, write_record
 from headrace.cluster.driver.watcher import Watcher
 from headrace.cluster.engines.fake.engine import FakeEngine
 from headrace.cluster.engines.fake.provider import FakeProvider
@@ -29,7 +29,7 @@ from headrace.cluster.state.checked import Checked, check
 from headrace.cluster.state.reports import WorkerReport
 from headrace.cluster.state.totals import Totals
 from headrace.cluster.worker.progress import Progress
-from headrace.pipelines.forecast.forecast import EngineFacts, Observation, Record
+from headrace.pipelines.forecast.forecast import EngineFacts, History, Observation
 from headrace.pipelines.output.plan import Plan
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.pipeline import Pipeline
@@ -257,11 +257,11 @@ def test_fixed_layouts_are_measured_and_taken_with_several_models_too(corpus: Wr
     pipeline = two(layout="hoisted")
     checked = check(pipeline, str(corpus(TEXTS)))
     sample = sample_rows(checked, 40)
-    record, results = asyncio.run(
+    history, results = asyncio.run(
         measure_stage(FakeEngine({}), pipeline, checked.columns, sample, steps=checked.stages[0].steps)
     )
-    assert set(record.measured) == {"instruction_first", "hoisted"}
-    assert not any(record.priors.values()), "a run with several models takes none"
+    assert set(history.measured) == {"instruction_first", "hoisted"}
+    assert not any(history.priors.values()), "a run with several models takes none"
     left = sample.after(results)
     assert {answers["opinion"] for answers in left.answers} == {"negative"}
     found = explain_pipeline(pipeline, str(checked.corpus.shards[0].uri))
@@ -382,8 +382,8 @@ def heard(here: InProcess, monkeypatch: pytest.MonkeyPatch) -> InProcess:  # noq
     return here
 
 
-def record_of(checked: Checked, number: int) -> Record:
-    return read_record(checked, checked.stages[number - 1])
+def record_of(checked: Checked, number: int) -> History:
+    return read_history(checked, checked.stages[number - 1])
 
 
 def test_a_run_leaves_what_each_model_did_for_the_next_explain(heard: InProcess, corpus: Write) -> None:
@@ -419,7 +419,7 @@ def test_a_run_that_resumes_between_two_models_leaves_nothing(heard: InProcess, 
         heard(TWO, source)
     heard(TWO, source)
     checked = check(two(), str(source))
-    assert record_of(checked, 1) == record_of(checked, 2) == Record()
+    assert record_of(checked, 1) == record_of(checked, 2) == History()
 
 
 def test_a_run_that_has_lost_an_engine_leaves_nothing(
@@ -436,7 +436,7 @@ def test_a_run_that_has_lost_an_engine_leaves_nothing(
     source = corpus(TEXTS)
     assert heard(TWO, source).totals.restarts
     checked = check(two(), str(source))
-    assert record_of(checked, 1) == record_of(checked, 2) == Record()
+    assert record_of(checked, 1) == record_of(checked, 2) == History()
 
 
 def test_records_of_one_model_are_not_taken_for_anothers(
@@ -444,11 +444,11 @@ def test_records_of_one_model_are_not_taken_for_anothers(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     source = str(corpus(TEXTS))
-    known = Record(EngineFacts(1, 16, 1, 1), {}, (Observation({}, 1, 1, 1, 1.0, 1, 1, 1, {}),))
+    known = History(EngineFacts(1, 16, 1, 1), {}, (Observation({}, 1, 1, 1, 1.0, 1, 1, 1, {}),))
     checked = check(two(), source)
-    write_record(checked, known, checked.stages[1])
+    write_history(checked, known, checked.stages[1])
     assert record_of(checked, 2) == known
-    assert record_of(checked, 1) == Record()
+    assert record_of(checked, 1) == History()
     steps = json.loads(json.dumps(TWO["steps"]))
     steps[0]["classify"]["labels"]["positive"] = "glad"
     for other in (
@@ -458,14 +458,14 @@ def test_records_of_one_model_are_not_taken_for_anothers(
         of_one_model(TWO["steps"], TWO["models"]["big"]),
     ):
         there = check(other, source)
-        assert all(read_record(there, stage) == Record() for stage in there.stages), other
+        assert all(read_history(there, stage) == History() for stage in there.stages), other
 
 
 def test_what_is_seen_of_the_engine_says_how_many_documents_are_in_flight(heard: InProcess, corpus: Write) -> None:
     source = corpus(TEXTS)
     heard(TWO, source)
     model = explain_pipeline(two(), str(source)).models[1]
-    observed = model.record.runs[-1]
+    observed = model.history.runs[-1]
     own = (observed.output + observed.steps["reply"]["added"]) / observed.steps["reply"]["rows"]
     without = 2 * (model.outlook.survey.length(0.5) + 16) + sum(v.prompts[0].tail_tokens + 16 for v in model.steps)
     assert model.room[0] == without + math.ceil(own), "of the rows that come to it, not of all"

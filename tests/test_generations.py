@@ -694,7 +694,7 @@ def test_a_step_keeps_the_layout_that_the_output_was_begun_with(
 def test_priors_that_were_fitted_go_with_a_change_of_their_step(here: InProcess, corpus: Write) -> None:
     from headrace.cluster.state.checked import check
     from headrace.cluster.state.work import settled
-    from headrace.pipelines.inference.layouts import Choice
+    from headrace.pipelines.inference.layouts import LayoutChoice
     from headrace.pipelines.spec.pipeline import Pipeline
 
     source = corpus(texts(0, 5))
@@ -704,7 +704,7 @@ def test_priors_that_were_fitted_go_with_a_change_of_their_step(here: InProcess,
     plan = load_plan(LocalStore(here.output))
     assert plan is not None
     plan = replace(plan, priors=priors, fingerprints=checked.fingerprints(plan.layouts, priors))
-    choice = Choice(plan.layouts, "", priors)
+    choice = LayoutChoice(plan.layouts, "", priors)
     assert settled(checked, plan, choice)[1] == priors
     other = changed(lambda d: step(d, "opinion").update(labels={"positive": "glad", "negative": "sad"}))
     assert settled(check(Pipeline.model_validate(other), str(source)), plan, choice)[1] == {}

@@ -25,7 +25,7 @@ from headrace.cluster.worker import worker
 from headrace.cluster.worker.chunk_runner import ChunkRows, ChunkRunner, Hooks
 from headrace.cluster.worker.watchdog import Watchdog
 from headrace.pipelines.inference.engine import RequestRefused
-from headrace.pipelines.inference.layouts import Choice
+from headrace.pipelines.inference.layouts import LayoutChoice
 from headrace.pipelines.inference.results import Earlier, RowResult
 from headrace.pipelines.inference.usage import Usage
 from headrace.pipelines.output.checkpoint import ERROR, chunk_record, committed, counts_of
@@ -71,7 +71,7 @@ class Cluster:
         }
         self.pipeline = Pipeline.model_validate(data)
         checked = check(self.pipeline, str(source))
-        self.work = Work.of(checked, self.store, None, None, Choice({}, ""))
+        self.work = Work.of(checked, self.store, None, None, LayoutChoice({}, ""))
         self.deaths = 0
         self.assignment = worker.Assignment(
             run_id="run",

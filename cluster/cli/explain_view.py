@@ -184,7 +184,7 @@ def _layouts(console: Console, explained: Explanation, model: ModelView) -> None
 
 
 def _layout_table(explained: Explanation, model: ModelView) -> Table:
-    outlook, record = model.outlook, model.record
+    outlook, history = model.outlook, model.history
     title = _titled("Prompt tokens to compute, by layout", explained, model)
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("layout", style="bold")
@@ -202,13 +202,13 @@ def _layout_table(explained: Explanation, model: ModelView) -> Table:
     layouts_in = {str(layout): layouts for layout, layouts in alternatives(explained.checked.pipeline).items()}
     # What is taken may be a combination that was not measured, and then has no scores.
     own = _layouts_of(model)
-    layouts_in["as taken"] = own if any(own.items() <= o.layouts.items() for o in record.measured.values()) else {}
-    if record.quality:
+    layouts_in["as taken"] = own if any(own.items() <= o.layouts.items() for o in history.measured.values()) else {}
+    if history.quality:
         for name in steps:
-            table.add_column(f"{name} {'right' if name in record.gold else 'agrees'}", justify="right")
+            table.add_column(f"{name} {'right' if name in history.gold else 'agrees'}", justify="right")
     for name, forecast in rows.items():
-        scores = record.scores(layouts_in[name])
-        cells = [f"{scores[step]:.3f}" if step in scores else "-" for step in steps] if record.quality else []
+        scores = history.scores(layouts_in[name])
+        cells = [f"{scores[step]:.3f}" if step in scores else "-" for step in steps] if history.quality else []
         style = "reverse" if name == taken or (mixed and name == "as taken") else ""
         table.add_row(
             name,
@@ -244,14 +244,14 @@ def _taken(model: ModelView) -> str:
 
 
 def _quality_note(explained: Explanation, model: ModelView) -> str:
-    record, pipeline = model.record, explained.checked.pipeline
-    if record.quality:
-        against = f"{'right answers, or else ' if record.gold else ''}agreement with {REFERENCE}"
-        rows, rest = f"{record.sample} rows", f"; a step may lose {pipeline.layout_tolerance:g} (layout_tolerance)"
+    history, pipeline = model.history, explained.checked.pipeline
+    if history.quality:
+        against = f"{'right answers, or else ' if history.gold else ''}agreement with {REFERENCE}"
+        rows, rest = f"{history.sample} rows", f"; a step may lose {pipeline.layout_tolerance:g} (layout_tolerance)"
         if len(explained.models) > 1:
-            sampled = next(iter(record.measured.values())).rows
-            rows = f"{record.sample} of {sampled} rows, which came to this model"
-            rest = "; --rows takes more" if record.sample < FEW_ROWS else ""
+            sampled = next(iter(history.measured.values())).rows
+            rows = f"{history.sample} of {sampled} rows, which came to this model"
+            rest = "; --rows takes more" if history.sample < FEW_ROWS else ""
         return f"Measured on {rows}: {against}{rest}. Of free text only that there is an answer counts."
     if model.interface.prefix_block is not None and leaves_open(pipeline, model.stage.steps):
         return "The other layouts change answers, too: --measure says how much, and what they save in time."
@@ -286,7 +286,7 @@ def _forecast(explained: Explanation, model: ModelView, prices: Prices) -> Table
     if model.idle:
         table.add_row("prompts", "none: nothing is left to ask, so no engine is started")
         return table
-    taken, engine = model.outlook.taken, model.record.engine
+    taken, engine = model.outlook.taken, model.history.engine
     table.add_row("prompts", _prompt_tokens(taken))
     if not model.outlook.observed:
         table.add_row("", _unobserved(explained))
@@ -409,7 +409,7 @@ def as_data(explained: Explanation, prices: Prices) -> dict[str, Any]:
 
 
 def _model_data(explained: Explanation, model: ModelView, prices: Prices) -> dict[str, Any]:
-    outlook, record, seen = model.outlook, model.record, model.outlook.survey
+    outlook, history, seen = model.outlook, model.history, model.outlook.survey
     return {
         "model": model.name,
         "document_tokens": {
@@ -430,10 +430,10 @@ def _model_data(explained: Explanation, model: ModelView, prices: Prices) -> dic
         "layouts": {name: _forecast_data(forecast) for name, forecast in outlook.layouts.items()},
         "taken": {"layouts": _layouts_of(model), "because": outlook.choice.reason, **_forecast_data(outlook.taken)},
         "observed": outlook.observed,
-        "quality": record.quality,
-        "quality_rows": record.sample,
+        "quality": history.quality,
+        "quality_rows": history.sample,
         "kv_tokens": {"p50": model.room[0], "p95": model.room[1]},
-        "engine": dataclasses.asdict(record.engine) if record.engine else None,
+        "engine": dataclasses.asdict(history.engine) if history.engine else None,
         "gpu_hours" if model.config.gpus else "engine_hours": model.hours,
         "money": money_of(explained, model, prices),
     }

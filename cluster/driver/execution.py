@@ -28,7 +28,7 @@ from headrace.cluster.state.engine_of import engine_config
 from headrace.cluster.state.totals import Totals
 from headrace.cluster.worker.assignment import Assignment
 from headrace.cluster.worker.worker import CHUNKS_AT_A_WORKER, Worker
-from headrace.pipelines.forecast.forecast import Record
+from headrace.pipelines.forecast.forecast import History
 from headrace.pipelines.forecast.outlook import Outlook
 from headrace.pipelines.forecast.survey import Survey
 from headrace.pipelines.output.carried_answers import Origin
@@ -109,7 +109,7 @@ class Execution:
             disconnect()
             raise
 
-    def measure(self, seen: Survey) -> tuple[Record, Outlook]:
+    def measure(self, seen: Survey) -> tuple[History, Outlook]:
         """Take a sample through every layout, on an engine like a worker's; what it says, and what follows from it.
 
         Raises:
@@ -123,7 +123,7 @@ class Execution:
         engine = engine_config(checked, allotment, checked.stages[0])
         sample = sample_rows(checked, SAMPLE_ROWS)
         try:
-            found: tuple[Record, Outlook] = ray.get(
+            found: tuple[History, Outlook] = ray.get(
                 task.remote(checked.pipeline.to_data(), folder_of(checked), checked.columns, engine, sample, seen)
             )
         except RayError as error:

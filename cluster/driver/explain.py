@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from headrace.cluster.driver.history import read_history, write_history
 from headrace.cluster.driver.lookahead import looking_ahead
 from headrace.cluster.driver.measure import measure_stage, sample_rows
 from headrace.cluster.driver.preflight import Preflights
-from headrace.cluster.driver.records import read_record, write_record
 from headrace.cluster.driver.sample import allot_each
 from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.engines.locate import interface_of, provider_of
@@ -20,12 +20,11 @@ from headrace.cluster.state.checked import Checked, check
 from headrace.cluster.state.engine_of import engine_config
 from headrace.cluster.state.rerun import RerunOptions
 from headrace.cluster.state.work import Work, changes_of
-from headrace.operators.base import Choice as OneOf
-from headrace.operators.base import Constraint, Json, Layout
-from headrace.pipelines.forecast.forecast import Record
+from headrace.operators.base import Choice, Constraint, Json, Layout
+from headrace.pipelines.forecast.forecast import History
 from headrace.pipelines.forecast.outlook import Outlook
 from headrace.pipelines.inference.engine import ModelInterface
-from headrace.pipelines.inference.layouts import Choice
+from headrace.pipelines.inference.layouts import LayoutChoice
 from headrace.pipelines.inference.prepare import Chained, prepare
 from headrace.pipelines.inference.prompts import Prompt
 from headrace.pipelines.output.plan import Chunk
@@ -80,7 +79,7 @@ class ModelView:
     stage: Stage
     name: str
     outlook: Outlook
-    record: Record
+    history: History
     interface: ModelInterface
     config: EngineConfig
     steps: tuple[StepView, ...]
@@ -153,9 +152,9 @@ def explain_pipeline(
     configs = [engine_config(checked, allotment, stage) for stage, allotment in both]
     with Preflights.begin(pipeline, checked.stages, checked.models) as preflight:
         preflight.finish()
-    records = [read_record(checked, stage) for stage in checked.stages]
+    histories = [read_history(checked, stage) for stage in checked.stages]
     if measure_rows is not None:
-        records = _measure(checked, configs, records, measure_rows)
+        histories = _measure(checked, configs, histories, measure_rows)
     rows = min(checked.corpus.rows, limit or checked.corpus.rows)
     store = open_store(output) if output is not None else None
     work, into, staged = _into(checked, store, limit, prune=prune) if store is not None else (None, None, {})
@@ -163,8 +162,8 @@ def explain_pipeline(
         checked=checked,
         waits_for={name: tuple(sorted(others)) for name, others in Graph.of(pipeline).waits_for.items()},
         models=tuple(
-            _model_view(checked, stage, config, record, rows, work, into, staged)
-            for stage, config, record in zip(checked.stages, configs, records, strict=True)
+            _model_view(checked, stage, config, history, rows, work, into, staged)
+            for stage, config, history in zip(checked.stages, configs, histories, strict=True)
         ),
         into=into,
         crowded=crowded,
@@ -175,7 +174,7 @@ def _model_view(
     checked: Checked,
     stage: Stage,
     config: EngineConfig,
-    record: Record,
+    history: History,
     rows: int,
     work: Work | None,
     into: Into | None,
@@ -184,16 +183,16 @@ def _model_view(
     """What is to be expected of the model of ``stage``."""
     pipeline = checked.pipeline
     model = _interface(checked, stage)
-    ahead = looking_ahead(checked, record, rows, work, stage=stage, staged=staged)
+    ahead = looking_ahead(checked, history, rows, work, stage=stage, staged=staged)
     with pipeline.importable():
         outlook = ahead.look(pipeline, model)
         chained = prepare(pipeline, ahead.as_observed(model), outlook.choice.layouts, steps=stage.steps)
-    steps = _steps(chained, record)
+    steps = _steps(chained, history)
     several = len(checked.stages) > 1
     idle = several and into is not None and not any(into.asked.get(step.name) for step in steps)
     if idle:  # and that costs nothing, which takes no observation to know
         outlook = replace(outlook, taken=replace(outlook.taken, output=0.0, seconds=0.0))
-    observed = record.observed(chained.layouts)
+    observed = history.observed(chained.layouts)
     answers: float = chained.most_answer_tokens
     if observed:
         own = observed.output + sum(counts.get("added", 0) for counts in observed.steps.values())
@@ -203,7 +202,7 @@ def _model_view(
         stage=stage,
         name=called(pipeline, stage.model),
         outlook=outlook,
-        record=record,
+        history=history,
         interface=chained.model,
         config=config,
         steps=steps,
@@ -234,7 +233,7 @@ def _into(
     previous = load_plan(store)
     if previous is None:
         return None, None, {}
-    there = Choice(previous.layouts, "the output has it", previous.priors)
+    there = LayoutChoice(previous.layouts, "the output has it", previous.priors)
     differs = changes_of(checked, previous, there)
     work = Work.of(checked, store, previous, limit, there, RerunOptions("changed" if differs else "", prune=prune))
     staged = _staged(checked, store, work)
@@ -258,7 +257,9 @@ def _staged(checked: Checked, store: Store, work: Work) -> Mapping[Chunk, Collec
     return found
 
 
-def _measure(checked: Checked, configs: Sequence[EngineConfig], records: Sequence[Record], rows: int) -> list[Record]:
+def _measure(
+    checked: Checked, configs: Sequence[EngineConfig], histories: Sequence[History], rows: int
+) -> list[History]:
     """Measure on engines in this process, one model after the other; keep that beside what runs have shown.
 
     The rows that one model has neither filtered out nor lost are the next one's. A model to which none comes is not
@@ -269,7 +270,7 @@ def _measure(checked: Checked, configs: Sequence[EngineConfig], records: Sequenc
         raise UserError("The input has no rows to measure.")
     several = len(checked.stages) > 1
     taken = len(sample.values)
-    found: dict[int, Record] = {}
+    found: dict[int, History] = {}
     documents = most_asked = 0
     for stage, config in zip(checked.stages, configs, strict=True):
         which = f" of {called(checked.pipeline, stage.model)}" if several else ""
@@ -280,20 +281,22 @@ def _measure(checked: Checked, configs: Sequence[EngineConfig], records: Sequenc
         engine = start_beside_a_user(config)
         try:
             steps = stage.steps if several else None
-            record, results = asyncio.run(measure_stage(engine, checked.pipeline, checked.columns, sample, _say, steps))
+            history, results = asyncio.run(
+                measure_stage(engine, checked.pipeline, checked.columns, sample, _say, steps)
+            )
         finally:
             engine.shutdown()
-        found[stage.number] = record
-        here = next(iter(record.measured.values()))
+        found[stage.number] = history
+        here = next(iter(history.measured.values()))
         documents, most_asked = max(documents, here.documents), max(most_asked, here.asked)
         sample = sample.after(results)
-    known = list(records)
+    known = list(histories)
     for i, stage in enumerate(checked.stages):
         if stage.number in found:
-            record = found[stage.number].among(taken, documents, most_asked) if several else found[stage.number]
-            known[i] = replace(record, runs=known[i].runs)
+            history = found[stage.number].among(taken, documents, most_asked) if several else found[stage.number]
+            known[i] = replace(history, runs=known[i].runs)
             if provider_of(checked.models[stage.model]).remembered:
-                write_record(checked, known[i], stage)
+                write_history(checked, known[i], stage)
     return known
 
 
@@ -301,8 +304,8 @@ def _say(message: str) -> None:
     print(f"headrace: {message}", file=sys.stderr, flush=True)
 
 
-def _steps(chained: Chained, record: Record) -> tuple[StepView, ...]:
-    observed = record.observed(chained.layouts)
+def _steps(chained: Chained, history: History) -> tuple[StepView, ...]:
+    observed = history.observed(chained.layouts)
     return tuple(
         StepView(
             name=name,
@@ -340,7 +343,7 @@ def _prompt_view(prompt: Prompt, model: ModelInterface) -> PromptView:
 def answer_form(constraint: Constraint) -> str:
     """What an answer looks like, in a few words."""
     match constraint:
-        case OneOf(options=options):
+        case Choice(options=options):
             shown = ", ".join(options[:6])
             return f"one of {shown}" + (f" and {len(options) - 6} more" if len(options) > 6 else "")
         case Json():

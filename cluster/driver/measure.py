@@ -19,7 +19,7 @@ from headrace.cluster.state.checked import Checked
 from headrace.operators.base import LAYOUTS, Choice, Completion, Constraint, Layout, ModelStep, Sampling
 from headrace.operators.calibration import cross_fitted, fit_prior
 from headrace.operators.capabilities import Capabilities
-from headrace.pipelines.forecast.forecast import EngineFacts, Observation, Record
+from headrace.pipelines.forecast.forecast import EngineFacts, History, Observation
 from headrace.pipelines.forecast.outlook import Outlook, look_ahead
 from headrace.pipelines.forecast.quality import score
 from headrace.pipelines.forecast.survey import Survey
@@ -102,15 +102,15 @@ def measure_and_look(
     config: EngineConfig,
     sample: SampleRows,
     seen: Survey,
-) -> tuple[Record, Outlook]:
+) -> tuple[History, Outlook]:
     """Start an engine, measure, stop it, and say what follows. Plain data, so that it can run on another machine."""
     if folder and folder not in sys.path:
         sys.path.insert(0, folder)
     made = Pipeline.model_validate(pipeline)
     engine = start_engine(config)
     try:
-        record = asyncio.run(measure_on(engine, made, columns, sample))
-        return record, look_ahead(made, ModelInterface.of(engine), seen, record)
+        history = asyncio.run(measure_on(engine, made, columns, sample))
+        return history, look_ahead(made, ModelInterface.of(engine), seen, history)
     finally:
         engine.shutdown()
 
@@ -121,7 +121,7 @@ async def measure_on(
     columns: pa.Schema,
     sample: SampleRows,
     say: Callable[[str], None] = lambda message: None,
-) -> Record:
+) -> History:
     """As :func:`measure_stage`, where all steps run on this model."""
     return (await measure_stage(engine, pipeline, columns, sample, say))[0]
 
@@ -133,7 +133,7 @@ async def measure_stage(
     sample: SampleRows,
     say: Callable[[str], None] = lambda message: None,
     steps: Collection[str] | None = None,
-) -> tuple[Record, list[RowResult]]:
+) -> tuple[History, list[RowResult]]:
     """Measure every layout that the pipeline leaves open and that fits; where it fixes all, those and the reference.
 
     An engine that shares no prefixes has no layouts to choose, so only what a run takes is measured.
@@ -188,8 +188,8 @@ async def measure_stage(
     gold = tuple(name for name in sample.gold if steps is None or name in steps)
     quality = {layout: scores for layout, scores in quality.items() if scores}
     priors = {layout: fitted for layout, fitted in priors.items() if fitted}
-    record = Record(EngineFacts.of(engine), observations, (), quality, priors, gold, len(sample.values))
-    return record, next((results[layout] for layout, layouts in wanted.items() if layouts == fixed), reference)
+    history = History(EngineFacts.of(engine), observations, (), quality, priors, gold, len(sample.values))
+    return history, next((results[layout] for layout, layouts in wanted.items() if layouts == fixed), reference)
 
 
 def _fit(

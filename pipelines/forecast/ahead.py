@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from headrace.pipelines.forecast.forecast import Record
+from headrace.pipelines.forecast.forecast import History
 from headrace.pipelines.forecast.outlook import Outlook, Portion, look_ahead
 from headrace.pipelines.forecast.survey import Place, survey
 from headrace.pipelines.inference.engine import ModelInterface
-from headrace.pipelines.inference.layouts import Choice
+from headrace.pipelines.inference.layouts import LayoutChoice
 from headrace.pipelines.spec.pipeline import Pipeline
 
 
@@ -20,7 +20,7 @@ class Ahead:
 
     Attributes:
         places: rows of the input to look at; ``rows`` are the rows that they stand for.
-        record: what is known already.
+        history: what is known already.
         there: the layouts of an output that is there.
         portions: how many rows are asked which steps, where not all rows are asked all of them.
         steps: those that run on the model; None for all.
@@ -29,14 +29,14 @@ class Ahead:
     places: tuple[Place, ...]
     rows: int
     columns: pa.Schema
-    record: Record
-    there: Choice | None
+    history: History
+    there: LayoutChoice | None
     portions: tuple[Portion, ...] = ()
     steps: tuple[str, ...] | None = None
 
     def as_observed(self, model: ModelInterface) -> ModelInterface:
         """The model with the prefix cache that it had when it last ran."""
-        return model.with_prefix_block(self.record.engine.block_size) if self.record.engine else model
+        return model.with_prefix_block(self.history.engine.block_size) if self.history.engine else model
 
     def look(self, pipeline: Pipeline, model: ModelInterface) -> Outlook:
         """See :func:`headrace.pipelines.forecast.outlook.look_ahead`."""
@@ -45,7 +45,7 @@ class Ahead:
             pipeline,
             self.as_observed(model),
             seen,
-            self.record,
+            self.history,
             there=self.there,
             portions=self.portions,
             steps=self.steps,

@@ -133,7 +133,7 @@ class EngineFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class History:
     """What is known.
 
     Attributes:
@@ -175,13 +175,13 @@ class Record:
         known = {step: self.priors.get(layout, {}).get(step) for step, layout in layouts.items()}
         return {step: prior for step, prior in known.items() if prior}
 
-    def among(self, rows: int, documents: int, asked: int) -> Record:
+    def among(self, rows: int, documents: int, asked: int) -> History:
         """What was measured, as :meth:`Observation.among` has it."""
         measured = {layout: each.among(rows, documents, asked) for layout, each in self.measured.items()}
         return dataclasses.replace(self, measured=measured)
 
-    def with_run(self, run: Observation, engine: EngineFacts | None) -> Record:
-        """The record after one more run."""
+    def with_run(self, run: Observation, engine: EngineFacts | None) -> History:
+        """The history after one more run."""
         return dataclasses.replace(self, runs=(*self.runs, run)[-MOST_RUNS:], engine=engine or self.engine)
 
 

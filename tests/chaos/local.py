@@ -44,7 +44,7 @@ PROCESSES.set_forkserver_preload(
         "headrace.cluster.engines.fake.provider",
         "headrace.cluster.engines.vllm.provider",
         "headrace.cluster.observability.progress",
-        "headrace.cluster.driver.records",
+        "headrace.cluster.driver.history",
         "headrace.cluster.cli.tables",
         "headrace.pipelines.spec.loading",
         "headrace.pipelines.input.object_files",
