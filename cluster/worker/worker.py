@@ -47,7 +47,6 @@ from headrace.pipelines.inference.usage import Usage
 from headrace.pipelines.input.corpus import Shard
 from headrace.pipelines.input.reader import ChunkReader
 from headrace.pipelines.input.rows import Rows
-from headrace.pipelines.input.source import InputChanged
 from headrace.pipelines.output.carried_answers import CarriedAnswers, copied, merged
 from headrace.pipelines.output.checkpoint import chunk_record, commit_chunk, counts_of
 from headrace.pipelines.output.plan import Chunk
@@ -141,7 +140,7 @@ class Worker:
                 record = await self._chunk(wanted.chunk, wanted.shard, times)
         except EngineDied as error:
             self._engine_died(error)
-        except (UserError, InputChanged) as error:
+        except UserError as error:
             record = Failed(wanted.chunk, str(error), "user")
             times.failed(error)
         except OSError as error:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from headrace.pipelines.input.corpus import Shard
 from headrace.pipelines.input.cursor import Cursor
 from headrace.pipelines.input.rows import Rows, fitted, sound
-from headrace.pipelines.input.source import InputChanged, Source
+from headrace.pipelines.input.source import Source
 from headrace.pipelines.input.sources import source_named
 from headrace.pipelines.spec.errors import StorageUnavailable, UserError
 
@@ -134,7 +134,7 @@ def _pieces(
         for piece in source.read(shard, schema, first, at_once):
             rows = fitted(piece.table, schema)
             yield Rows(rows.table, {**rows.bad, **piece.bad})
-    except (InputChanged, StorageUnavailable, UserError):
+    except (UserError, StorageUnavailable):
         raise
     except Exception as error:  # a source may be anybody's, and an input may hold anything
         source.check(shard)

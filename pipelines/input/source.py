@@ -14,12 +14,13 @@ import pyarrow as pa
 
 from headrace.pipelines.input.corpus import Corpus, Shard
 from headrace.pipelines.input.rows import Rows
+from headrace.pipelines.spec.errors import UserError
 
 GROUP = "headrace.sources"
 """The entry-point group. An entry is called as its source is, and names a class that is made without arguments."""
 
 
-class InputChanged(Exception):
+class InputChanged(UserError):
     """A shard is no longer what it was when it was planned. The message names it and says what to do."""
 
 
