@@ -21,8 +21,8 @@ from benchmarks.documents import read_documents
 from benchmarks.one_engine import COLUMNS
 from benchmarks.pipelines import pipeline
 from headrace.cluster.engines.tokenizer import HubTokenizer
-from headrace.operators.base import Choice, Completion, Constraint, Json, Sampling
 from headrace.operators.capabilities import Capabilities
+from headrace.operators.questions import Choice, Completion, Constraint, Json, Sampling
 from headrace.operators.templates import render_document
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.efficiency import BlockCounter

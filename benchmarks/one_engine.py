@@ -22,7 +22,7 @@ from benchmarks.pipelines import CHAIN, model_steps, pipeline
 from benchmarks.quality import judge
 from benchmarks.tokens import least_prefill
 from headrace.cluster.engines.vllm.engine import VllmEngine, sampling_params
-from headrace.operators.base import LAYOUTS, Completion, Constraint, Layout, Sampling
+from headrace.operators.questions import LAYOUTS, Completion, Constraint, Layout, Sampling
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.spec.pipeline import Pipeline
 

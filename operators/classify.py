@@ -15,12 +15,13 @@ import pyarrow as pa
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from headrace.operators.agreement import of_labels
-from headrace.operators.base import QUOTE, UNQUOTE, Choice, Completion, Example, ModelStep, Question, Sampling, Shot
+from headrace.operators.base import Example, ModelStep
 from headrace.operators.capabilities import Capabilities
 from headrace.operators.error_classes import ErrorClass
 from headrace.operators.label_text import label_in
 from headrace.operators.options import Encode, codes_for
 from headrace.operators.outcomes import Answer, Rejection
+from headrace.operators.questions import QUOTE, UNQUOTE, Choice, Completion, Question, Sampling, Shot
 from headrace.operators.shown import Shown
 from headrace.operators.written import written
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from headrace.cluster.engines.fake.engine import FakeEngine
-from headrace.operators.base import Choice, Completion, Constraint, Json, Sampling
 from headrace.operators.error_classes import ErrorClass
+from headrace.operators.questions import Choice, Completion, Constraint, Json, Sampling
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.engine import EngineDied
 from headrace.pipelines.inference.results import DeadLetter, Earlier, RowResult

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 
 from headrace.cluster.engines.vllm.engine import VllmEngine
-from headrace.operators.base import LAYOUTS, Choice, Layout, ModelStep, Sampling, Text
+from headrace.operators.base import ModelStep
+from headrace.operators.questions import LAYOUTS, Choice, Layout, Sampling, Text
 from headrace.operators.schema.schemas import Validator
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.engine import ModelInterface, RequestRefused

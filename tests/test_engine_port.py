@@ -22,10 +22,10 @@ from headrace.cluster.engines.no_engine import NoEngine
 from headrace.cluster.engines.registry import Registry, engines
 from headrace.cluster.engines.vllm.arguments import RESERVED
 from headrace.cluster.engines.vllm.provider import VllmProvider
-from headrace.operators.base import Choice, Completion, Json, Sampling, Text
 from headrace.operators.capabilities import Capabilities
 from headrace.operators.classify import Classify
 from headrace.operators.outcomes import Answer, Rejection
+from headrace.operators.questions import Choice, Completion, Json, Sampling, Text
 from headrace.pipelines.forecast.forecast import EngineFacts
 from headrace.pipelines.inference.answers import plain_answer
 from headrace.pipelines.inference.chain import Chain

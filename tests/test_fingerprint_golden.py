@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from headrace.cluster.driver.run import check
-from headrace.operators.base import Layout
+from headrace.operators.questions import Layout
 from headrace.pipelines.spec.loading import load_pipeline
 
 Write = Callable[..., Path]

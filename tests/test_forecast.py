@@ -16,7 +16,7 @@ from headrace.cluster.driver.measure import SampleRows, measure_on, observation,
 from headrace.cluster.engines.bytes_tokenizer import BytesTokenizer
 from headrace.cluster.engines.fake.engine import BLOCK, FakeEngine
 from headrace.cluster.state.checked import Checked, check
-from headrace.operators.base import LAYOUTS, Layout
+from headrace.operators.questions import LAYOUTS, Layout
 from headrace.pipelines.forecast.forecast import EngineFacts, History, Observation, Rates, forecast
 from headrace.pipelines.forecast.outlook import Outlook, look_ahead, worth_measuring
 from headrace.pipelines.forecast.survey import PLACES, ROWS_AT_A_PLACE, places, survey

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from headrace.cluster.engines.bytes_tokenizer import BytesTokenizer
-from headrace.operators.base import LAYOUTS, Layout
+from headrace.operators.questions import LAYOUTS, Layout
 from headrace.pipelines.inference.layouts import REFERENCE, choose, with_default
 from headrace.pipelines.inference.prepare import Chained, prepare, prepare_all
 from headrace.pipelines.spec.pipeline import Pipeline

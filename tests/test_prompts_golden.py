@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from headrace.cluster.engines.bytes_tokenizer import BytesTokenizer
-from headrace.operators.base import LAYOUTS, Choice
 from headrace.operators.capabilities import Capabilities
+from headrace.operators.questions import LAYOUTS, Choice
 from headrace.pipelines.inference.engine import ModelInterface, Tokenizer
 from headrace.pipelines.inference.prepare import prepare
 from headrace.pipelines.spec.pipeline import Pipeline

@@ -15,8 +15,8 @@ from jsonschema import Draft202012Validator
 
 from headrace.cluster.engines.fake.made_up import instance
 from headrace.operators import Extract, Generate
-from headrace.operators.base import Completion, Json, Question
 from headrace.operators.outcomes import Answer, Rejection
+from headrace.operators.questions import Completion, Json, Question
 from headrace.operators.schema.describe import DESCRIPTION_LIMIT
 from headrace.operators.schema.schemas import SchemaError, check_schema, decoding_schema, describe
 from headrace.operators.schema.short_form import Coded, Field, Form, ListForm, ObjectForm, ShortForm, short_form

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pytest
 
 from headrace.cluster.engines.fake.made_up import instance
-from headrace.operators.base import Completion
 from headrace.operators.outcomes import Answer, Rejection
+from headrace.operators.questions import Completion
 from headrace.operators.schema.schemas import SchemaError, check_schema
 from headrace.operators.structured import Structure
 

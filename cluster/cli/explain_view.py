@@ -17,7 +17,8 @@ from headrace.cluster.driver.explain_sums import all_hours, all_money, all_secon
 from headrace.cluster.observability import terminal
 from headrace.cluster.observability.pace import duration
 from headrace.cluster.report.prices import Prices
-from headrace.operators.base import Layout, ModelStep
+from headrace.operators.base import ModelStep
+from headrace.operators.questions import Layout
 from headrace.pipelines.forecast.forecast import Forecast
 from headrace.pipelines.inference.layouts import REFERENCE, alternatives, leaves_open
 

@@ -20,7 +20,7 @@ from headrace.cluster.state.checked import Checked, check
 from headrace.cluster.state.engine_of import engine_config
 from headrace.cluster.state.rerun import RerunOptions
 from headrace.cluster.state.work import Work, changes_of
-from headrace.operators.base import Choice, Constraint, Json, Layout
+from headrace.operators.questions import Choice, Constraint, Json, Layout
 from headrace.pipelines.forecast.forecast import History
 from headrace.pipelines.forecast.outlook import Outlook
 from headrace.pipelines.inference.engine import ModelInterface

@@ -16,9 +16,10 @@ from headrace.cluster.driver.sample import spread
 from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.engines.starting import start_engine
 from headrace.cluster.state.checked import Checked
-from headrace.operators.base import LAYOUTS, Choice, Completion, Constraint, Layout, ModelStep, Sampling
+from headrace.operators.base import ModelStep
 from headrace.operators.calibration import cross_fitted, fit_prior
 from headrace.operators.capabilities import Capabilities
+from headrace.operators.questions import LAYOUTS, Choice, Completion, Constraint, Layout, Sampling
 from headrace.pipelines.forecast.forecast import EngineFacts, History, Observation
 from headrace.pipelines.forecast.outlook import Outlook, look_ahead
 from headrace.pipelines.forecast.quality import score

@@ -17,7 +17,8 @@ from typing import Self
 from headrace.cluster.driver.preflight_work import DOING, OUTLOOK, PROBLEM, Wanted, prompts_and_outlook, said
 from headrace.cluster.engines.locate import check_arguments, interface_of, provider_of
 from headrace.cluster.engines.provider import Grammar, Located
-from headrace.operators.base import Json, ModelStep, Text
+from headrace.operators.base import ModelStep
+from headrace.operators.questions import Json, Text
 from headrace.pipelines.forecast.ahead import Ahead
 from headrace.pipelines.forecast.outlook import Outlook
 from headrace.pipelines.output.stages import Stage

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from headrace.cluster.engines.bytes_tokenizer import BytesTokenizer
-from headrace.operators.base import Completion, Constraint, Sampling
 from headrace.operators.capabilities import Capabilities
+from headrace.operators.questions import Completion, Constraint, Sampling
 from headrace.pipelines.inference.engine import NO_CONTEXT_COST
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from headrace.cluster.engines.locate import limits_of, locate_models, unused_models
 from headrace.cluster.engines.provider import Located
-from headrace.operators.base import Layout
+from headrace.operators.questions import Layout
 from headrace.pipelines.inference.layouts import Priors, opened
 from headrace.pipelines.input.corpus import Corpus
 from headrace.pipelines.input.sources import find_shards

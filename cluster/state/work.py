@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 
 from headrace.cluster.state.checked import Checked
 from headrace.cluster.state.rerun import NO_RERUN, RerunOptions
-from headrace.operators.base import Layout, ModelStep
+from headrace.operators.base import ModelStep
+from headrace.operators.questions import Layout
 from headrace.pipelines.forecast.outlook import Portion
 from headrace.pipelines.inference.layouts import LayoutChoice, Priors, with_default
 from headrace.pipelines.output.carried_answers import Origin, base_chunk, idle_stages, load_bases, newest_bases, origins

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from headrace.operators.base import Layout
+from headrace.operators.questions import Layout
 from headrace.pipelines.forecast.survey import Survey
 from headrace.pipelines.inference.costs import Request, RowCost
 from headrace.pipelines.inference.engine import NO_CONTEXT_COST, ContextCost, Engine

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.operators.base import Layout
+from headrace.operators.questions import Layout
 from headrace.pipelines.forecast.forecast import Forecast, History, forecast, together
 from headrace.pipelines.forecast.survey import Survey
 from headrace.pipelines.inference.engine import NO_CONTEXT_COST, ModelInterface

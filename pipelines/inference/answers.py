@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from headrace.operators.base import Completion, Json
 from headrace.operators.capabilities import Capabilities
+from headrace.operators.questions import Completion, Json
 from headrace.pipelines.inference.prompts import Prompt
 
 _FENCE = re.compile(r"```[A-Za-z]*\n(.*?)\n?```", re.DOTALL)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headrace.operators.base import Choice, Completion, ModelStep
+from headrace.operators.base import ModelStep
 from headrace.operators.error_classes import ErrorClass
 from headrace.operators.outcomes import Answer, Rejection
+from headrace.operators.questions import Choice, Completion
 from headrace.operators.templates import TemplateProblem
 from headrace.pipelines.inference.answers import plain_answer
 from headrace.pipelines.inference.documents import TOO_LONG, Document

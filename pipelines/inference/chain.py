@@ -13,9 +13,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from headrace.operators.base import Layout, RowStep, Step
+from headrace.operators.base import RowStep, Step
 from headrace.operators.error_classes import ErrorClass
 from headrace.operators.outcomes import Answer, Filtered, Rejection
+from headrace.operators.questions import Layout
 from headrace.pipelines.inference.asking import Asker
 from headrace.pipelines.inference.documents import NO_DOCUMENT, Document, Documents, NoDocument
 from headrace.pipelines.inference.engine import Engine, ModelInterface

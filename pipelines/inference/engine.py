@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from headrace.operators.base import Completion, Constraint, Sampling
 from headrace.operators.capabilities import Capabilities
+from headrace.operators.questions import Completion, Constraint, Sampling
 
 
 class Tokenizer(Protocol):

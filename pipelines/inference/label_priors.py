@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 from collections.abc import Mapping
 
-from headrace.operators.base import Completion
+from headrace.operators.questions import Completion
 from headrace.pipelines.inference.documents import Document
 from headrace.pipelines.inference.engine import Tokenizer
 from headrace.pipelines.inference.layouts import Priors

@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 
-from headrace.operators.base import LAYOUTS, Layout, ModelStep
+from headrace.operators.base import ModelStep
+from headrace.operators.questions import LAYOUTS, Layout
 from headrace.pipelines.spec.pipeline import Pipeline
 
 REFERENCE: Layout = "instruction_first"

@@ -9,7 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.operators.base import Layout, ModelStep, Question, Step
+from headrace.operators.base import ModelStep, Step
+from headrace.operators.questions import Layout, Question
 from headrace.pipelines.inference.costs import Request, RowCost
 from headrace.pipelines.inference.engine import ModelInterface
 from headrace.pipelines.inference.layouts import alternatives, with_default

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from headrace.operators.base import QUOTE, UNQUOTE, Layout, Question
+from headrace.operators.questions import QUOTE, UNQUOTE, Layout, Question
 from headrace.pipelines.inference.engine import Message
 
 PARAGRAPH = "\n\n"

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from headrace.operators.base import Choice, Constraint, Layout, Question, Sampling
 from headrace.operators.options import first_tokens
+from headrace.operators.questions import Choice, Constraint, Layout, Question, Sampling
 from headrace.pipelines.inference.engine import Message, ModelInterface, Tokenizer
 from headrace.pipelines.inference.prompt_text import PromptText, PromptTexts, added_text
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import cast
 
-from headrace.operators.base import Completion, Constraint, Sampling, Text
+from headrace.operators.questions import Completion, Constraint, Sampling, Text
 from headrace.pipelines.inference.documents import Document
 from headrace.pipelines.inference.efficiency import BlockCounter
 from headrace.pipelines.inference.engine import Engine, Message, MessageEngine, TokenEngine

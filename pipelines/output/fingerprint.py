@@ -24,7 +24,8 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from headrace.operators.base import Layout, ModelStep, Step
+from headrace.operators.base import ModelStep, Step
+from headrace.operators.questions import Layout
 from headrace.pipelines.inference.layouts import Priors, with_default
 from headrace.pipelines.inference.prompt_text import header_text
 from headrace.pipelines.spec.graph import Graph

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from headrace.operators.base import Layout
+from headrace.operators.questions import Layout
 from headrace.pipelines.input.corpus import DEFAULT_SOURCE, Mark, Shard
 from headrace.pipelines.spec.errors import UserError
 

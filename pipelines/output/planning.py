@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from headrace.operators.base import Layout
+from headrace.operators.questions import Layout
 from headrace.pipelines.input.corpus import Corpus, Shard
 from headrace.pipelines.output.plan import Chunk, Plan, PlannedShard, Span
 from headrace.pipelines.spec.errors import UserError

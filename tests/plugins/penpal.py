@@ -24,8 +24,8 @@ from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.engines.estimating import EstimatingTokenizer
 from headrace.cluster.engines.fake.made_up import instance
 from headrace.cluster.engines.provider import EngineProvider, Located
-from headrace.operators.base import Choice, Completion, Constraint, Json, Sampling
 from headrace.operators.capabilities import Capabilities
+from headrace.operators.questions import Choice, Completion, Constraint, Json, Sampling
 from headrace.pipelines.inference.engine import NO_CONTEXT_COST, Message, RequestRefused
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.resources import Model, Resources

@@ -11,8 +11,8 @@ from headrace.cluster.engines.guard import Guard
 from headrace.cluster.engines.tokenizer import HubTokenizer
 from headrace.cluster.engines.vllm.arguments import engine_args, set_environment
 from headrace.cluster.engines.vllm.context_cost import CPU_BALANCE, GPU_BALANCE, context_cost
-from headrace.operators.base import Choice, Completion, Constraint, Json, Sampling
 from headrace.operators.capabilities import Capabilities
+from headrace.operators.questions import Choice, Completion, Constraint, Json, Sampling
 from headrace.pipelines.inference.engine import ContextCost, EngineDied, RequestRefused
 
 
