@@ -15,13 +15,14 @@ ARGS := --limit 40 --set max_error_rate=0.1
 # make test TESTS="tests/test_models.py -k folder"
 TESTS :=
 
-.PHONY: help setup demo test check bench chaos hostile scale airflow clean distclean
+.PHONY: help setup demo test check docs docs-serve bench chaos hostile scale airflow clean distclean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       run the example over real reviews and print its answers"
 	@echo "make test       run all tests"
 	@echo "make check      ruff, mypy, import direction"
+	@echo "make docs       build the documentation into build/site; docs-serve also serves it on http://127.0.0.1:8000"
 	@echo "make bench      measure against Ray Data LLM, bare vLLM and Transformers, about an hour (ARGS=--quick: minutes)"
 	@echo "make chaos      200 rounds of faults, each followed by the same command again (ARGS=\"--rounds 20 --seed 7\")"
 	@echo "make hostile    10,000 nasty rows through the real engine, each accounted for (ARGS=\"--rows 500 --seed 7\")"
@@ -51,6 +52,13 @@ check: $(STAMP)
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(PY) -m pytest -q tests/test_imports.py tests/test_house.py
+
+# Always all of it: a page that did not change would not warn again of what is wrong in it.
+docs: $(STAMP)
+	$(PY) -m sphinx --quiet --fail-on-warning --keep-going --fresh-env -c docs -d build/doctrees . build/site
+
+docs-serve: docs
+	$(PY) -m http.server --bind 127.0.0.1 --directory build/site 8000
 
 # The knob ARGS has a default for the demo; the targets from here on take it only from the command line.
 bench: $(STAMP)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 SETUP = Path(__file__).resolve().parent
 ROOT = SETUP.parent
-REQUIREMENT = ".[cpu,default-model,dev]"
+REQUIREMENT = ".[cpu,default-model,dev,docs]"
 FIRST_IMPORTS = "import ray.data, transformers, xgrammar, vllm.v1.engine.async_llm, vllm.v1.worker.cpu_worker"
 TAIL_LINES = 25
 

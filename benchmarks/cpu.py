@@ -21,15 +21,17 @@ from benchmarks.documents import read_documents
 from benchmarks.one_engine import COLUMNS
 from benchmarks.pipelines import pipeline
 from headrace.cluster.engines.tokenizer import HubTokenizer
-from headrace.operators.base import Choice, Completion, Constraint, Json, Sampling
+from headrace.operators.capabilities import Capabilities
+from headrace.operators.questions import Choice, Completion, Constraint, Json, Sampling
 from headrace.operators.templates import render_document
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.efficiency import BlockCounter
-from headrace.pipelines.inference.engine import NO_CONTEXT_COST
+from headrace.pipelines.inference.engine import NO_CONTEXT_COST, ModelInterface
 from headrace.pipelines.inference.prepare import prepare
 from headrace.pipelines.inference.results import RowResult
-from headrace.pipelines.input.corpus import ChunkReader, find_shards
+from headrace.pipelines.input.reader import ChunkReader
 from headrace.pipelines.input.rows import as_rows
+from headrace.pipelines.input.sources import find_shards
 from headrace.pipelines.output.checkpoint import commit_chunk
 from headrace.pipelines.output.plan import Chunk, CommitInfo, part_schema
 from headrace.pipelines.output.rows import chunk_table, count
@@ -39,10 +41,15 @@ FACTS = json.dumps({"product": "a camera", "best": "its pictures", "recommends":
 SUMMARY = " The camera takes good pictures and its battery lasts for days."
 
 
+BLOCK = 32
+"""Tokens in a block of the prefix cache, as vLLM has them on a CPU."""
+
+
 class AtOnce:
     """An engine that takes no time: every answer is valid, and there before the event loop turns."""
 
-    max_model_len, kv_tokens, block_size, max_num_seqs = 8192, 1 << 20, 32, 256
+    max_model_len, kv_tokens = 8192, 1 << 20
+    capabilities = Capabilities(prefix_block=BLOCK)
     context_cost = NO_CONTEXT_COST
 
     def __init__(self, tokenizer: HubTokenizer) -> None:
@@ -81,9 +88,9 @@ def profile(job: Mapping[str, Any]) -> dict[str, Any]:
 
 def _round(texts: Sequence[str], tokenizer: HubTokenizer) -> dict[str, float]:
     wanted = pipeline(3, "hoisted")
-    chained = prepare(wanted, tokenizer, AtOnce.max_model_len)
+    chained = prepare(wanted, ModelInterface.of(AtOnce(tokenizer)))
     prompts = [(ready.step, prompt) for ready in chained.steps.values() for prompt in ready.prompts]
-    blocks = BlockCounter(AtOnce.block_size)
+    blocks = BlockCounter(BLOCK)
     template = wanted.document_template
     fields = [field.with_nullable(True) for step in wanted.steps for field in step.fields()]
     found: dict[str, float] = {}
@@ -100,7 +107,8 @@ def _round(texts: Sequence[str], tokenizer: HubTokenizer) -> dict[str, float]:
         pq.write_table(pa.table({"id": range(len(texts)), "text": texts}, schema=COLUMNS), source / "rows.parquet")
         corpus = find_shards(str(source))
         reader = ChunkReader(COLUMNS)
-        rows = timed("read the input", lambda: as_rows(reader.read(corpus.shards[0], 0, len(texts), ["id", "text"])))
+        shard, columns = corpus.shards[0], ["id", "text"]
+        rows = timed("read the input", lambda: as_rows(reader.read(shard, 0, len(texts), columns).table))
         timed("render the document", lambda: [render_document(template, row) for row in rows])
         ids = timed("tokenize (in a thread)", lambda: tokenizer.encode_many(texts))
         laid = timed("lay out prompts", lambda: [prompt.around(each) for each in ids for _, prompt in prompts])
@@ -113,7 +121,7 @@ def _round(texts: Sequence[str], tokenizer: HubTokenizer) -> dict[str, float]:
         found["event loop, window, accounting"] = found["the whole chain"] - known
         schema = part_schema([COLUMNS.field("id")], fields)
         chunk = Chunk(1, 0, "rows.parquet", 0, len(texts))
-        kept = reader.read(corpus.shards[0], 0, len(texts), ["id"])
+        kept = reader.read(corpus.shards[0], 0, len(texts), ["id"]).table
         store = open_store(str(Path(folder, "out")))
 
         def commit() -> None:

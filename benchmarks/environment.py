@@ -22,4 +22,4 @@ def begun() -> float:
 
 def engine_settings(job: Mapping[str, Any], **args: Any) -> EngineConfig:
     """The engine of every system: the default model on all cores with the same KV cache; ``args`` go to vLLM."""
-    return EngineConfig(str(job["model"]), args=args, threads=cores(), kv_gib=KV_GIB)
+    return EngineConfig("vllm", str(job["model"]), args=args, threads=cores(), kv_gib=KV_GIB)

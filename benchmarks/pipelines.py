@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace.operators.base import Layout, ModelStep
+from headrace.operators.base import ModelStep
+from headrace.operators.questions import Layout
 from headrace.pipelines.spec.pipeline import Pipeline
 
 CHAIN: Layout = "hoisted"

@@ -10,9 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from headrace.cluster.driver.measure import OnlyChoices
-from headrace.cluster.engines.vllm import VllmEngine
-from headrace.operators.base import Layout
+from headrace.cluster.engines.vllm.engine import VllmEngine
 from headrace.operators.calibration import cross_fitted
+from headrace.operators.questions import Layout
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.spec.loading import load_pipeline
 

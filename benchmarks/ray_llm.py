@@ -29,7 +29,7 @@ from benchmarks import marks
 from benchmarks.environment import begun, engine_settings
 from benchmarks.pipelines import model_steps, pipeline
 from benchmarks.rival_prompts import TextStep, is_valid, text_step
-from headrace.cluster.engines.vllm import engine_args, set_environment
+from headrace.cluster.engines.vllm.arguments import engine_args, set_environment
 
 CONCURRENT_BATCHES = 16
 """Batches that one engine may work on at a time."""

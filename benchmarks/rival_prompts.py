@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.operators.base import Choice, Completion, Json, ModelStep
+from headrace.operators.base import ModelStep
 from headrace.operators.classify import Classify
 from headrace.operators.outcomes import Rejection
+from headrace.operators.questions import Choice, Completion, Json
 
 PARAGRAPH = "\n\n"
 QUOTE, UNQUOTE = '"""\n', '\n"""'

@@ -20,7 +20,7 @@ from benchmarks.documents import (
 from benchmarks.machine import machine_facts
 from benchmarks.measure import ChildFailed, in_child
 from benchmarks.settings import ONE_ENGINE, Settings
-from headrace.cluster.engines.models import default_model
+from headrace.cluster.engines.default_model import default_model
 from headrace.cluster.engines.tokenizer import HubTokenizer
 
 CHILD_SECONDS = 3600.0

@@ -18,7 +18,7 @@ from benchmarks.environment import begun
 from benchmarks.pipelines import model_steps, pipeline
 from benchmarks.rival_prompts import TextStep, is_valid, text_step
 from headrace.cluster.engines.resources import cores
-from headrace.cluster.engines.vllm import cpu_dtype
+from headrace.cluster.engines.vllm.arguments import cpu_dtype
 
 
 def generate(job: Mapping[str, Any]) -> dict[str, Any]:

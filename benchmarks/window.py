@@ -11,8 +11,8 @@ from benchmarks.documents import read_documents
 from benchmarks.environment import engine_settings
 from benchmarks.one_engine import Attempt, Bench, in_turns
 from benchmarks.pipelines import CHAIN, pipeline
-from headrace.cluster.engines.config import CPU_BLOCK
-from headrace.cluster.engines.vllm import VllmEngine
+from headrace.cluster.engines.vllm.arguments import CPU_BLOCK
+from headrace.cluster.engines.vllm.engine import VllmEngine
 
 MAX_MODEL_LEN = 8192
 """vLLM refuses a KV cache that one request of this length would not fit into."""

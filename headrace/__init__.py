@@ -17,17 +17,23 @@ if TYPE_CHECKING:
     from headrace.operators import Generate as Generate
     from headrace.operators import Map as Map
     from headrace.operators import Summarize as Summarize
+    from headrace.pipelines.spec.errors import ChunksFailed as ChunksFailed
+    from headrace.pipelines.spec.errors import HeadraceError as HeadraceError
+    from headrace.pipelines.spec.errors import StorageUnavailable as StorageUnavailable
     from headrace.pipelines.spec.errors import UserError as UserError
     from headrace.pipelines.spec.pipeline import Pipeline as Pipeline
 
 _HOME = {
+    "ChunksFailed": "headrace.pipelines.spec.errors",
     "Classify": "headrace.operators",
     "Extract": "headrace.operators",
     "Filter": "headrace.operators",
     "Generate": "headrace.operators",
+    "HeadraceError": "headrace.pipelines.spec.errors",
     "Map": "headrace.operators",
     "Pipeline": "headrace.pipelines.spec.pipeline",
-    "RunResult": "headrace.cluster.driver.run",
+    "RunResult": "headrace.cluster.state.result",
+    "StorageUnavailable": "headrace.pipelines.spec.errors",
     "Summarize": "headrace.operators",
     "UserError": "headrace.pipelines.spec.errors",
     "run": "headrace.cluster.driver.run",

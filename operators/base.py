@@ -1,6 +1,6 @@
-r"""What every operator shares: the value that names a step, and the data that passes between a step and an engine.
+"""What every operator shares: the value that names a step, and the methods by which it describes itself.
 
-An operator says *what is asked* (as :class:`Question`\ s) and *how an answer is read* (``outcomes``). It knows nothing
+An operator says *what is asked* (``questions``) and *how an answer is read* (``outcomes``). It knows nothing
 of tokens, layouts, engines or files. A step of a pipeline is a :class:`ModelStep`, which asks the model, or a
 :class:`RowStep`, which works on the row alone. Whatever else headrace has to know of a step, it asks the step: the
 methods have defaults, and an operator overrides those that do not fit it.
@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from headrace.operators.capabilities import Capabilities, ConstraintKind
 from headrace.operators.error_classes import ErrorClass
 from headrace.operators.outcomes import Answer, Filtered, Rejection
+from headrace.operators.questions import Completion, Json, Layout, Question
 from headrace.operators.shown import Shown
 from headrace.operators.templates import Template
 
@@ -26,99 +27,6 @@ if TYPE_CHECKING:
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=100)]
 """A step's name, which is also its output column. Names that begin with ``_`` are headrace's own."""
-
-
-Layout = Literal["instruction_first", "document_first", "hoisted"]
-"""Where a prompt keeps what is the same for all rows; ``pipelines/inference/prompts.py`` says what each one means."""
-
-LAYOUTS: tuple[Layout, ...] = get_args(Layout)
-
-
-QUOTE, UNQUOTE = '"""\n', '\n"""'
-"""Marks around a document in a prompt. Without them the default model takes a document's last words for its own cue: on
-customer reviews its calibrated accuracy was 0.82 without marks and 0.92 with them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The answer is one of ``options``, told by one token: ``token_ids``, one for each, which the layout fills in."""
-
-    options: tuple[str, ...]
-    token_ids: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Json:
-    """The answer is JSON text that the grammar of ``schema`` (a decoding schema, as JSON text) generates."""
-
-    schema: str
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """The answer is free text, or text that matches the regular expression ``pattern`` as a whole."""
-
-    pattern: str | None = None
-
-
-Constraint = Choice | Json | Text
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How an answer is drawn. ``temperature`` 0 is greedy; ``repetition_penalty`` 1.0 is none."""
-
-    max_tokens: int
-    temperature: float = 0.0
-    seed: int = 0
-    repetition_penalty: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Shot:
-    """A worked example: a document, and the whole answer as the assistant would have written it (prime included)."""
-
-    document: str
-    answer: str
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One request about a document, as text, before a layout and a tokenizer turn it into a prompt.
-
-    ``instruction`` is the same for every row, and so can be shared; ``context`` is what this row's earlier answers
-    add (empty for most steps) and goes last; ``reminder`` is what has to be said after the document in every layout;
-    ``brief`` is the task in one sentence, for a layout that has said it in full long before; ``prime`` opens the
-    assistant's turn, and the answer continues it; ``full_prime`` does so where the instruction does not stand before
-    the document alone.
-    """
-
-    instruction: str
-    constraint: Constraint
-    sampling: Sampling
-    context: str = ""
-    reminder: str = ""
-    brief: str = ""
-    prime: str = ""
-    full_prime: str = ""
-    shots: tuple[Shot, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """What an engine returned for one question. Tokens are counts; ``logprobs`` are natural logarithms, by option."""
-
-    text: str
-    finish_reason: str
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    output_tokens: int = 0
-    logprobs: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def cut(self) -> bool:
-        """Whether the engine ran out of tokens: such an answer is never an answer."""
-        return self.finish_reason == "length"
 
 
 class Step(BaseModel):
@@ -258,6 +166,15 @@ class Example(BaseModel):
     """The answer that is right for it."""
 
 
+ASKED_IN_WORDS = "the prompt asks for it in words, and every answer is checked, so more answers may be retried"
+
+_ENFORCED: Mapping[ConstraintKind, str] = {
+    "choice": "that the answer is one of the labels",
+    "json": "the JSON Schema",
+    "pattern": "the form of the text",
+}
+
+
 class ModelStep(Step):
     """A step that asks the model: it says what is asked, and reads the answer.
 
@@ -304,6 +221,21 @@ class ModelStep(Step):
         Args:
             priors: the completions of the same questions on a content-free document; empty unless ``calibrated``.
         """
+
+    def for_engine(self, capabilities: Capabilities) -> ModelStep:
+        """The step to ask, given what the engine can do; most steps are asked alike by all engines.
+
+        Example: without log-probabilities a classification reads its label from the text.
+        """
+        return self
+
+    def limits(self, capabilities: Capabilities) -> list[str]:
+        """What a user should know of the answers of such an engine: a sentence each, without the step's name.
+
+        The default names the constraints that the engine does not enforce.
+        """
+        missing = {kind for q in self.questions() if (kind := q.constraint.kind) and not capabilities.decodes(kind)}
+        return [f"the engine does not enforce {_ENFORCED[kind]}: {ASKED_IN_WORDS}" for kind in sorted(missing)]
 
     def for_vocabulary(self, encode: Callable[[str], Sequence[int]]) -> ModelStep:
         """The step to ask, given how the model's tokenizer encodes text; most steps do not depend on it.

@@ -15,10 +15,13 @@ import pyarrow as pa
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from headrace.operators.agreement import of_labels
-from headrace.operators.base import QUOTE, UNQUOTE, Choice, Completion, Example, ModelStep, Question, Sampling, Shot
+from headrace.operators.base import Example, ModelStep
+from headrace.operators.capabilities import Capabilities
 from headrace.operators.error_classes import ErrorClass
+from headrace.operators.label_text import label_in
 from headrace.operators.options import Encode, codes_for
 from headrace.operators.outcomes import Answer, Rejection
+from headrace.operators.questions import QUOTE, UNQUOTE, Choice, Completion, Question, Sampling, Shot
 from headrace.operators.shown import Shown
 from headrace.operators.written import written
 
@@ -27,6 +30,8 @@ MAX_LABELS = 128
 
 YES, NO = "yes", "no"
 
+LABEL_TOKENS = 16
+"""Least room for a label that is read from text: chat models like to put a word before it, or a mark around it."""
 _LABELS = written(
     {"type": "array", "items": {"type": ["string", "number"]}, "minItems": 2, "uniqueItems": True},
     {"type": "object", "additionalProperties": {"type": ["string", "null"]}, "minProperties": 2},
@@ -48,7 +53,9 @@ class Classify(ModelStep):
     """Choose one label (or, with ``many``, each label that applies).
 
     Columns: ``NAME`` (a dictionary string; a list of them with ``many``) and ``NAME_confidence``: the calibrated
-    probability of the chosen label, 0 to 1 (with ``many`` one for each chosen label).
+    probability of the chosen label, 0 to 1 (with ``many`` one for each chosen label). An engine that returns the
+    log-probabilities of the likeliest tokens only gives the label's own probability, not calibrated; one that returns
+    none has its label read from the text, and the confidence is null.
 
     ``labels`` maps each label to a description (which may be empty); a plain list of labels works too. ``gold`` names
     an input column that holds right labels (null where none is known), by which layouts can be measured.
@@ -68,6 +75,31 @@ class Classify(ModelStep):
     gold: str | None = None
     """An input column with right labels, by which layouts are measured; it decides nothing else."""
     _codes: tuple[str, ...] = PrivateAttr(default=())
+    _capabilities: Capabilities = PrivateAttr(default=Capabilities())
+
+    def for_engine(self, capabilities: Capabilities) -> Classify:
+        """This step, whose labels are told by whatever the engine returns of them."""
+        if capabilities == self._capabilities:
+            return self
+        step = self.model_copy()
+        step._capabilities = capabilities
+        return step
+
+    def limits(self, capabilities: Capabilities) -> list[str]:
+        confidence = f"{self.name}_confidence"
+        if capabilities.logprobs == "chosen":
+            return []  # the label is told by its log-probability, whatever is decoded
+        if capabilities.logprobs == "top":
+            said = (
+                f"the engine returns log-probabilities of the likeliest tokens only: labels are compared among those, "
+                f"and {confidence} is not calibrated"
+            )
+        else:
+            said = (
+                f"the engine returns no log-probabilities: the label is read from the answer's text, and {confidence} "
+                f"is null"
+            )
+        return [said, *super().limits(capabilities)]
 
     def for_vocabulary(self, encode: Encode) -> Classify:
         """This step, asking for a short code per label where labels begin with the same token."""
@@ -194,7 +226,7 @@ class Classify(ModelStep):
 
     def questions(self, context: str = "") -> tuple[Question, ...]:
         subject = self.name.replace("_", " ")
-        sampling = Sampling(max_tokens=1, temperature=self.temperature, seed=self.seed)
+        sampling = Sampling(max_tokens=self._answer_tokens, temperature=self.temperature, seed=self.seed)
         if self.many:
             return tuple(self._about(label, subject, context, sampling) for label in self.labels)
         code_of = self.options
@@ -214,6 +246,13 @@ class Classify(ModelStep):
             ),
         )
 
+    @property
+    def _answer_tokens(self) -> int:
+        """One, where it tells the labels apart; else enough for any label, which has no more tokens than bytes."""
+        if self._capabilities.compares_tokens:
+            return 1
+        return max(LABEL_TOKENS, 8 + max(len(option.encode()) for option in self.options.values()))
+
     def _about(self, label: str, subject: str, context: str, sampling: Sampling) -> Question:
         """One label of a many-label step: a yes-or-no question that shares everything before it with the others."""
         description = self.labels[label]
@@ -232,6 +271,8 @@ class Classify(ModelStep):
         )
 
     def read(self, completions: Sequence[Completion], priors: Sequence[Completion]) -> Answer | Rejection:
+        if self._capabilities.logprobs != "chosen":
+            return self._read_uncalibrated(completions)
         if self.many:
             chosen, confidences = [], []
             for label, completion, prior in zip(self.labels, completions, priors, strict=True):
@@ -241,14 +282,46 @@ class Classify(ModelStep):
                 if p > 0.5:
                     chosen.append(label)
                     confidences.append(p)
-            return Answer({self.name: chosen, f"{self.name}_confidence": confidences})
+            return self._answer(chosen, confidences)
         (completion,), (prior,) = completions, priors
         probabilities = calibrated(completion.logprobs, prior.logprobs)
         label_of = {code: label for label, code in self.options.items()}
         if probabilities.keys() != label_of.keys() or any(math.isnan(p) for p in probabilities.values()):
             return _no_logprobs("the engine returned no probabilities for the labels", completion)
         best = max(probabilities, key=lambda option: probabilities[option])
-        return Answer({self.name: label_of[best], f"{self.name}_confidence": probabilities[best]})
+        return self._answer(label_of[best], probabilities[best])
+
+    def _read_uncalibrated(self, completions: Sequence[Completion]) -> Answer | Rejection:
+        """Labels by the log-probabilities that there are, or else by the text."""
+        if self.many:
+            chosen: list[str] = []
+            confidences: list[float] = []
+            for label, completion in zip(self.labels, completions, strict=True):
+                option, p = self._told(completion, (YES, NO))
+                if option is None:
+                    return _no_label(f"the answer for label {label!r} is neither yes nor no", completion)
+                if option == YES:
+                    chosen.append(label)
+                    confidences += [] if p is None else [p]
+            told = self._capabilities.logprobs == "top" and len(confidences) == len(chosen)
+            return self._answer(chosen, confidences if told else None)
+        (completion,) = completions
+        label_of = {code: label for label, code in self.options.items()}
+        option, p = self._told(completion, tuple(label_of))
+        if option is None:
+            return _no_label("the answer is none of the labels", completion)
+        return self._answer(label_of[option], p)
+
+    def _told(self, completion: Completion, options: Sequence[str]) -> tuple[str | None, float | None]:
+        """The likeliest of the options that have a log-probability, with its probability; else the one written."""
+        known = {option: value for option, value in completion.logprobs.items() if option in options}
+        if known and self._capabilities.logprobs == "top":
+            best = max(known, key=lambda option: known[option])
+            return best, math.exp(known[best])
+        return label_in(completion.text, options), None
+
+    def _answer(self, label: str | list[str], confidence: float | list[float] | None) -> Answer:
+        return Answer({self.name: label, f"{self.name}_confidence": confidence})
 
 
 def calibrated(logprobs: Mapping[str, float], prior: Mapping[str, float]) -> dict[str, float]:
@@ -258,6 +331,10 @@ def calibrated(logprobs: Mapping[str, float], prior: Mapping[str, float]) -> dic
     weights = {option: math.exp(score - top) for option, score in scores.items()}
     total = sum(weights.values())
     return {option: weight / total for option, weight in weights.items()}
+
+
+def _no_label(reason: str, completion: Completion) -> Rejection:
+    return Rejection(reason, completion.text, rule=reason)
 
 
 def _no_logprobs(reason: str, completion: Completion) -> Rejection:

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
-from headrace.operators.base import Completion, ModelStep, Question, Sampling
+from headrace.operators.base import ModelStep
 from headrace.operators.outcomes import Answer, Rejection
+from headrace.operators.questions import Completion, Question, Sampling
 from headrace.operators.schema.schemas import check_schema, schema_of
 from headrace.operators.shown import Shown
 from headrace.operators.structured import Structure

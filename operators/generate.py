@@ -11,9 +11,10 @@ import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
 from headrace.operators.agreement import of_texts
-from headrace.operators.base import Completion, ModelStep, Question, Sampling, Shot, Text
+from headrace.operators.base import ModelStep
 from headrace.operators.error_classes import ErrorClass
 from headrace.operators.outcomes import Answer, Rejection
+from headrace.operators.questions import Completion, Question, Sampling, Shot, Text
 from headrace.operators.schema.schemas import check_schema, schema_of
 from headrace.operators.shown import Shown
 from headrace.operators.structured import Structure

@@ -10,9 +10,10 @@ from typing import Any
 import pyarrow as pa
 
 from headrace.operators.agreement import of_values
-from headrace.operators.base import Completion, Example, Json, Shot
+from headrace.operators.base import Example
 from headrace.operators.error_classes import ErrorClass
 from headrace.operators.outcomes import Answer, Rejection
+from headrace.operators.questions import Completion, Json, Shot
 from headrace.operators.schema.columns import Column, column_for
 from headrace.operators.schema.nodes import compact, fields_of, flatten, is_recursive
 from headrace.operators.schema.not_accepted import NotAccepted

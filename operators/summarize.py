@@ -11,9 +11,10 @@ import pyarrow as pa
 from pydantic import Field
 
 from headrace.operators.agreement import of_texts
-from headrace.operators.base import Completion, ModelStep, Question, Sampling, Shot, Text
+from headrace.operators.base import ModelStep
 from headrace.operators.error_classes import ErrorClass
 from headrace.operators.outcomes import Answer, Rejection
+from headrace.operators.questions import Completion, Question, Sampling, Shot, Text
 
 WORDS_PER_SENTENCE = 20
 """Of a usual sentence: so many sentences may a summary have that so many words make."""

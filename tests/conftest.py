@@ -31,7 +31,7 @@ def _private_ray(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(autouse=True)
 def _nothing_observed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache folder for each test, with the user's models: what ran here before does not choose layouts for it."""
-    from headrace.cluster.engines.models import cache_folder
+    from headrace.pipelines.storage.cache import cache_folder
 
     models = cache_folder() / "models"
     models.mkdir(parents=True, exist_ok=True)
@@ -116,11 +116,11 @@ def ray_address(_private_ray: None) -> Iterator[str]:
 def engine() -> Iterator[Any]:
     """The real thing: vLLM with the default model. It takes half a minute to start, so there is one for all tests."""
     from headrace.cluster.engines.config import EngineConfig
-    from headrace.cluster.engines.models import default_model
+    from headrace.cluster.engines.default_model import default_model
     from headrace.cluster.engines.resources import cores
-    from headrace.cluster.engines.vllm import VllmEngine
+    from headrace.cluster.engines.vllm.engine import VllmEngine
 
-    started = VllmEngine(EngineConfig(str(default_model()), threads=cores(), kv_gib=1))
+    started = VllmEngine(EngineConfig("vllm", str(default_model()), threads=cores(), kv_gib=1))
     yield started
     started.shutdown()
 

@@ -84,7 +84,10 @@ class InProcess:
         for pool, chunks in zip(execution._pools("test", plan, origins or {}), entering, strict=True):
             coming += [headrace.cluster.driver.execution.descriptor(plan, chunk) for chunk in chunks]
             last = not pool.assignment.commit.suffix
-            done = work(Worker(pool.assignment), coming) if coming else iter([])
+            worker = Worker(pool.assignment) if coming else None
+            done = work(worker, coming) if worker else iter([])
+            if worker and worker._chain.least is None:
+                totals.least = None
             coming = []
             for text in done:
                 coming.append(text)

@@ -25,7 +25,7 @@ from benchmarks.ratios import Ratio, ratios
 from benchmarks.report import print_report
 from benchmarks.rival_prompts import is_valid
 from benchmarks.tokens import least_prefill
-from headrace.cluster.engines.fake import FakeEngine
+from headrace.cluster.engines.fake.engine import FakeEngine
 
 
 def measured(cold: float, warm: float, documents: int = 4) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headrace.cluster.engines.context_cost import CPU_BALANCE, GPU_BALANCE, context_cost
+from headrace.cluster.engines.vllm.context_cost import CPU_BALANCE, GPU_BALANCE, context_cost
 from headrace.pipelines.inference.engine import NO_CONTEXT_COST
 
 SMALL = {"hidden_size": 576, "num_attention_heads": 9, "num_key_value_heads": 3, "intermediate_size": 1536}

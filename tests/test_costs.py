@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.operators.base import Sampling, Text
+from headrace.operators.questions import Sampling, Text
 from headrace.pipelines.inference.costs import Request, RowCost
 from headrace.pipelines.inference.efficiency import BlockCounter, Figures
 from headrace.pipelines.inference.engine import NO_CONTEXT_COST, ContextCost

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from headrace.operators import Classify, Extract, Map, Summarize
-from headrace.operators.base import Completion
 from headrace.operators.error_classes import ErrorClass
 from headrace.operators.outcomes import Rejection
+from headrace.operators.questions import Completion
 from headrace.pipelines.output.dead_letters import read_dead_letters
 from headrace.pipelines.output.reasons import advice, redacted_reason
 from tests.in_process import InProcess, here

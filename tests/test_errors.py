@@ -18,7 +18,7 @@ from headrace.cluster.cli.main import app
 from headrace.cluster.state.checked import check
 from headrace.cluster.state.work import Work
 from headrace.operators.error_classes import ErrorClass
-from headrace.pipelines.inference.layouts import Choice
+from headrace.pipelines.inference.layouts import LayoutChoice
 from headrace.pipelines.inference.results import DeadLetter, RowResult
 from headrace.pipelines.output.checkpoint import Counts, commit_chunk
 from headrace.pipelines.output.dead_letters import (
@@ -48,7 +48,7 @@ def output(tmp_path: Path, corpus: Write, reviews: Callable[..., Pipeline]) -> C
         source = corpus(*[[f"text {row}" for row in range(ROWS)] for _ in dead])
         store = LocalStore(tmp_path / "out")
         checked = check(reviews(), str(source))
-        plan = Work.of(checked, store, None, None, Choice({}, "")).plan
+        plan = Work.of(checked, store, None, None, LayoutChoice({}, "")).plan
         save_plan(store, plan)
         for chunk in plan.chunks():
             letters = dead[chunk.shard]

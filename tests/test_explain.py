@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +15,27 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-import headrace.cluster.driver.observations
 from headrace.cluster.cli.explain_view import as_data
 from headrace.cluster.cli.main import app
 from headrace.cluster.driver.execution import Execution
-from headrace.cluster.driver.explain import ModelView, _tokenizer, explain_pipeline
+from headrace.cluster.driver.explain import ModelView, _interface, explain_pipeline
+from headrace.cluster.driver.history import read_history, write_history
 from headrace.cluster.driver.measure import measure_stage, sample_rows
-from headrace.cluster.driver.records import read_record, write_record
 from headrace.cluster.driver.watcher import Watcher
-from headrace.cluster.engines.fake import FakeEngine
+from headrace.cluster.engines.fake.engine import FakeEngine
+from headrace.cluster.engines.fake.provider import FakeProvider
 from headrace.cluster.report.prices import Prices, prices
 from headrace.cluster.state.checked import Checked, check
 from headrace.cluster.state.reports import WorkerReport
 from headrace.cluster.state.totals import Totals
 from headrace.cluster.worker.progress import Progress
-from headrace.pipelines.forecast.forecast import EngineFacts, Observation, Record
+from headrace.pipelines.forecast.forecast import EngineFacts, History, Observation
 from headrace.pipelines.output.plan import Plan
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.pipeline import Pipeline
 from tests.conftest import REVIEWS
 from tests.in_process import InProcess, Stopped, here  # noqa: F401
+from tests.interfaces import of_bytes
 
 Write = Callable[..., Path]
 TEXTS = [f"the mill number {i} turns {'round and ' * (i % 7)}round" for i in range(40)]
@@ -188,14 +190,14 @@ def test_models_with_tokenizers_of_their_own_have_lengths_of_their_own(
     corpus: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from headrace.cluster.driver import explain as module
-    from headrace.cluster.engines.fake import BytesTokenizer
+    from headrace.cluster.engines.bytes_tokenizer import BytesTokenizer
 
     class Words(BytesTokenizer):
         def encode(self, text: str) -> list[int]:
             return [3 + len(word) for word in text.split()]
 
-    both = iter([(BytesTokenizer(), 32_768), (Words(), 32_768)])
-    monkeypatch.setattr(module, "_tokenizer", lambda checked, stage: next(both))
+    both = iter([of_bytes(), replace(of_bytes(), tokenizer=Words())])
+    monkeypatch.setattr(module, "_interface", lambda checked, stage: next(both))
     found = as_data(explain_pipeline(two(), str(corpus(["four words of text"] * 9))), NO_PRICES)
     assert [model["document_tokens"]["p50"] for model in found["models"]] == [18, 4]
     assert found["models"][1]["kv_tokens"] != found["models"][0]["kv_tokens"]
@@ -235,8 +237,8 @@ def test_models_are_measured_one_after_the_other_each_on_the_rows_that_come_to_i
 def test_a_models_own_arguments_count_for_it_alone(corpus: Write) -> None:
     pipeline = two(models={"big": {**TWO["models"]["big"], "block_size": 64}})
     found = explain_pipeline(pipeline, str(corpus(TEXTS)))
-    assert [model.block_size for model in found.models] == [16, 64]
-    lengths = [_tokenizer(found.checked, stage)[1] for stage in found.checked.stages]
+    assert [model.interface.prefix_block for model in found.models] == [16, 64]
+    lengths = [_interface(found.checked, stage).max_model_len for stage in found.checked.stages]
     assert lengths == [32_768, 4096]
 
 
@@ -255,11 +257,11 @@ def test_fixed_layouts_are_measured_and_taken_with_several_models_too(corpus: Wr
     pipeline = two(layout="hoisted")
     checked = check(pipeline, str(corpus(TEXTS)))
     sample = sample_rows(checked, 40)
-    record, results = asyncio.run(
+    history, results = asyncio.run(
         measure_stage(FakeEngine({}), pipeline, checked.columns, sample, steps=checked.stages[0].steps)
     )
-    assert set(record.measured) == {"instruction_first", "hoisted"}
-    assert not any(record.priors.values()), "a run with several models takes none"
+    assert set(history.measured) == {"instruction_first", "hoisted"}
+    assert not any(history.priors.values()), "a run with several models takes none"
     left = sample.after(results)
     assert {answers["opinion"] for answers in left.answers} == {"negative"}
     found = explain_pipeline(pipeline, str(checked.corpus.shards[0].uri))
@@ -362,7 +364,7 @@ def heard(here: InProcess, monkeypatch: pytest.MonkeyPatch) -> InProcess:  # noq
         progress._actor = str(id(progress))
         return publish_to_ray(progress)
 
-    monkeypatch.setattr(headrace.cluster.driver.observations, "FAKE", "no such model")
+    monkeypatch.setattr(FakeProvider, "remembered", True)
     monkeypatch.setattr(Progress, "publish", publish)
     monkeypatch.setattr("ray.experimental.internal_kv._internal_kv_put", lambda k, v, **_: told.update({k: v}))
     monkeypatch.setattr("ray.experimental.internal_kv._internal_kv_get", told.get)
@@ -380,8 +382,8 @@ def heard(here: InProcess, monkeypatch: pytest.MonkeyPatch) -> InProcess:  # noq
     return here
 
 
-def record_of(checked: Checked, number: int) -> Record:
-    return read_record(checked, checked.stages[number - 1])
+def record_of(checked: Checked, number: int) -> History:
+    return read_history(checked, checked.stages[number - 1])
 
 
 def test_a_run_leaves_what_each_model_did_for_the_next_explain(heard: InProcess, corpus: Write) -> None:
@@ -417,7 +419,7 @@ def test_a_run_that_resumes_between_two_models_leaves_nothing(heard: InProcess, 
         heard(TWO, source)
     heard(TWO, source)
     checked = check(two(), str(source))
-    assert record_of(checked, 1) == record_of(checked, 2) == Record()
+    assert record_of(checked, 1) == record_of(checked, 2) == History()
 
 
 def test_a_run_that_has_lost_an_engine_leaves_nothing(
@@ -434,7 +436,7 @@ def test_a_run_that_has_lost_an_engine_leaves_nothing(
     source = corpus(TEXTS)
     assert heard(TWO, source).totals.restarts
     checked = check(two(), str(source))
-    assert record_of(checked, 1) == record_of(checked, 2) == Record()
+    assert record_of(checked, 1) == record_of(checked, 2) == History()
 
 
 def test_records_of_one_model_are_not_taken_for_anothers(
@@ -442,11 +444,11 @@ def test_records_of_one_model_are_not_taken_for_anothers(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     source = str(corpus(TEXTS))
-    known = Record(EngineFacts(1, 16, 1, 1), {}, (Observation({}, 1, 1, 1, 1.0, 1, 1, 1, {}),))
+    known = History(EngineFacts(1, 16, 1, 1), {}, (Observation({}, 1, 1, 1, 1.0, 1, 1, 1, {}),))
     checked = check(two(), source)
-    write_record(checked, known, checked.stages[1])
+    write_history(checked, known, checked.stages[1])
     assert record_of(checked, 2) == known
-    assert record_of(checked, 1) == Record()
+    assert record_of(checked, 1) == History()
     steps = json.loads(json.dumps(TWO["steps"]))
     steps[0]["classify"]["labels"]["positive"] = "glad"
     for other in (
@@ -456,14 +458,14 @@ def test_records_of_one_model_are_not_taken_for_anothers(
         of_one_model(TWO["steps"], TWO["models"]["big"]),
     ):
         there = check(other, source)
-        assert all(read_record(there, stage) == Record() for stage in there.stages), other
+        assert all(read_history(there, stage) == History() for stage in there.stages), other
 
 
 def test_what_is_seen_of_the_engine_says_how_many_documents_are_in_flight(heard: InProcess, corpus: Write) -> None:
     source = corpus(TEXTS)
     heard(TWO, source)
     model = explain_pipeline(two(), str(source)).models[1]
-    observed = model.record.runs[-1]
+    observed = model.history.runs[-1]
     own = (observed.output + observed.steps["reply"]["added"]) / observed.steps["reply"]["rows"]
     without = 2 * (model.outlook.survey.length(0.5) + 16) + sum(v.prompts[0].tail_tokens + 16 for v in model.steps)
     assert model.room[0] == without + math.ceil(own), "of the rows that come to it, not of all"

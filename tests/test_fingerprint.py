@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.cluster.engines.vllm.arguments import EXCLUDED_ARGUMENTS
 from headrace.pipelines.output.fingerprint import (
     EXCLUDED,
-    EXCLUDED_ENGINE_ARGUMENTS,
     EXCLUDED_FROM_STEPS,
     changed,
-    fingerprints,
 )
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.spec.steps import OPERATORS
+from tests.identities import fingerprints
 
 DATA: dict[str, Any] = {
     "name": "reviews",
@@ -171,7 +171,7 @@ def test_the_tables_of_what_is_left_out_name_real_keys_with_reasons() -> None:
     assert not EXCLUDED.keys() & covered
     step_keys = {key for operator in OPERATORS.values() for key in operator.model_fields}
     assert EXCLUDED_FROM_STEPS.keys() <= step_keys
-    assert all([*EXCLUDED.values(), *EXCLUDED_FROM_STEPS.values(), *EXCLUDED_ENGINE_ARGUMENTS.values()])
+    assert all([*EXCLUDED.values(), *EXCLUDED_FROM_STEPS.values(), *EXCLUDED_ARGUMENTS.values()])
 
 
 @settings(deadline=None)

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from headrace.cluster.driver.measure import SampleRows, measure_on, observation, sample_rows
-from headrace.cluster.engines.config import GPU_BLOCK
-from headrace.cluster.engines.fake import BytesTokenizer, FakeEngine
+from headrace.cluster.engines.bytes_tokenizer import BytesTokenizer
+from headrace.cluster.engines.fake.engine import BLOCK, FakeEngine
 from headrace.cluster.state.checked import Checked, check
-from headrace.operators.base import LAYOUTS, Layout
-from headrace.pipelines.forecast.forecast import EngineFacts, Observation, Rates, Record, forecast
+from headrace.operators.questions import LAYOUTS, Layout
+from headrace.pipelines.forecast.forecast import EngineFacts, History, Observation, Rates, forecast
 from headrace.pipelines.forecast.outlook import Outlook, look_ahead, worth_measuring
 from headrace.pipelines.forecast.survey import PLACES, ROWS_AT_A_PLACE, places, survey
 from headrace.pipelines.inference.chain import Chain
@@ -25,10 +25,11 @@ from headrace.pipelines.inference.engine import NO_CONTEXT_COST, ContextCost
 from headrace.pipelines.inference.layouts import with_default
 from headrace.pipelines.inference.prepare import prepare
 from headrace.pipelines.inference.results import RowResult
-from headrace.pipelines.input.corpus import ChunkReader
+from headrace.pipelines.input.reader import ChunkReader
 from headrace.pipelines.input.rows import as_rows
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.pipeline import Pipeline
+from tests.interfaces import of_bytes
 
 Make = Callable[..., Pipeline]
 Write = Callable[..., Path]
@@ -43,7 +44,8 @@ def texts(rows: int, longest: int = 200) -> list[str]:
 
 def rows_of(checked: Checked) -> list[dict[str, Any]]:
     reader = ChunkReader(checked.columns)
-    return [row for shard in checked.corpus.shards for row in as_rows(reader.read(shard, 0, shard.rows, ["text"]))]
+    tables = [reader.read(shard, 0, shard.rows, ["text"]).table for shard in checked.corpus.shards]
+    return [row for table in tables for row in as_rows(table)]
 
 
 def through(pipeline: Pipeline, checked: Checked, layout: Layout) -> tuple[list[RowResult], Chain, Observation]:
@@ -58,10 +60,10 @@ def through(pipeline: Pipeline, checked: Checked, layout: Layout) -> tuple[list[
     return results, chain, observation(chain.chained.layouts, results, chain.usage, 10.0)
 
 
-def looked(pipeline: Pipeline, checked: Checked, record: Record | None = None) -> Outlook:
+def looked(pipeline: Pipeline, checked: Checked, history: History | None = None) -> Outlook:
     rows = checked.corpus.rows
     seen = survey(pipeline, tuple(places(checked.corpus.shards, rows)), checked.columns, BytesTokenizer(), rows)
-    return look_ahead(pipeline, BytesTokenizer(), 32_768, GPU_BLOCK, seen, record or Record())
+    return look_ahead(pipeline, of_bytes(), seen, history or History())
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -80,7 +82,7 @@ def test_conditions_and_earlier_answers_are_forecast_once_they_were_observed(
     pipeline = reviews(steps=steps)
     checked = check(pipeline, str(corpus(texts(60))))
     _, _, happened = through(pipeline, checked, layout)
-    blind, knowing = looked(pipeline, checked), looked(pipeline, checked, Record(runs=(happened,)))
+    blind, knowing = looked(pipeline, checked), looked(pipeline, checked, History(runs=(happened,)))
     assert not blind.observed
     assert blind.layouts[layout].seconds is None
     assert blind.layouts[layout].output is None
@@ -94,7 +96,7 @@ def test_the_order_of_a_chain_is_as_good_as_any(reviews: Make, corpus: Write) ->
     checked = check(pipeline, str(corpus(texts(50))))
     for layout in LAYOUTS:
         results, chain, happened = through(pipeline, checked, layout)
-        assert chain.blocks.least / happened.computed > 0.98
+        assert (chain.least or 0) / happened.computed > 0.98
         assert sum(result.usage.documents for result in results) == sum(len(t.encode()) for t in texts(50))
 
 
@@ -104,10 +106,10 @@ def test_a_sample_stands_for_a_larger_input(reviews: Make, corpus: Write) -> Non
     shards, rows = checked.corpus.shards, checked.corpus.rows
     some = tuple((shard, first, last) for shard, first, last in places(shards, rows))[:2]
     seen = survey(pipeline, some, checked.columns, BytesTokenizer(), rows)
-    chained = prepare(pipeline, BytesTokenizer(), 32_768)
+    chained = prepare(pipeline, of_bytes())
     whole = looked(pipeline, checked)
     assert seen.seen < rows
-    assert forecast(chained, GPU_BLOCK, seen).computed == pytest.approx(whole.taken.computed, rel=0.05)
+    assert forecast(chained, seen).computed == pytest.approx(whole.taken.computed, rel=0.05)
 
 
 def test_places_cover_a_small_input_once_and_a_large_one_evenly(reviews: Make, corpus: Write) -> None:
@@ -134,8 +136,8 @@ def test_a_long_head_is_weighed_against_the_tokens_that_it_saves(reviews: Make, 
     same = {layout: {"this": 1.0, "that": 1.0} for layout in LAYOUTS}
 
     def taken(context: ContextCost) -> Outlook:
-        facts = EngineFacts(1_000_000, GPU_BLOCK, 32_768, 256, context)
-        return looked(pipeline, checked, Record(facts, {"hoisted": happened}, quality=same))
+        facts = EngineFacts(1_000_000, BLOCK, 32_768, 256, context)
+        return looked(pipeline, checked, History(facts, {"hoisted": happened}, quality=same))
 
     cheap, dear = taken(NO_CONTEXT_COST), taken(ContextCost(0.0001, 0.002))
     assert set(cheap.choice.layouts.values()) == {"hoisted"}
@@ -176,14 +178,14 @@ def test_a_measurement_compares_every_layout_with_the_reference_or_with_gold(rev
     checked = check(pipeline, str(corpus(texts(20))))
     rows = rows_of(checked)
     gold = ["positive" if i % 2 else "negative" for i in range(20)]
-    record = asyncio.run(measure_on(FakeEngine({}), pipeline, checked.columns, SampleRows(rows, {"opinion": gold})))
-    assert set(record.measured) == set(record.quality) == set(LAYOUTS)
-    assert record.quality["instruction_first"]["facts"] == 1.0
-    assert record.quality["instruction_first"]["summary"] == 1.0
-    assert 0 < record.quality["instruction_first"]["opinion"] < 1, "that one is held against gold"
-    assert record.gold == ("opinion",)
-    assert record.engine is not None
-    assert record.rates is not None
+    history = asyncio.run(measure_on(FakeEngine({}), pipeline, checked.columns, SampleRows(rows, {"opinion": gold})))
+    assert set(history.measured) == set(history.quality) == set(LAYOUTS)
+    assert history.quality["instruction_first"]["facts"] == 1.0
+    assert history.quality["instruction_first"]["summary"] == 1.0
+    assert 0 < history.quality["instruction_first"]["opinion"] < 1, "that one is held against gold"
+    assert history.gold == ("opinion",)
+    assert history.engine is not None
+    assert history.rates is not None
 
 
 def test_an_outlook_is_plain_data(reviews: Make, corpus: Write) -> None:
@@ -200,7 +202,7 @@ def test_rows_that_are_filtered_out_before_they_are_asked_anything_cost_nothing(
     checked = check(pipeline, str(corpus(texts(200))))
     results, _, happened = through(pipeline, checked, "document_first")
     assert 0 < happened.asked < happened.documents / 5 < happened.rows
-    knowing = looked(pipeline, checked, Record(runs=(happened,))).layouts["document_first"]
+    knowing = looked(pipeline, checked, History(runs=(happened,))).layouts["document_first"]
     assert knowing.computed == pytest.approx(happened.computed, rel=0.1)
     assert knowing.output == pytest.approx(happened.output)
     asked = [result for result in results if result.usage.requests]
@@ -212,7 +214,7 @@ def test_a_sample_of_which_nothing_was_asked_says_nothing(reviews: Make, corpus:
     pipeline = reviews(steps=steps)
     checked = check(pipeline, str(corpus(texts(20))))
     _, _, happened = through(pipeline, checked, "instruction_first")
-    outlook = looked(pipeline, checked, Record(runs=(happened,)))
+    outlook = looked(pipeline, checked, History(runs=(happened,)))
     assert not outlook.observed
     assert outlook.taken.computed > 0
 
@@ -231,7 +233,7 @@ def test_documents_that_do_not_fit_are_forecast_as_they_are_asked(reviews: Make,
 # -- what a measurement is of --------------------------------------------------------------------------------
 
 
-def measured(pipeline: Pipeline, checked: Checked, gold: dict[str, list[Any]] | None = None) -> Record:
+def measured(pipeline: Pipeline, checked: Checked, gold: dict[str, list[Any]] | None = None) -> History:
     rows = SampleRows(rows_of(checked), gold or {})
     return asyncio.run(measure_on(FakeEngine({}), pipeline, checked.columns, rows))
 
@@ -241,13 +243,13 @@ def test_a_score_is_kept_for_the_layout_that_the_step_had(reviews: Make, corpus:
     held = [steps[0], {"extract": {**steps[1]["extract"], "layout": "instruction_first"}}]
     pipeline, free = reviews(steps=held), reviews(steps=steps[:2])
     checked = check(pipeline, str(corpus(texts(40))))
-    record = measured(pipeline, checked)
-    assert set(record.quality["hoisted"]) == {"opinion"}
-    assert set(record.quality["instruction_first"]) == {"opinion", "facts"}
-    assert "facts" not in record.priors.get("hoisted", {})
-    seen = looked(free, check(free, str(corpus(texts(3000, 60), folder="more"))), record)
+    history = measured(pipeline, checked)
+    assert set(history.quality["hoisted"]) == {"opinion"}
+    assert set(history.quality["instruction_first"]) == {"opinion", "facts"}
+    assert "facts" not in history.priors.get("hoisted", {})
+    seen = looked(free, check(free, str(corpus(texts(3000, 60), folder="more"))), history)
     assert seen.choice.layouts["facts"] == "instruction_first"
-    assert worth_measuring(free, seen, record), "for one of its steps the others were not measured"
+    assert worth_measuring(free, seen, history), "for one of its steps the others were not measured"
     assert not worth_measuring(free, seen, measured(free, checked))
 
 
@@ -258,10 +260,10 @@ def test_a_step_that_asks_each_row_another_way_is_scored_with_the_priors_that_ru
     pipeline = reviews(steps=[{"classify": {"name": "kind", **labels}}])
     checked = check(pipeline, str(corpus(texts(40))))
     reader = ChunkReader(checked.columns)
-    rows = as_rows(reader.read(checked.corpus.shards[0], 0, 40, ["id", "text"]))
-    record = asyncio.run(measure_on(FakeEngine({}), pipeline, checked.columns, SampleRows(rows, {})))
-    assert not record.priors
-    assert set(record.quality) == set(LAYOUTS)
+    rows = as_rows(reader.read(checked.corpus.shards[0], 0, 40, ["id", "text"]).table)
+    history = asyncio.run(measure_on(FakeEngine({}), pipeline, checked.columns, SampleRows(rows, {})))
+    assert not history.priors
+    assert set(history.quality) == set(LAYOUTS)
 
 
 # -- gold ----------------------------------------------------------------------------------------------------
@@ -294,8 +296,8 @@ def test_gold_need_not_be_kept_nor_be_text_nor_be_a_label_everywhere(
     checked = check(pipeline, with_gold(tmp_path / "in", gold))
     sample = sample_rows(checked, 40)
     assert sample.gold["opinion"][0] == first
-    record = asyncio.run(measure_on(FakeEngine({}), pipeline, checked.columns, sample))
-    assert all(0 < scores["opinion"] < 1 for scores in record.quality.values())
+    history = asyncio.run(measure_on(FakeEngine({}), pipeline, checked.columns, sample))
+    assert all(0 < scores["opinion"] < 1 for scores in history.quality.values())
 
 
 def test_gold_of_many_labels_is_a_list(reviews: Make, tmp_path: Path) -> None:

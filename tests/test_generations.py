@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 import headrace.cluster.worker.worker
-from headrace.cluster.engines.fake import FakeEngine
+from headrace.cluster.engines.fake.engine import FakeEngine
 from headrace.cluster.state.result import RunResult
 from headrace.pipelines.output.plan import Chunk, CommitInfo
 from headrace.pipelines.output.plan_file import load_plan
@@ -647,8 +647,8 @@ def test_explain_says_what_a_run_into_an_output_would_do_and_what_it_costs(here:
 
 
 def test_the_table_in_the_docs_is_this_one() -> None:
-    page = (Path(__file__).parent.parent / "docs" / "checkpoint.md").read_text()
-    table = page.partition("| what is changed | asked again |")[2].partition("\n\n")[0]
+    page = (Path(__file__).parent.parent / "docs" / "output.md").read_text()
+    table = page.partition("| what is changed | recomputed |")[2].partition("\n\n")[0]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
     assert [what for what, _ in cells] == [name for name, _, _ in CHANGES]
     for (_, said), (name, _, again) in zip(cells, CHANGES, strict=True):
@@ -694,7 +694,7 @@ def test_a_step_keeps_the_layout_that_the_output_was_begun_with(
 def test_priors_that_were_fitted_go_with_a_change_of_their_step(here: InProcess, corpus: Write) -> None:
     from headrace.cluster.state.checked import check
     from headrace.cluster.state.work import settled
-    from headrace.pipelines.inference.layouts import Choice
+    from headrace.pipelines.inference.layouts import LayoutChoice
     from headrace.pipelines.spec.pipeline import Pipeline
 
     source = corpus(texts(0, 5))
@@ -704,7 +704,7 @@ def test_priors_that_were_fitted_go_with_a_change_of_their_step(here: InProcess,
     plan = load_plan(LocalStore(here.output))
     assert plan is not None
     plan = replace(plan, priors=priors, fingerprints=checked.fingerprints(plan.layouts, priors))
-    choice = Choice(plan.layouts, "", priors)
+    choice = LayoutChoice(plan.layouts, "", priors)
     assert settled(checked, plan, choice)[1] == priors
     other = changed(lambda d: step(d, "opinion").update(labels={"positive": "glad", "negative": "sad"}))
     assert settled(check(Pipeline.model_validate(other), str(source)), plan, choice)[1] == {}

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from headrace.operators.base import Completion
 from headrace.operators.error_classes import ErrorClass
 from headrace.operators.outcomes import Answer, Rejection
+from headrace.operators.questions import Completion
 from headrace.operators.schema import bounded
 from headrace.operators.schema.schemas import SchemaError, Validator, check_schema, parse_json
 from headrace.operators.structured import Structure

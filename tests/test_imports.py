@@ -42,6 +42,8 @@ FOLDERS = {
     ),
     "cluster": (
         "cluster/engines",
+        "cluster/engines/vllm",
+        "cluster/engines/fake",
         "cluster/state",
         "cluster/observability",
         "cluster/worker",
@@ -163,6 +165,19 @@ def test_import_is_light(statement: str, tmp_path: Path) -> None:
     code = f"import sys; {statement}; print(*{{name.partition('.')[0] for name in sys.modules}})"
     out = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert not set(out.stdout.split()) & HEAVY
+
+
+@pytest.mark.parametrize("engine", ["vllm", "fake"])
+def test_engines_are_known_by_their_entry_points_only(engine: str) -> None:
+    own = {"vllm": ("cluster/engines/vllm", "cluster/engines/fake"), "fake": ("cluster/engines/fake",)}[engine]
+    found = [
+        f"{file.relative_to(ROOT)}:{line} imports {name}"
+        for file in files(*PACKAGES)
+        if not file.relative_to(ROOT).as_posix().startswith(own)
+        for line, name in imports(file)
+        if within(name, {f"headrace.cluster.engines.{engine}"})
+    ]
+    assert not found, "\n".join(found)
 
 
 def test_direction_is_seen(tmp_path: Path) -> None:

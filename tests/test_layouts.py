@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from headrace.cluster.engines.fake import BytesTokenizer
-from headrace.operators.base import LAYOUTS, Layout
+from headrace.cluster.engines.bytes_tokenizer import BytesTokenizer
+from headrace.operators.questions import LAYOUTS, Layout
 from headrace.pipelines.inference.layouts import REFERENCE, choose, with_default
 from headrace.pipelines.inference.prepare import Chained, prepare, prepare_all
 from headrace.pipelines.spec.pipeline import Pipeline
+from tests.interfaces import of_bytes
 
 Make = Callable[..., Pipeline]
 TOKENIZER = BytesTokenizer()
@@ -29,7 +30,7 @@ def text(chained: Chained, step: str) -> str:
 
 
 def laid_out(pipeline: Pipeline, layout: Layout) -> Chained:
-    return prepare(pipeline, TOKENIZER, ROOM, dict.fromkeys(with_default(pipeline, {}), layout))
+    return prepare(pipeline, of_bytes(ROOM), dict.fromkeys(with_default(pipeline, {}), layout))
 
 
 def test_instruction_first_puts_the_steps_own_instruction_before_the_document(reviews: Make) -> None:
@@ -103,14 +104,14 @@ def test_a_steps_own_layout_holds_against_the_pipelines(reviews: Make) -> None:
 
 
 def test_a_header_holds_only_the_hoisted_steps(reviews: Make) -> None:
-    chained = prepare(reviews(steps=STEPS), TOKENIZER, ROOM, {"opinion": "hoisted", "reply": "hoisted"})
+    chained = prepare(reviews(steps=STEPS), of_bytes(ROOM), {"opinion": "hoisted", "reply": "hoisted"})
     assert "SUMMARIZEIT" not in text(chained, "opinion")
     assert "GOODTEXT" in text(chained, "reply")
 
 
 def test_a_layout_that_leaves_no_room_is_no_candidate(reviews: Make) -> None:
     pipeline = reviews(steps=[{"classify": {"name": c, "labels": {"x": c * 300, "y": ""}}} for c in "ab"])
-    assert set(prepare_all(pipeline, TOKENIZER, 700)) == {"instruction_first", "document_first"}
+    assert set(prepare_all(pipeline, of_bytes(700))) == {"instruction_first", "document_first"}
 
 
 # -- the choice ----------------------------------------------------------------------------------------------

@@ -17,8 +17,10 @@ from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.pipeline import Pipeline
 from tests.http_receiver import receiver
 from tests.in_process import InProcess, Stopped, here
+from tests.source_packages import Install, install_source
+from tests.test_sources import COUNTER
 
-__all__ = ["here"]
+__all__ = ["here", "install_source"]
 
 Write = Callable[..., Path]
 Make = Callable[..., Pipeline]
@@ -170,6 +172,11 @@ def test_without_configuration_there_is_nothing(tmp_path: Path, monkeypatch: pyt
 )
 def test_places_are_named_as_openlineage_names_them(uri: str, namespace: str, name: str) -> None:
     assert dataset_name(uri) == {"namespace": namespace, "name": name}
+
+
+def test_what_a_source_reads_by_its_scheme_has_that_as_its_namespace(install_source: Install) -> None:
+    install_source("headrace-counter", COUNTER, counter="headrace_counter:Counter")
+    assert dataset_name("count:/5") == {"namespace": "count", "name": "/5"}
 
 
 def test_an_input_of_one_file_is_that_file(here: InProcess, corpus: Write, reviews: Make, events: Any) -> None:

@@ -18,7 +18,10 @@ from typer.testing import CliRunner
 
 from headrace.cluster.cli.main import app
 from headrace.cluster.driver import preflight
-from headrace.cluster.driver.preflight import Grammar, Preflight
+from headrace.cluster.driver.preflight import Preflight
+from headrace.cluster.engines.locate import locate_models
+from headrace.cluster.engines.provider import Grammar
+from headrace.pipelines.output.stages import stages_of
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.loading import load_pipeline
 
@@ -299,7 +302,7 @@ def cut_in_half(file: Path) -> None:
     ("input", "make", "message"),
     [
         ("nothing", None, "The input 'nothing' does not exist."),
-        ("other", Path.mkdir, "The input 'other' has no file that ends with .parquet"),
+        ("other", Path.mkdir, "The input 'other' has no file whose name ends with .parquet"),
         ("input/*.pq", None, "The input 'input/*.pq' has no file that matches"),
         ("a.parquet", lambda f: f.write_text("a,b\n1,2\n"), "is not a Parquet file: it begins with b'a,b"),
         ("a.parquet", cut_in_half, "is cut off: it begins as Parquet and has no footer"),
@@ -511,7 +514,7 @@ def test_the_command_itself_says_it_in_one_line_and_leaves_nothing() -> None:
 @pytest.fixture(scope="module")
 def default_model() -> str:
     pytest.importorskip("vllm")
-    from headrace.cluster.engines.models import default_model
+    from headrace.cluster.engines.default_model import default_model
 
     return str(default_model())
 
@@ -535,9 +538,12 @@ def test_more_memory_than_the_machine_has(default_model: str) -> None:
 
 @pytest.mark.engine  # about 7 s
 def test_a_grammar_that_takes_too_long_is_given_up_and_named(default_model: str) -> None:
+    pipeline = load_pipeline(write(), model=default_model)
+    (stage,) = stages_of(pipeline)
+    located = locate_models(pipeline, [stage])[stage.model]
     started = time.monotonic()
     with pytest.raises(UserError, match=r"r\.yaml:6: steps\[1\]\.extract: .*did not compile within 0\.001 s") as caught:
-        Preflight.begin(load_pipeline(write()), default_model, seconds=0.001).finish()
+        Preflight.begin(pipeline, stage, located, seconds=0.001).finish()
     assert "lower maxItems and maxLength" in str(caught.value)
     assert time.monotonic() - started < 90
 

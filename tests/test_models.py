@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from headrace.cluster.engines.models import default_model, model_identity, model_memory, resolve_model
+from headrace.cluster.engines.default_model import default_model
+from headrace.cluster.engines.model_folder import model_memory
+from headrace.cluster.engines.models import model_identity, resolve_model
 from headrace.pipelines.spec.errors import UserError
 
 WEIGHT_BYTES = 3_000_000
@@ -206,7 +208,7 @@ def test_default_model_is_whole_and_is_not_made_twice() -> None:
 @pytest.mark.engine
 def test_killed_while_the_default_model_is_made_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
     env = {**os.environ, "HEADRACE_CACHE": str(tmp_path)}
-    code = "from headrace.cluster.engines.models import default_model; print(default_model())"
+    code = "from headrace.cluster.engines.default_model import default_model; print(default_model())"
     command = [sys.executable, "-c", code]
     first = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL, start_new_session=True)
     models = tmp_path / "models"

@@ -16,8 +16,8 @@ from headrace.cluster.state.chunks import ChunkRecord, Committed, Descriptor
 from headrace.cluster.worker.assignment import Assignment
 from headrace.cluster.worker.progress import Progress
 from headrace.cluster.worker.worker import Worker
-from headrace.pipelines.input.corpus import find_shards
 from headrace.pipelines.input.rows import as_rows, sound
+from headrace.pipelines.input.sources import find_shards
 from headrace.pipelines.output.plan import part_schema
 from headrace.pipelines.output.planning import PlanSpec, next_plan
 from headrace.pipelines.spec.graph import Graph
@@ -54,7 +54,7 @@ def work(pipeline: Pipeline, source: Path, output: Path) -> list[dict[str, Any]]
             run_id="nasty",
             pipeline=pipeline.to_data(),
             folder=None,
-            engine=EngineConfig("fake"),
+            engine=EngineConfig("fake", "fake"),
             output=str(output),
             commit=plan.info,
             layouts={},

@@ -13,9 +13,9 @@ import pytest
 
 import headrace.operators
 from headrace.operators import Classify, Extract, Filter, Generate, Map, ModelStep, RowStep, Step, Summarize
-from headrace.operators.base import Completion, Question, Sampling, Text
 from headrace.operators.outcomes import Answer, Filtered, Rejection
 from headrace.operators.plugins import load_plugins
+from headrace.operators.questions import Completion, Question, Sampling, Text
 from headrace.operators.registry import GROUP, all_operators
 from headrace.operators.shown import Shown
 from headrace.pipelines.forecast.quality import score

@@ -202,7 +202,7 @@ def test_chunks_of_another_pipeline_are_not_published(tmp_path: Path) -> None:
     commit(store, plan, chunk)
     other = next_plan(
         None,
-        Corpus("file:///in", (plan.shards[0].source(),), ()),
+        Corpus("file:///in", (plan.shards[0].as_found(),), ()),
         PlanSpec(
             checkpoint_rows=4,
             fingerprints={"label": "another", "facts": "g1"},

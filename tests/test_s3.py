@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import io
+import json
 import os
 import threading
 import time
@@ -21,7 +23,10 @@ from typer.testing import CliRunner
 
 import headrace.pipelines.storage.object_store
 from headrace.cluster.cli.main import app
-from headrace.pipelines.input.corpus import ChunkReader, InputChanged, find_shards, would_read
+from headrace.pipelines.input import json_lines
+from headrace.pipelines.input.reader import ChunkReader
+from headrace.pipelines.input.source import InputChanged
+from headrace.pipelines.input.sources import find_shards, would_read
 from headrace.pipelines.output.completion import is_complete
 from headrace.pipelines.output.folder import check_output_folder
 from headrace.pipelines.output.plan_file import load_plan, save_plan
@@ -465,7 +470,7 @@ def test_odd_names_are_keys_like_others(s3: S3Server, prefix: str) -> None:
     reader = ChunkReader(corpus.schema)
     for shard in corpus.shards:
         assert shard.uri == f"{prefix}/{shard.path}" == joined(corpus.base, shard.path)
-        assert reader.read(shard, 0, 3, ["id"])["id"].to_pylist() == ["0", "1", "2"]
+        assert reader.read(shard, 0, 3, ["id"]).table["id"].to_pylist() == ["0", "1", "2"]
 
 
 def test_dots_in_a_key_are_sent_as_they_are(through: Callable[..., Any], prefix: str) -> None:
@@ -535,7 +540,7 @@ def test_an_object_that_changes_after_it_was_found_is_noticed(s3: S3Server, pref
     store.replace("x.parquet", parquet(10))
     corpus = find_shards(prefix)
     [shard] = corpus.shards
-    assert ChunkReader(corpus.schema).read(shard, 0, 4, ["id"]).num_rows == 4
+    assert ChunkReader(corpus.schema).read(shard, 0, 4, ["id"]).table.num_rows == 4
     store.replace("x.parquet", parquet(10, compression="none"))
     for columns in (["id"], []):
         with pytest.raises(InputChanged, match=r"'x\.parquet' .* has changed since it was planned"):
@@ -543,6 +548,21 @@ def test_an_object_that_changes_after_it_was_found_is_noticed(s3: S3Server, pref
     store.delete("x.parquet")
     with pytest.raises(InputChanged, match="was deleted after it was planned"):
         ChunkReader(corpus.schema).read(shard, 4, 8, ["id"])
+
+
+def test_an_object_that_changes_in_the_middle_of_a_pass_is_noticed(s3: S3Server, prefix: str) -> None:
+    """What is read from there on is none of its rows, and no damage either."""
+    table = pa.table({"t": [os.urandom(400).hex() for _ in range(20_000)]})
+    file = io.BytesIO()
+    pq.write_table(table, file, use_dictionary=False, compression="none")
+    store = open_store(prefix)
+    store.replace("x.parquet", file.getvalue())
+    corpus = find_shards(prefix)
+    reader = ChunkReader(corpus.schema)
+    assert reader.read(corpus.shards[0], 0, 100, ["t"]).bad == {}
+    store.replace("x.parquet", parquet(10))
+    with pytest.raises(InputChanged, match="has changed since it was planned"):
+        reader.read(corpus.shards[0], 100, 20_000, ["t"])
 
 
 def test_a_storage_that_fails_is_no_unreadable_input(
@@ -565,13 +585,44 @@ def test_a_large_row_group_is_streamed(through: Callable[..., Any], prefix: str)
         corpus = find_shards(prefix)
         reader = ChunkReader(corpus.schema)
         before, held = len(proxy.seen), pa.default_memory_pool().bytes_allocated()
-        assert reader.read(corpus.shards[0], 0, 1000, ["t"])["t"][999].as_py().startswith("999 ")
+        assert reader.read(corpus.shards[0], 0, 1000, ["t"]).table["t"][999].as_py().startswith("999 ")
         assert pa.default_memory_pool().bytes_allocated() - held < table.nbytes / 2
         assert len(proxy.seen) - before < 8, "a first range does not load the row group"
         for first in range(1000, 20_000, 1000):
-            rows = reader.read(corpus.shards[0], first, first + 1000, ["t"])
+            rows = reader.read(corpus.shards[0], first, first + 1000, ["t"]).table
             assert rows["t"].to_pylist() == table["t"].slice(first, 1000).to_pylist()
         assert len(proxy.seen) - before < 20, "consecutive ranges are one pass"
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz"])
+def test_json_lines_are_streamed_and_a_change_is_noticed(
+    through: Callable[..., Any], prefix: str, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_lines, "MARK_BYTES", 1 << 20)
+    lines = [json.dumps({"id": row, "t": os.urandom(400).hex()}).encode() + b"\n" for row in range(8000)]
+    content = b"".join(lines)
+    store = open_store(prefix)
+    store.replace(f"x.{suffix}", gzip.compress(content, 1) if suffix.endswith("gz") else content)
+    with through(Fault("cut", "^GET.*jsonl", 2)) as proxy:
+        corpus = find_shards(prefix)
+        [shard] = corpus.shards
+        assert (shard.rows, shard.source, len(shard.marks)) == (8000, "jsonl", 0 if suffix.endswith("gz") else 6)
+        before = len(proxy.seen)
+        assert before < 10, "the file is read in large pieces"
+        reader = ChunkReader(corpus.schema)
+        for first in range(0, 8000, 1000):
+            rows = reader.read(shard, first, first + 1000, ["id", "t"]).table
+            assert rows.to_pylist() == [json.loads(line) for line in lines[first : first + 1000]]
+        assert len(proxy.seen) - before < 6, "consecutive ranges are one pass"
+        if shard.marks:
+            before = len(proxy.seen)
+            rows = ChunkReader(corpus.schema).read(shard.near(7900), 7900, 7910, ["id"]).table
+            assert rows["id"].to_pylist() == list(range(7900, 7910))
+            assert len(proxy.seen) - before <= 1, "from near its end"
+    store.replace(f"x.{suffix}", b"{}")
+    for columns in (["id"], []):
+        with pytest.raises(InputChanged, match="has changed since it was planned"):
+            ChunkReader(corpus.schema).read(shard, 4, 8, columns)
 
 
 def test_planning_costs_two_calls_and_one_for_each_file(through: Callable[..., Any], prefix: str) -> None:

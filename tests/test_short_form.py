@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from headrace.cluster.engines.fake import instance
+from headrace.cluster.engines.fake.made_up import instance
 from headrace.operators import Extract, Generate
-from headrace.operators.base import Completion, Json, Question
 from headrace.operators.outcomes import Answer, Rejection
+from headrace.operators.questions import Completion, Json, Question
 from headrace.operators.schema.describe import DESCRIPTION_LIMIT
 from headrace.operators.schema.schemas import SchemaError, check_schema, decoding_schema, describe
 from headrace.operators.schema.short_form import Coded, Field, Form, ListForm, ObjectForm, ShortForm, short_form

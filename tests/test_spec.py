@@ -180,7 +180,6 @@ def test_engine_arguments_may_stand_beside_the_id() -> None:
         (changed(keep=["_row"]), '"_row" is in every output already'),
         (changed(model=5), "must be a mapping, not 5"),
         (changed(model={"dtype": "half"}), 'key "id" is missing'),
-        (changed(model={"id": "x", "tensor_parallel_size": 2}), 'use "resources.tensor_parallel"'),
         (changed(resources={"gpu": 1}), 'unknown key "gpu"; did you mean "gpus"?'),
         (changed(resources={"workers": [3, 1]}), "least is more than most"),
         (changed(resources={"workers": 0}), "must be a number of engines"),

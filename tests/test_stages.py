@@ -12,10 +12,11 @@ import pyarrow as pa
 import pytest
 
 from headrace.cluster.engines.config import EngineConfig
-from headrace.cluster.engines.fake import FakeEngine
-from headrace.cluster.engines.locate import locate_models, unused_models
-from headrace.cluster.engines.resources import available_memory
-from headrace.cluster.engines.sharing import Demand, share
+from headrace.cluster.engines.fake.engine import FakeEngine
+from headrace.cluster.engines.locate import check_models, locate_models, unused_models
+from headrace.cluster.engines.resources import Demand, available_memory
+from headrace.cluster.engines.sharing import share
+from headrace.cluster.engines.vllm.arguments import NEEDS
 from headrace.cluster.state.chunks import Descriptor, Failed
 from headrace.cluster.worker.assignment import Assignment
 from headrace.cluster.worker.worker import Worker
@@ -24,7 +25,7 @@ from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.results import RowResult
 from headrace.pipelines.input.corpus import Corpus, Shard
 from headrace.pipelines.output.checkpoint import Counts, chunk_schema, commit_chunk, committed
-from headrace.pipelines.output.fingerprint import changed, fingerprints
+from headrace.pipelines.output.fingerprint import changed
 from headrace.pipelines.output.plan import Chunk, Plan, part_schema
 from headrace.pipelines.output.planning import PlanSpec, next_plan
 from headrace.pipelines.output.rows import earlier_results
@@ -35,6 +36,7 @@ from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.spec.places import Source
 from headrace.pipelines.spec.resources import Model, Resources
 from headrace.pipelines.storage.local import LocalStore
+from tests.identities import fingerprints
 
 Step = dict[str, Any]
 
@@ -152,13 +154,13 @@ def test_a_model_is_the_same_by_all_of_its_names() -> None:
 def test_entries_take_engine_arguments_and_resources_as_model_does() -> None:
     big = {"id": "org/big", "dtype": "half", "resources": {"workers": 2}}
     found = pipeline(ask("a", model="big"), models={"big": big}, resources={"cpus": 3})
-    assert found.spec_of("big").engine == {"dtype": "half"}
+    assert found.spec_of("big").arguments == {"dtype": "half"}
     assert found.resources_of("big").workers == 2
     assert found.resources_of("").cpus == 3
     assert pipeline(ask("a", model="big"), resources={"cpus": 3}).resources_of("big").cpus == 3
     assert Pipeline.model_validate(found.to_data()) == found
     in_python = pipeline(ask("a", model="big"), models={"big": Model(id="org/big", engine={"dtype": "half"})})
-    assert in_python.spec_of("big").engine == {"dtype": "half"}
+    assert in_python.spec_of("big").arguments == {"dtype": "half"}
 
 
 @pytest.mark.parametrize(
@@ -176,7 +178,7 @@ def test_mistakes_in_models_are_named(models: Any, said: str, tmp_path: Path) ->
     data = {"name": "p", "document": "{{ text }}", "models": models, "steps": [ask("a")]}
     file.write_text(json.dumps(data, indent=1))
     with pytest.raises(UserError, match=said):
-        load_pipeline(file)
+        check_models(load_pipeline(file))
 
 
 def test_the_command_line_replaces_the_pipelines_own_model_only(tmp_path: Path) -> None:
@@ -185,7 +187,7 @@ def test_the_command_line_replaces_the_pipelines_own_model_only(tmp_path: Path) 
     file.write_text(json.dumps({"name": "p", "document": "{{ text }}", "models": {"big": "org/big"}, "steps": steps}))
     found = load_pipeline(file, model="fake")
     assert (found.model_spec.id, found.spec_of("big").id) == ("fake", "org/big")
-    assert load_pipeline(file, ["models.big.dtype=half"]).spec_of("big").engine == {"dtype": "half"}
+    assert load_pipeline(file, ["models.big.dtype=half"]).spec_of("big").arguments == {"dtype": "half"}
     assert load_pipeline(file, ["models.big=fake"]).spec_of("big").id == "fake"
     with pytest.raises(UserError, match=r"write --set models\.big\."):
         load_pipeline(file, ["model.dtype=half"], model="big")
@@ -355,7 +357,7 @@ def test_a_failure_of_an_earlier_stage_passes_through_untouched(tmp_path: Path, 
             run_id="r",
             pipeline=TWO.to_data(),
             folder=None,
-            engine=EngineConfig("fake"),
+            engine=EngineConfig("fake", "fake"),
             output=str(tmp_path / "out"),
             commit=infos[1],
             layouts={},
@@ -380,7 +382,7 @@ def test_a_failure_of_an_earlier_stage_passes_through_untouched(tmp_path: Path, 
 
 def shared(*asked: dict[str, Any], gpus: int = 0, cpus: int = 8, local: bool = True) -> list[tuple[int, int]]:
     """GPUs and cores of each model's engines."""
-    demands = [Demand(f"m{i}", Resources.model_validate(resources), 0) for i, resources in enumerate(asked)]
+    demands = [Demand(f"m{i}", Resources.model_validate(resources), 0, NEEDS) for i, resources in enumerate(asked)]
     return [(a.gpus, a.cpus) for a in share(demands, cluster_gpus=gpus, node_cpus=cpus, local=local)]
 
 
@@ -409,6 +411,6 @@ def test_more_than_there_is_is_refused_with_who_asks_for_what(asked: Any, machin
 
 
 def test_the_memory_of_all_engines_counts() -> None:
-    one = Demand("m0", Resources(), available_memory() * 26 // 100)
+    one = Demand("m0", Resources(), available_memory() * 26 // 100, NEEDS)
     with pytest.raises(UserError, match=r"2 engine\(s\) on this machine would take about"):
         share([one, one], cluster_gpus=0, node_cpus=8, local=True)

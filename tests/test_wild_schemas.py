@@ -16,9 +16,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from headrace.cluster.engines.fake import instance
-from headrace.operators.base import Completion
+from headrace.cluster.engines.fake.made_up import instance
 from headrace.operators.outcomes import Answer, Rejection
+from headrace.operators.questions import Completion
 from headrace.operators.schema.schemas import SchemaError, check_schema
 from headrace.operators.structured import Structure
 
@@ -99,10 +99,10 @@ def test_each_schema_gives_valid_answers_or_is_refused_with_the_place_and_the_ke
 def test_what_the_engine_may_write_for_wild_schemas_is_read() -> None:
     """Random walks through the grammars, with the default model's own tokens."""
     xgrammar = pytest.importorskip("xgrammar")
-    from headrace.cluster.driver.preflight import MASK_SECONDS, mask_seconds
-    from headrace.cluster.engines.models import default_model
+    from headrace.cluster.engines.default_model import default_model
     from headrace.cluster.engines.tokenizer import HubTokenizer
-    from headrace.cluster.engines.walks import Walker
+    from headrace.cluster.engines.vllm.grammars import MASK_SECONDS, mask_seconds
+    from headrace.cluster.engines.vllm.walks import Walker
 
     vocabulary = HubTokenizer(str(default_model())).vocabulary
     info = xgrammar.TokenizerInfo.from_huggingface(vocabulary)

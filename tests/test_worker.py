@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headrace.cluster.engines import fake as fake_engine
 from headrace.cluster.engines.config import EngineConfig
+from headrace.cluster.engines.fake import engine as fake_engine
 from headrace.cluster.state.checked import check
 from headrace.cluster.state.chunks import ChunkRecord, Committed, Descriptor, Failed
 from headrace.cluster.state.work import Work
@@ -25,7 +25,7 @@ from headrace.cluster.worker import worker
 from headrace.cluster.worker.chunk_runner import ChunkRows, ChunkRunner, Hooks
 from headrace.cluster.worker.watchdog import Watchdog
 from headrace.pipelines.inference.engine import RequestRefused
-from headrace.pipelines.inference.layouts import Choice
+from headrace.pipelines.inference.layouts import LayoutChoice
 from headrace.pipelines.inference.results import Earlier, RowResult
 from headrace.pipelines.inference.usage import Usage
 from headrace.pipelines.output.checkpoint import ERROR, chunk_record, committed, counts_of
@@ -71,13 +71,13 @@ class Cluster:
         }
         self.pipeline = Pipeline.model_validate(data)
         checked = check(self.pipeline, str(source))
-        self.work = Work.of(checked, self.store, None, None, Choice({}, ""))
+        self.work = Work.of(checked, self.store, None, None, LayoutChoice({}, ""))
         self.deaths = 0
         self.assignment = worker.Assignment(
             run_id="run",
             pipeline=self.pipeline.to_data(),
             folder=None,
-            engine=EngineConfig("fake", args={"faults": faults, "log": str(self.log), "max_num_seqs": 4}),
+            engine=EngineConfig("fake", "fake", args={"faults": faults, "log": str(self.log), "max_num_seqs": 4}),
             output=self.store.uri,
             commit=self.work.plan.info,
             layouts=self.work.plan.layouts,
@@ -110,7 +110,7 @@ class Cluster:
 
         async def do(chunk: Chunk) -> None:
             async with gate:
-                source = asdict(self.work.plan.shards[chunk.shard].source())
+                source = asdict(self.work.plan.shards[chunk.shard].as_found())
                 descriptor = json.dumps({"chunk": asdict(chunk), "shard": source})
                 async for batch in one({"chunk": [descriptor]}):
                     records.append(record_of(batch))
@@ -283,7 +283,7 @@ def test_a_worker_that_wakes_up_late_loses(cluster: Callable[..., Cluster]) -> N
     it = cluster(16, {})
     chunk = next(it.work.plan.chunks())
     zombie = worker.Worker(it.assignment)
-    descriptor = Descriptor(chunk, it.work.plan.shards[0].source()).to_json()
+    descriptor = Descriptor(chunk, it.work.plan.shards[0].as_found()).to_json()
 
     async def late() -> Committed:
         held = asyncio.Event()

@@ -42,7 +42,7 @@ class HeadraceOperator(BaseOperator):
     Args:
         pipeline: the pipeline's file on Airflow's machines, whole or relative to the DAG file's folder. It is shipped
             with the modules and schemas that it names.
-        input_uri: Parquet files, a folder of them or a glob, as the cluster sees it.
+        input_uri: a file, a folder or a glob, as the cluster sees it.
         output_uri: a folder. Give every data interval its own: ``s3://bucket/answers/{{ data_interval_start | ds }}``.
         arguments: options of ``headrace run`` by name, as in ``{"limit": 1000, "set": ["max_error_rate=0.05"]}``.
         address: of Ray's dashboard, ``http://head:8265``; without it and ``conn_id``, ``RAY_API_SERVER_ADDRESS``.

@@ -17,7 +17,8 @@ from headrace.cluster.driver.explain_sums import all_hours, all_money, all_secon
 from headrace.cluster.observability import terminal
 from headrace.cluster.observability.pace import duration
 from headrace.cluster.report.prices import Prices
-from headrace.operators.base import Layout, ModelStep
+from headrace.operators.base import ModelStep
+from headrace.operators.questions import Layout
 from headrace.pipelines.forecast.forecast import Forecast
 from headrace.pipelines.inference.layouts import REFERENCE, alternatives, leaves_open
 
@@ -143,15 +144,15 @@ def _prompts(console: Console, explained: Explanation, model: ModelView, step: S
         title.append(f", by {model.name}", "not bold")
     console.print(title.append(f"{f', {count} prompts, the first:' if count > 1 else ''}"))
     prompt = step.prompts[0]
-    whole = prompt.head_tokens // model.block_size * model.block_size
     sharing = [other.name for other in model.steps if other.prompts[0].head == prompt.head]
     once = f"once for {', '.join(sharing)}" if len(sharing) > 1 or count > 1 else "for this step"
-    _part(
-        console,
-        f"shared by all rows: {prompt.head_tokens} tokens, {whole} of them in whole blocks",
-        prompt.head,
-        SHARED,
-    )
+    if (block := model.interface.prefix_block) is None:
+        once = "for each request"
+        shared = f"before it: {prompt.head_tokens} tokens, computed {once}"
+    else:
+        whole = prompt.head_tokens // block * block
+        shared = f"shared by all rows: {prompt.head_tokens} tokens, {whole} of them in whole blocks"
+    _part(console, shared, prompt.head, SHARED)
     template = explained.checked.pipeline.document
     p50, p95 = model.outlook.survey.length(0.5), model.outlook.survey.length(0.95)
     _part(console, f"the document: p50 {p50:,}, p95 {p95:,} tokens, computed {once}", template, DOCUMENT)
@@ -184,7 +185,7 @@ def _layouts(console: Console, explained: Explanation, model: ModelView) -> None
 
 
 def _layout_table(explained: Explanation, model: ModelView) -> Table:
-    outlook, record = model.outlook, model.record
+    outlook, history = model.outlook, model.history
     title = _titled("Prompt tokens to compute, by layout", explained, model)
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("layout", style="bold")
@@ -202,13 +203,13 @@ def _layout_table(explained: Explanation, model: ModelView) -> Table:
     layouts_in = {str(layout): layouts for layout, layouts in alternatives(explained.checked.pipeline).items()}
     # What is taken may be a combination that was not measured, and then has no scores.
     own = _layouts_of(model)
-    layouts_in["as taken"] = own if any(own.items() <= o.layouts.items() for o in record.measured.values()) else {}
-    if record.quality:
+    layouts_in["as taken"] = own if any(own.items() <= o.layouts.items() for o in history.measured.values()) else {}
+    if history.quality:
         for name in steps:
-            table.add_column(f"{name} {'right' if name in record.gold else 'agrees'}", justify="right")
+            table.add_column(f"{name} {'right' if name in history.gold else 'agrees'}", justify="right")
     for name, forecast in rows.items():
-        scores = record.scores(layouts_in[name])
-        cells = [f"{scores[step]:.3f}" if step in scores else "-" for step in steps] if record.quality else []
+        scores = history.scores(layouts_in[name])
+        cells = [f"{scores[step]:.3f}" if step in scores else "-" for step in steps] if history.quality else []
         style = "reverse" if name == taken or (mixed and name == "as taken") else ""
         table.add_row(
             name,
@@ -244,16 +245,16 @@ def _taken(model: ModelView) -> str:
 
 
 def _quality_note(explained: Explanation, model: ModelView) -> str:
-    record, pipeline = model.record, explained.checked.pipeline
-    if record.quality:
-        against = f"{'right answers, or else ' if record.gold else ''}agreement with {REFERENCE}"
-        rows, rest = f"{record.sample} rows", f"; a step may lose {pipeline.layout_tolerance:g} (layout_tolerance)"
+    history, pipeline = model.history, explained.checked.pipeline
+    if history.quality:
+        against = f"{'right answers, or else ' if history.gold else ''}agreement with {REFERENCE}"
+        rows, rest = f"{history.sample} rows", f"; a step may lose {pipeline.layout_tolerance:g} (layout_tolerance)"
         if len(explained.models) > 1:
-            sampled = next(iter(record.measured.values())).rows
-            rows = f"{record.sample} of {sampled} rows, which came to this model"
-            rest = "; --rows takes more" if record.sample < FEW_ROWS else ""
+            sampled = next(iter(history.measured.values())).rows
+            rows = f"{history.sample} of {sampled} rows, which came to this model"
+            rest = "; --rows takes more" if history.sample < FEW_ROWS else ""
         return f"Measured on {rows}: {against}{rest}. Of free text only that there is an answer counts."
-    if leaves_open(pipeline, model.stage.steps):
+    if model.interface.prefix_block is not None and leaves_open(pipeline, model.stage.steps):
         return "The other layouts change answers, too: --measure says how much, and what they save in time."
     return ""
 
@@ -286,7 +287,7 @@ def _forecast(explained: Explanation, model: ModelView, prices: Prices) -> Table
     if model.idle:
         table.add_row("prompts", "none: nothing is left to ask, so no engine is started")
         return table
-    taken, engine = model.outlook.taken, model.record.engine
+    taken, engine = model.outlook.taken, model.history.engine
     table.add_row("prompts", _prompt_tokens(taken))
     if not model.outlook.observed:
         table.add_row("", _unobserved(explained))
@@ -294,10 +295,14 @@ def _forecast(explained: Explanation, model: ModelView, prices: Prices) -> Table
         table.add_row("answers", f"{taken.output:,.0f} tokens")
     p50, p95 = model.room
     held = ""
-    if engine:
+    if engine and engine.kv_tokens is not None:
         flight = min(engine.kv_tokens // max(1, p50), 2 * engine.max_num_seqs)
         held = f"; the cache holds {engine.kv_tokens:,}: about {flight:,} documents in flight"
-    table.add_row("KV cache", f"p50 {p50:,}, p95 {p95:,} tokens for a document in flight{held}")
+    if model.interface.prefix_block is None:
+        requests = model.interface.capabilities.requests
+        table.add_row("in flight", f"{requests:,} requests, about {2 * requests:,} documents")
+    else:
+        table.add_row("KV cache", f"p50 {p50:,}, p95 {p95:,} tokens for a document in flight{held}")
     if taken.seconds is None:
         table.add_row("time", "not measured on this kind of machine yet (--measure)")
     else:
@@ -405,7 +410,7 @@ def as_data(explained: Explanation, prices: Prices) -> dict[str, Any]:
 
 
 def _model_data(explained: Explanation, model: ModelView, prices: Prices) -> dict[str, Any]:
-    outlook, record, seen = model.outlook, model.record, model.outlook.survey
+    outlook, history, seen = model.outlook, model.history, model.outlook.survey
     return {
         "model": model.name,
         "document_tokens": {
@@ -414,7 +419,7 @@ def _model_data(explained: Explanation, model: ModelView, prices: Prices) -> dic
             "sampled": len(seen.lengths),
         },
         "rows_with_document": seen.asked,
-        "block_size": model.block_size,
+        "block_size": model.interface.prefix_block,
         "steps": [
             {
                 **{key: value for key, value in dataclasses.asdict(view).items() if key != "prompts"},
@@ -426,10 +431,10 @@ def _model_data(explained: Explanation, model: ModelView, prices: Prices) -> dic
         "layouts": {name: _forecast_data(forecast) for name, forecast in outlook.layouts.items()},
         "taken": {"layouts": _layouts_of(model), "because": outlook.choice.reason, **_forecast_data(outlook.taken)},
         "observed": outlook.observed,
-        "quality": record.quality,
-        "quality_rows": record.sample,
+        "quality": history.quality,
+        "quality_rows": history.sample,
         "kv_tokens": {"p50": model.room[0], "p95": model.room[1]},
-        "engine": dataclasses.asdict(record.engine) if record.engine else None,
+        "engine": dataclasses.asdict(history.engine) if history.engine else None,
         "gpu_hours" if model.config.gpus else "engine_hours": model.hours,
         "money": money_of(explained, model, prices),
     }

@@ -53,6 +53,7 @@ def submit(
     The same command again follows the job while it runs, does nothing after it succeeded, and resumes after it failed
     or was stopped. Exit codes are those of run; with --no-wait 0 says that it was submitted.
     """
+    from headrace.cluster.engines.locate import check_models
     from headrace.cluster.jobs.submission import RunArguments, make_submission
     from headrace.cluster.jobs.submitting import jobs_at, stop_job, submit_and_follow
     from headrace.pipelines.spec.errors import UserError
@@ -65,7 +66,7 @@ def submit(
         if pipeline is None:
             raise UserError("Which pipeline? headrace submit PIPELINE, or headrace submit --stop ID")
         source, into = at.place("input", input), at.place("output", output)
-        variation.load(pipeline, at)  # mistakes are said here, before anything is sent
+        check_models(variation.load(pipeline, at))  # mistakes are said here, before anything is sent
         run = RunArguments(
             input=source,
             output=into,

@@ -15,7 +15,9 @@ PIPELINE_HELP = "A YAML file, or a Python file (file.py:name)."
 PipelineFile = Annotated[str, typer.Argument(metavar="PIPELINE", help=PIPELINE_HELP)]
 Input = Annotated[
     str | None,  # required, unless the target has one
-    typer.Option("--input", "-i", metavar="URI", help="A Parquet file, a folder of them, or a glob; local or s3://."),
+    typer.Option(
+        "--input", "-i", metavar="URI", help="Parquet or JSON Lines: a file, a folder or a glob; local or s3://."
+    ),
 ]
 Output = Annotated[
     str | None,

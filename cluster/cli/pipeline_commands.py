@@ -33,7 +33,7 @@ def run(
     surroundings: Surroundings,
     prices: PriceOptions,
 ) -> None:
-    """Run a pipeline over Parquet files.
+    """Run a pipeline over files of rows.
 
     The same command again resumes: what is committed is not done twice. Exit codes: 0 done, 1 a failure after which
     the same command resumes, 2 a mistake in what was given, 3 too many dead letters, 130 interrupted.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
@@ -38,13 +38,18 @@ def find() -> Iterator[Found]:
     from headrace.operators.plugins import load_plugins
     from headrace.operators.registry import GROUP as OPERATORS
     from headrace.operators.registry import all_operators
+    from headrace.pipelines.input.source import GROUP as SOURCES
+    from headrace.pipelines.input.sources import installed_sources
 
+    # Of operators and sources more is checked than that they can be imported.
+    operators, sources = all_operators(), installed_sources()
+    usable: dict[str, Container[str]] = {OPERATORS: operators.classes, SOURCES: sources.loaded}
+    unusable = {OPERATORS: operators.failed, SOURCES: sources.failed}
     for group in GROUPS:
         plugins = load_plugins(group)
-        # Of an operator more is checked than that it can be imported.
-        failed = all_operators().failed if group == OPERATORS else plugins.failed
+        failed = unusable.get(group, plugins.failed)
         for name, plugin in plugins.loaded.items():
-            if group != OPERATORS or name in all_operators().classes:
+            if name in usable.get(group, plugins.loaded):
                 yield Found(group, name, plugin.package, plugin.version)
         for name, failure in failed.items():
             yield Found(group, name, failure.package, failure.version, failure.error)

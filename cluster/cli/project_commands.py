@@ -30,7 +30,7 @@ def schema() -> None:
 
 def model_default() -> None:
     """Print the folder of the default model (SmolLM2-135M-Instruct), which is made on first use."""
-    from headrace.cluster.engines.models import default_model
+    from headrace.cluster.engines.default_model import default_model
 
     with mistakes_as_messages():
         print(default_model())

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from headrace.cluster.driver.preflight import Preflights
-from headrace.cluster.engines.locate import Located, locate_models
+from headrace.cluster.engines.locate import locate_models
+from headrace.cluster.engines.provider import Located
 from headrace.cluster.state.checked import check, notes_of, step_fields
 from headrace.pipelines.output.stages import Stage, stages_of
 from headrace.pipelines.spec.pipeline import Pipeline

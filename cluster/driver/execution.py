@@ -19,15 +19,16 @@ import pyarrow as pa
 from headrace.cluster.driver.measure import SAMPLE_ROWS, measure_and_look, sample_rows
 from headrace.cluster.driver.ray_connection import LOCAL, cluster_gpus, connect, disconnect, node_cpus
 from headrace.cluster.driver.watcher import Watcher
-from headrace.cluster.engines.resources import Allotment, cores, gpus_here
-from headrace.cluster.engines.sharing import Demand, share
+from headrace.cluster.engines.locate import provider_of
+from headrace.cluster.engines.resources import NOTHING, Allotment, Demand, cores, gpus_here
+from headrace.cluster.engines.sharing import share
 from headrace.cluster.state.checked import Checked
 from headrace.cluster.state.chunks import ChunkRecord, Descriptor
 from headrace.cluster.state.engine_of import engine_config
 from headrace.cluster.state.totals import Totals
 from headrace.cluster.worker.assignment import Assignment
 from headrace.cluster.worker.worker import CHUNKS_AT_A_WORKER, Worker
-from headrace.pipelines.forecast.forecast import Record
+from headrace.pipelines.forecast.forecast import History
 from headrace.pipelines.forecast.outlook import Outlook
 from headrace.pipelines.forecast.survey import Survey
 from headrace.pipelines.output.carried_answers import Origin
@@ -89,6 +90,7 @@ class Execution:
                 f"the model {checked.models[stage.model].source}",
                 NO_ENGINE if stage.number in idle else checked.pipeline.resources_of(stage.model),
                 0 if stage.number in idle else checked.models[stage.model].weights,
+                NOTHING if stage.number in idle else provider_of(checked.models[stage.model]).needs,
             )
             for stage in checked.stages
         ]
@@ -107,7 +109,7 @@ class Execution:
             disconnect()
             raise
 
-    def measure(self, seen: Survey) -> tuple[Record, Outlook]:
+    def measure(self, seen: Survey) -> tuple[History, Outlook]:
         """Take a sample through every layout, on an engine like a worker's; what it says, and what follows from it.
 
         Raises:
@@ -121,7 +123,7 @@ class Execution:
         engine = engine_config(checked, allotment, checked.stages[0])
         sample = sample_rows(checked, SAMPLE_ROWS)
         try:
-            found: tuple[Record, Outlook] = ray.get(
+            found: tuple[History, Outlook] = ray.get(
                 task.remote(checked.pipeline.to_data(), folder_of(checked), checked.columns, engine, sample, seen)
             )
         except RayError as error:
@@ -213,7 +215,7 @@ def folder_of(checked: Checked) -> str | None:
 
 
 def descriptor(plan: Plan, chunk: Chunk) -> str:
-    return Descriptor(chunk, plan.shards[chunk.shard].source()).to_json()
+    return Descriptor(chunk, plan.shards[chunk.shard].as_found().near(chunk.first)).to_json()
 
 
 def block_sizes(chunks: int, at_once: int) -> Iterator[int]:

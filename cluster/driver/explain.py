@@ -8,26 +8,25 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from headrace.cluster.driver.history import read_history, write_history
 from headrace.cluster.driver.lookahead import looking_ahead
 from headrace.cluster.driver.measure import measure_stage, sample_rows
-from headrace.cluster.driver.preflight import FAKE_LENGTH, Preflights, context_length, wanted_length
-from headrace.cluster.driver.records import read_record, write_record
+from headrace.cluster.driver.preflight import Preflights
 from headrace.cluster.driver.sample import allot_each
-from headrace.cluster.engines.config import FAKE, EngineConfig
-from headrace.cluster.engines.fake import BytesTokenizer
+from headrace.cluster.engines.config import EngineConfig
+from headrace.cluster.engines.locate import interface_of, provider_of
 from headrace.cluster.engines.starting import start_beside_a_user
-from headrace.cluster.engines.tokenizer import HubTokenizer
 from headrace.cluster.state.checked import Checked, check
 from headrace.cluster.state.engine_of import engine_config
 from headrace.cluster.state.rerun import RerunOptions
 from headrace.cluster.state.work import Work, changes_of
-from headrace.operators.base import Choice as OneOf
-from headrace.operators.base import Constraint, Json, Layout
-from headrace.pipelines.forecast.forecast import Record
+from headrace.operators.questions import Choice, Constraint, Json, Layout
+from headrace.pipelines.forecast.forecast import History
 from headrace.pipelines.forecast.outlook import Outlook
-from headrace.pipelines.inference.engine import Tokenizer
-from headrace.pipelines.inference.layouts import Choice
+from headrace.pipelines.inference.engine import ModelInterface
+from headrace.pipelines.inference.layouts import LayoutChoice
 from headrace.pipelines.inference.prepare import Chained, prepare
+from headrace.pipelines.inference.prompts import Prompt
 from headrace.pipelines.output.plan import Chunk
 from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.output.stages import Stage, commits, entries
@@ -70,6 +69,7 @@ class ModelView:
     Attributes:
         stage: what runs there.
         name: what it is called.
+        interface: what its prompts are made for, with the prefix cache that the engine had when it last ran.
         config: of one engine, in the room that it gets on this machine.
         steps: those that ask it.
         room: KV tokens that a document of median length, and one of the 95th percentile, needs while it is in flight.
@@ -79,9 +79,9 @@ class ModelView:
     stage: Stage
     name: str
     outlook: Outlook
-    record: Record
+    history: History
+    interface: ModelInterface
     config: EngineConfig
-    block_size: int
     steps: tuple[StepView, ...]
     room: tuple[int, int]
     idle: bool = False
@@ -152,9 +152,9 @@ def explain_pipeline(
     configs = [engine_config(checked, allotment, stage) for stage, allotment in both]
     with Preflights.begin(pipeline, checked.stages, checked.models) as preflight:
         preflight.finish()
-    records = [read_record(checked, stage) for stage in checked.stages]
+    histories = [read_history(checked, stage) for stage in checked.stages]
     if measure_rows is not None:
-        records = _measure(checked, configs, records, measure_rows)
+        histories = _measure(checked, configs, histories, measure_rows)
     rows = min(checked.corpus.rows, limit or checked.corpus.rows)
     store = open_store(output) if output is not None else None
     work, into, staged = _into(checked, store, limit, prune=prune) if store is not None else (None, None, {})
@@ -162,8 +162,8 @@ def explain_pipeline(
         checked=checked,
         waits_for={name: tuple(sorted(others)) for name, others in Graph.of(pipeline).waits_for.items()},
         models=tuple(
-            _model_view(checked, stage, config, record, rows, work, into, staged)
-            for stage, config, record in zip(checked.stages, configs, records, strict=True)
+            _model_view(checked, stage, config, history, rows, work, into, staged)
+            for stage, config, history in zip(checked.stages, configs, histories, strict=True)
         ),
         into=into,
         crowded=crowded,
@@ -174,7 +174,7 @@ def _model_view(
     checked: Checked,
     stage: Stage,
     config: EngineConfig,
-    record: Record,
+    history: History,
     rows: int,
     work: Work | None,
     into: Into | None,
@@ -182,29 +182,29 @@ def _model_view(
 ) -> ModelView:
     """What is to be expected of the model of ``stage``."""
     pipeline = checked.pipeline
-    tokenizer, length = _tokenizer(checked, stage)
-    ahead = looking_ahead(checked, record, rows, work, stage=stage, staged=staged)
+    model = _interface(checked, stage)
+    ahead = looking_ahead(checked, history, rows, work, stage=stage, staged=staged)
     with pipeline.importable():
-        outlook = ahead.look(pipeline, tokenizer, length)
-        chained = prepare(pipeline, tokenizer, length, outlook.choice.layouts, steps=stage.steps)
-    steps = _steps(chained, tokenizer, record)
+        outlook = ahead.look(pipeline, model)
+        chained = prepare(pipeline, ahead.as_observed(model), outlook.choice.layouts, steps=stage.steps)
+    steps = _steps(chained, history)
     several = len(checked.stages) > 1
     idle = several and into is not None and not any(into.asked.get(step.name) for step in steps)
     if idle:  # and that costs nothing, which takes no observation to know
         outlook = replace(outlook, taken=replace(outlook.taken, output=0.0, seconds=0.0))
-    observed = record.observed(chained.layouts)
+    observed = history.observed(chained.layouts)
     answers: float = chained.most_answer_tokens
     if observed:
         own = observed.output + sum(counts.get("added", 0) for counts in observed.steps.values())
         answers = own / max(1, observed.reached if several else observed.asked)
-    p50, p95 = (chained.room(outlook.survey.length(share), ahead.block_size, answers) for share in (0.5, 0.95))
+    p50, p95 = (chained.room(outlook.survey.length(share), answers) for share in (0.5, 0.95))
     return ModelView(
         stage=stage,
         name=called(pipeline, stage.model),
         outlook=outlook,
-        record=record,
+        history=history,
+        interface=chained.model,
         config=config,
-        block_size=ahead.block_size,
         steps=steps,
         room=(p50, p95),
         idle=idle,
@@ -218,15 +218,9 @@ def called(pipeline: Pipeline, model: str) -> str:
     return f"{name} ({id})" if name in pipeline.models and name != id else id
 
 
-def _tokenizer(checked: Checked, stage: Stage) -> tuple[Tokenizer, int]:
-    """The tokenizer of a stage's model, and the tokens of context that it has."""
-    pipeline, model = checked.pipeline, checked.models[stage.model]
-    wanted = wanted_length(pipeline, stage.model)
-    if model.source == FAKE:
-        return BytesTokenizer(), wanted or FAKE_LENGTH
-    trust = pipeline.spec_of(stage.model).trust_remote_code
-    tokenizer = HubTokenizer(model.source, model.revision, trust_remote_code=trust)
-    return tokenizer, wanted or context_length(model.source, model.revision)
+def _interface(checked: Checked, stage: Stage) -> ModelInterface:
+    """What prompts to a stage's model are made for."""
+    return interface_of(checked.pipeline, stage.model, checked.models[stage.model])
 
 
 def _into(
@@ -239,7 +233,7 @@ def _into(
     previous = load_plan(store)
     if previous is None:
         return None, None, {}
-    there = Choice(previous.layouts, "the output has it", previous.priors)
+    there = LayoutChoice(previous.layouts, "the output has it", previous.priors)
     differs = changes_of(checked, previous, there)
     work = Work.of(checked, store, previous, limit, there, RerunOptions("changed" if differs else "", prune=prune))
     staged = _staged(checked, store, work)
@@ -263,7 +257,9 @@ def _staged(checked: Checked, store: Store, work: Work) -> Mapping[Chunk, Collec
     return found
 
 
-def _measure(checked: Checked, configs: Sequence[EngineConfig], records: Sequence[Record], rows: int) -> list[Record]:
+def _measure(
+    checked: Checked, configs: Sequence[EngineConfig], histories: Sequence[History], rows: int
+) -> list[History]:
     """Measure on engines in this process, one model after the other; keep that beside what runs have shown.
 
     The rows that one model has neither filtered out nor lost are the next one's. A model to which none comes is not
@@ -274,7 +270,7 @@ def _measure(checked: Checked, configs: Sequence[EngineConfig], records: Sequenc
         raise UserError("The input has no rows to measure.")
     several = len(checked.stages) > 1
     taken = len(sample.values)
-    found: dict[int, Record] = {}
+    found: dict[int, History] = {}
     documents = most_asked = 0
     for stage, config in zip(checked.stages, configs, strict=True):
         which = f" of {called(checked.pipeline, stage.model)}" if several else ""
@@ -285,20 +281,22 @@ def _measure(checked: Checked, configs: Sequence[EngineConfig], records: Sequenc
         engine = start_beside_a_user(config)
         try:
             steps = stage.steps if several else None
-            record, results = asyncio.run(measure_stage(engine, checked.pipeline, checked.columns, sample, _say, steps))
+            history, results = asyncio.run(
+                measure_stage(engine, checked.pipeline, checked.columns, sample, _say, steps)
+            )
         finally:
             engine.shutdown()
-        found[stage.number] = record
-        here = next(iter(record.measured.values()))
+        found[stage.number] = history
+        here = next(iter(history.measured.values()))
         documents, most_asked = max(documents, here.documents), max(most_asked, here.asked)
         sample = sample.after(results)
-    known = list(records)
+    known = list(histories)
     for i, stage in enumerate(checked.stages):
         if stage.number in found:
-            record = found[stage.number].among(taken, documents, most_asked) if several else found[stage.number]
-            known[i] = replace(record, runs=known[i].runs)
-            if checked.models[stage.model].source != FAKE:
-                write_record(checked, known[i], stage)
+            history = found[stage.number].among(taken, documents, most_asked) if several else found[stage.number]
+            known[i] = replace(history, runs=known[i].runs)
+            if provider_of(checked.models[stage.model]).remembered:
+                write_history(checked, known[i], stage)
     return known
 
 
@@ -306,24 +304,14 @@ def _say(message: str) -> None:
     print(f"headrace: {message}", file=sys.stderr, flush=True)
 
 
-def _steps(chained: Chained, tokenizer: Tokenizer, record: Record) -> tuple[StepView, ...]:
-    observed = record.observed(chained.layouts)
+def _steps(chained: Chained, history: History) -> tuple[StepView, ...]:
+    observed = history.observed(chained.layouts)
     return tuple(
         StepView(
             name=name,
             kind=ready.step.kind,
             layout=chained.layouts[name],
-            prompts=tuple(
-                PromptView(
-                    head=tokenizer.show(prompt.head),
-                    tail=tokenizer.show(prompt.tail),
-                    head_tokens=len(prompt.head),
-                    tail_tokens=len(prompt.tail),
-                    answer=answer_form(prompt.constraint),
-                    most=prompt.sampling.max_tokens,
-                )
-                for prompt in ready.prompts
-            ),
+            prompts=tuple(_prompt_view(prompt, chained.model) for prompt in ready.prompts),
             share=observed.reach * observed.share(name) if observed else None,
             added=observed.per_request(name, "added") if observed else None,
             output=observed.per_request(name, "output") if observed else None,
@@ -332,10 +320,30 @@ def _steps(chained: Chained, tokenizer: Tokenizer, record: Record) -> tuple[Step
     )
 
 
+DOCUMENT_MARK = "\0"
+"""Stands for the document in a conversation; no text of a prompt has it."""
+
+
+def _prompt_view(prompt: Prompt, model: ModelInterface) -> PromptView:
+    if model.capabilities.prompts == "tokens":
+        head, tail = model.tokenizer.show(prompt.head), model.tokenizer.show(prompt.tail)
+    else:
+        turns = prompt.messages(DOCUMENT_MARK, prefill=model.capabilities.prefill)
+        head, _, tail = "\n".join(f"{turn.role}: {turn.text}" for turn in turns).partition(DOCUMENT_MARK)
+    return PromptView(
+        head=head,
+        tail=tail,
+        head_tokens=len(prompt.head),
+        tail_tokens=len(prompt.tail),
+        answer=answer_form(prompt.constraint),
+        most=prompt.sampling.max_tokens,
+    )
+
+
 def answer_form(constraint: Constraint) -> str:
     """What an answer looks like, in a few words."""
     match constraint:
-        case OneOf(options=options):
+        case Choice(options=options):
             shown = ", ".join(options[:6])
             return f"one of {shown}" + (f" and {len(options) - 6} more" if len(options) > 6 else "")
         case Json():

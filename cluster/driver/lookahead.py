@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from headrace.cluster.driver.preflight import Ahead
-from headrace.cluster.engines.resources import block_size
 from headrace.cluster.state.checked import Checked
 from headrace.cluster.state.work import Work
-from headrace.pipelines.forecast.forecast import Record
+from headrace.pipelines.forecast.ahead import Ahead
+from headrace.pipelines.forecast.forecast import History
 from headrace.pipelines.forecast.survey import places
-from headrace.pipelines.inference.layouts import Choice, of_several_models
+from headrace.pipelines.inference.layouts import LayoutChoice, of_several_models
 from headrace.pipelines.output.plan import Chunk
 from headrace.pipelines.output.stages import Stage
 
 
 def looking_ahead(
     checked: Checked,
-    record: Record,
+    history: History,
     rows: int,
     work: Work | None = None,
     *,
@@ -31,15 +30,14 @@ def looking_ahead(
         staged: see :meth:`Work.portions`.
     """
     stage = stage or checked.stages[0]
-    there = Choice(work.plan.layouts, "the output has it", work.plan.priors) if work else None
+    there = LayoutChoice(work.plan.layouts, "the output has it", work.plan.priors) if work else None
     if there is None and len(checked.stages) > 1:
         there = of_several_models(checked.pipeline, stage.steps)
     return Ahead(
         places=tuple(places(checked.corpus.shards, rows)),
         rows=work.rows_left if work else rows,
         columns=checked.columns,
-        block_size=record.engine.block_size if record.engine else block_size(checked.pipeline, stage.model),
-        record=record,
+        history=history,
         there=there,
         portions=work.portions(checked, staged=staged) if work else (),
         steps=stage.steps,

@@ -16,20 +16,22 @@ from headrace.cluster.driver.sample import spread
 from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.engines.starting import start_engine
 from headrace.cluster.state.checked import Checked
-from headrace.operators.base import LAYOUTS, Choice, Completion, Constraint, Layout, ModelStep, Sampling
+from headrace.operators.base import ModelStep
 from headrace.operators.calibration import cross_fitted, fit_prior
-from headrace.pipelines.forecast.forecast import EngineFacts, Observation, Record
+from headrace.operators.capabilities import Capabilities
+from headrace.operators.questions import LAYOUTS, Choice, Completion, Constraint, Layout, Sampling
+from headrace.pipelines.forecast.forecast import EngineFacts, History, Observation
 from headrace.pipelines.forecast.outlook import Outlook, look_ahead
 from headrace.pipelines.forecast.quality import score
 from headrace.pipelines.forecast.survey import Survey
 from headrace.pipelines.inference.chain import Chain
-from headrace.pipelines.inference.engine import Engine
+from headrace.pipelines.inference.engine import ContextCost, Engine, ModelInterface, Tokenizer
 from headrace.pipelines.inference.layouts import REFERENCE, leaves_open, opened, with_default
 from headrace.pipelines.inference.prepare import prepare_all
 from headrace.pipelines.inference.results import RowResult
 from headrace.pipelines.inference.usage import Usage
-from headrace.pipelines.input.corpus import ChunkReader, InputUnreadable
-from headrace.pipelines.input.rows import as_rows, sound
+from headrace.pipelines.input.reader import ChunkReader
+from headrace.pipelines.input.rows import as_rows
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.pipeline import Pipeline
@@ -77,12 +79,9 @@ def sample_rows(checked: Checked, rows: int) -> SampleRows:
     reader = ChunkReader(checked.columns)
     values = []
     for shard, row in spread(checked.corpus.shards, rows):
-        try:
-            table, bad = sound(reader.read(shard, row, row + 1, columns))
-        except InputUnreadable:
-            continue  # a run will make a dead letter of it
-        if not bad:
-            values += as_rows(table)
+        read = reader.read(shard, row, row + 1, columns)
+        if not read.bad:  # a run will make a dead letter of it
+            values += as_rows(read.table)
     return SampleRows(values, {name: _right(pipeline, name, values) for name in pipeline.gold})
 
 
@@ -104,15 +103,15 @@ def measure_and_look(
     config: EngineConfig,
     sample: SampleRows,
     seen: Survey,
-) -> tuple[Record, Outlook]:
+) -> tuple[History, Outlook]:
     """Start an engine, measure, stop it, and say what follows. Plain data, so that it can run on another machine."""
     if folder and folder not in sys.path:
         sys.path.insert(0, folder)
     made = Pipeline.model_validate(pipeline)
     engine = start_engine(config)
     try:
-        record = asyncio.run(measure_on(engine, made, columns, sample))
-        return record, look_ahead(made, engine.tokenizer, engine.max_model_len, engine.block_size, seen, record)
+        history = asyncio.run(measure_on(engine, made, columns, sample))
+        return history, look_ahead(made, ModelInterface.of(engine), seen, history)
     finally:
         engine.shutdown()
 
@@ -123,7 +122,7 @@ async def measure_on(
     columns: pa.Schema,
     sample: SampleRows,
     say: Callable[[str], None] = lambda message: None,
-) -> Record:
+) -> History:
     """As :func:`measure_stage`, where all steps run on this model."""
     return (await measure_stage(engine, pipeline, columns, sample, say))[0]
 
@@ -135,8 +134,10 @@ async def measure_stage(
     sample: SampleRows,
     say: Callable[[str], None] = lambda message: None,
     steps: Collection[str] | None = None,
-) -> tuple[Record, list[RowResult]]:
+) -> tuple[History, list[RowResult]]:
     """Measure every layout that the pipeline leaves open and that fits; where it fixes all, those and the reference.
+
+    An engine that shares no prefixes has no layouts to choose, so only what a run takes is measured.
 
     Args:
         say: hears which one is next.
@@ -147,10 +148,12 @@ async def measure_stage(
         What was observed, and the rows as a run without any measurement has them.
     """
     open_here = leaves_open(pipeline, steps)
-    chains = prepare_all(pipeline, engine.tokenizer, engine.max_model_len, steps) if open_here else {}
+    chains = prepare_all(pipeline, ModelInterface.of(engine), steps) if open_here else {}
     wanted: dict[Layout, Mapping[str, Layout]] = {layout: chained.layouts for layout, chained in chains.items()}
     fixed = with_default(pipeline, {})
-    if not wanted:
+    if engine.capabilities.prefix_block is None:
+        wanted = {REFERENCE: fixed}
+    elif not wanted:
         here = [layout for name, layout in fixed.items() if steps is None or name in steps]
         other = next((layout for layout in here if layout != REFERENCE), REFERENCE)
         wanted = {REFERENCE: dict.fromkeys(fixed, REFERENCE), other: fixed}
@@ -186,8 +189,8 @@ async def measure_stage(
     gold = tuple(name for name in sample.gold if steps is None or name in steps)
     quality = {layout: scores for layout, scores in quality.items() if scores}
     priors = {layout: fitted for layout, fitted in priors.items() if fitted}
-    record = Record(EngineFacts.of(engine), observations, (), quality, priors, gold, len(sample.values))
-    return record, next((results[layout] for layout, layouts in wanted.items() if layouts == fixed), reference)
+    history = History(EngineFacts.of(engine), observations, (), quality, priors, gold, len(sample.values))
+    return history, next((results[layout] for layout, layouts in wanted.items() if layouts == fixed), reference)
 
 
 def _fit(
@@ -215,15 +218,14 @@ class OnlyChoices:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.tokenizer = engine.tokenizer
-        self.max_model_len = engine.max_model_len
-        self.kv_tokens = engine.kv_tokens
-        self.block_size = engine.block_size
-        self.max_num_seqs = engine.max_num_seqs
-        self.context_cost = engine.context_cost
+        self.tokenizer: Tokenizer = engine.tokenizer
+        self.capabilities: Capabilities = engine.capabilities
+        self.max_model_len: int = engine.max_model_len
+        self.kv_tokens: int | None = engine.kv_tokens
+        self.context_cost: ContextCost = engine.context_cost
 
     async def complete(
-        self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling, *, follow_up: bool = False
+        self, prompt: Any, constraint: Constraint, sampling: Sampling, *, follow_up: bool = False
     ) -> Completion:
         """A choice, or nothing."""
         if isinstance(constraint, Choice):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from headrace.cluster.driver.records import read_record, write_record
-from headrace.cluster.engines.config import FAKE
+from headrace.cluster.driver.history import read_history, write_history
+from headrace.cluster.engines.locate import provider_of
 from headrace.cluster.state.checked import Checked
 from headrace.cluster.state.totals import StageTotals, Totals
-from headrace.pipelines.forecast.forecast import Observation, Record
+from headrace.pipelines.forecast.forecast import History, Observation
 from headrace.pipelines.output.plan import Plan
 from headrace.pipelines.output.stages import Stage
 
@@ -22,16 +22,16 @@ def keep_observed(checked: Checked, totals: Totals, plan: Plan) -> list[str]:
     notes: list[str] = []
     for stage in checked.stages:
         seen = totals.stages.get(stage.number)
-        if seen is not None and checked.models[stage.model].source != FAKE:
+        if seen is not None and provider_of(checked.models[stage.model]).remembered:
             run = _observation(seen, plan, totals.rows, documents, asked)
-            notes += keep_record(checked, read_record(checked, stage).with_run(run, seen.engine), stage)
+            notes += keep_history(checked, read_history(checked, stage).with_run(run, seen.engine), stage)
     return list(dict.fromkeys(notes))
 
 
-def keep_record(checked: Checked, record: Record, stage: Stage | None = None) -> list[str]:
+def keep_history(checked: Checked, history: History, stage: Stage | None = None) -> list[str]:
     """Keep what was observed; a note where that cannot be."""
     try:
-        write_record(checked, record, stage)
+        write_history(checked, history, stage)
     except OSError as error:
         return [f"what was observed could not be kept for the next forecast: {error}"]
     return []

@@ -11,22 +11,22 @@ from pathlib import Path
 from headrace.cluster.driver.chunks import count_done, do_chunks
 from headrace.cluster.driver.clock import Clock
 from headrace.cluster.driver.execution import Execution
+from headrace.cluster.driver.history import read_history
 from headrace.cluster.driver.lookahead import looking_ahead
-from headrace.cluster.driver.observations import keep_observed, keep_record
+from headrace.cluster.driver.observations import keep_history, keep_observed
 from headrace.cluster.driver.preflight import Preflights
 from headrace.cluster.driver.publisher import Publisher
-from headrace.cluster.driver.records import read_record
 from headrace.cluster.driver.reporting import last_report, report, report_before
-from headrace.cluster.engines.config import FAKE
+from headrace.cluster.engines.locate import provider_of
 from headrace.cluster.observability.observing import Observers, observed
 from headrace.cluster.state.checked import Checked, check
 from headrace.cluster.state.events import Listener
 from headrace.cluster.state.rerun import RerunOptions
 from headrace.cluster.state.result import RunResult
 from headrace.cluster.state.work import Work
-from headrace.pipelines.forecast.forecast import Record
+from headrace.pipelines.forecast.forecast import History
 from headrace.pipelines.forecast.outlook import worth_measuring
-from headrace.pipelines.inference.layouts import Choice
+from headrace.pipelines.inference.layouts import LayoutChoice
 from headrace.pipelines.output.checkpoint import Counts
 from headrace.pipelines.output.completion import begin, finish, is_complete
 from headrace.pipelines.output.error_rate import too_many
@@ -71,7 +71,7 @@ def run(  # noqa: PLR0913 - the options of a run, each with a name
 
     Args:
         pipeline: a :class:`Pipeline`, or the path of a file that holds one.
-        input: a file, a folder of files, or a glob.
+        input: a file, a folder of files, a glob, or a URI that a source claims.
         output: a folder; chunks that are committed there are not done again.
         limit: rows in total; None for all.
         address: a Ray cluster (``auto``, ``ray://host:port``); None or ``local`` starts Ray here and stops it again.
@@ -101,8 +101,8 @@ class Run:
     checked: Checked
     store: Store
     rows: int
-    record: Record
-    default: Choice
+    history: History
+    default: LayoutChoice
     work: Work | None
     result: RunResult
 
@@ -135,12 +135,12 @@ class Run:
             previous = load_plan(self.store)
             self.rows = min(self.checked.corpus.rows, request.limit or self.checked.corpus.rows)
             # Layouts are chosen once for an output, with its first rows.
-            self.default = Choice({}, "")
+            self.default = LayoutChoice({}, "")
             if previous is not None:
-                self.default = Choice(previous.layouts, "the output has it", previous.priors)
+                self.default = LayoutChoice(previous.layouts, "the output has it", previous.priors)
             at_once = previous or not self.rows or rerun.retry or rerun.reuse
             self.work = self._plan(previous, self.default) if at_once else None
-            self.record = read_record(self.checked)
+            self.history = read_history(self.checked)
         self._observers.begun(self.checked, request.input, self.store.uri)
         self.result = RunResult(
             "complete",
@@ -152,7 +152,7 @@ class Run:
             started=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
-    def _plan(self, previous: Plan | None, choice: Choice) -> Work:
+    def _plan(self, previous: Plan | None, choice: LayoutChoice) -> Work:
         return Work.of(self.checked, self.store, previous, self._request.limit, choice, self._request.rerun)
 
     def _nothing_to_do(self, work: Work) -> RunResult:
@@ -196,7 +196,7 @@ class Run:
     def _start(self, idle: frozenset[int]) -> Execution:
         checked, execution = self.checked, None
         awake = [stage for stage in checked.stages if stage.number not in idle]
-        ahead = looking_ahead(checked, self.record, self.rows, self.work) if checked.only_model and awake else None
+        ahead = looking_ahead(checked, self.history, self.rows, self.work) if checked.only_model and awake else None
         try:
             # Ray and the check of the prompts take seconds each, and do not need one another.
             with (
@@ -214,12 +214,12 @@ class Run:
     def _measure(self, execution: Execution) -> None:
         """Take a sample through every layout, where the run is long enough to pay for that."""
         outlook, model = self.result.outlook, self.checked.only_model
-        if self.work is not None or outlook is None or model is None or model.source == FAKE:
+        if self.work is not None or outlook is None or model is None or not provider_of(model).remembered:
             return
-        if worth_measuring(self.checked.pipeline, outlook, self.record):
+        if worth_measuring(self.checked.pipeline, outlook, self.history):
             with self._clock.phase("measuring"):
-                self.record, self.result.outlook = execution.measure(outlook.survey)
-            self.result.notes += keep_record(self.checked, self.record)
+                self.history, self.result.outlook = execution.measure(outlook.survey)
+            self.result.notes += keep_history(self.checked, self.history)
 
     def _settle_plan(self, execution: Execution | None) -> Work:
         """Save the plan: what of it is not committed yet is the work."""

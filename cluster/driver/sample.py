@@ -8,19 +8,21 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from headrace.cluster.driver.preflight import Preflights
-from headrace.cluster.engines.resources import Allotment, allot, cores, gpus_here
-from headrace.cluster.engines.sharing import Demand, share
+from headrace.cluster.engines.locate import provider_of
+from headrace.cluster.engines.resources import Allotment, Demand, allot, cores, gpus_here
+from headrace.cluster.engines.sharing import share
 from headrace.cluster.engines.starting import start_beside_a_user
 from headrace.cluster.state.checked import Checked, check
 from headrace.cluster.state.engine_of import engine_config
 from headrace.operators.error_classes import ErrorClass
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.results import DOCUMENT, DeadLetter, RowResult
-from headrace.pipelines.input.corpus import ChunkReader, InputUnreadable, Shard
-from headrace.pipelines.input.rows import as_rows, sound
+from headrace.pipelines.input.corpus import Shard
+from headrace.pipelines.input.reader import ChunkReader
+from headrace.pipelines.input.rows import as_rows
 from headrace.pipelines.output.stages import Stage
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
@@ -70,13 +72,10 @@ async def _run(chain: Chain, checked: Checked, taken: Iterable[tuple[tuple[Shard
         if before.outcome != "answered":
             return Sampled(shard.path, before)
         row = before.row
-        try:
-            table, bad = sound(reader.read(shard, row, row + 1, columns))
-        except InputUnreadable as problem:
-            return Sampled(shard.path, _damaged(row, str(problem)))
-        if bad:
-            return Sampled(shard.path, _damaged(row, bad[0]))
-        result = await chain.run(row, as_rows(table)[0], before.answers)
+        read = reader.read(shard, row, row + 1, columns)
+        if read.bad:
+            return Sampled(shard.path, _damaged(row, read.bad[0]))
+        result = await chain.run(row, as_rows(read.table)[0], before.answers)
         result.usage.merge(before.usage)
         result.raw = {**before.raw, **result.raw}
         return Sampled(shard.path, result)
@@ -93,10 +92,21 @@ def allot_one(checked: Checked, stage: Stage | None = None, *, starting: bool = 
 
     It must fit into the memory that there is if it is ``starting``.
     """
-    stage = stage or checked.stages[0]
-    one = checked.pipeline.resources_of(stage.model).model_copy(update={"workers": 1})
-    weights = checked.models[stage.model].weights * starting
-    return allot(one, cluster_gpus=gpus_here(), node_cpus=cores(), local=True, weights=weights)
+    demand = _one(checked, stage or checked.stages[0])
+    if not starting:
+        demand = replace(demand, weights=0)
+    return allot(demand, cluster_gpus=gpus_here(), node_cpus=cores(), local=True)
+
+
+def _one(checked: Checked, stage: Stage) -> Demand:
+    """What one engine of a stage is to get."""
+    located = checked.models[stage.model]
+    return Demand(
+        f"the model {located.source}",
+        checked.pipeline.resources_of(stage.model).model_copy(update={"workers": 1}),
+        located.weights,
+        provider_of(located).needs,
+    )
 
 
 def allot_each(checked: Checked, *, starting: bool = True) -> tuple[tuple[Allotment, ...], str]:
@@ -108,14 +118,7 @@ def allot_each(checked: Checked, *, starting: bool = True) -> tuple[tuple[Allotm
     alone = tuple(allot_one(checked, stage, starting=starting) for stage in checked.stages)
     if len(alone) == 1:
         return alone, ""
-    demands = [
-        Demand(
-            f"the model {checked.models[stage.model].source}",
-            checked.pipeline.resources_of(stage.model).model_copy(update={"workers": 1}),
-            checked.models[stage.model].weights,
-        )
-        for stage in checked.stages
-    ]
+    demands = [_one(checked, stage) for stage in checked.stages]
     try:
         return share(demands, cluster_gpus=gpus_here(), node_cpus=cores(), local=True), ""
     except UserError as problem:

@@ -58,7 +58,8 @@ def summed(reports: Iterable[WorkerReport], now: float) -> Totals:
         totals.engines += 1
         totals.engine = report.engine
         totals.asked += report.asked
-        totals.least += report.least
+        if totals.least is not None:
+            totals.least = None if report.least is None else totals.least + report.least
         totals.busy_seconds += report.busy_seconds
         totals.full_seconds += report.full_seconds
         totals.gpu_seconds += report.gpu_seconds

@@ -1,1 +1,52 @@
-"""Models and the engines that answer for them."""
+"""Models and the engines that answer for them.
+
+The names below are what an engine of another package needs; they are loaded on first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from headrace.cluster.engines.config import EngineConfig as EngineConfig
+    from headrace.cluster.engines.estimating import EstimatingTokenizer as EstimatingTokenizer
+    from headrace.cluster.engines.provider import EngineProvider as EngineProvider
+    from headrace.cluster.engines.provider import Grammar as Grammar
+    from headrace.cluster.engines.provider import Located as Located
+    from headrace.cluster.engines.resources import Needs as Needs
+    from headrace.pipelines.inference.engine import ContextCost as ContextCost
+    from headrace.pipelines.inference.engine import EngineDied as EngineDied
+    from headrace.pipelines.inference.engine import Message as Message
+    from headrace.pipelines.inference.engine import MessageEngine as MessageEngine
+    from headrace.pipelines.inference.engine import ModelInterface as ModelInterface
+    from headrace.pipelines.inference.engine import RequestRefused as RequestRefused
+    from headrace.pipelines.inference.engine import TokenEngine as TokenEngine
+    from headrace.pipelines.inference.engine import Tokenizer as Tokenizer
+
+_HOME = {
+    "ContextCost": "headrace.pipelines.inference.engine",
+    "EngineConfig": "headrace.cluster.engines.config",
+    "EngineDied": "headrace.pipelines.inference.engine",
+    "EngineProvider": "headrace.cluster.engines.provider",
+    "EstimatingTokenizer": "headrace.cluster.engines.estimating",
+    "Grammar": "headrace.cluster.engines.provider",
+    "Located": "headrace.cluster.engines.provider",
+    "Message": "headrace.pipelines.inference.engine",
+    "MessageEngine": "headrace.pipelines.inference.engine",
+    "ModelInterface": "headrace.pipelines.inference.engine",
+    "Needs": "headrace.cluster.engines.resources",
+    "RequestRefused": "headrace.pipelines.inference.engine",
+    "TokenEngine": "headrace.pipelines.inference.engine",
+    "Tokenizer": "headrace.pipelines.inference.engine",
+}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605  (strings, from the table above)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-FAKE = "fake"
-"""The model id of the fake engine: instant made-up answers, for trying a pipeline's plumbing and for tests."""
-
-
-CPU_BLOCK, GPU_BLOCK = 32, 16
-"""Tokens in a block of the prefix cache: on a CPU vLLM's own 128 is longer than most headers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +13,16 @@ class EngineConfig:
     """A model and the room it gets.
 
     Attributes:
-        model: a folder, a hub id, or :data:`FAKE`.
-        args: engine arguments from the pipeline, passed to vLLM as they are.
+        engine: the name of the engine's provider.
+        model: what the engine loads: for vLLM a folder or a hub id.
+        args: engine arguments from the pipeline, passed on as they are.
         gpus: of one engine; 0 is the CPU.
         threads: of one engine on a CPU.
         kv_gib: GiB for the KV cache on a CPU; a GPU's is what the weights leave free.
         metrics: whether the engine's own metrics go to Ray's endpoints, where it runs in Ray.
     """
 
+    engine: str
     model: str
     revision: str | None = None
     trust_remote_code: bool = False
@@ -35,3 +31,8 @@ class EngineConfig:
     threads: int = 1
     kv_gib: int = 1
     metrics: bool = False
+
+
+def switched_on(variable: str | None) -> bool:
+    """Whether an environment variable is set, and to something else than 0."""
+    return variable is not None and os.environ.get(variable, "0") not in ("", "0")

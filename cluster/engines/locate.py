@@ -1,51 +1,85 @@
-"""The models of a pipeline, found and identified before any engine starts."""
+"""The models of a pipeline, checked against the engines that there are, found and identified before any starts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
-from headrace.cluster.engines.config import FAKE
+from headrace.cluster.engines.provider import EngineProvider, Located
+from headrace.cluster.engines.registry import engines
+from headrace.operators.base import ModelStep
+from headrace.pipelines.inference.engine import ModelInterface
 from headrace.pipelines.output.stages import Stage
+from headrace.pipelines.spec.definition import OWN_MODEL
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.expressions import unknown
 from headrace.pipelines.spec.pipeline import Pipeline
+from headrace.pipelines.spec.places import Loc
 
 
-@dataclass(frozen=True, slots=True)
-class Located:
-    """A model that is there.
+def check_models(pipeline: Pipeline) -> None:
+    """Hold all models of a pipeline against the engines: their names, and the arguments that headrace sets itself.
 
-    Attributes:
-        source: what an engine is told to load.
-        revision: the commit of a hub model.
-        identity: what stands for the weights in fingerprints.
-        weights: their bytes; 0 where that is not known, or nothing.
+    Raises:
+        UserError: all that is wrong, a line each.
     """
+    if problems := list(_problems(pipeline)):
+        raise UserError("\n".join(pipeline.message(loc, text) for loc, text in problems))
 
-    source: str
-    revision: str | None = None
-    identity: str = ""
-    weights: int = 0
+
+def _problems(pipeline: Pipeline) -> Iterator[tuple[Loc, str]]:
+    for name in pipeline.models:
+        if name in engines().ids:
+            yield ("models", name), f'"{name}" is a model that headrace brings along: choose another name'
+    for name in (OWN_MODEL, *pipeline.models):
+        loc = ("models", name) if name else pipeline.loc_of(OWN_MODEL)
+        model = pipeline.spec_of(name)
+        try:
+            reserved = engines().of(model).reserved
+        except UserError as problem:
+            yield (*loc, "engine"), str(problem)
+            continue
+        for argument in model.arguments:
+            if argument in reserved:
+                instead = reserved[argument]
+                use = f': use "{instead}"' if instead else " and cannot be chosen"
+                yield (*loc, "engine"), f'"{argument}" is set by headrace{use}'
+
+
+def check_arguments(pipeline: Pipeline, model: str = OWN_MODEL) -> None:
+    """Hold a model's engine arguments against what its engine takes.
+
+    Raises:
+        UserError: those that it does not take, a line each.
+    """
+    spec, loc = pipeline.spec_of(model), pipeline.loc_of(model)
+    lines = pipeline.source.lines if pipeline.source else {}
+    found = engines().of(spec).argument_problems(spec)
+    below = {name: next((key for key in ("engine", "arguments") if (*loc, key, name) in lines), "") for name in found}
+    if found:
+        raise UserError(
+            "\n".join(
+                pipeline.message((*loc, *([below[name]] if below[name] else []), name), text)
+                for name, text in found.items()
+            )
+        )
 
 
 def locate_models(pipeline: Pipeline, stages: Sequence[Stage]) -> Mapping[str, Located]:
     """The model of each stage, by the name that the pipeline has for it.
 
     Raises:
-        UserError: one is not there, or not whole.
+        UserError: as :func:`check_models`, or a model is not there, or not whole.
     """
+    check_models(pipeline)
     return {stage.model: _locate(pipeline, stage.model) for stage in stages}
 
 
 def _locate(pipeline: Pipeline, model: str) -> Located:
     wanted = pipeline.spec_of(model)
-    if wanted.id == FAKE:
-        return Located(FAKE, identity=FAKE)
-    from headrace.cluster.engines.models import model_identity, model_memory, resolve_model
-
+    provider = engines().of(wanted)
     try:
-        found = resolve_model(wanted.id, base=pipeline.folder, revision=wanted.revision)
+        found = provider.locate(wanted, pipeline.folder)
     except UserError as problem:
         if not model:
             raise
@@ -53,11 +87,26 @@ def _locate(pipeline: Pipeline, model: str) -> Located:
         if model not in pipeline.models and "/" not in model:
             text = f"{unknown(model, tuple(pipeline.models), 'entry of `models`')}; {text}"
         raise UserError(pipeline.message(pipeline.loc_of(model), text)) from problem
-    return Located(
-        source=found.source,
-        revision=found.revision,
-        identity=model_identity(found),
-        weights=model_memory(found.path) if found.path else 0,
+    arguments = {name: value for name, value in wanted.arguments.items() if provider.decides(name, value)}
+    return replace(found, engine=provider.name, arguments=arguments)
+
+
+def provider_of(located: Located) -> EngineProvider:
+    """The provider of a model that was found."""
+    return engines().named(located.engine)
+
+
+def interface_of(pipeline: Pipeline, model: str, located: Located) -> ModelInterface:
+    """What prompts to a model are made for, before its engine starts.
+
+    Raises:
+        UserError: its tokenizer does not load.
+    """
+    provider, spec = provider_of(located), pipeline.spec_of(model)
+    return ModelInterface(
+        provider.tokenizer(spec, located),
+        provider.max_model_len(spec, located),
+        provider.capabilities(spec, pipeline.resources_of(model)),
     )
 
 
@@ -65,3 +114,19 @@ def unused_models(pipeline: Pipeline, stages: Sequence[Stage]) -> tuple[str, ...
     """A note for each entry of ``models`` that no step names."""
     used = {stage.model for stage in stages} | {pipeline.model if isinstance(pipeline.model, str) else ""}
     return tuple(f'models: no step names "{name}", so it is not loaded' for name in pipeline.models if name not in used)
+
+
+def limits_of(pipeline: Pipeline, stages: Sequence[Stage]) -> tuple[str, ...]:
+    """A note for each thing that a model's engine cannot do and a step would use."""
+    return tuple(note for stage in stages for note in _limits(pipeline, stage))
+
+
+def _limits(pipeline: Pipeline, stage: Stage) -> Iterator[str]:
+    spec = pipeline.spec_of(stage.model)
+    provider = engines().of(spec)
+    can = provider.capabilities(spec, pipeline.resources_of(stage.model))
+    for step in pipeline.steps:
+        if isinstance(step, ModelStep) and step.name in stage.steps:
+            yield from (f"{step.name}: {said}" for said in step.limits(can))
+    if can.estimates:
+        yield f"the engine {provider.name} has no tokenizer here: lengths in tokens are estimates"

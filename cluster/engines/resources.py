@@ -7,19 +7,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from headrace.cluster.engines.config import CPU_BLOCK, FAKE, GPU_BLOCK
-from headrace.pipelines.spec.definition import OWN_MODEL
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.spec.resources import Resources
 
 GIB = 1 << 30
 
-PROCESS_OVERHEAD = int(2.5 * GIB)
-"""Memory of a CPU engine besides weights and KV cache: three Python processes with torch, and activations."""
-
 MOST_KV_GIB = 4
 """KV cache that a CPU engine takes unasked: enough for a hundred documents of a few hundred tokens in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What an engine needs of the machine that it runs on; by default nothing.
+
+    Attributes:
+        gpus: it runs on GPUs where the machine has some.
+        cores: where it has no GPU it computes on cores, and gets those that are left. Otherwise one core does for the
+            process that talks to it.
+        kv_cache: where it has no GPU it gets memory for its KV cache.
+        weights: bytes of memory for each byte of the weights on disk, where it has no GPU.
+        processes: bytes of memory besides, where it has no GPU.
+    """
+
+    gpus: bool = False
+    cores: bool = False
+    kv_cache: bool = False
+    weights: float = 0.0
+    processes: int = 0
+
+
+NOTHING = Needs()
+"""Of an engine that runs elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +51,37 @@ class Allotment:
     kv_gib: int
 
 
-def allot(resources: Resources, *, cluster_gpus: int, node_cpus: int, local: bool, weights: int) -> Allotment:
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What the engines of one model are to get.
+
+    Attributes:
+        name: what messages call the model.
+        weights: bytes of the weights on disk; 0 where there are none.
+        needs: what the engine needs at all; what it does not need it does not get.
+    """
+
+    name: str
+    resources: Resources
+    weights: int
+    needs: Needs
+
+
+def allot(demand: Demand, *, cluster_gpus: int, node_cpus: int, local: bool) -> Allotment:
     """Divide the machine.
 
     Args:
         cluster_gpus: GPUs that the cluster has now.
         node_cpus: cores of a node (of this machine, where Ray is local).
         local: whether Ray runs on this machine alone, so that what does not fit never will.
-        weights: bytes of the model's weights; 0 for no model.
 
     Raises:
         UserError: more is asked for than the machine has.
     """
+    resources, needs = demand.resources, demand.needs
     least, most = resources.worker_range
-    gpus = gpus_of(resources, cluster_gpus)
-    if not gpus and resources.tensor_parallel > 1:
+    gpus = gpus_of(demand, cluster_gpus)
+    if needs.gpus and not gpus and resources.tensor_parallel > 1:
         raise UserError("resources: tensor_parallel is for GPUs, and this run has none.")
     if local and gpus * least > cluster_gpus:
         raise UserError(
@@ -61,17 +95,22 @@ def allot(resources: Resources, *, cluster_gpus: int, node_cpus: int, local: boo
             f"resources: {least} worker(s) with {resources.cpus} core(s) each are more than the {node_cpus} that this "
             f"machine has."
         )
-    if local and least > node_cpus:
+    if local and needs.cores and least > node_cpus:
         raise UserError(f"resources: {least} workers are more than this machine's {node_cpus} cores.")
-    cpus = resources.cpus or max(1, node_cpus // (most if local and most <= node_cpus else least))
-    kv_gib = _kv_gib(resources, most if local else 1)
-    if local and weights:
-        check_memory([Room(least, weights, kv_gib)])
+    cpus = resources.cpus or (
+        max(1, node_cpus // (most if local and most <= node_cpus else least)) if needs.cores else 1
+    )
+    kv_gib = _kv_gib(resources, most if local else 1) if needs.kv_cache else 0
+    if local:
+        check_memory([Room.of(demand, least, kv_gib)])
     return Allotment(least, most, 0, cpus, kv_gib)
 
 
-def gpus_of(resources: Resources, cluster_gpus: int) -> int:
+def gpus_of(demand: Demand, cluster_gpus: int) -> int:
     """GPUs that one engine takes; 0 on a CPU."""
+    if not demand.needs.gpus:
+        return 0
+    resources = demand.resources
     gpus = resources.gpus
     if gpus is None:
         gpus = resources.tensor_parallel if cluster_gpus else 0
@@ -86,16 +125,24 @@ def _kv_gib(resources: Resources, workers: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What the CPU engines of one model take: ``weights`` in bytes on disk."""
+    """What the CPU engines of one model take of this machine's memory: bytes, and GiB for the KV cache."""
 
     engines: int
     weights: int
     kv_gib: int
+    processes: int
+
+    @classmethod
+    def of(cls, demand: Demand, engines: int, kv_gib: int) -> Room:
+        """What so many engines take; nothing without weights, for those take most of it."""
+        if not demand.weights or not demand.needs.weights:
+            return cls(engines, 0, 0, 0)
+        return cls(engines, int(demand.needs.weights * demand.weights), kv_gib, demand.needs.processes)
 
     @property
     def each(self) -> int:
-        """Bytes of one engine: weights may be in 16 bits on disk and 32 in memory."""
-        return 2 * self.weights + self.kv_gib * GIB + PROCESS_OVERHEAD
+        """Bytes of one engine."""
+        return self.weights + self.kv_gib * GIB + self.processes
 
 
 def check_memory(rooms: Sequence[Room]) -> None:
@@ -104,11 +151,12 @@ def check_memory(rooms: Sequence[Room]) -> None:
     Raises:
         UserError: they do not.
     """
+    rooms = [room for room in rooms if room.each]
     wanted, available = sum(room.engines * room.each for room in rooms), available_memory()
     if wanted > available:
         each = "; ".join(
-            f"each {2 * room.weights / GIB:.1f} for weights, {room.kv_gib} for the KV cache, "
-            f"{PROCESS_OVERHEAD / GIB:.1f} for processes"
+            f"each {room.weights / GIB:.1f} for weights, {room.kv_gib} for the KV cache, "
+            f"{room.processes / GIB:.1f} for processes"
             for room in rooms
         )
         raise UserError(
@@ -116,15 +164,6 @@ def check_memory(rooms: Sequence[Room]) -> None:
             f"({each}), and {available / GIB:.1f} GiB are available. Set resources.memory lower, use fewer workers or "
             f"a smaller model."
         )
-
-
-def block_size(pipeline: Pipeline, model: str = OWN_MODEL) -> int:
-    """Tokens in a block of a model's prefix cache, before there is an engine to say so."""
-    spec, gpus = pipeline.spec_of(model), pipeline.resources_of(model).gpus
-    wanted = spec.engine.get("block_size")
-    if isinstance(wanted, int):
-        return wanted
-    return GPU_BLOCK if spec.id == FAKE or (gpus or (gpus is None and gpus_here())) else CPU_BLOCK
 
 
 def available_memory() -> int:

@@ -3,25 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
-from headrace.cluster.engines.resources import Allotment, Room, allot, check_memory, gpus_of
+from headrace.cluster.engines.resources import Allotment, Demand, Room, allot, check_memory, gpus_of
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.spec.resources import Resources
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What the engines of one model are to get.
-
-    Attributes:
-        name: what messages call the model.
-        weights: bytes of the model; 0 for no model.
-    """
-
-    name: str
-    resources: Resources
-    weights: int
 
 
 def share(demands: Sequence[Demand], *, cluster_gpus: int, node_cpus: int, local: bool) -> tuple[Allotment, ...]:
@@ -34,12 +19,13 @@ def share(demands: Sequence[Demand], *, cluster_gpus: int, node_cpus: int, local
         UserError: more is asked for than the machine has.
     """
     if len(demands) == 1:
-        (only,) = demands
-        options = {"cluster_gpus": cluster_gpus, "node_cpus": node_cpus, "weights": only.weights}
-        return (allot(only.resources, local=local, **options),)
+        return (allot(demands[0], cluster_gpus=cluster_gpus, node_cpus=node_cpus, local=local),)
     least = [demand.resources.worker_range[0] for demand in demands]
-    gpus = [gpus_of(demand.resources, cluster_gpus) for demand in demands]
-    cpus = [demand.resources.cpus or (1 if gpu else 0) for demand, gpu in zip(demands, gpus, strict=True)]
+    gpus = [gpus_of(demand, cluster_gpus) for demand in demands]
+    cpus = [
+        demand.resources.cpus or (1 if gpu or not demand.needs.cores else 0)
+        for demand, gpu in zip(demands, gpus, strict=True)
+    ]
     if local:
         _check(demands, "GPUs", [n * gpu for n, gpu in zip(least, gpus, strict=True)], cluster_gpus)
         known = [n * (cpu or 1) for n, cpu in zip(least, cpus, strict=True)]
@@ -49,17 +35,16 @@ def share(demands: Sequence[Demand], *, cluster_gpus: int, node_cpus: int, local
     left = node_cpus - sum(n * cpu for n, cpu in zip(least, cpus, strict=True))
     allotments = [
         allot(
-            demand.resources,
+            replace(demand, weights=0),
             cluster_gpus=cluster_gpus,
             node_cpus=node_cpus if cpu else max(n, left * n // undecided),
             local=local,
-            weights=0,
         )
         for demand, n, cpu in zip(demands, least, cpus, strict=True)
     ]
     if local:
         rooms = zip(demands, allotments, strict=True)
-        check_memory([Room(a.least, d.weights, a.kv_gib) for d, a in rooms if d.weights and not a.gpus])
+        check_memory([Room.of(d, a.least, a.kv_gib) for d, a in rooms if not a.gpus])
     return tuple(allotments)
 
 

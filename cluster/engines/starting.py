@@ -1,4 +1,4 @@
-"""Which engine a configuration means."""
+"""Starting the engine that a configuration means, and saying why one does not start."""
 
 from __future__ import annotations
 
@@ -6,25 +6,17 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
-from headrace.cluster.engines.config import FAKE, GPU_BLOCK, EngineConfig
-from headrace.cluster.engines.fake import BytesTokenizer
-from headrace.operators.base import Completion, Constraint, Sampling
-from headrace.pipelines.inference.engine import NO_CONTEXT_COST, Engine
+from headrace.cluster.engines.config import EngineConfig
+from headrace.cluster.engines.registry import engines
+from headrace.pipelines.inference.engine import Engine
 from headrace.pipelines.spec.errors import HeadraceError
 
 
 def start_engine(config: EngineConfig) -> Engine:
-    """Start the engine; takes seconds for the fake one and half a minute or more for vLLM."""
-    if config.model == FAKE:
-        from headrace.cluster.engines.fake import FakeEngine
-
-        return FakeEngine(config.args)
-    from headrace.cluster.engines.vllm import VllmEngine
-
-    return VllmEngine(config)
+    """Start the engine; takes no time for the fake one and half a minute or more for vLLM."""
+    return engines().named(config.engine).start(config)
 
 
 class EngineStartFailed(HeadraceError, RuntimeError):
@@ -52,8 +44,6 @@ def start_beside_a_user(config: EngineConfig) -> Engine:
 
     The log is kept where the engine does not start.
     """
-    if config.model == FAKE:
-        return start_engine(config)
     sys.stderr.flush()
     terminal = os.dup(2)
     handle, log = tempfile.mkstemp(prefix="headrace-engine-", suffix=".log")
@@ -67,29 +57,3 @@ def start_beside_a_user(config: EngineConfig) -> Engine:
         os.close(terminal)
     os.unlink(log)
     return engine
-
-
-class NoEngine:
-    """What stands in an engine's place where all answers are there: it takes no time to start, and answers nothing."""
-
-    tokenizer = BytesTokenizer()
-    max_model_len = kv_tokens = 1 << 20
-    block_size = GPU_BLOCK
-    max_num_seqs = 256
-    context_cost = NO_CONTEXT_COST
-
-    async def complete(
-        self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling, *, follow_up: bool = False
-    ) -> Completion:
-        """There is nobody to ask.
-
-        Raises:
-            RuntimeError: always.
-        """
-        raise RuntimeError("a question was asked where none was to be")
-
-    async def reset_prefix_cache(self) -> None:
-        """There is none."""
-
-    def shutdown(self) -> None:
-        """There is nothing to stop."""

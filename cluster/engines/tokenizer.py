@@ -1,4 +1,4 @@
-"""A model's tokenizer, with text and control tokens kept apart.
+"""A model's tokenizer and its context, from files in Transformers' format; text and control tokens kept apart.
 
 Text is encoded by a copy of the tokenizer that has no control tokens to find: a document that contains
 ``<|im_start|>system`` stays text. The chat template is rendered once with place holders where texts go; what stands
@@ -20,6 +20,10 @@ _CONTROL = re.compile(r"^(<.*>|\[.*\])$", re.DOTALL)
 
 _FIXED_DATE = "1 January 2026"
 """For templates that put today's date into a prompt: answers must not depend on the day."""
+
+
+UNKNOWN_LENGTH = 1 << 20
+"""Context of a model whose configuration names none."""
 
 
 class HubTokenizer:
@@ -79,6 +83,28 @@ class HubTokenizer:
         if start and start[-1] == self._full.eos_token_id != self._full.bos_token_id:
             start.pop()
         return [start, *[self.encode("\n\n")] * (2 * shots + 1)]
+
+
+def load_tokenizer(model: str, revision: str | None = None, *, trust_remote_code: bool = False) -> HubTokenizer:
+    """The tokenizer of a folder or a hub id.
+
+    Raises:
+        UserError: it does not load.
+    """
+    try:
+        return HubTokenizer(model, revision, trust_remote_code=trust_remote_code)
+    except Exception as error:  # Transformers raises whatever its files make it raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"The tokenizer of the model {model!r} does not load: {reason}") from error
+
+
+def context_length(model: str, revision: str | None) -> int:
+    """Tokens that the model's configuration allows."""
+    from transformers.utils import cached_file
+
+    config = json.loads(Path(cached_file(model, "config.json", revision=revision)).read_text())
+    config |= config.get("text_config", {})
+    return int(config.get("max_position_embeddings", UNKNOWN_LENGTH))
 
 
 def _load(model: str, **options: Any) -> Any:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from headrace.cluster.engines.registry import engines
 from headrace.cluster.kube.options import KubeOptions
 from headrace.pipelines.output.stages import stages_of
 from headrace.pipelines.spec.errors import UserError
@@ -64,11 +65,14 @@ def engines_of(pipeline: Pipeline, options: KubeOptions) -> tuple[list[Engines],
         )
     found, sets = [], []
     for stage in stages:
+        needs = engines().of(pipeline.spec_of(stage.model)).needs
         spec, resources = pipeline.spec_of(stage.model), pipeline.resources_of(stage.model)
         own = isinstance(spec, NamedModel) and spec.resources is not None
         at = f"{loc_text(pipeline.loc_of(stage.model))}.resources" if own else "resources"
         least, most = workers or resources.worker_range
-        if options.gpus_per_worker is not None:
+        if not needs.gpus:
+            gpus = 0
+        elif options.gpus_per_worker is not None:
             gpus = options.gpus_per_worker
             if gpus:
                 sets.append(f"{at}.tensor_parallel={gpus}")
@@ -80,7 +84,8 @@ def engines_of(pipeline: Pipeline, options: KubeOptions) -> tuple[list[Engines],
         sets.append(f"{at}.gpus={gpus}")
         if workers:
             sets.append(f"{at}.workers=[{least}, {most}]")
-        cpus = resources.cpus or (1 if gpus else _whole_cores(options.worker_cpu or str(CORES_OF_A_GPU)))
+        alone = _whole_cores(options.worker_cpu or str(CORES_OF_A_GPU)) if needs.cores and not gpus else 1
+        cpus = resources.cpus or alone
         if not gpus and resources.cpus is None:
             sets.append(f"{at}.cpus={cpus}")
         found.append(Engines(stage.model, at, gpus, cpus, least, most))

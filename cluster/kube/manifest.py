@@ -18,6 +18,7 @@ from hashlib import sha256
 from importlib.metadata import version
 from typing import Any
 
+from headrace.cluster.engines.locate import check_models
 from headrace.cluster.jobs.secrets_seen import secret_in
 from headrace.cluster.kube.bundle import Bundle
 from headrace.cluster.kube.engines import Group, engines_of, groups_of
@@ -66,13 +67,14 @@ def manifest(pipeline: Pipeline, files: Bundle | None, options: KubeOptions) -> 
             that do not fit a ConfigMap, or what looks like a secret.
     """
     warnings: list[str] = []
+    check_models(pipeline)
     name = _name(pipeline, options)
-    engines, sets = engines_of(pipeline, options)
-    groups = groups_of(engines, options)
+    pools, sets = engines_of(pipeline, options)
+    groups = groups_of(pools, options)
     check_places(options)
     check_names(options)
     warnings += model_warnings(pipeline)
-    warnings += job_warnings(pipeline, files, engines, groups, options)
+    warnings += job_warnings(pipeline, files, pools, groups, options)
     labels = {
         "app.kubernetes.io/name": "headrace",
         "app.kubernetes.io/instance": name,

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-from headrace.cluster.engines.config import FAKE
-from headrace.cluster.engines.models import DEFAULT
+from headrace.cluster.engines.registry import engines
 from headrace.cluster.jobs.secrets_seen import secret_name
 from headrace.cluster.kube.bundle import Bundle
 from headrace.cluster.kube.engines import Engines, Group
@@ -24,44 +22,24 @@ def model_warnings(pipeline: Pipeline) -> Iterator[str]:
     """
     for stage in stages_of(pipeline):
         spec = pipeline.spec_of(stage.model)
-        for key in spec.engine:
+        for key in spec.arguments:
             if secret_name(key):
                 raise UserError(
                     f"The model's {key} looks like a secret, and a manifest is no place for one: put it into a Secret "
                     f"of the cluster and name that with --secret (Hugging Face reads HF_TOKEN)."
                 )
-        if spec.id == FAKE:
-            yield "The model is fake: its answers are made up."
-        elif spec.id == DEFAULT:
-            yield (
-                "The model is default: each pod makes it on its first use, for which the image needs the extra "
-                "default-model. It is for trying out."
-            )
-        elif spec.id.startswith("/"):
-            yield f"The model {spec.id} is a folder: it must be in the image, under that path."
-        elif spec.id.startswith((".", "~")) or spec.id.count("/") != 1:
-            raise UserError(
-                f"The model {spec.id!r} is a folder of this machine, and pods do not see it. Give a hub id, or put the "
-                f"folder into the image and name it by its absolute path."
-            )
-        else:
-            if Path(spec.id).is_dir() or (pipeline.folder is not None and (pipeline.folder / spec.id).is_dir()):
-                yield f"The model {spec.id} is a folder here, and a hub id on the cluster."
-            if spec.revision is None:
-                yield (
-                    f"The model {spec.id} has no revision. If its branch moves between two attempts, the second is "
-                    f"refused because its answers would be another model's: set revision to a commit."
-                )
+        yield from engines().of(spec).on_cluster(spec, pipeline.folder)
 
 
 def job_warnings(
     pipeline: Pipeline,
     files: Bundle | None,
-    engines: Sequence[Engines],
+    pools: Sequence[Engines],
     groups: Sequence[Group],
     options: KubeOptions,
 ) -> Iterator[str]:
     """Of files, image, workers, cache and rights."""
+    registry = engines()
     for function in files.elsewhere if files else ():
         yield f"The function {function} is not beside the pipeline: its module must be in the image."
     if "@sha256:" not in options.image:
@@ -70,7 +48,7 @@ def job_warnings(
             yield f"The image {options.image} has no fixed tag: nodes that cached it run another version."
         if "/" not in options.image:
             yield f"The image {options.image} has no registry: nodes look for it where they are configured to."
-    for each in engines:
+    for each in pools:
         if each.gpus and options.gpus_per_pod and options.gpus_per_pod % each.gpus:
             yield f"--gpus-per-pod {options.gpus_per_pod}: engines of {each.gpus} GPUs leave some of them unused."
     if sum(group.pods for group in groups) == 1 and not options.workers:
@@ -84,8 +62,7 @@ def job_warnings(
             "folder must be writable for user 1000."
         )
     elif kind == "emptyDir" and any(
-        pipeline.spec_of(each.model).id not in (FAKE, DEFAULT) and not pipeline.spec_of(each.model).id.startswith("/")
-        for each in engines
+        registry.of(spec).downloads(spec) for spec in (pipeline.spec_of(each.model) for each in pools)
     ):
         yield (
             "--model-cache emptyDir: each pod downloads the model for itself. A volume that all share (pvc:NAME) is "

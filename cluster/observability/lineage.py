@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from headrace.cluster.state.events import Observer
+from headrace.pipelines.input.sources import installed_sources
 from headrace.pipelines.output.folder import ERRORS
 from headrace.pipelines.storage.locations import local_path, object_uri
 
@@ -207,9 +208,15 @@ class Sender:
 
 
 def dataset_name(uri: str) -> dict[str, str]:
-    """Namespace and name of a place by OpenLineage's naming: ``s3://bucket`` and the key, or ``file`` and the path."""
+    """Namespace and name of a place by OpenLineage's naming: ``s3://bucket`` and the key, or ``file`` and the path.
+
+    What a source reads by its scheme has that as the namespace, and the rest of its URI as the name.
+    """
     there = object_uri(uri)
     if there is None:
+        scheme, _, name = uri.partition(":")
+        if name and scheme in installed_sources().schemes:
+            return {"namespace": scheme, "name": name}
         return {"namespace": "file", "name": str(local_path(uri))}
     return {"namespace": f"{there.scheme}://{there.bucket}", "name": there.key or "/"}
 

@@ -273,7 +273,8 @@ class WorkerMetrics:
         self._grown("headrace_commit_seconds_total", report.commit_seconds)
         # A gauge that is not set again is gone from the endpoint after two of Ray's reports.
         self._meters.set("headrace_engine_start_seconds", report.engine_seconds)
-        self._meters.set("headrace_kv_cache_tokens", report.engine.kv_tokens)
+        if (tokens := report.engine.kv_tokens) is not None:
+            self._meters.set("headrace_kv_cache_tokens", tokens)
         self._meters.set("headrace_chunks_in_flight", chunks)
         self._meters.set("headrace_window_documents", window.inside)
         self._meters.set("headrace_window_waiting", window.waiting)

@@ -172,14 +172,13 @@ class Tracing(Observer):
     def _step(self, context: Any, told: Mapping[str, Any], step: str, counts: Mapping[str, int]) -> None:
         """What a step asked for a chunk, as one operation: rows go through all steps side by side."""
         began, ended = told["times"]["ask"]
-        fake = told["model"] == "fake"
         self._tracer.start_span(
             f"chat {told['model']}",
             context=context,
             start_time=_ns(began),
             attributes={
                 "gen_ai.operation.name": "chat",
-                "gen_ai.provider.name": "headrace.fake" if fake else "vllm",
+                "gen_ai.provider.name": told["provider"],
                 "gen_ai.request.model": told["model"],
                 **self._attributes.get(step, {}),
                 "gen_ai.usage.input_tokens": counts.get("prompt", 0),
@@ -195,10 +194,11 @@ class Tracing(Observer):
 class ChunkTimes:
     """When a worker did what with a chunk; ``told`` is plain data, for the chunk's record."""
 
-    def __init__(self, model: str | None) -> None:
+    def __init__(self, model: str | None, provider: str) -> None:
         now = time.time()
         self.told: dict[str, Any] = {
             "model": model_label(model),
+            "provider": provider,
             "host": os.uname().nodename,
             "pid": os.getpid(),
             "began": now,

@@ -9,11 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from headrace.cluster.engines.locate import Located, locate_models, unused_models
-from headrace.operators.base import Layout
+from headrace.cluster.engines.locate import limits_of, locate_models, unused_models
+from headrace.cluster.engines.provider import Located
+from headrace.operators.questions import Layout
 from headrace.pipelines.inference.layouts import Priors, opened
-from headrace.pipelines.input.corpus import Corpus, find_shards
-from headrace.pipelines.output.fingerprint import fingerprints
+from headrace.pipelines.input.corpus import Corpus
+from headrace.pipelines.input.sources import find_shards
+from headrace.pipelines.output.fingerprint import ModelIdentity, fingerprints
 from headrace.pipelines.output.plan import part_schema
 from headrace.pipelines.output.stages import Stage, stages_of
 from headrace.pipelines.spec.errors import UserError
@@ -49,8 +51,8 @@ class Checked:
         return fingerprints(self.pipeline, self._identities, layouts=layouts, priors=priors)
 
     @property
-    def _identities(self) -> dict[str, str]:
-        return {name: model.identity for name, model in self.models.items()}
+    def _identities(self) -> dict[str, ModelIdentity]:
+        return {name: ModelIdentity(model.identity, model.arguments) for name, model in self.models.items()}
 
     def stages_as_data(self) -> list[dict[str, Any]]:
         """Each stage's model, as it is loaded, and its steps."""
@@ -65,7 +67,7 @@ def check(pipeline: Pipeline, input: str) -> Checked:
         UserError: whatever is wrong, all problems of a kind together.
     """
     corpus = find_shards(input)
-    pipeline.check_columns(corpus.schema)
+    _check_columns(pipeline, corpus)
     keep = pipeline.kept_columns(corpus.columns)
     needed = dict.fromkeys(Graph.of(pipeline).input_columns, "the pipeline")
     gold = dict.fromkeys(pipeline.gold.values(), "gold")
@@ -83,13 +85,24 @@ def check(pipeline: Pipeline, input: str) -> Checked:
         schema=schema,
         stages=stages,
         models=models,
-        notes=notes_of(pipeline, stages),
+        notes=(*corpus.notes, *notes_of(pipeline, stages)),
     )
+
+
+def _check_columns(pipeline: Pipeline, corpus: Corpus) -> None:
+    try:
+        pipeline.check_columns(corpus.schema)
+    except UserError as error:
+        if not corpus.notes:
+            raise
+        # They may say why a column has another type than the user thinks.
+        raise UserError("\n".join((str(error), *(f"note: {note}" for note in corpus.notes)))) from error
 
 
 def notes_of(pipeline: Pipeline, stages: tuple[Stage, ...]) -> tuple[str, ...]:
     """What a user should be told of a pipeline that is in order."""
-    return (*(note for step in pipeline.steps for note in step.notes()), *unused_models(pipeline, stages))
+    of_steps = (note for step in pipeline.steps for note in step.notes())
+    return (*of_steps, *limits_of(pipeline, stages), *unused_models(pipeline, stages))
 
 
 def step_fields(pipeline: Pipeline) -> list[pa.Field]:

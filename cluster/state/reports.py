@@ -20,7 +20,7 @@ class WorkerReport:
         engine_seconds: what the engine took to start.
         rows: that came to their end; ``committed`` of them are in the output.
         documents: rows that had a document; ``asked`` of them reached the engine.
-        least: prompt tokens that no order of requests could have saved.
+        least: prompt tokens that no order of requests could have saved; None if the engine shares no prefixes.
         busy_seconds: time with a document in flight; in ``full_seconds`` of it others waited for room.
         gpu_seconds: ``busy_seconds`` for each GPU.
     """
@@ -39,7 +39,7 @@ class WorkerReport:
     asked: int = 0
     dead: int = 0
     filtered: int = 0
-    least: int = 0
+    least: int | None = 0
     busy_seconds: float = 0.0
     full_seconds: float = 0.0
     gpu_seconds: float = 0.0

@@ -24,6 +24,7 @@ class StageTotals:
 class Totals:
     """What is known of a run while it goes on: rows by outcome, tokens, seconds. All sums over the workers.
 
+    ``least`` are the prompt tokens that no order of requests could have saved; None if an engine shares no prefixes.
     ``engines`` have been started, ``restarts`` of them in the place of one that had died; ``alive`` have reported of
     late. ``stages`` has what is each model's, by the number of its stage.
     """
@@ -33,7 +34,7 @@ class Totals:
     asked: int = 0
     dead: int = 0
     filtered: int = 0
-    least: int = 0
+    least: int | None = 0
     busy_seconds: float = 0.0
     full_seconds: float = 0.0
     gpu_seconds: float = 0.0

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 
 from headrace.cluster.state.checked import Checked
 from headrace.cluster.state.rerun import NO_RERUN, RerunOptions
-from headrace.operators.base import Layout, ModelStep
+from headrace.operators.base import ModelStep
+from headrace.operators.questions import Layout
 from headrace.pipelines.forecast.outlook import Portion
-from headrace.pipelines.inference.layouts import Choice, Priors, with_default
+from headrace.pipelines.inference.layouts import LayoutChoice, Priors, with_default
 from headrace.pipelines.output.carried_answers import Origin, base_chunk, idle_stages, load_bases, newest_bases, origins
 from headrace.pipelines.output.checkpoint import Counts, chunk_records, committed, counts_of
 from headrace.pipelines.output.completion import is_complete, was_complete
@@ -61,7 +62,7 @@ class Work:
         store: Store,
         previous: Plan | None,
         limit: int | None,
-        choice: Choice,
+        choice: LayoutChoice,
         options: RerunOptions = NO_RERUN,
     ) -> Work:
         """Plan ``checked`` with the layouts chosen, and see what is there already.
@@ -78,7 +79,7 @@ class Work:
         other = _other(store, options) if options.reuse else None
         lender = Previous.open(other, pipeline, reads) if other is not None and previous is None else None
         if lender is not None:
-            choice = Choice(lender.plan.layouts, "the output whose answers are taken has it", lender.plan.priors)
+            choice = LayoutChoice(lender.plan.layouts, "the output whose answers are taken has it", lender.plan.priors)
         base = previous or (lender.plan if lender is not None else None)
         layouts, priors, fingerprints = settled(checked, base, choice)
         spec = _spec(checked, fingerprints, layouts, priors)
@@ -210,7 +211,7 @@ def hoisted_note(plan: Plan, redone: Sequence[str]) -> list[str]:
 
 
 def settled(
-    checked: Checked, base: Plan | None, choice: Choice
+    checked: Checked, base: Plan | None, choice: LayoutChoice
 ) -> tuple[dict[str, Layout], dict[str, Mapping[str, float]], dict[str, str]]:
     """Layouts, priors and fingerprints of the pipeline, with those that ``base`` has wherever a step stands.
 
@@ -240,7 +241,7 @@ def settled(
     return taken, priors, fingerprints
 
 
-def changes_of(checked: Checked, previous: Plan, choice: Choice) -> list[str]:
+def changes_of(checked: Checked, previous: Plan, choice: LayoutChoice) -> list[str]:
     """What of ``previous`` would not stand, a clause each."""
     layouts, priors, fingerprints = settled(checked, previous, choice)
     return differences(previous, _spec(checked, fingerprints, layouts, priors))

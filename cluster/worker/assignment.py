@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from headrace.cluster.engines.config import EngineConfig
-from headrace.operators.base import Layout
+from headrace.operators.questions import Layout
 from headrace.pipelines.inference.layouts import Priors
 from headrace.pipelines.output.carried_answers import Origin
 from headrace.pipelines.output.plan import CommitInfo

@@ -72,7 +72,7 @@ class Progress:
             asked=self._asked,
             dead=self._dead,
             filtered=self._filtered,
-            least=self._chain.blocks.least,
+            least=self._chain.least,
             busy_seconds=window.busy_seconds,
             full_seconds=window.full_seconds,
             gpu_seconds=window.busy_seconds * self._gpus,

@@ -25,7 +25,9 @@ from typing import Any, NoReturn
 
 import pyarrow as pa
 
-from headrace.cluster.engines.starting import NoEngine, start_or_explain
+from headrace.cluster.engines.no_engine import NoEngine
+from headrace.cluster.engines.registry import engines
+from headrace.cluster.engines.starting import start_or_explain
 from headrace.cluster.observability.metrics import WorkerMetrics
 from headrace.cluster.observability.tracing import ChunkTimes
 from headrace.cluster.state.chunks import ChunkRecord, Committed, Descriptor, Failed
@@ -35,14 +37,16 @@ from headrace.cluster.worker.progress import Progress
 from headrace.cluster.worker.shared_lock import SharedLock
 from headrace.cluster.worker.starts import Starts
 from headrace.cluster.worker.watchdog import Watchdog, Watched
-from headrace.operators.base import ModelStep, Sampling, Text
+from headrace.operators.base import ModelStep
 from headrace.operators.error_classes import ErrorClass
 from headrace.pipelines.inference.chain import Chain
-from headrace.pipelines.inference.engine import EngineDied
+from headrace.pipelines.inference.engine import Engine, EngineDied
+from headrace.pipelines.inference.requests import probe
 from headrace.pipelines.inference.results import DOCUMENT, DeadLetter, RowResult
 from headrace.pipelines.inference.usage import Usage
-from headrace.pipelines.input.corpus import ChunkReader, InputChanged, InputUnreadable, Shard
-from headrace.pipelines.input.rows import sound
+from headrace.pipelines.input.corpus import Shard
+from headrace.pipelines.input.reader import ChunkReader
+from headrace.pipelines.input.rows import Rows
 from headrace.pipelines.output.carried_answers import CarriedAnswers, copied, merged
 from headrace.pipelines.output.checkpoint import chunk_record, commit_chunk, counts_of
 from headrace.pipelines.output.plan import Chunk
@@ -88,7 +92,7 @@ class Worker:
         self._here = frozenset(assignment.steps or (step.name for step in self._pipeline.steps))
         if not self._starts.begin():
             return  # the first call will say so
-        self._engine = start_or_explain(assignment.engine) if assignment.engine else NoEngine()
+        self._engine: Engine = start_or_explain(assignment.engine) if assignment.engine else NoEngine()
         self._chain = Chain(
             self._pipeline,
             self._engine,
@@ -110,6 +114,7 @@ class Worker:
             gpus=assignment.engine.gpus if assignment.engine else 0,
         )
         self._model = assignment.engine.model if assignment.engine else None
+        self._provider = engines().named(assignment.engine.engine).telemetry_name if assignment.engine else ""
         self._metrics = WorkerMetrics(self._pipeline, self._model, last=not assignment.commit.suffix)
 
     async def __call__(self, batch: Mapping[str, Any]) -> AsyncIterator[dict[str, list[Any]]]:
@@ -126,7 +131,7 @@ class Worker:
             return Failed(wanted.chunk, self._starts.message, "run")
         if self._started is None:
             self._started = asyncio.ensure_future(self._start())
-        times = ChunkTimes(self._model)
+        times = ChunkTimes(self._model, self._provider)
         record: ChunkRecord
         try:
             await asyncio.shield(self._started)
@@ -135,7 +140,7 @@ class Worker:
                 record = await self._chunk(wanted.chunk, wanted.shard, times)
         except EngineDied as error:
             self._engine_died(error)
-        except (UserError, InputChanged) as error:
+        except UserError as error:
             record = Failed(wanted.chunk, str(error), "user")
             times.failed(error)
         except OSError as error:
@@ -201,11 +206,11 @@ class Worker:
         columns = list(dict.fromkeys((*self._graph.input_columns, *self._assignment.keep, *key)))
         with attempt.storage():
             earlier, before = await asyncio.to_thread(self._earlier, chunk)
-            table, bad = await asyncio.to_thread(self._read, attempt, shard, chunk, columns)
+            rows = await asyncio.to_thread(self._read, attempt, shard, chunk, columns)
         self._progress.read_seconds += time.monotonic() - started
         times.mark("read")
         watched.sign()
-        runner = self._runner(chunk, table, bad, earlier, watched)
+        runner = self._runner(chunk, rows, earlier, watched)
         if troubled and self._assignment.engine is not None:
             await self._apart(runner, attempt)
         else:
@@ -213,12 +218,12 @@ class Worker:
                 await asyncio.to_thread(attempt.begin, "rest", runner.left())
             await runner.ask()
         results = runner.results
-        keep = table.select(list(self._assignment.keep))
+        keep = rows.table.select(list(self._assignment.keep))
         counts = count(results)
         usage = Usage()
         for result in results:
             usage.merge(result.usage)
-        rows = digests(table, key, self._assignment.reads) if key and last else None
+        keyed = digests(rows.table, key, self._assignment.reads) if key and last else None
         answered = time.monotonic()
         times.mark("ask")
         watched.sign()
@@ -228,7 +233,7 @@ class Worker:
             usage.merge(Usage(**{name: value for name, value in before.items() if name != "seconds"}))
             seconds += before["seconds"]
         stats = {**asdict(usage), "seconds": seconds}
-        output = chunk_table(self._assignment.commit.schema, chunk, results, keep, rows)
+        output = chunk_table(self._assignment.commit.schema, chunk, results, keep, keyed)
         with attempt.storage():
             ours = await asyncio.to_thread(
                 commit_chunk, self._store, self._assignment.commit, chunk, output, counts, stats=stats
@@ -249,10 +254,8 @@ class Worker:
         theirs = None if ours else await asyncio.to_thread(self._committed, chunk)
         return replace(record, counts=theirs.counts, stats=theirs.stats) if theirs else record
 
-    def _read(
-        self, attempt: Attempt, shard: Shard, chunk: Chunk, columns: Sequence[str]
-    ) -> tuple[pa.Table, dict[int, str]]:
-        """A chunk's rows, and why some of them (counted from its first) cannot be asked. Called in a thread."""
+    def _read(self, attempt: Attempt, shard: Shard, chunk: Chunk, columns: Sequence[str]) -> Rows:
+        """A chunk's rows; the bad ones cannot be asked. Called in a thread."""
         if attempt.notes.unreadable:
             said = (
                 f"rows {chunk.first} to {chunk.last - 1} of the input file {chunk.path!r} cannot be read: the process "
@@ -260,25 +263,18 @@ class Worker:
             )
             schema = pa.schema([self._assignment.columns.field(name) for name in columns])
             nulls = {field.name: pa.nulls(chunk.rows, field.type) for field in schema}
-            return pa.table(nulls, schema=schema), dict.fromkeys(range(chunk.rows), said)
-        lost: dict[int, str] = {}
-        try:
-            table = self._reader.read(shard, chunk.first, chunk.last, columns)
-        except InputUnreadable:
-            table, lost = self._reader.salvage(shard, chunk.first, chunk.last, columns)
-        table, bad = sound(table, (*self._graph.input_columns, *self._assignment.key))
-        return table, bad | lost
+            return Rows(pa.table(nulls, schema=schema), dict.fromkeys(range(chunk.rows), said))
+        used = (*self._graph.input_columns, *self._assignment.key)
+        return self._reader.read(shard, chunk.first, chunk.last, columns, used)
 
-    def _runner(
-        self, chunk: Chunk, table: pa.Table, bad: Mapping[int, str], earlier: Sequence[RowResult], watched: Watched
-    ) -> ChunkRunner:
+    def _runner(self, chunk: Chunk, rows: Rows, earlier: Sequence[RowResult], watched: Watched) -> ChunkRunner:
         def done(result: RowResult) -> None:
             watched.sign()
             self._progress.add(result)
 
         return ChunkRunner(
             self._chain,
-            ChunkRows(chunk, table.select(list(self._graph.input_columns)), bad, earlier),
+            ChunkRows(chunk, rows.table.select(list(self._graph.input_columns)), rows.bad, earlier),
             Hooks(watched.attempt.in_flight, watched.sign, done, self._engine_died),
             here=self._here,
             unasked=self._models & self._here if self._assignment.engine is None else frozenset(),
@@ -311,7 +307,7 @@ class Worker:
                 return
         await asyncio.to_thread(attempt.begin, "control", [])
         try:
-            await self._engine.complete(self._engine.tokenizer.encode("N/A"), Text(), Sampling(max_tokens=1))
+            await probe(self._engine)
         except EngineDied as error:
             self._engine_died(error)
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from headrace.operators.base import Layout
+from headrace.operators.questions import Layout
 from headrace.pipelines.forecast.survey import Survey
 from headrace.pipelines.inference.costs import Request, RowCost
 from headrace.pipelines.inference.engine import NO_CONTEXT_COST, ContextCost, Engine
@@ -112,10 +112,10 @@ MOST_RUNS = 20
 
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
-    """What only a started engine knows."""
+    """What only a started engine knows. ``block_size`` is None where it shares no prefixes."""
 
-    kv_tokens: int
-    block_size: int
+    kv_tokens: int | None
+    block_size: int | None
     max_model_len: int
     max_num_seqs: int
     context: ContextCost = NO_CONTEXT_COST
@@ -123,7 +123,8 @@ class EngineFacts:
     @classmethod
     def of(cls, engine: Engine) -> EngineFacts:
         """The facts of a started engine."""
-        return cls(engine.kv_tokens, engine.block_size, engine.max_model_len, engine.max_num_seqs, engine.context_cost)
+        can = engine.capabilities
+        return cls(engine.kv_tokens, can.prefix_block, engine.max_model_len, can.requests, engine.context_cost)
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> EngineFacts:
@@ -132,7 +133,7 @@ class EngineFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class History:
     """What is known.
 
     Attributes:
@@ -174,13 +175,13 @@ class Record:
         known = {step: self.priors.get(layout, {}).get(step) for step, layout in layouts.items()}
         return {step: prior for step, prior in known.items() if prior}
 
-    def among(self, rows: int, documents: int, asked: int) -> Record:
+    def among(self, rows: int, documents: int, asked: int) -> History:
         """What was measured, as :meth:`Observation.among` has it."""
         measured = {layout: each.among(rows, documents, asked) for layout, each in self.measured.items()}
         return dataclasses.replace(self, measured=measured)
 
-    def with_run(self, run: Observation, engine: EngineFacts | None) -> Record:
-        """The record after one more run."""
+    def with_run(self, run: Observation, engine: EngineFacts | None) -> History:
+        """The history after one more run."""
         return dataclasses.replace(self, runs=(*self.runs, run)[-MOST_RUNS:], engine=engine or self.engine)
 
 
@@ -205,7 +206,7 @@ class Forecast:
         return 1 - self.computed / self.prompt if self.prompt else 0.0
 
 
-def row_cost(chained: Chained, block_size: int, observed: Observation | None) -> RowCost:
+def row_cost(chained: Chained, observed: Observation | None) -> RowCost:
     """What a row costs: with the shares and lengths that were observed, else as if every step were always asked."""
     requests = []
     for name, ready in chained.steps.items():
@@ -215,12 +216,11 @@ def row_cost(chained: Chained, block_size: int, observed: Observation | None) ->
         requests += [Request(prompt, added, share, output) for prompt in ready.prompts]
         if observed and (again := observed.second_tries(name, len(ready.prompts))):
             requests += [Request(prompt, added, again, output) for prompt in ready.prompts]
-    return RowCost(requests, block_size)
+    return RowCost(requests, chained.model.prefix_block)
 
 
 def forecast(
     chained: Chained,
-    block_size: int,
     survey: Survey,
     observed: Observation | None = None,
     rates: Rates | None = None,
@@ -231,9 +231,9 @@ def forecast(
 ) -> Forecast:
     """What the rows of ``survey`` take in the layouts of ``chained``, if ``steps`` (all, if None) are asked."""
     if steps is not None:
-        return _partly(chained, block_size, survey, observed, rates, engines, steps, context)
+        return _partly(chained, survey, observed, rates, engines, steps, context)
     asked = _asked(survey, observed)
-    result = _prefill(row_cost(chained, block_size, observed), survey, asked, engines, context)
+    result = _prefill(row_cost(chained, observed), survey, asked, engines, context)
     computed = result.computed
     if observed is None or not observed.asked:
         return result
@@ -252,7 +252,6 @@ def forecast(
 
 def _partly(
     chained: Chained,
-    block_size: int,
     survey: Survey,
     observed: Observation | None,
     rates: Rates | None,
@@ -261,15 +260,15 @@ def _partly(
     context: ContextCost,
 ) -> Forecast:
     """As :func:`forecast`, for some of the steps: the others' answers are there."""
-    whole = forecast(chained, block_size, survey, observed, rates, engines=engines, context=context)
+    whole = forecast(chained, survey, observed, rates, engines=engines, context=context)
     some = {name: ready for name, ready in chained.steps.items() if name in steps}
     if len(some) == len(chained.steps):
         return whole
     bare = dataclasses.replace(chained, steps=some)
     asked = _asked(survey, observed)
     if observed is None or not observed.asked or whole.output is None:
-        return _prefill(row_cost(bare, block_size, None), survey, asked, engines, context)
-    part = _prefill(row_cost(bare, block_size, observed), survey, asked, engines, context)
+        return _prefill(row_cost(bare, None), survey, asked, engines, context)
+    part = _prefill(row_cost(bare, observed), survey, asked, engines, context)
     said = sum(observed.steps.get(name, {}).get("output", 0) for name in some)
     output = said / observed.asked * asked
     seconds = None

@@ -11,11 +11,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.operators.base import Layout
-from headrace.pipelines.forecast.forecast import Forecast, Record, forecast, together
+from headrace.operators.questions import Layout
+from headrace.pipelines.forecast.forecast import Forecast, History, forecast, together
 from headrace.pipelines.forecast.survey import Survey
-from headrace.pipelines.inference.engine import NO_CONTEXT_COST, Tokenizer
-from headrace.pipelines.inference.layouts import Choice, choose, fixed_layouts, leaves_open
+from headrace.pipelines.inference.engine import NO_CONTEXT_COST, ModelInterface
+from headrace.pipelines.inference.layouts import LayoutChoice, choose, fixed_layouts, leaves_open, of_no_prefixes
 from headrace.pipelines.inference.prepare import Chained, prepare, prepare_all
 from headrace.pipelines.spec.pipeline import Pipeline
 
@@ -32,7 +32,7 @@ class Outlook:
         observed: whether conditions, answers and times were observed, or every step is taken as always asked.
     """
 
-    choice: Choice
+    choice: LayoutChoice
     taken: Forecast
     layouts: Mapping[Layout, Forecast]
     survey: Survey
@@ -45,7 +45,7 @@ class Outlook:
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Outlook:
         return cls(
-            Choice(**data["choice"]),
+            LayoutChoice(**data["choice"]),
             Forecast(**data["taken"]),
             {layout: Forecast(**forecast) for layout, forecast in data["layouts"].items()},
             Survey(**data["survey"]),
@@ -63,32 +63,30 @@ WORTH = 0.9
 """A layout is worth measuring if it would cost at most so much of what the reference does."""
 
 
-def worth_measuring(pipeline: Pipeline, outlook: Outlook, record: Record) -> bool:
+def worth_measuring(pipeline: Pipeline, outlook: Outlook, history: History) -> bool:
     """Whether another layout, if its answers are good enough, would save more than measuring that costs."""
     open_steps = [name for name, held in fixed_layouts(pipeline).items() if held is None]
     if not open_steps or outlook.taken.rows < MEASURE_ROWS:
         return False
-    if all(_was_measured(record, layout, open_steps) for layout in outlook.layouts):
+    if all(_was_measured(history, layout, open_steps) for layout in outlook.layouts):
         return False
     cheapest = min((forecast.work for forecast in outlook.layouts.values()), default=0.0)
     return cheapest < WORTH * outlook.taken.work
 
 
-def _was_measured(record: Record, layout: Layout, steps: Collection[str]) -> bool:
+def _was_measured(history: History, layout: Layout, steps: Collection[str]) -> bool:
     """Whether these steps were in that layout when it was measured: others may have been fixed then."""
-    seen = record.measured.get(layout)
+    seen = history.measured.get(layout)
     return seen is not None and all(seen.layouts.get(step) == layout for step in steps)
 
 
-def look_ahead(  # noqa: PLR0913 - what a forecast is made of
+def look_ahead(
     pipeline: Pipeline,
-    tokenizer: Tokenizer,
-    max_model_len: int,
-    block_size: int,
+    model: ModelInterface,
     seen: Survey,
-    record: Record,
+    history: History,
     *,
-    there: Choice | None = None,
+    there: LayoutChoice | None = None,
     engines: int = 1,
     portions: Sequence[Portion] = (),
     steps: Collection[str] | None = None,
@@ -104,23 +102,22 @@ def look_ahead(  # noqa: PLR0913 - what a forecast is made of
         UserError: as :func:`~headrace.pipelines.inference.chain.prepare`.
     """
 
-    context = record.engine.context if record.engine else NO_CONTEXT_COST
+    context = history.engine.context if history.engine else NO_CONTEXT_COST
 
     def fitting(chained: Chained) -> Survey:
-        return seen.within(max_model_len - chained.needs, cut=pipeline.too_long == "truncate")
+        return seen.within(model.max_model_len - chained.needs, cut=pipeline.too_long == "truncate")
 
     def cast(chained: Chained) -> Forecast:
-        observed, documents = record.observed(chained.layouts), fitting(chained)
+        observed, documents = history.observed(chained.layouts), fitting(chained)
         if not portions:
-            return forecast(chained, block_size, documents, observed, record.rates, engines=engines, context=context)
+            return forecast(chained, documents, observed, history.rates, engines=engines, context=context)
         return together(
             [
                 forecast(
                     chained,
-                    block_size,
                     dataclasses.replace(documents, rows=rows),
                     observed,
-                    record.rates,
+                    history.rates,
                     engines=engines,
                     steps=asked,
                     context=context,
@@ -130,17 +127,19 @@ def look_ahead(  # noqa: PLR0913 - what a forecast is made of
         )
 
     def cost(wanted: Mapping[str, Layout]) -> float:
-        return cast(prepare(pipeline, tokenizer, max_model_len, wanted, steps=steps)).work
+        return cast(prepare(pipeline, model, wanted, steps=steps)).work
 
-    candidates = prepare_all(pipeline, tokenizer, max_model_len, steps) if leaves_open(pipeline, steps) else {}
+    candidates = prepare_all(pipeline, model, steps) if leaves_open(pipeline, steps) else {}
     if there is not None:
         choice = there
+    elif model.prefix_block is None:
+        choice = of_no_prefixes(pipeline, steps)
     else:
-        quality = {layout: scores for layout, scores in record.quality.items() if layout in candidates}
+        quality = {layout: scores for layout, scores in history.quality.items() if layout in candidates}
         choice = choose(pipeline, cost, quality)
-        choice = dataclasses.replace(choice, priors=record.fitted(choice.layouts))
-    taken = prepare(pipeline, tokenizer, max_model_len, choice.layouts, steps=steps)
-    known = record.observed(taken.layouts)
+        choice = dataclasses.replace(choice, priors=history.fitted(choice.layouts))
+    taken = prepare(pipeline, model, choice.layouts, steps=steps)
+    known = history.observed(taken.layouts)
     return Outlook(
         dataclasses.replace(choice, layouts=taken.layouts),
         cast(taken),

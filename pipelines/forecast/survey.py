@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from headrace.operators.templates import TemplateProblem, render_document
 from headrace.pipelines.inference.engine import Tokenizer
-from headrace.pipelines.input.corpus import ChunkReader, InputUnreadable, Shard
-from headrace.pipelines.input.rows import as_rows, sound
+from headrace.pipelines.input.corpus import Shard
+from headrace.pipelines.input.reader import ChunkReader
+from headrace.pipelines.input.rows import as_rows
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.pipeline import Pipeline
 
@@ -95,13 +96,9 @@ def _documents(pipeline: Pipeline, places: Sequence[Place], columns: pa.Schema) 
     template = pipeline.document_template
     needed = Graph.of(pipeline).document_columns
     for shard, first, last in places:
-        try:
-            table, bad = sound(reader.read(shard, first, last, needed))
-        except InputUnreadable:
-            yield from [None] * (last - first)
-            continue
-        for i, values in enumerate(as_rows(table)):
-            yield None if i in bad else _text(template, values)
+        rows = reader.read(shard, first, last, needed)
+        for i, values in enumerate(as_rows(rows.table)):
+            yield None if i in rows.bad else _text(template, values)
 
 
 def _text(template: Any, values: dict[str, Any]) -> str | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headrace.operators.base import Choice, Completion, ModelStep
+from headrace.operators.base import ModelStep
 from headrace.operators.error_classes import ErrorClass
 from headrace.operators.outcomes import Answer, Rejection
+from headrace.operators.questions import Choice, Completion
 from headrace.operators.templates import TemplateProblem
-from headrace.pipelines.inference.documents import TOO_LONG
+from headrace.pipelines.inference.answers import plain_answer
+from headrace.pipelines.inference.documents import TOO_LONG, Document
 from headrace.pipelines.inference.engine import RequestRefused
 from headrace.pipelines.inference.label_priors import LabelPriors
 from headrace.pipelines.inference.prepare import Chained, Prepared
@@ -26,7 +28,6 @@ class Asker:
     """Asks the steps of a chain.
 
     Args:
-        max_model_len: tokens that a prompt and its answer may have together.
         truncate: whether a document is cut where a row's own text has made the prompt too long.
         keep_raw: keep raw answers and scores in the results.
     """
@@ -36,7 +37,6 @@ class Asker:
         chained: Chained,
         requests: Requests,
         priors: LabelPriors,
-        max_model_len: int,
         *,
         truncate: bool,
         keep_raw: bool,
@@ -44,7 +44,6 @@ class Asker:
         self._chained = chained
         self._requests = requests
         self._priors = priors
-        self._max_model_len = max_model_len
         self._truncate = truncate
         self._keep_raw = keep_raw
 
@@ -52,7 +51,7 @@ class Asker:
         self,
         ready: Prepared,
         known: Mapping[str, Any],
-        ids: Sequence[int],
+        document: Document,
         result: RowResult,
         tried: DeadLetter | None = None,
     ) -> Answer | DeadLetter:
@@ -60,7 +59,6 @@ class Asker:
 
         Args:
             known: the row's columns and answers so far.
-            ids: the document's tokens.
             result: is told what was asked, and what it took.
             tried: why an earlier run had no answer; its tries are counted.
         """
@@ -75,30 +73,34 @@ class Asker:
         for attempt in range(begin, begin + step.retries + 1):
             prompts = self._chained.prompts(ready, context, rejection.reason, attempt)
             try:
-                document = self._fit(prompts, ids)
-                completions = await self._requests.complete(prompts, document, result.usage)
+                fitting = self._fit(prompts, document)
+                completions = await self._requests.complete(prompts, fitting, result.usage)
                 _count(result, ready, prompts, completions, first=attempt == begin)
-                priors = await self._priors.of(ready, context) if step.calibrated else []
+                priors = await self._priors.of(ready, context) if ready.calibrated else []
             except RequestRefused as refusal:
                 error_class = ErrorClass.TOO_LONG if isinstance(refusal, PromptTooLong) else ErrorClass.REFUSED
                 reason = f"the engine refused the request: {refusal}"
                 return DeadLetter(step.name, error_class, reason, "", attempt + 1)
             if self._keep_raw:
                 _keep(result, ready, completions)
-            outcome = _cut(prompts, completions) or _read(step, completions, priors)
+            outcome = _cut(prompts, completions) or _read(step, self._plain(prompts, completions), priors)
             if isinstance(outcome, Answer):
                 return outcome
             rejection = outcome
         return DeadLetter.of(step.name, rejection, begin + step.retries + 1)
 
-    def _fit(self, prompts: Sequence[Prompt], ids: Sequence[int]) -> Sequence[int]:
+    def _plain(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Completion]:
+        capabilities = self._chained.model.capabilities
+        return [plain_answer(c, p, capabilities) for c, p in zip(completions, prompts, strict=True)]
+
+    def _fit(self, prompts: Sequence[Prompt], document: Document) -> Document:
         """The document, cut where earlier answers or a complaint have made the prompt too long."""
-        room = self._max_model_len - max(len(p) + p.sampling.max_tokens for p in prompts)
-        if len(ids) <= room:
-            return ids
+        room = self._chained.model.max_model_len - max(len(p) + p.sampling.max_tokens for p in prompts)
+        if len(document) <= room:
+            return document
         if room <= 0 or not self._truncate:
-            raise PromptTooLong(f"the prompt has {len(ids) - room} tokens more than fit{TOO_LONG}")
-        return ids[:room]
+            raise PromptTooLong(f"the prompt has {len(document) - room} tokens more than fit{TOO_LONG}")
+        return document.cut(room)
 
 
 def _count(
@@ -119,13 +121,13 @@ def _count(
 
 def _keep(result: RowResult, ready: Prepared, completions: Sequence[Completion]) -> None:
     name = ready.step.name
-    if ready.step.calibrated and len(completions) == 1:
+    if ready.calibrated and len(completions) == 1:
         result.scores[name] = completions[0].logprobs
     result.raw.setdefault(name, []).extend(completion.text for completion in completions)
 
 
 def _cut(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Rejection | None:
-    """A cut answer is no answer, but for a choice, whose one token is all there is to it."""
+    """A cut answer is no answer, but for a choice, which is told by how the answer begins."""
     for prompt, completion in zip(prompts, completions, strict=True):
         if completion.cut and not isinstance(prompt.constraint, Choice):
             reason = f"the answer was cut at {prompt.sampling.max_tokens} tokens"

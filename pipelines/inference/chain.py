@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import pyarrow as pa
 
-from headrace.operators.base import Layout, RowStep, Step
+from headrace.operators.base import RowStep, Step
 from headrace.operators.error_classes import ErrorClass
 from headrace.operators.outcomes import Answer, Filtered, Rejection
+from headrace.operators.questions import Layout
 from headrace.pipelines.inference.asking import Asker
-from headrace.pipelines.inference.documents import Documents, NoDocument
-from headrace.pipelines.inference.efficiency import BlockCounter
-from headrace.pipelines.inference.engine import Engine
+from headrace.pipelines.inference.documents import NO_DOCUMENT, Document, Documents, NoDocument
+from headrace.pipelines.inference.engine import Engine, ModelInterface
 from headrace.pipelines.inference.label_priors import LabelPriors
 from headrace.pipelines.inference.layouts import Priors
 from headrace.pipelines.inference.prepare import prepare, prepare_all
@@ -55,7 +55,7 @@ class Chain:
         steps: Collection[str] | None = None,
         keep_raw: bool = False,
     ) -> None:
-        tokenizer, length = engine.tokenizer, engine.max_model_len
+        model = ModelInterface.of(engine)
         self._keep_raw = keep_raw
         self._graph = Graph.of(pipeline)
         self._here = {step.name: step for step in pipeline.steps if steps is None or step.name in steps}
@@ -64,14 +64,14 @@ class Chain:
             for (name, key), expression in pipeline.expressions.items()
             if name in self._here
         }
-        self.chained = prepare(pipeline, tokenizer, length, layouts, steps=steps)
+        self.chained = prepare(pipeline, model, layouts, steps=steps)
         """The model steps that run here, made ready."""
-        others = prepare_all(pipeline, tokenizer, length, steps)
+        others = prepare_all(pipeline, model, steps)
         self._requests = Requests(engine)
-        self._priors = LabelPriors(self.chained, self._requests, tokenizer, priors or {})
-        self._documents = Documents(pipeline, tokenizer, length - self.chained.needs)
+        self._priors = LabelPriors(self.chained, self._requests, model.tokenizer, priors or {})
+        self._documents = Documents(pipeline, model.tokenizer, model.max_model_len - self.chained.needs)
         truncate = pipeline.too_long == "truncate"
-        self._asker = Asker(self.chained, self._requests, self._priors, length, truncate=truncate, keep_raw=keep_raw)
+        self._asker = Asker(self.chained, self._requests, self._priors, truncate=truncate, keep_raw=keep_raw)
         self.room = Room(engine, self.chained, {str(layout): chained for layout, chained in others.items()})
         """Lets documents in."""
         self.usage.layouts |= self.room.heads
@@ -82,9 +82,9 @@ class Chain:
         return self._priors.usage
 
     @property
-    def blocks(self) -> BlockCounter:
-        """Counts what had to be computed for all that was answered."""
-        return self._requests.blocks
+    def least(self) -> int | None:
+        """Prompt tokens that no order of what was answered could save; None where no prefixes are shared."""
+        return self._requests.blocks.least if self._requests.blocks else None
 
     @property
     def window(self) -> Window:
@@ -121,24 +121,24 @@ class Chain:
             return result
         asking = not self.chained.steps.keys() <= known.steps
         try:
-            document = self._documents.text(values)
-            ids = await self._documents.ids(document, result.usage) if asking else []
+            text = self._documents.text(values)
+            document = await self._documents.encoded(text, result.usage) if asking else NO_DOCUMENT
         except NoDocument as problem:
             _dead(result, DeadLetter(DOCUMENT, problem.error_class, str(problem)))
             return result
         if self._keep_raw:
-            result.document = document
+            result.document = text
         if not asking:
             begun()
-            await self._steps(values, ids, result, known)
+            await self._steps(values, document, result, known)
             return result
-        async with self.room.of(len(ids)):
+        async with self.room.of(len(document)):
             begun()
-            await self._steps(values, ids, result, known)
-        self.room.account(result, len(ids))
+            await self._steps(values, document, result, known)
+        self.room.account(result, len(document))
         return result
 
-    async def _steps(self, values: Mapping[str, Any], ids: Sequence[int], result: RowResult, earlier: Earlier) -> None:
+    async def _steps(self, values: Mapping[str, Any], document: Document, result: RowResult, earlier: Earlier) -> None:
         """Run the steps, each as soon as those that it waits for are done."""
         known = {**values, **result.answers}
         rejected: dict[str, DeadLetter] = {}
@@ -149,7 +149,7 @@ class Chain:
             for name in self._graph.waits_for[step.name] & tasks.keys():
                 if not await tasks[name]:
                     return False
-            outcome = _checked(step, await self._step(step, known, ids, result, self._tried(step, earlier)))
+            outcome = _checked(step, await self._step(step, known, document, result, self._tried(step, earlier)))
             if isinstance(outcome, DeadLetter):
                 rejected[step.name] = outcome
                 return False
@@ -181,7 +181,7 @@ class Chain:
         return failed if failed.step == step.name else dataclasses.replace(failed, reason="", raw="")
 
     async def _step(
-        self, step: Step, known: dict[str, Any], ids: Sequence[int], result: RowResult, tried: DeadLetter | None
+        self, step: Step, known: dict[str, Any], document: Document, result: RowResult, tried: DeadLetter | None
     ) -> Answer | DeadLetter | Filtered:
         """One step for one row; the answer is null where ``when`` is not true."""
 
@@ -198,7 +198,7 @@ class Chain:
                 return DeadLetter.of(step.name, outcome, 1) if isinstance(outcome, Rejection) else outcome
         except ConditionFailed as problem:
             return DeadLetter(step.name, ErrorClass.CONDITION, str(problem))
-        return await self._asker.ask(self.chained.steps[step.name], known, ids, result, tried)
+        return await self._asker.ask(self.chained.steps[step.name], known, document, result, tried)
 
 
 def _checked(step: Step, outcome: Answer | DeadLetter | Filtered) -> Answer | DeadLetter | Filtered:

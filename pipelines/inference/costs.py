@@ -2,7 +2,8 @@
 
 The prefix cache shares whole blocks only, and never a prompt's last token. Requests of one row that have the same
 head share it and the document, and as much of their tails as is equal. What is the same for all rows (the whole
-blocks of each head) is computed once per engine and counted apart.
+blocks of each head) is computed once per engine and counted apart. An engine that shares no prefixes computes all of
+every prompt.
 """
 
 from __future__ import annotations
@@ -39,15 +40,19 @@ class _Group:
 
 
 class RowCost:
-    """Prompt tokens that a document of a given length costs, for the requests of one row."""
+    """Prompt tokens that a document of a given length costs, for the requests of one row.
 
-    def __init__(self, requests: Sequence[Request], block_size: int) -> None:
-        self._block = block_size
+    Args:
+        prefix_block: tokens in a block of the prefix cache; None where no prefixes are shared.
+    """
+
+    def __init__(self, requests: Sequence[Request], prefix_block: int | None) -> None:
+        self._block = prefix_block
         by_head: dict[tuple[int, ...], list[Request]] = {}
         for request in requests:
             by_head.setdefault(request.prompt.head, []).append(request)
         self._groups = [_group(head, same) for head, same in by_head.items()]
-        self.heads = sum(len(head) // block_size * block_size for head in by_head)
+        self.heads = sum(len(head) // prefix_block * prefix_block for head in by_head) if prefix_block else 0
         """Tokens computed once per engine."""
         self._known: dict[int, float] = {}
 
@@ -83,6 +88,11 @@ class RowCost:
     def _cases(self, group: _Group, document: int) -> Iterator[tuple[float, Request, float, float]]:
         """For shares of the rows: a request, how long its prompt is, and how many tokens of it are computed."""
         block = self._block
+        if block is None:
+            for request in group.requests:
+                length = len(request.prompt) + document + request.added
+                yield request.share, request, length, length
+            return
         brought = 0.0  # the share of rows for which an earlier request of the group has brought the document already
         for request, common in zip(group.requests, group.common, strict=True):
             length = len(request.prompt) + document + request.added

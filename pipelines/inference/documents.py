@@ -1,8 +1,9 @@
-"""The document of a row: rendered, checked, and as token ids."""
+"""The document of a row: rendered, checked, and in tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from headrace.operators.error_classes import ErrorClass
@@ -21,6 +22,24 @@ class NoDocument(Exception):
     def __init__(self, reason: str, error_class: ErrorClass) -> None:
         super().__init__(reason)
         self.error_class = error_class
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A row's document in tokens; ``len`` counts them. ``text`` is None for one that was cut."""
+
+    ids: Sequence[int]
+    text: str | None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def cut(self, tokens: int) -> Document:
+        """Its first ``tokens`` tokens."""
+        return self if len(self.ids) <= tokens else Document(self.ids[:tokens], None)
+
+
+NO_DOCUMENT = Document((), "")
 
 
 class Documents:
@@ -58,8 +77,8 @@ class Documents:
             raise NoDocument(reason, ErrorClass.INPUT_DAMAGED) from problem
         return text
 
-    async def ids(self, text: str, usage: Usage) -> list[int]:
-        """Token ids of the document, once for the whole chain; cut to what fits where the pipeline says so.
+    async def encoded(self, text: str, usage: Usage) -> Document:
+        """The document in tokens, once for the whole chain; cut to what fits where the pipeline says so.
 
         Raises:
             NoDocument: it does not fit.
@@ -67,14 +86,14 @@ class Documents:
         most = self._room * self._longest_token
         if len(text) > most and not self._truncate:
             # No need to tokenize what cannot fit even if every token were the longest.
-            raise self._too_long(f"{len(text)} characters; at most {self._room} tokens fit")
+            raise self._too_long(f"the document has {len(text)} characters; at most {self._room} tokens fit")
         ids = await self._encoder.encode(text[:most])
         if len(ids) <= self._room and len(text) <= most:
-            return ids
+            return Document(ids, text)
         if not self._truncate:
-            raise self._too_long(f"{len(ids)} tokens; at most {self._room} fit")
+            raise self._too_long(f"the document has {len(ids)} tokens; at most {self._room} fit")
         usage.truncated += 1
-        return ids[: self._room]
+        return Document(ids[: self._room], None)
 
-    def _too_long(self, has: str) -> NoDocument:
-        return NoDocument(f"the document has {has}{TOO_LONG}", ErrorClass.TOO_LONG)
+    def _too_long(self, why: str) -> NoDocument:
+        return NoDocument(f"{why}{TOO_LONG}", ErrorClass.TOO_LONG)

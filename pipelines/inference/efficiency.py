@@ -7,6 +7,8 @@ block being its tokens and all before it) plus each prompt's rest, so it is coun
 *Layout efficiency*: what the cheapest allowed layout would have computed, over what the chosen one needs.
 
 *Useful prefill*: the tokens of each document once, over what was computed.
+
+The first two are about sharing prefixes. They are None where an engine shares none.
 """
 
 from __future__ import annotations
@@ -61,7 +63,8 @@ class Figures:
     """The figures of a run; None where there is nothing to divide by.
 
     Attributes:
-        prompt: prompt tokens; ``computed`` of them were not in the prefix cache, and ``least`` had to be computed.
+        prompt: prompt tokens; ``computed`` of them were not in the prefix cache, and ``least`` had to be computed (None
+            where that was not counted).
         order_efficiency: ``least`` over ``computed``.
         layout_efficiency: what the cheapest allowed layout would compute over what the chosen one needs.
         useful_prefill: document tokens once, over ``computed``.
@@ -72,7 +75,7 @@ class Figures:
     prompt: int
     cached: int
     computed: int
-    least: int
+    least: int | None
     output: int
     order_efficiency: float | None
     layout_efficiency: float | None
@@ -81,7 +84,7 @@ class Figures:
     full_batch: float | None
 
     @classmethod
-    def of(cls, usage: Usage, least: int, busy_seconds: float, full_seconds: float) -> Figures:
+    def of(cls, usage: Usage, least: int | None, busy_seconds: float, full_seconds: float) -> Figures:
         """The figures for what was counted."""
         computed = usage.prompt - usage.cached
         return cls(
@@ -90,7 +93,7 @@ class Figures:
             computed=computed,
             least=least,
             output=usage.output,
-            order_efficiency=_ratio(least, computed),
+            order_efficiency=None if least is None else _ratio(least, computed),
             layout_efficiency=_ratio(min(usage.layouts.values(), default=0), usage.layouts.get("taken", 0)),
             useful_prefill=_ratio(usage.documents, computed),
             output_per_row={

@@ -1,19 +1,43 @@
-"""What a chain needs of an engine: a tokenizer, room, and completions for token prompts.
+"""What a chain needs of an engine: how its model's tokens are counted, room, and completions.
 
-The vLLM engine and the fake one (both in ``headrace.cluster``) are the two implementations.
+There are two protocols, one for each form of prompt. :mod:`headrace.cluster.engines` has the engines.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
 
-from headrace.operators.base import Completion, Constraint, Sampling
+from headrace.operators.capabilities import Capabilities
+from headrace.operators.questions import Completion, Constraint, Sampling
 
 
 class Tokenizer(Protocol):
-    """Text to token ids and the model's chat format, with text and control tokens kept apart."""
+    """Text to token ids and the model's chat format, with text and control tokens kept apart.
+
+    For an engine that takes messages the ids only measure texts, and may be an estimate: texts that begin alike must
+    have ids that begin alike.
+
+    Example, a token for each byte::
+
+        class Bytes:
+            longest_token = 1
+
+            def encode(self, text):
+                return [byte + 2 for byte in text.encode()]
+
+            def encode_many(self, texts):
+                return [self.encode(text) for text in texts]
+
+            def decode(self, ids):
+                return bytes(i - 2 for i in ids if i > 1).decode(errors="replace")
+
+            show = decode
+
+            def frame(self, shots):
+                return [[0], [1]] * (shots + 1)  # 0 opens the user's turn, 1 the assistant's
+    """
 
     @property
     def longest_token(self) -> int:
@@ -46,6 +70,41 @@ class Tokenizer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation, as engines take it that apply their own chat format."""
+
+    role: Literal["user", "assistant"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInterface:
+    """What prompts are made for: known before an engine starts, and the same once it runs.
+
+    Attributes:
+        max_model_len: tokens of prompt and answer together that one request may have.
+    """
+
+    tokenizer: Tokenizer
+    max_model_len: int
+    capabilities: Capabilities
+
+    @classmethod
+    def of(cls, engine: Engine) -> ModelInterface:
+        """That of a started engine."""
+        return cls(engine.tokenizer, engine.max_model_len, engine.capabilities)
+
+    @property
+    def prefix_block(self) -> int | None:
+        """Tokens in a block of the prefix cache; None where no prefixes are shared."""
+        return self.capabilities.prefix_block
+
+    def with_prefix_block(self, tokens: int | None) -> ModelInterface:
+        """The same with another size of blocks."""
+        return replace(self, capabilities=replace(self.capabilities, prefix_block=tokens))
+
+
+@dataclass(frozen=True, slots=True)
 class ContextCost:
     """What it costs to attend to one token of context, beside the computing of a prompt token, which costs 1.
 
@@ -62,40 +121,32 @@ NO_CONTEXT_COST = ContextCost()
 """Of an engine of which it is not known."""
 
 
-class Engine(Protocol):
-    """A running model that turns prompts into completions, many at once."""
+class _Running(Protocol):
+    """What both kinds of engine have."""
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The model's."""
+        """The model's, or an estimate of it."""
         ...
 
-    max_model_len: int
-    """Tokens of prompt and answer together that one request may have."""
-    kv_tokens: int
-    """Tokens that the KV cache can hold, over all requests in flight."""
-    block_size: int
-    """Tokens in a block of the prefix cache: only whole blocks are shared."""
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+        ...
 
-    max_num_seqs: int
-    """Requests that one step of the engine can hold."""
+    @property
+    def max_model_len(self) -> int:
+        """Tokens of prompt and answer together that one request may have."""
+        ...
 
-    context_cost: ContextCost
-    """What a longer context costs."""
+    @property
+    def kv_tokens(self) -> int | None:
+        """Tokens that the KV cache can hold, over all requests in flight; None where that is not known."""
+        ...
 
-    async def complete(
-        self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling, *, follow_up: bool = False
-    ) -> Completion:
-        """Ask once.
-
-        Args:
-            follow_up: of a document that was asked about before: its tokens are in the prefix cache now and will not
-                be for long, so it goes before requests that are not.
-
-        Raises:
-            RequestRefused: the engine will not take this request; others are not affected.
-            EngineDied: the engine is gone, and with it every request in flight.
-        """
+    @property
+    def context_cost(self) -> ContextCost:
+        """What a longer context costs."""
         ...
 
     async def reset_prefix_cache(self) -> None:
@@ -107,8 +158,77 @@ class Engine(Protocol):
         ...
 
 
+class TokenEngine(_Running, Protocol):
+    """A running model that turns token ids into completions, many at once.
+
+    Example::
+
+        class Echo:
+            tokenizer = BytesTokenizer()
+            capabilities = Capabilities(logprobs="none", constraints=frozenset())
+            max_model_len, kv_tokens, context_cost = 4096, None, NO_CONTEXT_COST
+
+            async def complete(self, prompt, constraint, sampling, *, follow_up=False):
+                ids = list(prompt)[-sampling.max_tokens :]
+                return Completion(self.tokenizer.decode(ids), "stop", len(prompt), output_tokens=len(ids))
+
+            async def reset_prefix_cache(self): ...
+            def shutdown(self): ...
+    """
+
+    async def complete(
+        self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling, *, follow_up: bool = False
+    ) -> Completion:
+        """Ask once.
+
+        Args:
+            prompt: token ids, those of the chat format among them.
+            constraint: what the answer must be. An engine that does not decode under it ignores it.
+            follow_up: whether the document was asked about before. Its tokens are in the prefix cache now and will not
+                be for long, so such a request goes before others.
+
+        Raises:
+            RequestRefused: the engine will not take this request; others are not affected.
+            EngineDied: the engine is gone, and with it every request in flight.
+        """
+        ...
+
+
+class MessageEngine(_Running, Protocol):
+    """A running model that turns conversations into completions, many at once.
+
+    Example::
+
+        class Remote:
+            tokenizer = EstimatingTokenizer()
+            capabilities = Capabilities("messages", "none", frozenset({"json"}), requests=32, estimates=True)
+            max_model_len, kv_tokens, context_cost = 128_000, None, NO_CONTEXT_COST
+
+            async def complete(self, prompt, constraint, sampling, *, follow_up=False):
+                turns = [{"role": message.role, "content": message.text} for message in prompt]
+                said = await self._post(turns, schema=constraint.schema if isinstance(constraint, Json) else None)
+                return Completion(said.text, said.finish_reason, said.input_tokens, 0, said.output_tokens)
+
+            async def reset_prefix_cache(self): ...
+            def shutdown(self): ...
+    """
+
+    async def complete(
+        self, prompt: Sequence[Message], constraint: Constraint, sampling: Sampling, *, follow_up: bool = False
+    ) -> Completion:
+        """Ask once; as :meth:`TokenEngine.complete`, but for the prompt: turns, the last of them the user's.
+
+        Where ``capabilities.prefill`` is set, the last one may be the beginning of the assistant's answer.
+        """
+        ...
+
+
+Engine = TokenEngine | MessageEngine
+"""An engine of either kind; its ``capabilities.prompts`` says which."""
+
+
 class RequestRefused(Exception):
-    """The engine refused one request, for a reason that stands in the message."""
+    """The engine refused one request, for the reason in the message."""
 
 
 class EngineDied(Exception):

@@ -6,7 +6,8 @@ import asyncio
 import dataclasses
 from collections.abc import Mapping
 
-from headrace.operators.base import Completion
+from headrace.operators.questions import Completion
+from headrace.pipelines.inference.documents import Document
 from headrace.pipelines.inference.engine import Tokenizer
 from headrace.pipelines.inference.layouts import Priors
 from headrace.pipelines.inference.prepare import Chained, Prepared
@@ -42,7 +43,7 @@ class LabelPriors:
 
     async def start(self) -> None:
         """Ask for those that no row changes."""
-        ready = [each for each in self._chained.steps.values() if each.step.calibrated and each.takes_priors]
+        ready = [each for each in self._chained.steps.values() if each.calibrated and each.takes_priors]
         await asyncio.gather(*(self.of(each, "") for each in ready))
 
     async def of(self, ready: Prepared, context: str) -> list[Completion]:
@@ -63,8 +64,8 @@ class LabelPriors:
 
     async def _ask(self, ready: Prepared, context: str) -> list[Completion]:
         prompts = self._chained.prompts(ready, context)
-        encode = self._tokenizer.encode
-        runs = [await self._requests.complete(prompts, encode(text), self.usage) for text in CONTENT_FREE]
+        documents = [Document(self._tokenizer.encode(text), text) for text in CONTENT_FREE]
+        runs = [await self._requests.complete(prompts, document, self.usage) for document in documents]
         return [
             dataclasses.replace(
                 same[0],

@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 
-from headrace.operators.base import LAYOUTS, Layout, ModelStep
+from headrace.operators.base import ModelStep
+from headrace.operators.questions import LAYOUTS, Layout
 from headrace.pipelines.spec.pipeline import Pipeline
 
 REFERENCE: Layout = "instruction_first"
@@ -58,7 +59,7 @@ Priors = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class LayoutChoice:
     """The layout of each step, and in one sentence why.
 
     ``priors`` are those of labels that were fitted on a sample for these layouts, by step and option.
@@ -69,17 +70,23 @@ class Choice:
     priors: Priors = field(default_factory=dict)
 
 
-def of_several_models(pipeline: Pipeline, steps: Collection[str]) -> Choice:
+def of_several_models(pipeline: Pipeline, steps: Collection[str]) -> LayoutChoice:
     """What a pipeline with several models takes, and why for these steps: what it fixes, else the reference."""
     why = "with several models no other is taken unless the pipeline says so (layout)"
-    return Choice(with_default(pipeline, {}), why if leaves_open(pipeline, steps) else "the pipeline says so")
+    return LayoutChoice(with_default(pipeline, {}), why if leaves_open(pipeline, steps) else "the pipeline says so")
+
+
+def of_no_prefixes(pipeline: Pipeline, steps: Collection[str] | None = None) -> LayoutChoice:
+    """What an engine takes that shares no prefixes, where layouts cost the same: what is fixed, else the reference."""
+    why = "the engine shares no prefixes between requests, so no layout is cheaper than another"
+    return LayoutChoice(with_default(pipeline, {}), why if leaves_open(pipeline, steps) else "the pipeline says so")
 
 
 def choose(
     pipeline: Pipeline,
     cost: Callable[[Mapping[str, Layout]], float],
     quality: Mapping[Layout, Mapping[str, float]],
-) -> Choice:
+) -> LayoutChoice:
     """The cheapest combination of layouts in which every step is good enough.
 
     Args:
@@ -91,11 +98,11 @@ def choose(
     fixed = fixed_layouts(pipeline)
     reference = with_default(pipeline, {})
     if all(fixed.values()):
-        return Choice(reference, "the pipeline says so")
+        return LayoutChoice(reference, "the pipeline says so")
     free = [name for name, held in fixed.items() if held is None]
     measured = {name: [layout for layout in LAYOUTS if name in quality.get(layout, {})] for name in free}
     if all(layouts in ([], [REFERENCE]) for layouts in measured.values()):
-        return Choice(reference, "no other layout was measured for this pipeline")
+        return LayoutChoice(reference, "no other layout was measured for this pipeline")
 
     def good(name: str, layout: Layout) -> bool:
         least = quality[REFERENCE].get(name, 1.0) - pipeline.layout_tolerance
@@ -117,8 +124,8 @@ def choose(
             )
         elif any(len(allowed[name]) < len(LAYOUTS) for name in free):
             why = "the cheaper ones change too many answers"
-        return Choice(best, why)
-    return Choice(best, f"the cheapest whose answers are good enough: it costs {saved:.0%} less")
+        return LayoutChoice(best, why)
+    return LayoutChoice(best, f"the cheapest whose answers are good enough: it costs {saved:.0%} less")
 
 
 def _combinations(allowed: Mapping[str, tuple[Layout, ...]]) -> list[tuple[Layout, ...]]:

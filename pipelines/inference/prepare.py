@@ -1,4 +1,4 @@
-"""The model steps of a chain made ready for one tokenizer: what they ask, laid out once for all rows."""
+"""The model steps of a chain made ready for one model: what they ask, laid out once for all rows."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.operators.base import Layout, ModelStep, Question, Step
+from headrace.operators.base import ModelStep, Step
+from headrace.operators.questions import Layout, Question
 from headrace.pipelines.inference.costs import Request, RowCost
-from headrace.pipelines.inference.engine import Tokenizer
+from headrace.pipelines.inference.engine import ModelInterface
 from headrace.pipelines.inference.layouts import alternatives, with_default
 from headrace.pipelines.inference.prompts import Composer, Prompt
 from headrace.pipelines.spec.errors import UserError
@@ -23,11 +24,16 @@ RETRY_TEMPERATURE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A model step made ready for one tokenizer: what it asks, laid out once for all rows."""
+    """A model step made ready for one model: what it asks, laid out once for all rows.
+
+    ``calibrated`` says whether its labels' priors are taken off, which takes an engine that returns all of their
+    log-probabilities.
+    """
 
     step: ModelStep
     questions: tuple[Question, ...]
     prompts: tuple[Prompt, ...]
+    calibrated: bool
 
     @property
     def takes_priors(self) -> bool:
@@ -47,18 +53,26 @@ class Chained:
     steps: Mapping[str, Prepared]
     layouts: Mapping[str, Layout]
     composer: Composer
+    model: ModelInterface
 
     @property
     def needs(self) -> int:
         """Tokens besides the document's that have to fit the model: of the step that takes the most."""
         return max((ready.needs for ready in self.steps.values()), default=0)
 
-    def room(self, document: int, block_size: int, answers: float) -> int:
-        """KV tokens that are a row's own while it is in flight (heads belong to all rows), with so long answers."""
+    def room(self, document: int, answers: float) -> int:
+        """KV tokens that are a row's own while it is in flight, with so long answers.
+
+        Prompts with the same head share the document, and the heads belong to all rows. Where no prefixes are shared
+        each prompt has all of it for itself.
+        """
         prompts = [prompt for ready in self.steps.values() for prompt in ready.prompts]
+        block = self.model.prefix_block
+        if block is None:
+            return sum(len(prompt) + document for prompt in prompts) + math.ceil(answers)
         copies = len({prompt.head for prompt in prompts})
-        tails = sum(len(prompt.tail) + block_size for prompt in prompts)
-        return copies * (document + block_size) + tails + math.ceil(answers)
+        tails = sum(len(prompt.tail) + block for prompt in prompts)
+        return copies * (document + block) + tails + math.ceil(answers)
 
     @property
     def most_answer_tokens(self) -> int:
@@ -79,23 +93,23 @@ class Chained:
             prompts = tuple(self.composer.prompt(ready.step.name, question, said) for question in questions)
         return tuple(dataclasses.replace(p, sampling=_another_try(p, attempt)) for p in prompts)
 
-    def cost(self, block_size: int, asked: Collection[str] | None = None) -> RowCost:
+    def cost(self, asked: Collection[str] | None = None) -> RowCost:
         """What a row costs for which the steps in ``asked`` (all, if None) are asked."""
         prompts = (p for name, ready in self.steps.items() if asked is None or name in asked for p in ready.prompts)
-        return RowCost([Request(prompt) for prompt in prompts], block_size)
+        return RowCost([Request(prompt) for prompt in prompts], self.model.prefix_block)
 
 
 def prepare(
     pipeline: Pipeline,
-    tokenizer: Tokenizer,
-    max_model_len: int,
+    model: ModelInterface,
     layouts: Mapping[str, Layout] | None = None,
     *,
     steps: Collection[str] | None = None,
 ) -> Chained:
-    """Lay out every model step (of ``steps``, where others run on another model), in the pipeline's order.
+    """Lay out every model step, in the pipeline's order.
 
     Args:
+        steps: those that run on this model; None for all.
         layouts: of each step; without it what the pipeline fixes, and ``instruction_first`` where it leaves it open.
 
     Raises:
@@ -108,33 +122,46 @@ def prepare(
     for step in pipeline.steps:
         if isinstance(step, ModelStep) and (steps is None or step.name in steps):
             try:
-                asking[step.name] = step.for_vocabulary(tokenizer.encode)
+                asking[step.name] = _asking(step, model)
             except ValueError as problem:
                 raise UserError(f"{places[step.name]}: {problem}") from problem
     questions = {name: step.questions() for name, step in asking.items()}
-    composer = Composer(tokenizer, questions, layouts)
+    composer = Composer(model, questions, layouts)
     prepared = {}
     for name, asked in asking.items():
-        ready = Prepared(asked, questions[name], tuple(composer.prompt(name, q) for q in questions[name]))
-        if ready.needs >= max_model_len:
+        prompts = tuple(composer.prompt(name, question) for question in questions[name])
+        calibrated = asked.calibrated and model.capabilities.logprobs == "chosen"
+        ready = Prepared(asked, questions[name], prompts, calibrated)
+        if ready.needs >= model.max_model_len:
             longest = max(ready.prompts, key=len)
             raise UserError(
                 f"{places[name]}: instruction, examples and schema take {len(longest)} tokens and the answer up to "
-                f"{longest.sampling.max_tokens}, which leaves no room for a document in the model's {max_model_len}. "
-                f"Shorten them, or set max_tokens."
+                f"{longest.sampling.max_tokens}, which leaves no room for a document in the model's "
+                f"{model.max_model_len}. Shorten them, or set max_tokens."
             )
         prepared[name] = ready
-    return Chained(prepared, layouts, composer)
+    return Chained(prepared, layouts, composer, model)
+
+
+def _asking(step: ModelStep, model: ModelInterface) -> ModelStep:
+    """The step as it asks this model."""
+    step = step.for_engine(model.capabilities)
+    return step.for_vocabulary(model.tokenizer.encode) if model.capabilities.compares_tokens else step
 
 
 def prepare_all(
-    pipeline: Pipeline, tokenizer: Tokenizer, max_model_len: int, steps: Collection[str] | None = None
+    pipeline: Pipeline, model: ModelInterface, steps: Collection[str] | None = None
 ) -> dict[Layout, Chained]:
-    """The chain in each layout that the pipeline leaves open, and in which it fits."""
-    found = {}
+    """The chain in each layout that the pipeline leaves open, and in which it fits.
+
+    None where the engine shares no prefixes: there no layout is cheaper than another.
+    """
+    found: dict[Layout, Chained] = {}
+    if model.prefix_block is None:
+        return found
     for layout, layouts in alternatives(pipeline).items():
         with suppress(UserError):
-            found[layout] = prepare(pipeline, tokenizer, max_model_len, layouts, steps=steps)
+            found[layout] = prepare(pipeline, model, layouts, steps=steps)
     return found
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import cast
 
-from headrace.operators.base import Completion
+from headrace.operators.questions import Completion, Constraint, Sampling, Text
+from headrace.pipelines.inference.documents import Document
 from headrace.pipelines.inference.efficiency import BlockCounter
-from headrace.pipelines.inference.engine import Engine
+from headrace.pipelines.inference.engine import Engine, Message, MessageEngine, TokenEngine
 from headrace.pipelines.inference.prompts import Prompt
 from headrace.pipelines.inference.usage import Usage
 
@@ -17,14 +20,20 @@ class Requests:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.blocks = BlockCounter(engine.block_size)
-        """Counts what had to be computed for all that was answered."""
+        self._takes_tokens = engine.capabilities.prompts == "tokens"
+        block = engine.capabilities.prefix_block
+        self.blocks = BlockCounter(block) if block else None
+        """Counts what had to be computed for all that was answered; None where no prefixes are shared."""
+        # An engine with a KV cache of its own has a queue of its own, and orders it better.
+        self._turn: AbstractAsyncContextManager[object] = (
+            nullcontext() if engine.kv_tokens else asyncio.Semaphore(engine.capabilities.requests)
+        )
 
-    async def complete(self, prompts: Sequence[Prompt], document: Sequence[int], usage: Usage) -> list[Completion]:
-        """Ask about a document (its token ids); tokens are counted in ``usage``.
+    async def complete(self, prompts: Sequence[Prompt], document: Document, usage: Usage) -> list[Completion]:
+        """Ask about a document; tokens are counted in ``usage``.
 
         Raises:
-            RequestRefused, EngineDied: see :meth:`Engine.complete`.
+            RequestRefused, EngineDied: see :meth:`TokenEngine.complete`.
         """
         follow_up = usage.requests > 0
         completions = (
@@ -36,8 +45,34 @@ class Requests:
             usage.add(completion)
         return completions
 
-    async def _request(self, prompt: Prompt, document: Sequence[int], follow_up: bool) -> Completion:
-        tokens = prompt.around(document)
-        completion = await self._engine.complete(tokens, prompt.constraint, prompt.sampling, follow_up=follow_up)
-        self.blocks.add(tokens)  # only now: what an engine that died had taken in is not among what was computed
+    async def _request(self, prompt: Prompt, document: Document, follow_up: bool) -> Completion:
+        tokens = prompt.around(document.ids) if self.blocks or self._takes_tokens else []
+        async with self._turn:
+            if self._takes_tokens:
+                completion = await cast(TokenEngine, self._engine).complete(
+                    tokens, prompt.constraint, prompt.sampling, follow_up=follow_up
+                )
+            else:
+                completion = await cast(MessageEngine, self._engine).complete(
+                    self._messages(prompt, document), prompt.constraint, prompt.sampling, follow_up=follow_up
+                )
+        if self.blocks:
+            self.blocks.add(tokens)  # only now: what an engine that died had taken in is not among what was computed
         return completion
+
+    def _messages(self, prompt: Prompt, document: Document) -> tuple[Message, ...]:
+        text = self._engine.tokenizer.decode(document.ids) if document.text is None else document.text
+        return prompt.messages(text, prefill=self._engine.capabilities.prefill)
+
+
+async def probe(engine: Engine) -> None:
+    """Ask the engine for one token about nothing, to see whether it answers at all.
+
+    Raises:
+        RequestRefused, EngineDied: see :meth:`TokenEngine.complete`.
+    """
+    nothing: tuple[Constraint, Sampling] = (Text(), Sampling(max_tokens=1))
+    if engine.capabilities.prompts == "tokens":
+        await cast(TokenEngine, engine).complete(engine.tokenizer.encode("N/A"), *nothing)
+    else:
+        await cast(MessageEngine, engine).complete((Message("user", "N/A"),), *nothing)

@@ -1,4 +1,8 @@
-"""Room in the KV cache for the documents in flight, and what each layout would have computed for them."""
+"""Room for the documents in flight, and what each layout would have computed for them.
+
+Room is in the KV cache where the engine shares prefixes there. Otherwise documents are counted: twice as many as the
+engine works on, so that it never waits.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ TAKEN = "taken"
 
 
 class Room:
-    """Lets documents in as the KV cache has room for them, and accounts for what they take.
+    """Lets documents in as the engine has room for them, and accounts for what they take.
 
     Args:
         chained: the chain as it is asked.
@@ -29,16 +33,17 @@ class Room:
     """
 
     def __init__(self, engine: Engine, chained: Chained, others: Mapping[str, Chained]) -> None:
-        self._block_size = engine.block_size
-        self._candidates = {TAKEN: chained, **others}
-        self.heads = {name: c.cost(engine.block_size).heads for name, c in self._candidates.items()}
-        """Prompt tokens that each layout computes once for all rows."""
+        shares = chained.model.prefix_block is not None
+        self._candidates = {TAKEN: chained, **others} if shares else {}
+        self.heads = {name: c.cost().heads for name, c in self._candidates.items()}
+        """Prompt tokens that each layout computes once for all rows; nothing where no prefixes are shared."""
         self._costs: dict[frozenset[str], dict[str, RowCost]] = {}
         self._answered = self._answer_tokens = self._added_tokens = 0
         self._most_answer_tokens = chained.most_answer_tokens
-        self._besides = chained.room(0, engine.block_size, 0)
-        self._copies = chained.room(1, engine.block_size, 0) - self._besides
-        self.window = Window(engine.kv_tokens - self.heads[TAKEN], 2 * engine.max_num_seqs)
+        self._besides = chained.room(0, 0)
+        self._copies = chained.room(1, 0) - self._besides
+        tokens = engine.kv_tokens - self.heads[TAKEN] if shares and engine.kv_tokens is not None else None
+        self.window = Window(tokens, 2 * engine.capabilities.requests)
 
     @asynccontextmanager
     async def of(self, document_tokens: int) -> AsyncIterator[None]:
@@ -63,12 +68,13 @@ class Room:
         asked = frozenset(usage.steps)
         costs = self._costs.get(asked)
         if costs is None:
-            size = self._block_size
-            costs = self._costs[asked] = {name: c.cost(size, asked) for name, c in self._candidates.items()}
+            costs = self._costs[asked] = {name: c.cost(asked) for name, c in self._candidates.items()}
         usage.documents += document_tokens
         usage.layouts = {name: cost.computed(document_tokens) for name, cost in costs.items()}
         self._answered += 1
         self._answer_tokens += usage.output
         self._added_tokens += sum(counts["added"] for counts in usage.steps.values())
+        if TAKEN not in costs:
+            return
         due = costs[TAKEN].prompt(document_tokens) - usage.layouts[TAKEN]
         self.window.observe(int(due), int(due) - usage.cached)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from headrace.operators.base import Completion
+from headrace.operators.questions import Completion
 
 
 @dataclass(slots=True)

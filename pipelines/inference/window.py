@@ -5,6 +5,8 @@ falls off a cliff rather than a slope. So each document takes room, in tokens, f
 cache, and waits in line until there is some. How much of the cache may be filled follows what is seen: where reuse
 that was due did not come the share shrinks fast, and while documents wait and all reuse comes it grows slowly
 (additive increase, multiplicative decrease, as in TCP).
+
+An engine whose cache is not known, or shares nothing, takes a number of documents.
 """
 
 from __future__ import annotations
@@ -25,15 +27,19 @@ LOSS_SEEN = 0.02
 
 SHRINK, GROW = 0.8, 0.02
 
+UNBOUNDED = 1 << 50
+"""Tokens that no number of documents fills."""
+
 
 class Window:
     """Room for documents in flight, first come, first served: ``tokens`` of KV cache in all, ``documents`` at once.
 
-    ``adaptive`` off keeps the share as it is, for measuring what the controller brings.
+    Without ``tokens`` (None) documents alone count. ``adaptive`` off keeps the share as it is, for measuring what the
+    controller brings.
     """
 
-    def __init__(self, tokens: int, documents: int, *, adaptive: bool = True) -> None:
-        self._pool = max(1, tokens)
+    def __init__(self, tokens: int | None, documents: int, *, adaptive: bool = True) -> None:
+        self._pool = UNBOUNDED if tokens is None else max(1, tokens)
         self.documents = max(1, documents)
         self.share = POOL_SHARE
         self._adaptive = adaptive

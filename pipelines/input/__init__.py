@@ -1,1 +1,46 @@
-"""Where rows come from."""
+"""Where rows come from.
+
+The names below are what a source of another package needs; they are loaded on first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from headrace.pipelines.input.corpus import Corpus as Corpus
+    from headrace.pipelines.input.corpus import Mark as Mark
+    from headrace.pipelines.input.corpus import Shard as Shard
+    from headrace.pipelines.input.corpus import Variant as Variant
+    from headrace.pipelines.input.file_source import FileSource as FileSource
+    from headrace.pipelines.input.files import InputFile as InputFile
+    from headrace.pipelines.input.rows import Rows as Rows
+    from headrace.pipelines.input.rows import from_python as from_python
+    from headrace.pipelines.input.scans import Description as Description
+    from headrace.pipelines.input.source import InputChanged as InputChanged
+    from headrace.pipelines.input.source import Source as Source
+
+_HOME = {
+    "Corpus": "headrace.pipelines.input.corpus",
+    "Description": "headrace.pipelines.input.scans",
+    "FileSource": "headrace.pipelines.input.file_source",
+    "InputChanged": "headrace.pipelines.input.source",
+    "InputFile": "headrace.pipelines.input.files",
+    "Mark": "headrace.pipelines.input.corpus",
+    "Rows": "headrace.pipelines.input.rows",
+    "Shard": "headrace.pipelines.input.corpus",
+    "Source": "headrace.pipelines.input.source",
+    "Variant": "headrace.pipelines.input.corpus",
+    "from_python": "headrace.pipelines.input.rows",
+}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605  (strings, from the table above)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

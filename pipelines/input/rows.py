@@ -1,11 +1,102 @@
-"""Between Arrow and rows: input columns as Python values, with what cannot be used told apart."""
+"""Between Arrow and rows: input columns as Python values and back, with what cannot be used told apart."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+
+from headrace.pipelines.input.arrow_types import fit
+
+CONVERSION = (pa.ArrowException, TypeError, ValueError, ArithmeticError, RecursionError)
+"""What Arrow raises for Python values that do not fit a type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Consecutive rows of a shard as they were read.
+
+    Attributes:
+        table: the columns that were asked for.
+        bad: why a row cannot be used, by its place in ``table``. The row is there, with nulls for what is lost.
+    """
+
+    table: pa.Table
+    bad: Mapping[int, str] = field(default_factory=dict)
+
+
+def from_python(
+    values: Sequence[Mapping[str, Any]], schema: pa.Schema, convert: Callable[[Any, pa.DataType], Any] | None = None
+) -> Rows:
+    """Rows given as mappings, with the columns of ``schema``; null where a row has no such key.
+
+    A value that does not fit its column's type becomes null, and its row is bad.
+
+    >>> rows = from_python([{"id": 1}, {"id": "x"}], pa.schema({"id": pa.int64()}))
+    >>> rows.table["id"].to_pylist(), list(rows.bad)
+    ([1, None], [1])
+
+    Args:
+        convert: makes a value fit a type; called for columns with a value that does not.
+    """
+    bad: dict[int, str] = {}
+    columns = []
+    for column in schema:
+        cells = [row.get(column.name) for row in values]
+        try:
+            array = pa.array(cells, column.type)
+        except CONVERSION:
+            array = _one_by_one(cells, column, convert or (lambda cell, _: cell), bad)
+        columns.append(pa.chunked_array([array], column.type))
+    return Rows(pa.Table.from_arrays(columns, schema=schema), bad)
+
+
+def _one_by_one(
+    cells: Sequence[Any], column: pa.Field, convert: Callable[[Any, pa.DataType], Any], bad: dict[int, str]
+) -> pa.Array:
+    fitting = []
+    for row, cell in enumerate(cells):
+        try:
+            fitting.append(convert(cell, column.type))
+            pa.array(fitting[-1:], column.type)
+        except CONVERSION as error:
+            fitting[row:] = [None]
+            bad.setdefault(row, f"the column {column.name!r} holds what is no {column.type}: {error}")
+    return pa.array(fitting, column.type)
+
+
+def fitted(table: pa.Table, schema: pa.Schema) -> Rows:
+    """``table`` with the columns and types of ``schema``; a value that does not fit makes its row bad.
+
+    Raises:
+        KeyError: a column is not there.
+    """
+    table = table.select(schema.names)
+    try:
+        return Rows(fit(table, schema))
+    except pa.ArrowException:
+        pass  # by columns, and in the one that does not fit by rows
+    bad: dict[int, str] = {}
+    columns = [_fitted(table[column.name], column, 0, bad) for column in schema]
+    return Rows(pa.Table.from_arrays(columns, schema=schema), bad)
+
+
+def _fitted(column: pa.ChunkedArray, wanted: pa.Field, first: int, bad: dict[int, str]) -> pa.ChunkedArray:
+    """A column cast to its type, by halves down to the values that cannot be. ``first`` is its first row's number."""
+    try:
+        return column.cast(wanted.type)
+    except pa.ArrowException as error:
+        if len(column) == 1:
+            bad.setdefault(first, f"the column {wanted.name!r} holds what is no {wanted.type}: {error}")
+            return pa.chunked_array([pa.nulls(1, wanted.type)])
+    half = len(column) // 2
+    parts = [
+        _fitted(column.slice(0, half), wanted, first, bad),
+        _fitted(column.slice(half), wanted, first + half, bad),
+    ]
+    return pa.chunked_array([chunk for part in parts for chunk in part.chunks], wanted.type)
 
 
 def sound(table: pa.Table, read: Collection[str] | None = None) -> tuple[pa.Table, dict[int, str]]:

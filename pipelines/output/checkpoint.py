@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from headrace.pipelines.input.corpus import fit
+from headrace.pipelines.input.arrow_types import fit
 from headrace.pipelines.output.ledger import Ledger
 from headrace.pipelines.output.plan import CHUNKS, Chunk, CommitInfo, Plan, PlannedShard, chunk_folder
+from headrace.pipelines.spec.errors import HeadraceError
 from headrace.pipelines.storage.locations import shown
 from headrace.pipelines.storage.store import Store
 from headrace.pipelines.storage.threads import each
@@ -53,7 +54,7 @@ _FOLDER = re.compile(r"(\d{5,})-[0-9a-f]{8}/")
 _NAME = re.compile(r"(\d{12,})-(\d{12,})\.parquet")
 
 
-class Unaccounted(AssertionError):
+class Unaccounted(HeadraceError):
     """A chunk does not account for each of its rows: a bug in whoever made it, and never committed."""
 
 

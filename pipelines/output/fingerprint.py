@@ -19,11 +19,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from headrace.operators.base import Layout, ModelStep, Step
+from pydantic import JsonValue
+
+from headrace.operators.base import ModelStep, Step
+from headrace.operators.questions import Layout
 from headrace.pipelines.inference.layouts import Priors, with_default
-from headrace.pipelines.inference.prompts import header_text
+from headrace.pipelines.inference.prompt_text import header_text
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.pipeline import Pipeline
 
@@ -56,38 +60,24 @@ EXCLUDED_FROM_STEPS: Mapping[str, str] = {
 }
 """Keys of every step that its fingerprint does not cover, with the reason; a step's ``not_in_fingerprint`` has more."""
 
-EXCLUDED_ENGINE_ARGUMENTS: Mapping[str, str] = {
-    "async_scheduling": "scheduling",
-    "block_size": "granularity of the prefix cache",
-    "cpu_offload_gb": "where weights lie",
-    "data_parallel_size": "how many engines",
-    "disable_log_requests": "logging",
-    "disable_log_stats": "logging",
-    "distributed_executor_backend": "how processes are started",
-    "download_dir": "where weights are kept",
-    "enable_chunked_prefill": "scheduling",
-    "enforce_eager": "speed: graphs compute the same",
-    "gpu_memory_utilization": "room for the KV cache",
-    "kv_offloading_size": "where the KV cache lies",
-    "load_format": "how weights are read; but for `dummy`, which makes some up",
-    "max_num_batched_tokens": "scheduling",
-    "max_num_seqs": "scheduling",
-    "max_parallel_loading_workers": "how weights are read",
-    "pipeline_parallel_size": "how layers are spread",
-    "scheduling_policy": "scheduling",
-    "swap_space": "where the KV cache lies",
-    "use_tqdm_on_load": "logging",
-}
-"""Engine arguments that decide speed and room, not answers. All others count: ``dtype``,
-``max_model_len``..."""
 
-COUNTED_ENGINE_VALUES: Mapping[str, str] = {"load_format": "dummy"}
-"""Values of these, in small letters, that do decide answers."""
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """What of a model decides its answers.
+
+    Attributes:
+        weights: what the weights are, beyond the name that the pipeline gives them: a commit, or a hash of a folder's
+            files.
+        arguments: those of the engine's arguments that decide answers. Which these are only the engine knows.
+    """
+
+    weights: str
+    arguments: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 def fingerprints(
     pipeline: Pipeline,
-    model_identity: str | Mapping[str, str],
+    model: ModelIdentity | Mapping[str, ModelIdentity],
     *,
     layouts: Mapping[str, Layout] | None = None,
     priors: Priors | None = None,
@@ -95,10 +85,7 @@ def fingerprints(
     """The fingerprint of each step, 16 hexadecimal digits, by step name in the order of the pipeline.
 
     Args:
-        pipeline: the pipeline.
-        model_identity: what the weights are, beyond the name that the pipeline gives them: a commit, or a
-        hash of a
-            folder's files. Of a pipeline with several models, by their names (:meth:`Pipeline.model_of`).
+        model: the model. Of a pipeline with several models, each by its name (:meth:`Pipeline.model_of`).
         layouts: those that were chosen for steps whose layout the pipeline leaves open.
         priors: those of labels that were fitted on a sample.
     """
@@ -116,7 +103,7 @@ def fingerprints(
                 # Code is given its row by name; in texts the fingerprints stand for the names.
                 "reads": read if _is_given_names(step) else sorted(read.values()),
                 **_given(graph, step),
-                **_asking(pipeline, step, model_identity),
+                **_asking(pipeline, step, model),
                 "layout": _layout(pipeline, step, taken),
                 **({"prior": dict(priors[name])} if priors and name in priors else {}),
             }
@@ -156,30 +143,23 @@ def _given(graph: Graph, step: Step) -> dict[str, list[str]]:
     return {"given": sorted(graph.reads[step.name])} if step.reads_whole_row else {}
 
 
-def _asking(pipeline: Pipeline, step: Step, model_identity: str | Mapping[str, str]) -> dict[str, Any]:
+def _asking(pipeline: Pipeline, step: Step, model: ModelIdentity | Mapping[str, ModelIdentity]) -> dict[str, Any]:
     """What decides the answers of every step that asks the same model; nothing for a step that asks none."""
     if not isinstance(step, ModelStep):
         return {}
     name = pipeline.model_of(step)
-    model = pipeline.spec_of(name)
-    engine = {key: value for key, value in model.engine.items() if _decides(key, value)}
+    identity = model if isinstance(model, ModelIdentity) else model[name]
     return {
         "prompt": PROMPT_VERSION,
         "document": pipeline.document,
         "too_long": pipeline.too_long,
         "model": {
             # Not its name or branch: the identity says which weights these are, whatever the folder is called.
-            "trust_remote_code": model.trust_remote_code,
-            "identity": model_identity if isinstance(model_identity, str) else model_identity[name],
-            "engine": json.dumps(engine, sort_keys=True, ensure_ascii=False),
+            "trust_remote_code": pipeline.spec_of(name).trust_remote_code,
+            "identity": identity.weights,
+            "engine": json.dumps(dict(identity.arguments), sort_keys=True, ensure_ascii=False),
         },
     }
-
-
-def _decides(argument: str, value: object) -> bool:
-    """Whether an engine argument decides answers."""
-    excluded = argument in EXCLUDED_ENGINE_ARGUMENTS
-    return not excluded or str(value).lower() == COUNTED_ENGINE_VALUES.get(argument)
 
 
 def _step(pipeline: Pipeline, step: Step, found: Mapping[str, str]) -> list[Any]:

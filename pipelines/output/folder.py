@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from headrace.pipelines.input.corpus import would_read
+from headrace.pipelines.input.sources import would_read
 from headrace.pipelines.output.plan import FOLDER
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.storage.locations import shown

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from headrace.pipelines.input.corpus import fit
+from headrace.pipelines.input.arrow_types import fit
 from headrace.pipelines.output.checkpoint import ANSWERED, letters_of, parquet_writer
 from headrace.pipelines.output.plan import Chunk
 from headrace.pipelines.storage.store import Store

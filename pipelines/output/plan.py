@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from headrace.operators.base import Layout
-from headrace.pipelines.input.corpus import Shard
+from headrace.operators.questions import Layout
+from headrace.pipelines.input.corpus import DEFAULT_SOURCE, Mark, Shard
 from headrace.pipelines.spec.errors import UserError
 
 FOLDER = "_headrace"
@@ -114,10 +114,10 @@ class Span(NamedTuple):
 class PlannedShard:
     """An input file in a plan.
 
-    ``index`` is its number for ever; ``size`` (bytes), ``etag`` and ``rows`` are those of the file when it
-    was planned. ``spans`` cover rows 0 to :attr:`covered`, each once and in order. ``gone`` says that the
-    file is no longer in the input: its part is kept, and nothing more is asked of it. ``pruned`` says that it is gone,
-    and its part too.
+    ``index`` is its number for ever; ``size``, ``etag``, ``rows``, ``source`` and ``marks`` are those of the
+    :class:`~headrace.pipelines.input.corpus.Shard` that was planned. ``spans`` cover rows 0 to :attr:`covered`, each
+    once and in order. ``gone`` says that the file is no longer in the input: its part is kept, and nothing more is
+    asked of it. ``pruned`` says that it is gone, and its part too.
     """
 
     index: int
@@ -129,6 +129,8 @@ class PlannedShard:
     spans: tuple[Span, ...] = ()
     gone: bool = False
     pruned: bool = False
+    source: str = DEFAULT_SOURCE
+    marks: Sequence[Mark] = ()
 
     @property
     def id8(self) -> str:
@@ -175,9 +177,9 @@ class PlannedShard:
             return None
         return before[at] + (first - self.spans[at].first) // self.spans[at].chunk_rows
 
-    def source(self) -> Shard:
-        """The file to read, for :class:`~headrace.pipelines.input.corpus.ChunkReader`."""
-        return Shard(self.path, self.uri, self.size, self.etag, self.rows)
+    def as_found(self) -> Shard:
+        """The file to read, for :class:`~headrace.pipelines.input.reader.ChunkReader`."""
+        return Shard(self.path, self.uri, self.size, self.etag, self.rows, self.source, self.marks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 
+from headrace.pipelines.input.corpus import DEFAULT_SOURCE
 from headrace.pipelines.output.plan import FOLDER, Plan, PlannedShard, Span, plan_name
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.version import VERSION
@@ -49,22 +52,11 @@ def plan_to_json(plan: Plan) -> bytes:
             "rows",
             "spans: [plan, first, last, chunk_rows] or with [bases], retry",
             "gone: 1, its part too: 2",
+            "source, marks: unless it is Parquet",
         ],
     }
     lines = ",\n".join(
-        json.dumps(
-            [
-                shard.path,
-                shard.size,
-                shard.etag,
-                shard.rows,
-                [span.to_data() for span in shard.spans],
-                int(shard.gone) + int(shard.pruned),
-            ],
-            ensure_ascii=False,
-            separators=(",", ":"),
-        )
-        for shard in plan.shards
+        json.dumps(_shard_to_data(shard), ensure_ascii=False, separators=(",", ":")) for shard in plan.shards
     )
     opened = json.dumps(head, ensure_ascii=False, indent=1)
     # A lone surrogate becomes the escape that JSON has for it.
@@ -86,20 +78,7 @@ def plan_from_json(data: bytes) -> Plan:
                 "folder."
             )
         base = read["base"]
-        shards = tuple(
-            PlannedShard(
-                index,
-                path,
-                joined(base, path),
-                size,
-                etag,
-                rows,
-                tuple(Span.from_data(span) for span in spans),
-                gone > 0,
-                gone > 1,
-            )
-            for index, (path, size, etag, rows, spans, gone) in enumerate(read["shards"])
-        )
+        shards = tuple(_shard_from_data(index, base, data) for index, data in enumerate(read["shards"]))
         return Plan(
             number=read["plan"],
             created=read["created"],
@@ -124,6 +103,34 @@ def plan_from_json(data: bytes) -> Plan:
         raise UserError(
             f"The plan file is damaged ({type(error).__name__}: {error}). Restore it, or use another output folder."
         ) from error
+
+
+def _shard_to_data(shard: PlannedShard) -> list[Any]:
+    """A shard as a list. What older versions did not have to say, as all inputs were Parquet, comes last."""
+    more: dict[str, Any] = {} if shard.source == DEFAULT_SOURCE else {"source": shard.source}
+    if shard.marks:
+        more["marks"] = shard.marks
+    spans = [span.to_data() for span in shard.spans]
+    data = [shard.path, shard.size, shard.etag, shard.rows, spans, int(shard.gone) + int(shard.pruned)]
+    return [*data, more] if more else data
+
+
+def _shard_from_data(index: int, base: str, data: Sequence[Any]) -> PlannedShard:
+    path, size, etag, rows, spans, gone, *more = data
+    said = more[0] if more else {}
+    return PlannedShard(
+        index=index,
+        path=path,
+        uri=joined(base, path),
+        size=size,
+        etag=etag,
+        rows=rows,
+        spans=tuple(Span.from_data(span) for span in spans),
+        gone=gone > 0,
+        pruned=gone > 1,
+        source=said.get("source", DEFAULT_SOURCE),
+        marks=said.get("marks", ()),
+    )
 
 
 def load_plan(store: Store, number: int | None = None) -> Plan | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from headrace.operators.base import Layout
+from headrace.operators.questions import Layout
 from headrace.pipelines.input.corpus import Corpus, Shard
 from headrace.pipelines.output.plan import Chunk, Plan, PlannedShard, Span
 from headrace.pipelines.spec.errors import UserError
@@ -153,13 +153,13 @@ def _found(previous: Plan | None, corpus: Corpus, changes: Changes) -> list[Plan
         if index is None:
             changes.new.append(found.path)
             shards.append(_planned(len(shards), found))
-        elif (shards[index].size, shards[index].etag) != (found.size, found.etag):
+        elif _identity(shards[index]) != _identity(found):
             changes.replaced.append(found.path)
             shards[index] = _planned(index, found)
         else:
             if shards[index].gone:
                 changes.returned.append(found.path)
-            shards[index] = replace(shards[index], uri=found.uri, gone=False, pruned=False)
+            shards[index] = replace(shards[index], uri=found.uri, marks=found.marks, gone=False, pruned=False)
     return shards
 
 
@@ -241,7 +241,14 @@ def _bases(shard: PlannedShard, span: Span, done: Collection[Chunk]) -> tuple[in
 
 
 def _planned(index: int, found: Shard) -> PlannedShard:
-    return PlannedShard(index, found.path, found.uri, found.size, found.etag, found.rows)
+    return PlannedShard(
+        index, found.path, found.uri, found.size, found.etag, found.rows, source=found.source, marks=found.marks
+    )
+
+
+def _identity(shard: Shard | PlannedShard) -> tuple[int, str, str]:
+    """What has to be the same for answers to stand: the content, and who makes rows of it."""
+    return shard.size, shard.etag, shard.source
 
 
 def differences(previous: Plan, spec: PlanSpec) -> list[str]:

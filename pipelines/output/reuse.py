@@ -24,8 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from headrace.operators.base import ModelStep
-from headrace.pipelines.input.corpus import ChunkReader, InputUnreadable
-from headrace.pipelines.input.rows import sound
+from headrace.pipelines.input.reader import ChunkReader
 from headrace.pipelines.output.carried_answers import SEGMENT_ROWS, Origin, seed_name
 from headrace.pipelines.output.checkpoint import ANSWERED, DIGEST, DIGEST_TYPE, FILTERED, committed, parquet_writer
 from headrace.pipelines.output.plan import CHUNKS, SEEDS, Plan
@@ -220,14 +219,12 @@ def _rows(plan: Plan, columns: pa.Schema) -> Iterator[pa.Table]:
         for chunk in shard.chunks():
             if -plan.number not in chunk.bases:
                 continue
-            try:
-                table, bad = sound(reader.read(shard.source(), chunk.first, chunk.last, needed))
-            except InputUnreadable:
-                continue  # they are asked, and the worker says what is wrong
-            good = pa.array([row for row in range(chunk.rows) if row not in bad], pa.int64())
+            rows = reader.read(shard.as_found(), chunk.first, chunk.last, needed)
+            # A bad row is given to a worker, which says what is wrong.
+            good = pa.array([row for row in range(chunk.rows) if row not in rows.bad], pa.int64())
             yield pa.table(
                 {
-                    DIGEST: pa.array(digests(table, plan.key, plan.reads), DIGEST_TYPE).take(good),
+                    DIGEST: pa.array(digests(rows.table, plan.key, plan.reads), DIGEST_TYPE).take(good),
                     "_index": pa.array([shard.index] * len(good), pa.int64()),
                     "_row": pc.add(good, chunk.first),
                 }

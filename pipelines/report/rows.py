@@ -14,8 +14,10 @@ from typing import Any
 import pyarrow as pa
 
 from headrace.operators.templates import TemplateProblem, render_document
-from headrace.pipelines.input.corpus import ChunkReader, InputChanged, InputUnreadable, find_shards
-from headrace.pipelines.input.rows import as_rows, plain_value, sound
+from headrace.pipelines.input.reader import ChunkReader
+from headrace.pipelines.input.rows import Rows, as_rows, plain_value
+from headrace.pipelines.input.source import InputChanged
+from headrace.pipelines.input.sources import source_named
 from headrace.pipelines.output.dead_letters import Letter
 from headrace.pipelines.output.plan import Plan, PlannedShard
 from headrace.pipelines.report.inspection import PickedRow
@@ -99,18 +101,16 @@ class _Source:
                 self._open()
             if self._problem or self._reader is None:
                 return Document(None, self._problem)
-            table = self._read(self._reader, row)
+            rows = self._read(self._reader, row)
         except InputChanged:
             self._problem = "its input file has changed since"
             return Document(None, self._problem)
-        except InputUnreadable as problem:
-            return Document(None, f"it cannot be read: {problem.why}")
         except (UserError, OSError) as problem:
             self._problem = f"its input file is gone, or cannot be reached from here: {problem}"
             return Document(None, self._problem)
-        table, bad = sound(table, self._reads)
-        if bad:
-            return Document(None, bad[0])
+        if 0 in rows.bad:
+            return Document(None, rows.bad[0])
+        table = rows.table.slice(0, 1)
         values = as_rows(table.select(self._reads))[0]
         kept = {name: _shown(plain_value(table[name][0])) for name in self._keep if name in table.column_names}
         try:
@@ -120,7 +120,7 @@ class _Source:
         return Document(text, "" if text is not None else "it is null", kept)
 
     def _open(self) -> None:
-        corpus = find_shards(self.shard.uri)
+        corpus = source_named(self.shard.source).find(self.shard.uri)
         now, then = corpus.shards[0], self.shard
         if (now.size, now.etag) != (then.size, then.etag):
             raise InputChanged(then.path)
@@ -130,18 +130,18 @@ class _Source:
             self._problem = f"its input file has no column {', '.join(map(repr, missing))}"
         self._reader = ChunkReader(schema)
 
-    def _read(self, reader: ChunkReader, row: int) -> pa.Table:
-        """The row, as a table of one; the documents of the rows behind it are measured on the way."""
-        source = self.shard.source()
+    def _read(self, reader: ChunkReader, row: int) -> Rows:
+        """The row and some behind it, whose documents are measured on the way."""
+        source = self.shard.as_found()
         size = max(1, source.size // max(1, source.rows))
         last = min(row + max(1, min(NEIGHBOURS, READ_BYTES // size)), source.rows)
-        table = reader.read(source, row, last, self._columns)
+        rows = reader.read(source, row, last, self._columns, self._reads)
         # Rows that are shown come in order, and what is read with one may hold the next.
-        beside, _ = sound(table.slice(max(0, self._measured - row)).select(self._reads), self._reads)
+        beside = rows.table.slice(max(0, self._measured - row)).select(self._reads)
         for text in _texts(self._pipeline, beside):
             self._lengths.add(len(text))
         self._measured = max(self._measured, last)
-        return table.slice(0, 1).combine_chunks()
+        return rows
 
 
 def _texts(pipeline: Pipeline, table: pa.Table) -> Iterator[str]:

@@ -16,9 +16,6 @@ from headrace.pipelines.spec.expressions import Expression, plain, unknown
 from headrace.pipelines.spec.places import Loc
 from headrace.pipelines.spec.steps import Reference
 
-HEADRACES_MODELS = ("default", "fake")
-"""Words for a model that mean the same in every pipeline."""
-
 
 def problems(pipeline: Definition) -> Iterable[tuple[Loc, str]]:
     """What is wrong with a pipeline by itself, and where."""
@@ -40,8 +37,6 @@ def problems(pipeline: Definition) -> Iterable[tuple[Loc, str]]:
     for name in pipeline.models:
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
             yield ("models", name), "a model's name must be letters, digits, - and _, beginning with a letter"
-        elif name in HEADRACES_MODELS:
-            yield ("models", name), f'"{name}" is a model that headrace brings along: choose another name'
     yield from _name_problems(pipeline)
     if parsed:
         if not pipeline.document_template.variables:

@@ -16,7 +16,8 @@ import pyarrow as pa
 from pydantic import Discriminator, Field, PrivateAttr, Tag, field_serializer
 from pydantic.functional_validators import BeforeValidator
 
-from headrace.operators.base import Layout, ModelStep, Step
+from headrace.operators.base import ModelStep, Step
+from headrace.operators.questions import Layout
 from headrace.operators.templates import Template
 from headrace.pipelines.spec.expressions import Expression, plain
 from headrace.pipelines.spec.places import Loc, Source, loc_text

@@ -3,7 +3,7 @@
 ::
 
     HeadraceError                    the root: whatever headrace raises on purpose
-    ├── UserError                2   something the user gave is wrong; nothing was written
+    ├── UserError                2   something the user gave is wrong
     │   ├── PlanMismatch         2   the output was made by a pipeline with other answers or columns
     │   ├── Superseded           2   another run has planned the same output anew
     │   ├── Denied               2   the credentials are good, but not for this
@@ -11,10 +11,18 @@
     ├── ChunksFailed             1   some chunks could not be done; the same command does the rest
     ├── EngineStartFailed        1   the engine does not start with this model on this machine
     ├── StorageUnavailable       1   a storage did not answer (also an OSError); the same command resumes
-    ├── Unaccounted              1   rows and counts of a file do not agree; nothing of it is taken
-    └── JobsError                1   a Ray cluster's Jobs API refused, failed or did not answer
+    ├── Unaccounted              1   the rows and the counts of a file do not agree; the file is not used
+    └── JobsError                1   a call of a Ray cluster's Jobs API failed
+        ├── Unreachable          1   nothing answers at the address
+        ├── NotAuthorized        1   the cluster wants a token, or another one
+        ├── NoSuchJob            1   the cluster knows no job of this id
+        ├── JobExists            1   there is a job of this id already
+        ├── Refused              1   the cluster does not take what it was given
+        └── ServerFailed         1   the cluster answers that it failed
 
 Other exit codes: 0 done, 3 too many dead letters, 130 interrupted.
+
+What an engine, a source or an operator of another package raises is described where its protocol is.
 """
 
 from typing import ClassVar

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    WithJsonSchema,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMG]?i?B?)\s*$", re.IGNORECASE)
 
 _TIME = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([smh])\s*$", re.IGNORECASE)
-
-_ENGINE_KEYS_OF_OURS = {
-    "model": "id",
-    "tensor_parallel_size": "resources.tensor_parallel",
-    "kv_cache_memory_bytes": "resources.memory",
-    "enable_prefix_caching": None,
-    "structured_outputs_config": None,
-}
-"""Engine arguments that headrace sets itself, with the key that decides them (None: they are not for
-choosing)."""
 
 
 class Plain(BaseModel):
@@ -29,40 +30,46 @@ class Plain(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+ENGINE_FORMS = {"anyOf": [{"type": "string", "minLength": 1}, {"type": "object"}, {"type": "null"}]}
+"""What `engine` may be in a file: the engine's name, or a mapping of its arguments."""
+
+
 class Model(Plain):
     """The model that answers, and how its engine is started."""
 
     id: str = Field(min_length=1)
-    """`default`, a hub id, or a folder."""
+    """`default`, a hub id, a folder, or whatever the engine calls the model."""
+    engine: Annotated[str | None, Field(min_length=1), WithJsonSchema(ENGINE_FORMS)] = None
+    """The engine's name, such as `vllm`; without it the id decides. A mapping here holds engine arguments."""
     revision: str | None = None
     """Branch, tag or commit of a hub model; name one to be sure that a backfill asks the same model."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
-    engine: Mapping[str, JsonValue] = Field(default_factory=dict)
+    arguments: Mapping[str, JsonValue] = Field(default_factory=dict)
     """Engine arguments (`dtype`, `max_model_len`, `quantization`...); they may stand beside `id` as well."""
 
     @model_validator(mode="before")
     @classmethod
-    def _collect_engine_arguments(cls, data: object) -> object:
+    def _collect_arguments(cls, data: object) -> object:
+        """Arguments may be written beside ``id``, below ``arguments``, or below ``engine`` where that is a mapping."""
         if not isinstance(data, Mapping):
             return data
         known = {key: value for key, value in data.items() if key in cls.model_fields}
-        extra = {key: value for key, value in data.items() if key not in cls.model_fields}
-        engine = known.get("engine", {})
-        if not extra or not isinstance(engine, Mapping):
+        beside = {key: value for key, value in data.items() if key not in cls.model_fields}
+        engine, arguments = known.get("engine"), known.get("arguments", {})
+        if not isinstance(arguments, Mapping):
             return data
-        return {**known, "engine": {**engine, **extra}}
+        below = engine if isinstance(engine, Mapping) else {}
+        name = None if isinstance(engine, Mapping) else engine
+        return {**known, "engine": name, "arguments": {**below, **arguments, **beside}}
 
-    @field_validator("engine")
-    @classmethod
-    def _leave_ours_alone(cls, engine: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        for key in engine:
-            if key in _ENGINE_KEYS_OF_OURS:
-                instead = _ENGINE_KEYS_OF_OURS[key]
-                raise ValueError(
-                    f'"{key}" is set by headrace' + (f': use "{instead}"' if instead else " and cannot be chosen")
-                )
-        return engine
+    @model_serializer(mode="wrap")
+    def _as_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a name the arguments are below ``engine``, as plans have them that earlier versions have written."""
+        data: dict[str, Any] = dump(self)
+        if self.engine is None:
+            data["engine"] = data.pop("arguments")
+        return data
 
 
 class Resources(Plain):

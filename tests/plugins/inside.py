@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 
 from headrace.cluster.cli.main import app
 from headrace.cluster.driver.measure import SampleRows, measure_on
-from headrace.cluster.engines.fake import FakeEngine
+from headrace.cluster.engines.fake.engine import FakeEngine
 from headrace.operators import BUILT_IN
 from headrace.operators.registry import all_operators
 from headrace.pipelines.inference.layouts import REFERENCE, choose
-from headrace.pipelines.output.fingerprint import fingerprints
+from headrace.pipelines.output.fingerprint import ModelIdentity, fingerprints
 from headrace.pipelines.output.folder import REPORT_PAGE
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
@@ -148,7 +148,7 @@ def test_fingerprints_follow_what_decides_its_answers() -> None:
     def of(change: Callable[[dict[str, Any]], object]) -> dict[str, str]:
         data = json.loads(json.dumps(PIPELINE))
         change(data)
-        return fingerprints(Pipeline.model_validate(data), "weights")
+        return fingerprints(Pipeline.model_validate(data), ModelIdentity("weights"))
 
     first = of(lambda data: None)
     marked = of(lambda data: data["steps"][1]["redact"].update(mark="*"))

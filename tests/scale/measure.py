@@ -30,7 +30,8 @@ from headrace.cluster.state.events import NOBODY, Listener
 from headrace.cluster.state.result import RunResult
 from headrace.cluster.state.work import Work
 from headrace.cluster.worker import worker as work
-from headrace.pipelines.input.corpus import Corpus, Shard, Variant, find_shards
+from headrace.pipelines.input.corpus import Corpus, Shard, Variant
+from headrace.pipelines.input.sources import find_shards
 from headrace.pipelines.output.checkpoint import Counts, chunk_schema, commit_chunk, committed
 from headrace.pipelines.output.ledger import Ledger
 from headrace.pipelines.output.plan import CHUNKS, Chunk, Plan, part_schema
@@ -100,7 +101,7 @@ def rss() -> int:
 def synthetic_corpus(shards: int, chunks: int) -> Corpus:
     """A corpus that nobody has written: ``shards`` files of ``chunks`` chunks each."""
     files = (
-        Shard(path, f"file:///corpus/{path}", 10**8, f"{i:x}-5f5e100-{i:x}", chunks * ROWS, (chunks * ROWS,))
+        Shard(path, f"file:///corpus/{path}", 10**8, f"{i:x}-5f5e100-{i:x}", chunks * ROWS)
         for i in range(shards)
         for path in [f"day-{i // 1000:04d}/part-{i:06d}.parquet"]
     )
@@ -298,7 +299,7 @@ def worker_side(sheet: Sheet, chunks: int, rows: int = 200, text: int = 200, gro
                 pipeline=pipeline.to_data(),
             ),
         )[0]
-        engine = EngineConfig("fake", args={"kv_tokens": 100_000})
+        engine = EngineConfig("fake", "fake", args={"kv_tokens": 100_000})
         assignment = work.Assignment(
             run_id="scale",
             pipeline=pipeline.to_data(),

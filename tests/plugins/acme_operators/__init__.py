@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from headrace.operators import ModelStep, RowStep
-from headrace.operators.base import Completion, Json, Question, Sampling
 from headrace.operators.error_classes import ErrorClass
 from headrace.operators.outcomes import Answer, Filtered, Rejection
+from headrace.operators.questions import Completion, Json, Question, Sampling
 from headrace.operators.shown import Shown
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import BinaryIO, cast
 
-from headrace.pipelines.input.globs import BELOW, escaped, is_pattern, matches, with_contents
+from headrace.pipelines.input.globs import Pattern, is_pattern
+from headrace.pipelines.input.wording import none_of
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.storage.locations import ObjectUri, object_uri
 from headrace.pipelines.storage.object_clients import objects_at
@@ -32,11 +33,12 @@ class FoundObjects:
         return found.key[len(self.base.prefix) :]
 
 
-def find_objects(given: ObjectUri) -> FoundObjects:
+def find_objects(given: ObjectUri, suffixes: Sequence[str]) -> FoundObjects:
     """The objects that an input takes in.
 
     Args:
         given: an object, a folder (a prefix that ends at a ``/``, searched at any depth) or a glob.
+        suffixes: how the names of objects end that are taken in from a folder.
 
     Raises:
         UserError: nothing there, or nothing that may be read.
@@ -51,13 +53,12 @@ def find_objects(given: ObjectUri) -> FoundObjects:
         return FoundObjects(_parent(given), (one,))
     if denied:
         raise denied
-    base, pattern = split(given)
+    base, pattern = split(given, suffixes)
     found = tuple(sorted(_below(objects, base, pattern), key=lambda each: each.key))
     if not found:
-        wanted = "no object whose name ends with .parquet" if pattern == BELOW else "no object that matches"
         raise UserError(
-            f"The input {str(given)!r} has {wanted} (names that begin with '_' or '.' do not count). "
-            f"{_contents(objects, base)}"
+            f"The input {str(given)!r} has {none_of('object', pattern)} (names that begin with '_' or '.' do not "
+            f"count). {_contents(objects, base)}"
         )
     for each in found:
         try:
@@ -67,30 +68,29 @@ def find_objects(given: ObjectUri) -> FoundObjects:
     return FoundObjects(base, found)
 
 
-def pattern_of(given: ObjectUri) -> tuple[ObjectUri, tuple[str, ...]]:
-    """An input as a base and a pattern for what is below it; what is an object is never a glob or a folder."""
+def pattern_of(given: ObjectUri, suffixes: Sequence[str]) -> tuple[ObjectUri, Pattern]:
+    """An input as a base and a pattern for what is below it. An object that exists is never a glob or a folder."""
     if given.key and _object(objects_at(given), given.key, None) is not None:
-        return _parent(given), (escaped(given.key.rpartition("/")[2]),)
-    return split(given)
+        return _parent(given), Pattern.file(given.key.rpartition("/")[2])
+    return split(given, suffixes)
 
 
-def split(given: ObjectUri) -> tuple[ObjectUri, tuple[str, ...]]:
+def split(given: ObjectUri, suffixes: Sequence[str]) -> tuple[ObjectUri, Pattern]:
     """A folder or a glob as a base and a pattern for what is below it."""
     parts = tuple(given.key.split("/")) if given.key else ()
     magic = next((at for at, part in enumerate(parts) if is_pattern(part)), None)
     if magic is None:
-        return given, BELOW
-    pattern = parts[magic:]
-    return given.at("/".join(parts[:magic])), (*pattern, "*.parquet") if pattern[-1] == "**" else pattern
+        return given, Pattern.folder(suffixes)
+    return given.at("/".join(parts[:magic])), Pattern.glob(parts[magic:], suffixes)
 
 
-def open_shard(uri: str, size: int, etag: str) -> BinaryIO:
-    """The input object as it was found; reading it fails when it is another one since."""
+def open_object(uri: str, size: int, etag: str) -> BinaryIO:
+    """The object as it was found. Reading it fails once it has changed."""
     place = _place(uri)
     return cast(BinaryIO, ObjectFile(objects_at(place), Object(place.key, size, etag)))
 
 
-def etag_of(uri: str) -> tuple[int, str]:
+def identity(uri: str) -> tuple[int, str]:
     """Size and etag of an object as it is now; FileNotFoundError when it is gone."""
     place = _place(uri)
     now = objects_at(place).head(place.key)
@@ -123,28 +123,26 @@ def _literal(key: str) -> str:
     return "/".join(parts[: next((at for at, part in enumerate(parts) if is_pattern(part)), len(parts))])
 
 
-def _below(objects: Objects, base: ObjectUri, pattern: tuple[str, ...]) -> Iterator[Object]:
-    """Objects below ``base`` that match or lie in a folder that does.
+def _below(objects: Objects, base: ObjectUri, pattern: Pattern) -> Iterator[Object]:
+    """Objects below ``base`` that the pattern takes in.
 
     A level at a time, and only the folders that match, up to the first ``**`` or the end of the pattern; from there
     on everything in one listing, which is a thousand objects a call.
     """
-    inside = with_contents(pattern)
     start = len(base.prefix)
 
     def wanted(found: Object) -> bool:
-        parts = found.key[start:].split("/")
-        return not found.key.endswith("/") and (matches(parts, pattern) or matches(parts, inside))
+        return not found.key.endswith("/") and pattern.takes(found.key[start:].split("/"))
 
     def look(prefix: str, depth: int) -> tuple[list[Object], list[str]]:
-        deep = depth >= len(pattern) or pattern[depth] == "**"
-        literal = "" if deep else re.split(r"[*?\[]", pattern[depth])[0]
+        deep = depth >= len(pattern.parts) or pattern.parts[depth] == "**"
+        literal = "" if deep else re.split(r"[*?\[]", pattern.parts[depth])[0]
         here: list[Object] = []
         folders: list[str] = []
         for page in objects.pages(prefix + literal, one_level=not deep):
             here += filter(wanted, page.objects)
             names = ((each, each[start:].removesuffix("/").split("/")) for each in page.folders)
-            folders += [each for each, parts in names if matches(parts, inside, partial=True)]
+            folders += [each for each, parts in names if pattern.reaches(parts)]
         return here, folders
 
     with ThreadPoolExecutor(LISTING_THREADS, thread_name_prefix="listing") as pool:

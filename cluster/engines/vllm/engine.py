@@ -1,26 +1,19 @@
-"""vLLM's ``AsyncLLM`` as an :class:`~headrace.pipelines.inference.engine.Engine`: tokens in, final outputs out."""
+"""vLLM's ``AsyncLLM`` as a :class:`~headrace.pipelines.inference.engine.TokenEngine`: ids in, final outputs out."""
 
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from headrace.cluster.engines.config import CPU_BLOCK, EngineConfig
-from headrace.cluster.engines.context_cost import CPU_BALANCE, GPU_BALANCE, context_cost
+from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.engines.guard import Guard
 from headrace.cluster.engines.tokenizer import HubTokenizer
-from headrace.operators.base import Choice, Completion, Constraint, Json, Sampling
+from headrace.cluster.engines.vllm.arguments import engine_args, set_environment
+from headrace.cluster.engines.vllm.context_cost import CPU_BALANCE, GPU_BALANCE, context_cost
+from headrace.operators.capabilities import Capabilities
+from headrace.operators.questions import Choice, Completion, Constraint, Json, Sampling
 from headrace.pipelines.inference.engine import ContextCost, EngineDied, RequestRefused
-
-GRAMMAR_SECONDS = 300
-"""Time for a grammar to compile; vLLM's own 5 s are soon over where other work has the processor."""
-
-IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
-"""The model runs in the engine core's process, not in one more that takes 10 to 25 s to import everything again. vLLM
-prefers the other on CPUs, to set that process's OpenMP threads; ours are set before the core starts."""
 
 
 class VllmEngine:
@@ -42,9 +35,9 @@ class VllmEngine:
         vllm_config = self._llm.vllm_config
         self.tokenizer = HubTokenizer(config.model, config.revision, trust_remote_code=config.trust_remote_code)
         self.max_model_len: int = vllm_config.model_config.max_model_len
-        self.block_size: int = vllm_config.cache_config.block_size
-        self.kv_tokens: int = vllm_config.cache_config.num_gpu_blocks * self.block_size
-        self.max_num_seqs: int = vllm_config.scheduler_config.max_num_seqs
+        block: int = vllm_config.cache_config.block_size
+        self.kv_tokens: int = vllm_config.cache_config.num_gpu_blocks * block
+        self.capabilities = Capabilities(prefix_block=block, requests=vllm_config.scheduler_config.max_num_seqs)
         self.context_cost: ContextCost = context_cost(
             vllm_config.model_config.hf_text_config.to_dict(),
             kv_bytes(vllm_config),
@@ -152,53 +145,3 @@ def sampling_params(constraint: Constraint, sampling: Sampling) -> Any:
         output_kind=RequestOutputKind.FINAL_ONLY,
         **options,
     )
-
-
-def engine_args(config: EngineConfig) -> dict[str, Any]:
-    """Arguments of vLLM's engine; the pipeline's own come last and win."""
-    args: dict[str, Any] = {
-        "model": config.model,
-        "revision": config.revision,
-        "trust_remote_code": config.trust_remote_code,
-        "enable_prefix_caching": True,
-        # What a document is asked after its first answers goes before other documents, while its prefix is hot.
-        "scheduling_policy": "priority",
-        "disable_log_stats": True,
-        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
-    }
-    if config.gpus:
-        args["tensor_parallel_size"] = config.gpus
-    else:
-        # Compiling takes minutes on a few cores and brings little there.
-        args |= {
-            "enforce_eager": True,
-            "block_size": CPU_BLOCK,
-            "dtype": cpu_dtype(),
-            "distributed_executor_backend": IN_PROCESS,
-        }
-    return args | dict(config.args)
-
-
-def cpu_dtype() -> str:
-    """bfloat16 where the CPU multiplies it, else float32: emulated, it is slower than what it replaces."""
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    return "bfloat16" if any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16")) else "float32"
-
-
-def set_environment(config: EngineConfig) -> None:
-    """What vLLM reads from the environment, set before its first import."""
-    # Its warnings are about what is set here on purpose; and standard output is for answers.
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
-    # Grammars were compiled once before the engine was started: here a busy machine alone must not fail a request.
-    os.environ.setdefault("VLLM_REGEX_COMPILATION_TIMEOUT_S", str(GRAMMAR_SECONDS))
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if Path(config.model).is_dir():
-        os.environ["HF_HUB_OFFLINE"] = "1"
-    if config.gpus:
-        return
-    os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.kv_gib)
-    # What vLLM binds threads with works only in a process that it starts for that.
-    os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
-    os.environ["OMP_NUM_THREADS"] = str(config.threads)

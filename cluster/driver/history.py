@@ -10,29 +10,28 @@ import dataclasses
 import hashlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from headrace.cluster.engines.models import cache_folder
 from headrace.cluster.state.checked import Checked
-from headrace.pipelines.forecast.forecast import EngineFacts, Observation, Record
+from headrace.pipelines.forecast.forecast import EngineFacts, History, Observation
 from headrace.pipelines.output.stages import Stage
+from headrace.pipelines.storage.cache import cache_folder, keep
 
 FORMAT = 4
 
 
-def read_record(checked: Checked, stage: Stage | None = None) -> Record:
+def read_history(checked: Checked, stage: Stage | None = None) -> History:
     """What is known of a pipeline, or of a stage (the first, if none is named) of one with several models.
 
-    An empty record where nothing is, or where it cannot be read.
+    An empty history where nothing is, or where it cannot be read.
     """
     try:
         data = json.loads(_file(checked, stage).read_text())
         if data.pop("format") != FORMAT:
-            return Record()
+            return History()
         engine = data.pop("engine")
-        return Record(
+        return History(
             engine=EngineFacts.from_data(engine) if engine else None,
             measured={layout: Observation(**o) for layout, o in data["measured"].items()},
             runs=tuple(Observation(**o) for o in data["runs"]),
@@ -43,17 +42,13 @@ def read_record(checked: Checked, stage: Stage | None = None) -> Record:
         )
     except (OSError, ValueError, KeyError, TypeError):
         # A cache: what cannot be understood is as good as not there.
-        return Record()
+        return History()
 
 
-def write_record(checked: Checked, record: Record, stage: Stage | None = None) -> Path:
-    """Keep ``record`` in the place of what was known."""
+def write_history(checked: Checked, history: History, stage: Stage | None = None) -> Path:
+    """Keep ``history`` in the place of what was known."""
     file = _file(checked, stage)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    data = {"format": FORMAT, **dataclasses.asdict(record)}
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as temporary:
-        json.dump(data, temporary, indent=1)
-    os.replace(temporary.name, file)
+    keep(file, json.dumps({"format": FORMAT, **dataclasses.asdict(history)}, indent=1))
     return file
 
 

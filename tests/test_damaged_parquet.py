@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headrace.pipelines.input.corpus import ChunkReader, InputUnreadable, Shard, find_shards
+from headrace.pipelines.input.corpus import Shard
+from headrace.pipelines.input.reader import ChunkReader
+from headrace.pipelines.input.sources import find_shards
 
 ROWS, GROUP, CHUNK = 6000, 3000, 250
 
@@ -56,15 +58,12 @@ def read(shard: Shard, schema: pa.Schema, columns: list[str]) -> tuple[dict[int,
     there: dict[int, dict[str, Any]] = {}
     lost: dict[int, str] = {}
     for first in range(0, ROWS, CHUNK):
-        try:
-            table, bad = reader.read(shard, first, first + CHUNK, columns), {}
-        except InputUnreadable:
-            table, bad = reader.salvage(shard, first, first + CHUNK, columns)
-        assert table.num_rows == CHUNK
-        assert table.schema.equals(pa.schema([schema.field(name) for name in columns]))
-        lost |= {first + row: reason for row, reason in bad.items()}
-        for row, found in enumerate(table.to_pylist()):
-            if row not in bad:
+        rows = reader.read(shard, first, first + CHUNK, columns)
+        assert rows.table.num_rows == CHUNK
+        assert rows.table.schema.equals(pa.schema([schema.field(name) for name in columns]))
+        lost |= {first + row: reason for row, reason in rows.bad.items()}
+        for row, found in enumerate(rows.table.to_pylist()):
+            if row not in rows.bad:
                 there[first + row] = found
     reader.close()
     return there, lost
@@ -73,21 +72,19 @@ def read(shard: Shard, schema: pa.Schema, columns: list[str]) -> tuple[dict[int,
 @pytest.mark.parametrize(
     ("kind", "checksums"), [("text", True), ("nulls", True), ("number", True), ("text", False), ("nulls", False)]
 )
-def test_a_damaged_page_costs_its_own_rows(tmp_path: Path, kind: str, checksums: bool) -> None:
+def test_a_damaged_page_costs_the_rest_of_its_row_group(tmp_path: Path, kind: str, checksums: bool) -> None:
     # Without a checksum it takes a codec that notices.
     codec = "zstd" if checksums else "gzip"
     _, schema, file = corpus(tmp_path, kind, write_page_checksum=checksums, compression=codec)
     shard = damage(file, "x")
     there, lost = read(shard, schema, ["id", "x"])
     wanted = values(kind)
-    assert 0 < len(lost) < GROUP / 2
-    assert max(lost) - min(lost) + 1 == len(lost), "one page"
-    assert max(lost) < GROUP - CHUNK, "rows behind it in its row group are read"
+    assert sorted(lost) == list(range(min(lost), GROUP)), "rows before it are read, and the next row group"
+    assert min(lost) > GROUP / 3, "up to the damage, which is in the middle"
     assert {row: found["x"] for row, found in there.items()} == {row: wanted[row] for row in there}
     assert len(there) + len(lost) == ROWS
-    reason = lost[max(lost)]
-    assert "of the column 'x' of the input file 'x.parquet'" in reason
-    assert f"to {max(lost)} of" in reason
+    said = f"rows {min(lost)} to {GROUP - 1} of the column 'x' of the input file 'x.parquet' ({shard.uri})"
+    assert {reason.partition(" cannot be read: ")[0] for reason in lost.values()} == {said}
 
 
 def test_a_flipped_bit_that_decodes_is_found_by_its_checksum(tmp_path: Path) -> None:
@@ -103,11 +100,9 @@ def test_kept_columns_of_lost_rows_are_there(tmp_path: Path) -> None:
     _, schema, file = corpus(tmp_path, "text", write_page_checksum=True)
     shard = damage(file, "x")
     first = min(read(shard, schema, ["x"])[1]) // CHUNK * CHUNK
-    with pytest.raises(InputUnreadable, match=f"Rows {first} to {first + CHUNK - 1} of the input file"):
-        ChunkReader(schema).read(shard, first, first + CHUNK, ["id", "x"])
-    table, lost = ChunkReader(schema).salvage(shard, first, first + CHUNK, ["id", "x"])
-    assert lost
-    assert table["id"].to_pylist() == list(range(first, first + CHUNK))
+    rows = ChunkReader(schema).read(shard, first, first + CHUNK, ["id", "x"])
+    assert rows.bad
+    assert rows.table["id"].to_pylist() == list(range(first, first + CHUNK))
 
 
 def test_a_column_that_is_not_read_does_not_matter(tmp_path: Path) -> None:
@@ -118,9 +113,20 @@ def test_a_column_that_is_not_read_does_not_matter(tmp_path: Path) -> None:
     assert len(there) == ROWS
 
 
+def test_which_rows_are_lost_does_not_follow_from_how_they_are_asked_for(tmp_path: Path) -> None:
+    _, schema, file = corpus(tmp_path, "text", write_page_checksum=True)
+    shard = damage(file, "x", part=0.4)
+    lost = read(shard, schema, ["x"])[1]
+    for first in (min(lost) - 5, min(lost) + 5, GROUP - 10):
+        rows = ChunkReader(schema).read(shard, first, GROUP + 10, ["x"])
+        assert {first + row: why for row, why in rows.bad.items()} == {
+            row: why for row, why in lost.items() if row >= first
+        }
+
+
 @pytest.mark.parametrize(("kind", "part"), [("repeated", 0.0), ("list", 0.5), ("text", 0.0)])
-def test_what_cannot_be_told_apart_is_lost_up_to_the_next_row_group(tmp_path: Path, kind: str, part: float) -> None:
-    """A damaged dictionary, a nested column, a page header: rows before it and other row groups are read."""
+def test_other_row_groups_are_read_whatever_is_damaged(tmp_path: Path, kind: str, part: float) -> None:
+    """A dictionary, a nested column, a page header."""
     _, schema, file = corpus(tmp_path, kind, write_page_checksum=True)
     column = "x.list.element" if kind == "list" else "x"
     shard = damage(file, column, group=1, part=part)
@@ -167,12 +173,9 @@ def test_a_footer_that_promises_more_rows_than_there_are(tmp_path: Path) -> None
     wanted = values("text")
     found, lost = 0, 0
     for first in range(0, shard.rows, CHUNK):
-        try:
-            table, bad = reader.read(shard, first, first + CHUNK, ["x"]), {}
-        except InputUnreadable:
-            table, bad = reader.salvage(shard, first, first + CHUNK, ["x"])
-        got = [value for row, value in enumerate(table["x"].to_pylist()) if row not in bad]
-        found, lost = found + len(got), lost + len(bad)
+        rows = reader.read(shard, first, first + CHUNK, ["x"])
+        got = [value for row, value in enumerate(rows.table["x"].to_pylist()) if row not in rows.bad]
+        found, lost = found + len(got), lost + len(rows.bad)
         assert got == wanted[first : first + len(got)]
     assert found + lost == shard.rows
     assert lost >= 500

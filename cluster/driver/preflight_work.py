@@ -1,0 +1,102 @@
+"""The work of a check before a run, and the process in which it is done where an engine asks for one."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.cluster.engines.locate import interface_of, provider_of
+from headrace.cluster.engines.provider import Grammar, Located
+from headrace.pipelines.forecast.ahead import Ahead
+from headrace.pipelines.forecast.outlook import Outlook
+from headrace.pipelines.inference.engine import ModelInterface
+from headrace.pipelines.inference.prepare import prepare
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.pipeline import Pipeline
+
+PROBLEM, DOING, OUTLOOK = "problem", "doing", "outlook"
+"""What the process says, each in a line of JSON: what is wrong; what to say if the time is up from here on; what is to
+be expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to check of one model, and for how long its grammars may be looked at.
+
+    Attributes:
+        model: its name in the pipeline.
+        steps: those that run on it.
+        ahead: what to look ahead at.
+    """
+
+    pipeline: Pipeline
+    model: str
+    located: Located
+    steps: tuple[str, ...]
+    grammars: tuple[Grammar, ...]
+    seconds: float
+    ahead: Ahead | None
+
+
+def prompts_and_outlook(wanted: Wanted, model: ModelInterface) -> Outlook | None:
+    """Lay out the prompts, and look ahead where that is wanted.
+
+    Raises:
+        UserError: a prompt leaves no room for a document, or the input is not what was planned.
+    """
+    there = wanted.ahead.there if wanted.ahead else None
+    prepare(wanted.pipeline, model, there.layouts if there else None, steps=wanted.steps)
+    return wanted.ahead.look(wanted.pipeline, model) if wanted.ahead else None
+
+
+def said(lines: str, what: str) -> list[Any]:
+    """What the process has said of one kind."""
+    return [value for line in lines.splitlines() for kind, value in _parsed(line) if kind == what]
+
+
+def _parsed(line: str) -> Iterator[tuple[str, Any]]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return  # a library's own words
+    if isinstance(found, dict):
+        yield from found.items()
+
+
+def _say(what: str, value: Any) -> None:
+    print(json.dumps({what: value}), flush=True)
+
+
+def _main(wanted: Wanted) -> None:
+    if wanted.pipeline.folder:
+        sys.path.insert(0, str(wanted.pipeline.folder))
+    try:
+        model = interface_of(wanted.pipeline, wanted.model, wanted.located)
+        outlook = prompts_and_outlook(wanted, model)
+    except UserError as problem:
+        _say(PROBLEM, str(problem))
+        return
+    if outlook:
+        _say(OUTLOOK, outlook.to_data())
+    _check_grammars(wanted, model)
+
+
+def _check_grammars(wanted: Wanted, model: ModelInterface) -> None:
+    def doing(text: str) -> None:
+        _say(DOING, text)
+        # Ends this process, in the middle of a library's call too. Processor time: other work must not count.
+        if not signal.getitimer(signal.ITIMER_VIRTUAL)[0]:
+            signal.setitimer(signal.ITIMER_VIRTUAL, wanted.seconds)
+
+    for problem in provider_of(wanted.located).check_grammars(model, wanted.grammars, wanted.seconds, doing):
+        _say(PROBLEM, problem)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+
+
+if __name__ == "__main__":
+    _main(pickle.load(sys.stdin.buffer))

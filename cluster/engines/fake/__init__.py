@@ -1,0 +1,1 @@
+"""An engine without a model, for trying pipelines out and for tests."""

@@ -1,0 +1,94 @@
+"""The engines that there are: providers by name, and the one that a model means."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import cast
+
+from headrace.cluster.engines.provider import EngineProvider
+from headrace.operators.plugins import Failure, load_plugins
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.resources import Model
+
+GROUP = "headrace.engines"
+"""The entry points."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """What was found: providers by name, and why others are none."""
+
+    providers: Mapping[str, EngineProvider]
+    failed: Mapping[str, Failure]
+
+    def named(self, name: str) -> EngineProvider:
+        """The provider of that name.
+
+        Raises:
+            UserError: there is none, or it cannot be imported; the message lists those there are.
+        """
+        if name in self.providers:
+            return self.providers[name]
+        if failure := self.failed.get(name):
+            raise UserError(f'the engine "{name}" of {_of(failure)} cannot be used: {failure.error}')
+        near = difflib.get_close_matches(name, self.providers, n=1)
+        suggestion = f'; did you mean "{near[0]}"?' if near else ""
+        broken = "".join(f"; {other} of {_of(f)} cannot be used: {f.error}" for other, f in self.failed.items())
+        raise UserError(f'unknown engine "{name}"{suggestion} (engines: {", ".join(self.providers)}{broken})')
+
+    def of(self, model: Model) -> EngineProvider:
+        """The provider that a model means: the one it names, the one that has its id, or the one for all other ids.
+
+        Raises:
+            UserError: as :meth:`named`, or there is no engine for other ids.
+        """
+        if model.engine is not None:
+            return self.named(model.engine)
+        claims = (provider for provider in self.providers.values() if model.id in provider.ids)
+        others = (provider for provider in self.providers.values() if provider.takes_other_ids)
+        if (found := next(claims, None) or next(others, None)) is None:
+            raise UserError(
+                f"no engine takes the model {model.id!r} by its id alone: name one with `engine` "
+                f"(engines: {', '.join(self.providers)})"
+            )
+        return found
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """Models that mean the same in every pipeline."""
+        return frozenset().union(*(provider.ids for provider in self.providers.values()))
+
+
+@cache
+def engines() -> Registry:
+    """The engines of this environment, looked up once for each process."""
+    plugins = load_plugins(GROUP)
+    providers: dict[str, EngineProvider] = {}
+    failed = dict(plugins.failed)
+    for name, plugin in plugins.loaded.items():
+        try:
+            providers[name] = _made(name, plugin.value)
+        except (TypeError, ValueError) as error:
+            failed[name] = Failure(name, plugin.package, plugin.version, str(error))
+    return Registry(providers, failed)
+
+
+def _made(name: str, value: object) -> EngineProvider:
+    """The provider that an entry point names.
+
+    Raises:
+        ValueError, TypeError: it is none.
+    """
+    if not isinstance(value, type) or EngineProvider not in value.__mro__:
+        raise ValueError(f"{value!r} is no subclass of headrace.cluster.engines.provider.EngineProvider")
+    provider = cast(EngineProvider, value())
+    if provider.name != name:
+        raise ValueError(f'the entry point is called "{name}", and the engine "{provider.name}"')
+    return provider
+
+
+def _of(failure: Failure) -> str:
+    return f"{failure.package} {failure.version}".strip()

@@ -1,0 +1,100 @@
+"""vLLM as an engine of headrace: what it says before it runs. The engine itself is imported when it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+
+from headrace.cluster.engines.config import EngineConfig
+from headrace.cluster.engines.default_model import DEFAULT
+from headrace.cluster.engines.model_folder import model_memory
+from headrace.cluster.engines.models import model_identity, resolve_model
+from headrace.cluster.engines.provider import EngineProvider, Grammar, Located
+from headrace.cluster.engines.resources import gpus_here
+from headrace.cluster.engines.tokenizer import HubTokenizer, context_length, load_tokenizer
+from headrace.cluster.engines.vllm import arguments
+from headrace.cluster.engines.vllm.grammars import check_grammars
+from headrace.operators.capabilities import Capabilities
+from headrace.pipelines.inference.engine import ModelInterface
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.resources import Model, Resources
+
+if TYPE_CHECKING:
+    from headrace.cluster.engines.vllm.engine import VllmEngine
+
+
+class VllmProvider(EngineProvider):
+    """vLLM in the worker's process, on GPUs or CPUs."""
+
+    name = "vllm"
+    ids = frozenset((DEFAULT,))
+    takes_other_ids = True
+    needs = arguments.NEEDS
+    own_process = True
+    reserved = arguments.RESERVED
+    metrics_variable = "HEADRACE_VLLM_METRICS"
+
+    def locate(self, model: Model, folder: Path | None) -> Located:
+        found = resolve_model(model.id, base=folder, revision=model.revision)
+        weights = model_memory(found.path) if found.path else 0
+        return Located(found.source, model_identity(found), found.revision, weights)
+
+    def argument_problems(self, model: Model) -> Mapping[str, str]:
+        return {**arguments.unknown_arguments(model), **arguments.length_problem(model)}
+
+    def decides(self, argument: str, value: JsonValue) -> bool:
+        return arguments.decides(argument, value)
+
+    def capabilities(self, model: Model, resources: Resources) -> Capabilities:
+        wanted, most = model.arguments.get("block_size"), model.arguments.get("max_num_seqs")
+        on_gpus = resources.gpus or (resources.gpus is None and gpus_here())
+        return Capabilities(
+            prefix_block=wanted if isinstance(wanted, int) else arguments.GPU_BLOCK if on_gpus else arguments.CPU_BLOCK,
+            requests=most if isinstance(most, int) else Capabilities().requests,
+        )
+
+    def tokenizer(self, model: Model, located: Located) -> HubTokenizer:
+        return load_tokenizer(located.source, located.revision, trust_remote_code=model.trust_remote_code)
+
+    def max_model_len(self, model: Model, located: Located) -> int:
+        return arguments.wanted_length(model) or context_length(located.source, located.revision)
+
+    def check_grammars(
+        self, model: ModelInterface, grammars: Sequence[Grammar], seconds: float, doing: Callable[[str], None]
+    ) -> Iterator[str]:
+        assert isinstance(model.tokenizer, HubTokenizer)
+        return check_grammars(model.tokenizer.vocabulary, grammars, seconds, doing)
+
+    def on_cluster(self, model: Model, folder: Path | None) -> Iterator[str]:
+        name = model.id
+        if name == DEFAULT:
+            yield (
+                "The model is default: each pod makes it on its first use, for which the image needs the extra "
+                "default-model. It is for trying out."
+            )
+        elif name.startswith("/"):
+            yield f"The model {name} is a folder: it must be in the image, under that path."
+        elif name.startswith((".", "~")) or name.count("/") != 1:
+            raise UserError(
+                f"The model {name!r} is a folder of this machine, and pods do not see it. Give a hub id, or put the "
+                f"folder into the image and name it by its absolute path."
+            )
+        else:
+            if Path(name).is_dir() or (folder is not None and (folder / name).is_dir()):
+                yield f"The model {name} is a folder here, and a hub id on the cluster."
+            if model.revision is None:
+                yield (
+                    f"The model {name} has no revision. If its branch moves between two attempts, the second is "
+                    f"refused because its answers would be another model's: set revision to a commit."
+                )
+
+    def downloads(self, model: Model) -> bool:
+        return model.id != DEFAULT and not model.id.startswith("/")
+
+    def start(self, config: EngineConfig) -> VllmEngine:
+        from headrace.cluster.engines.vllm.engine import VllmEngine
+
+        return VllmEngine(config)

@@ -1,0 +1,112 @@
+"""The data that passes between a step and an engine: questions, the constraints on their answers, completions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, get_args
+
+from headrace.operators.capabilities import ConstraintKind
+
+Layout = Literal["instruction_first", "document_first", "hoisted"]
+"""Where a prompt keeps what is the same for all rows; ``pipelines/inference/prompts.py`` says what each one means."""
+
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+
+
+QUOTE, UNQUOTE = '"""\n', '\n"""'
+"""Marks around a document in a prompt. Without them the default model takes a document's last words for its own cue: on
+customer reviews its calibrated accuracy was 0.82 without marks and 0.92 with them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The answer is one of ``options``.
+
+    Where the engine compares tokens, ``token_ids`` has the token that tells each option, in their order; the layout
+    fills them in. Otherwise it is empty, and the answer is the option's text.
+    """
+
+    kind: ClassVar[ConstraintKind | None] = "choice"
+    options: tuple[str, ...]
+    token_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Json:
+    """The answer is JSON text that the grammar of ``schema`` (a decoding schema, as JSON text) generates."""
+
+    kind: ClassVar[ConstraintKind | None] = "json"
+    schema: str
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """The answer is free text, or text that matches the regular expression ``pattern`` as a whole."""
+
+    pattern: str | None = None
+
+    @property
+    def kind(self) -> ConstraintKind | None:
+        """None for free text, which is no constraint."""
+        return None if self.pattern is None else "pattern"
+
+
+Constraint = Choice | Json | Text
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How an answer is drawn. ``temperature`` 0 is greedy; ``repetition_penalty`` 1.0 is none."""
+
+    max_tokens: int
+    temperature: float = 0.0
+    seed: int = 0
+    repetition_penalty: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """A worked example: a document, and the whole answer as the assistant would have written it (prime included)."""
+
+    document: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One request about a document, as text, before a layout and a tokenizer turn it into a prompt.
+
+    ``instruction`` is the same for every row, and so can be shared; ``context`` is what this row's earlier answers
+    add (empty for most steps) and goes last; ``reminder`` is what has to be said after the document in every layout;
+    ``brief`` is the task in one sentence, for a layout that has said it in full long before; ``prime`` opens the
+    assistant's turn, and the answer continues it; ``full_prime`` does so where the instruction does not stand before
+    the document alone.
+    """
+
+    instruction: str
+    constraint: Constraint
+    sampling: Sampling
+    context: str = ""
+    reminder: str = ""
+    brief: str = ""
+    prime: str = ""
+    full_prime: str = ""
+    shots: tuple[Shot, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What an engine returned for one question. Tokens are counts; ``logprobs`` are natural logarithms, by option."""
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    logprobs: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def cut(self) -> bool:
+        """Whether the engine ran out of tokens: such an answer is never an answer."""
+        return self.finish_reason == "length"

@@ -1,0 +1,147 @@
+"""Row ranges of shards, whatever source they are of, with what cannot be used told apart."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from threading import Lock
+
+import pyarrow as pa
+
+from headrace.pipelines.input.corpus import Shard
+from headrace.pipelines.input.cursor import Cursor
+from headrace.pipelines.input.rows import Rows, fitted, sound
+from headrace.pipelines.input.source import Source
+from headrace.pipelines.input.sources import source_named
+from headrace.pipelines.spec.errors import StorageUnavailable, UserError
+
+_Key = tuple[str, str, str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """A pass over columns of a shard, and why it has ended before the shard does."""
+
+    key: _Key
+    cursor: Cursor
+    problems: list[str]
+
+
+class ChunkReader:
+    """Reads row ranges of shards, as tables of ``schema``'s types.
+
+    Keeps a few passes open where they stopped, so that the next range of a shard goes on from there. Safe for threads:
+    a pass that one thread reads from is not offered to another.
+    """
+
+    def __init__(
+        self, schema: pa.Schema, open_passes: int = 4, *, named: Callable[[str], Source] = source_named
+    ) -> None:
+        """``schema`` types the columns that will be asked for (see :meth:`Corpus.require`)."""
+        self._schema = schema
+        self._open_passes = open_passes
+        self._named = named
+        self._passes: OrderedDict[int, _Pass] = OrderedDict()
+        self._lock = Lock()
+
+    def read(
+        self, shard: Shard, first: int, last: int, columns: Sequence[str], used: Collection[str] | None = None
+    ) -> Rows:
+        """Rows ``first`` to ``last`` (exclusive) of ``shard``, with ``columns`` in that order.
+
+        Every row is there. One that cannot be read, or that has a value that cannot be used, is bad: it has null there.
+
+        Args:
+            used: the columns that are to become Python values, all by default; see :func:`~.rows.sound`.
+
+        Raises:
+            InputChanged: the shard is not what it was when it was found.
+            OSError: trouble that may pass.
+            UserError: the source is not installed, or says that the user has to act.
+        """
+        if not 0 <= first <= last <= shard.rows:
+            raise ValueError(f"rows {first} to {last} are not inside {shard.path!r}, which has {shard.rows}")
+        schema = pa.schema([self._schema.field(name) for name in columns])
+        source = self._named(shard.source)
+        watched = not source.is_pinned(shard)
+        if watched or first == last or not columns:
+            source.check(shard)
+        if first == last:
+            return Rows(schema.empty_table())
+        if not columns:
+            return Rows(_rows_without_columns(last - first))
+        found = self._read(source, shard, schema, first, last)
+        if watched:
+            source.check(shard)  # it may have been written to while it was read
+        table, unusable = sound(found.table, used)
+        return Rows(table, {**unusable, **found.bad})
+
+    def close(self) -> None:
+        """Close the passes that are held open. The reader can still be used."""
+        with self._lock:
+            passes = list(self._passes.values())
+            self._passes.clear()
+        for one in passes:
+            one.cursor.close()
+
+    def _read(self, source: Source, shard: Shard, schema: pa.Schema, first: int, last: int) -> Rows:
+        """The rows from a pass over the shard, with nulls for those that it does not have."""
+        one = self._take(source, shard, schema, first, last - first)
+        try:
+            found = one.cursor.read(first, last)
+        except BaseException:
+            one.cursor.close()
+            raise
+        there = found.table.num_rows
+        self._give(one, shard, whole=there == last - first)
+        if there == last - first:
+            return found
+        lost = f"rows {first + there} to {last - 1} of the input file {shard.path!r} ({shard.uri})"
+        why = one.problems[0] if one.problems else "it ends there"
+        bad = dict.fromkeys(range(there, last - first), f"{lost} cannot be read: {why}")
+        nulls = pa.table({field.name: pa.nulls(len(bad), field.type) for field in schema}, schema=schema)
+        return Rows(pa.concat_tables([found.table, nulls]) if there else nulls, {**found.bad, **bad})
+
+    def _take(self, source: Source, shard: Shard, schema: pa.Schema, first: int, rows: int) -> _Pass:
+        """The open pass that is nearest before row ``first``, where that is no longer way than a new one."""
+        key = (shard.source, shard.uri, shard.etag, tuple(schema.names))
+        start = source.start(shard, first)
+        with self._lock:
+            usable = [one for one in self._passes.values() if one.key == key and start <= one.cursor.position <= first]
+            if usable:
+                return self._passes.pop(id(max(usable, key=lambda one: one.cursor.position)))
+        problems: list[str] = []
+        return _Pass(key, Cursor(_pieces(source, shard, schema, first, rows, problems), first), problems)
+
+    def _give(self, one: _Pass, shard: Shard, *, whole: bool) -> None:
+        closing = [one]
+        if whole and one.cursor.position < shard.rows:
+            with self._lock:
+                self._passes[id(one)] = one
+                closing = []
+                while len(self._passes) > self._open_passes:
+                    closing.append(self._passes.popitem(last=False)[1])
+        for done in closing:
+            done.cursor.close()
+
+
+def _pieces(
+    source: Source, shard: Shard, schema: pa.Schema, first: int, at_once: int, problems: list[str]
+) -> Iterator[Rows]:
+    """What a source reads, with the types of ``schema``, up to its end or to what cannot be read: see ``problems``."""
+    try:
+        for piece in source.read(shard, schema, first, at_once):
+            rows = fitted(piece.table, schema)
+            yield Rows(rows.table, {**rows.bad, **piece.bad})
+    except (UserError, StorageUnavailable):
+        raise
+    except Exception as error:  # a source may be anybody's, and an input may hold anything
+        source.check(shard)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        problems.append(str(error) or type(error).__name__)
+
+
+def _rows_without_columns(rows: int) -> pa.Table:
+    return pa.Table.from_batches([pa.RecordBatch.from_struct_array(pa.nulls(rows, pa.struct([])).fill_null({}))])
