@@ -213,13 +213,16 @@ class ModelStep(Step):
         """
 
     @abstractmethod
-    def read(self, completions: Sequence[Completion], priors: Sequence[Completion]) -> Answer | Rejection:
+    def read(
+        self, completions: Sequence[Completion], priors: Sequence[Completion], document: str = ""
+    ) -> Answer | Rejection:
         """Turn the completions of one attempt into an answer.
 
         An exception makes the attempt a rejected one, of the class ``function``.
 
         Args:
             priors: the completions of the same questions on a content-free document; empty unless ``calibrated``.
+            document: the document as the model got it, for a step that holds answers against it.
         """
 
     def for_engine(self, capabilities: Capabilities) -> ModelStep:

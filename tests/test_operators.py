@@ -35,7 +35,9 @@ class Echo(ModelStep):
     def questions(self, context: str = "") -> tuple[Question, ...]:
         return (Question("Echo.", Text(), Sampling(8), context=context),)
 
-    def read(self, completions: Sequence[Completion], priors: Sequence[Completion]) -> Answer | Rejection:
+    def read(
+        self, completions: Sequence[Completion], priors: Sequence[Completion], document: str = ""
+    ) -> Answer | Rejection:
         return Answer({self.name: completions[0].text})
 
 
