@@ -51,6 +51,9 @@ class Step(BaseModel):
     not_in_fingerprint: ClassVar[Mapping[str, str]] = {}
     """Fields that cannot change an answer, each with the reason: editing them keeps the answers that are there."""
 
+    code_version: ClassVar[int] = 1
+    """Raise it when the operator's code asks or reads differently. Answers of earlier versions then count as outdated."""
+
     name: Name
     """The step's name, which is also its output column."""
     when: str | None = None
