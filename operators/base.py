@@ -52,7 +52,7 @@ class Step(BaseModel):
     """Fields that cannot change an answer, each with the reason: editing them keeps the answers that are there."""
 
     code_version: ClassVar[int] = 1
-    """Raise it when the operator's code asks or reads differently. Answers of earlier versions then count as outdated."""
+    """Raise it when the operator's code asks or reads differently. Earlier answers then count as outdated."""
 
     name: Name
     """The step's name, which is also its output column."""

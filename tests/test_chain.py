@@ -105,6 +105,21 @@ class Repeats(Generate):
         return Answer({self.name: document})
 
 
+class Forgets(Generate):
+    """Returns nothing."""
+
+    def read(self, completions: Sequence[Completion], priors: Sequence[Completion], document: str = "") -> Any:
+        return None
+
+
+def test_what_is_no_answer_costs_the_row_and_not_the_run(reviews: Make) -> None:
+    (result,) = rows(reviews(steps=[Forgets(name="nothing", prompt="Go.")]), FakeEngine({}), "a mill")
+    assert result.dead is not None
+    assert result.dead.error_class is ErrorClass.FUNCTION
+    assert result.dead.reason == "the operator generate returned NoneType, not an Answer or a Rejection"
+    assert result.dead.raw
+
+
 @pytest.mark.parametrize("cut", [False, True])
 def test_an_answer_is_read_beside_the_document_as_the_model_got_it(reviews: Make, cut: bool) -> None:
     engine = Recorder()

@@ -44,7 +44,10 @@ def test_a_plugin_that_fails_to_import_is_named_and_harms_no_other(package: Call
     found = load_plugins(GROUP)
     assert list(found.loaded) == ["good"]
     assert found.failed["bad"] == Failure(
-        "bad", "plug-broken", "1.0", "plug_broken:value raised OSError when it was imported: no such device"
+        "bad",
+        "plug-broken",
+        "1.0",
+        "plug_broken:value raised OSError when it was imported: no such device (plug_broken.py, line 1)",
     )
     assert "ModuleNotFoundError" in found.failed["absent"].error
     assert "AttributeError" in found.failed["gone"].error

@@ -7,6 +7,7 @@ import asyncio
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from headrace.cluster.cli.main import app
+from headrace.cluster.cli.plugins_command import find
 from headrace.cluster.driver.explain import explain_pipeline
 from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.engines.locate import locate_models
@@ -179,12 +181,20 @@ def test_an_engine_that_cannot_be_imported_says_why_and_harms_no_other(
 @pytest.mark.parametrize(
     ("code", "why"),
     [
-        ("class Engine: pass\n", "is no subclass of"),
-        ("from penpal import PenPalProvider as Engine\n", 'the entry point is called "odd", and the engine "penpal"'),
+        ("class Engine: pass\n", "is not a class that derives from EngineProvider"),
+        (
+            "from penpal import PenPalProvider as Engine\n",
+            "the entry point is called 'odd', but the name of penpal.PenPalProvider is 'penpal'",
+        ),
+        (
+            "from penpal import PenPalProvider\n"
+            "class Engine(PenPalProvider):\n    def __init__(self):\n        raise KeyError('libodd')\n",
+            r"Engine raised KeyError when it was made: 'libodd' \(odd_\d+.py, line 4\)",
+        ),
         (
             "from headrace.cluster.engines.provider import EngineProvider\n"
             "class Engine(EngineProvider):\n    name = 'odd'\n",
-            "abstract",
+            "Engine does not define capabilities, locate, max_model_len, start, tokenizer",
         ),
     ],
 )
@@ -198,6 +208,21 @@ def test_what_is_no_provider_is_refused(code: str, why: str, tmp_path: Path, mon
     engines.cache_clear()
     with pytest.raises(UserError, match=why):
         engines().named("odd")
+    [listed] = [each for each in find() if each.name == "odd"]
+    assert re.search(why, listed.error)
+    assert engines().named("penpal")
+
+
+def test_an_exception_in_a_plugin_is_told_with_its_package_and_line(call: Call) -> None:
+    done = call("check", model=penpal(constraints=5))
+    assert done.exit_code == 1
+    *_, last = done.stderr.splitlines()
+    assert re.fullmatch(
+        r"Failed: The engine \"penpal\" of the package penpal 0\.3 raised TypeError: 'int' object is not iterable "
+        r"\(penpal\.py, line \d+\)\. Fix that, or install another version of the package\.",
+        last,
+    )
+    assert "Traceback" in done.stderr
 
 
 def test_its_own_mistakes_are_named_with_their_place(call: Call) -> None:

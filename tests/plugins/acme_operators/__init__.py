@@ -115,6 +115,8 @@ class Faulty(RowStep):
         match row[self.of].split()[0]:
             case "raise":
                 raise KeyError("an error of the operator's own")
+            case "nothing":
+                return None  # type: ignore[return-value]
             case "leave":
                 return Filtered()
             case "columns":
