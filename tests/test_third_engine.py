@@ -29,6 +29,7 @@ from headrace.cluster.engines.provider import EngineProvider
 from headrace.cluster.engines.registry import engines
 from headrace.cluster.engines.resources import Demand
 from headrace.cluster.engines.sharing import share
+from headrace.cluster.engines.starting import EngineStartFailed, start_or_explain
 from headrace.cluster.kube.engines import engines_of
 from headrace.cluster.kube.options import KubeOptions
 from headrace.cluster.state.checked import check
@@ -178,6 +179,16 @@ def test_an_engine_that_cannot_be_imported_says_why_and_harms_no_other(
     assert "torn of torn-page 2.1 cannot be used" in call("check", model={"engine": "x", "id": "x"}).stderr
 
 
+def odd_engine(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registers a class `Engine` of this code as the engine "odd"."""
+    folder.mkdir()
+    name = f"odd_{abs(hash(code))}"
+    install(folder, name.replace("_", "-"), {"headrace.engines": {"odd": f"{name}:Engine"}}, code)
+    monkeypatch.syspath_prepend(str(folder))
+    load_plugins.cache_clear()
+    engines.cache_clear()
+
+
 @pytest.mark.parametrize(
     ("code", "why"),
     [
@@ -199,18 +210,42 @@ def test_an_engine_that_cannot_be_imported_says_why_and_harms_no_other(
     ],
 )
 def test_what_is_no_provider_is_refused(code: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "odd"
-    folder.mkdir()
-    name = f"odd-{abs(hash(code))}"
-    install(folder, name, {"headrace.engines": {"odd": f"{name.replace('-', '_')}:Engine"}}, code)
-    monkeypatch.syspath_prepend(str(folder))
-    load_plugins.cache_clear()
-    engines.cache_clear()
+    odd_engine(code, tmp_path / "odd", monkeypatch)
     with pytest.raises(UserError, match=why):
         engines().named("odd")
     [listed] = [each for each in find() if each.name == "odd"]
     assert re.search(why, listed.error)
     assert engines().named("penpal")
+
+
+@pytest.mark.parametrize(
+    ("start", "why"),
+    [
+        ("return self", 'TypeError: the engine "odd" started a Engine without kv_tokens, context_cost, complete'),
+        ("return {}[config.model]", r'The engine "odd" of the package .* raised KeyError: .x. \(odd_\d+.py, line 5\)'),
+    ],
+)
+def test_an_engine_that_does_not_start_says_why(
+    start: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = "from penpal import PenPalProvider\nclass Engine(PenPalProvider):\n    name = 'odd'\n"
+    odd_engine(f"{head}    def start(self, config):\n        {start}\n", tmp_path / "odd", monkeypatch)
+    with pytest.raises(EngineStartFailed, match=why):
+        start_or_explain(EngineConfig("odd", "x"))
+
+
+def test_an_answer_that_is_no_completion_is_told_with_its_engine() -> None:
+    penpal_module = importlib.import_module("penpal")
+
+    class Curt(penpal_module.PenPal):  # type: ignore[misc, name-defined]
+        async def complete(self, *args: Any, **options: Any) -> str:
+            return "yes"
+
+    async def go() -> None:
+        await Chain(pipeline(steps=DATA["steps"][:1]), Curt({}), COLUMNS).run(0, {"text": "A mill."})
+
+    with pytest.raises(TypeError, match=r"Curt.complete returned 'yes', not a Completion"):
+        asyncio.run(go())
 
 
 def test_an_exception_in_a_plugin_is_told_with_its_package_and_line(call: Call) -> None:

@@ -56,6 +56,8 @@ class Requests:
                 completion = await cast(MessageEngine, self._engine).complete(
                     self._messages(prompt, document), prompt.constraint, prompt.sampling, follow_up=follow_up
                 )
+        if not isinstance(completion, Completion):
+            raise TypeError(f"{type(self._engine).__name__}.complete returned {completion!r:.100}, not a Completion")
         if self.blocks:
             self.blocks.add(tokens)  # only now: what an engine that died had taken in is not among what was computed
         return completion
