@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from headrace.operators.questions import Sampling as Sampling
     from headrace.operators.questions import Shot as Shot
     from headrace.operators.questions import Text as Text
+    from headrace.operators.shown import Shown as Shown
     from headrace.operators.summarize import Summarize as Summarize
 
 BUILT_IN = ("classify", "extract", "summarize", "generate", "filter", "map")
@@ -43,6 +44,7 @@ _HOME = {
     **dict.fromkeys(("Completion", "Question", "Sampling", "Shot"), "headrace.operators.questions"),
     "Capabilities": "headrace.operators.capabilities",
     "ErrorClass": "headrace.operators.error_classes",
+    "Shown": "headrace.operators.shown",
 }
 
 __all__ = sorted(_HOME)  # noqa: PLE0605  (strings, from the table above)

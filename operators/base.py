@@ -51,6 +51,9 @@ class Step(BaseModel):
     not_in_fingerprint: ClassVar[Mapping[str, str]] = {}
     """Fields that cannot change an answer, each with the reason: editing them keeps the answers that are there."""
 
+    code_version: ClassVar[int] = 1
+    """Raise it when the operator's code asks or reads differently. Earlier answers then count as outdated."""
+
     name: Name
     """The step's name, which is also its output column."""
     when: str | None = None
@@ -213,13 +216,16 @@ class ModelStep(Step):
         """
 
     @abstractmethod
-    def read(self, completions: Sequence[Completion], priors: Sequence[Completion]) -> Answer | Rejection:
+    def read(
+        self, completions: Sequence[Completion], priors: Sequence[Completion], document: str = ""
+    ) -> Answer | Rejection:
         """Turn the completions of one attempt into an answer.
 
         An exception makes the attempt a rejected one, of the class ``function``.
 
         Args:
             priors: the completions of the same questions on a content-free document; empty unless ``calibrated``.
+            document: the document as the model got it, for a step that holds answers against it.
         """
 
     def for_engine(self, capabilities: Capabilities) -> ModelStep:

@@ -270,7 +270,9 @@ class Classify(ModelStep):
             prime="Answer:",
         )
 
-    def read(self, completions: Sequence[Completion], priors: Sequence[Completion]) -> Answer | Rejection:
+    def read(
+        self, completions: Sequence[Completion], priors: Sequence[Completion], document: str = ""
+    ) -> Answer | Rejection:
         if self._capabilities.logprobs != "chosen":
             return self._read_uncalibrated(completions)
         if self.many:

@@ -77,6 +77,8 @@ class Extract(ModelStep):
             ),
         )
 
-    def read(self, completions: Sequence[Completion], priors: Sequence[Completion]) -> Answer | Rejection:
+    def read(
+        self, completions: Sequence[Completion], priors: Sequence[Completion], document: str = ""
+    ) -> Answer | Rejection:
         (completion,) = completions
         return self.structure.read(completion)

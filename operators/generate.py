@@ -92,7 +92,9 @@ class Generate(ModelStep):
             ),
         )
 
-    def read(self, completions: Sequence[Completion], priors: Sequence[Completion]) -> Answer | Rejection:
+    def read(
+        self, completions: Sequence[Completion], priors: Sequence[Completion], document: str = ""
+    ) -> Answer | Rejection:
         (completion,) = completions
         if self.structure:
             return self.structure.read(completion)

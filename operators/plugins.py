@@ -7,15 +7,20 @@ be loaded is kept with the reason: it must not harm a pipeline that does not use
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 OWN_PACKAGE = "headrace"
 """The distribution whose plugins come first, and whose names no other package can take."""
+
+GROUPS = ("headrace.operators", "headrace.engines", "headrace.sources")
+"""The entry-point groups of headrace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +116,8 @@ def _load_one(point: EntryPoint, loaded: dict[str, Plugin], failed: dict[str, Fa
     try:
         loaded[point.name] = Plugin(point.name, package, version, point.load())
     except (Exception, SystemExit) as error:  # noqa: BLE001  (a package may raise anything when it is imported)
-        why = f"{point.value} raised {type(error).__name__} when it was imported: {error}"
+        raised = f"raised {type(error).__name__} when it was imported: {error}{line_in(error, point.module)}"
+        why = f"{point.value} {raised}"
         failed[point.name] = Failure(point.name, package, version, why)
 
 
@@ -121,3 +127,16 @@ def _package(point: EntryPoint) -> str:
 
 def _version(point: EntryPoint) -> str:
     return point.dist.version if point.dist else ""
+
+
+def line_in(error: BaseException, module: str) -> str:
+    """The last line of a top-level module that an exception passed through, as `` (file.py, line 7)``; else empty."""
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        if top_level(frame.f_globals.get("__name__", "")) == top_level(module):
+            return f" ({Path(frame.f_code.co_filename).name}, line {line})"
+    return ""
+
+
+def top_level(module: str) -> str:
+    """The top-level module that a module is in."""
+    return module.partition(".")[0]

@@ -30,7 +30,7 @@ class Operators:
         package = f"{failure.package} {failure.version}".strip()
         return (
             f'the operator "{kind}" of the package {package} cannot be used: {failure.error}. '
-            "Mend that, or install another version of the package"
+            "Fix that, or install another version of the package"
         )
 
 
@@ -68,7 +68,22 @@ def _problem(plugin: Plugin) -> str | None:
     called = f"{value.__module__}.{value.__qualname__}"
     if inspect.isabstract(value):
         return f"{called} does not define {', '.join(sorted(value.__abstractmethods__))}"
+    if plugin.package != OWN_PACKAGE and (problem := _problem_of_fields(value)):
+        return f"{called}: {problem}"
     kind = getattr(value, "kind", None)
     if kind != plugin.name:
         return f"the entry point is called {plugin.name!r}, and the kind of {called} is {kind!r}: they must be the same"
+    return None
+
+
+def _problem_of_fields(step: type[ModelStep | RowStep]) -> str | None:
+    """Why the fields of an operator would break every pipeline's schema, or the operator itself, in a clause."""
+    base = ModelStep if issubclass(step, ModelStep) else RowStep
+    if hidden := sorted(name for name in step.model_fields if name not in base.model_fields and hasattr(base, name)):
+        return f"the field {hidden[0]!r} hides a method or attribute of {base.__name__}: rename the field"
+    try:
+        step.model_json_schema()
+    except Exception as error:  # noqa: BLE001  (a field's type is anybody's code)
+        said = str(error).partition("\n")[0]
+        return f"its fields have no JSON Schema: {type(error).__name__}: {said}"
     return None

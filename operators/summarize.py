@@ -80,7 +80,9 @@ class Summarize(ModelStep):
             ),
         )
 
-    def read(self, completions: Sequence[Completion], priors: Sequence[Completion]) -> Answer | Rejection:
+    def read(
+        self, completions: Sequence[Completion], priors: Sequence[Completion], document: str = ""
+    ) -> Answer | Rejection:
         (completion,) = completions
         if not re.fullmatch(self.pattern, completion.text):
             return _rejected("the summary is not whole sentences", completion)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from headrace.cluster.engines.fake.engine import FakeEngine
+from headrace.operators import Answer, Generate
 from headrace.operators.error_classes import ErrorClass
 from headrace.operators.questions import Choice, Completion, Constraint, Json, Sampling
 from headrace.pipelines.inference.chain import Chain
@@ -95,6 +96,39 @@ def test_too_long_documents_are_truncated_when_the_pipeline_says_so(reviews: Mak
     assert result.outcome == "answered"
     assert result.usage.truncated == 1
     assert all(len(prompt) + sampling.max_tokens <= 8000 for prompt, _, sampling in engine.asked)
+
+
+class Repeats(Generate):
+    """Answers with the document that it is given to read its answer by."""
+
+    def read(self, completions: Sequence[Completion], priors: Sequence[Completion], document: str = "") -> Answer:
+        return Answer({self.name: document})
+
+
+class Forgets(Generate):
+    """Returns nothing."""
+
+    def read(self, completions: Sequence[Completion], priors: Sequence[Completion], document: str = "") -> Any:
+        return None
+
+
+def test_what_is_no_answer_costs_the_row_and_not_the_run(reviews: Make) -> None:
+    (result,) = rows(reviews(steps=[Forgets(name="nothing", prompt="Go.")]), FakeEngine({}), "a mill")
+    assert result.dead is not None
+    assert result.dead.error_class is ErrorClass.FUNCTION
+    assert result.dead.reason == "the operator generate returned NoneType, not an Answer or a Rejection"
+    assert result.dead.raw
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_an_answer_is_read_beside_the_document_as_the_model_got_it(reviews: Make, cut: bool) -> None:
+    engine = Recorder()
+    text = "ä mill by the river. " * (10_000 if cut else 1)
+    (result,) = rows(reviews(steps=[Repeats(name="same", prompt="Repeat.")], too_long="truncate"), engine, text)
+    said = result.answers["same"]
+    assert said in engine.asked[0][0]
+    assert text.startswith(said)
+    assert (len(said) < len(text)) == cut
 
 
 def test_control_tokens_in_a_document_stay_text(reviews: Make) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import traceback
 
 import headrace.cluster.engines.starting
 import headrace.cluster.jobs.jobs_api
@@ -12,6 +13,7 @@ import headrace.pipelines.output.checkpoint
 import headrace.pipelines.output.planning
 import headrace.pipelines.output.superseded
 import headrace.pipelines.storage.objects  # noqa: F401  (what is imported is known to its root)
+from headrace.cluster.driver.execution import explain
 from headrace.pipelines.spec import errors
 from headrace.pipelines.spec.errors import HeadraceError
 
@@ -45,3 +47,17 @@ def test_each_has_a_sentence_on_what_it_means() -> None:
     for module in {kind.__module__ for kind in HeadraceError.__subclasses__()}:
         importlib.import_module(module)
     assert all(kind.__doc__ for kind in [HeadraceError, *HeadraceError.__subclasses__()])
+
+
+def test_a_failure_in_a_worker_is_told_without_what_ray_puts_after_it() -> None:
+    try:
+        try:
+            _ = {}["x"]
+        except KeyError as error:
+            raise RuntimeError("UDF failed to process a data block.\nTo change retry attempts...") from error
+    except RuntimeError as error:
+        from_ray = Exception("".join(traceback.format_exception(error)))
+    said = explain(from_ray)
+    assert said.startswith("The workers have failed: ")
+    assert said.endswith("KeyError: 'x'")
+    assert "UDF" not in said

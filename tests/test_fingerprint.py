@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.cluster.engines.vllm.arguments import EXCLUDED_ARGUMENTS
+from headrace.operators import Classify
 from headrace.pipelines.output.fingerprint import (
     EXCLUDED,
     EXCLUDED_FROM_STEPS,
@@ -140,6 +141,19 @@ def test_another_layout_is_another_prompt() -> None:
     before = fingerprints(Pipeline.model_validate(DATA), "weights", layouts={"facts": "hoisted"})
     after = fingerprints(Pipeline.model_validate(DATA), "weights", layouts={"facts": "document_first"})
     assert set(changed(before, after)) == {"facts", "reply"}
+
+
+class Rewritten(Classify):
+    """The same operator, whose code was changed."""
+
+    code_version: ClassVar[int] = 2
+
+
+def test_a_new_version_of_an_operator_s_code_is_a_changed_step() -> None:
+    other = Rewritten(name="opinion", labels={"good": "happy", "bad": "unhappy"})
+    found = changes(lambda data: data["steps"].__setitem__(0, other))
+    assert found == changes(lambda data: step(data, 0).update(labels={"good": "glad", "bad": "unhappy"}))
+    assert "opinion" in found
 
 
 def test_the_order_of_labels_counts_for_the_model_reads_them_in_order() -> None:

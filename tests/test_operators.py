@@ -35,7 +35,9 @@ class Echo(ModelStep):
     def questions(self, context: str = "") -> tuple[Question, ...]:
         return (Question("Echo.", Text(), Sampling(8), context=context),)
 
-    def read(self, completions: Sequence[Completion], priors: Sequence[Completion]) -> Answer | Rejection:
+    def read(
+        self, completions: Sequence[Completion], priors: Sequence[Completion], document: str = ""
+    ) -> Answer | Rejection:
         return Answer({self.name: completions[0].text})
 
 
@@ -99,6 +101,8 @@ def test_an_operator_of_a_package_is_found(registered: Callable[..., str | None]
         ("mine", "Operator = 7", "7 is not a class that derives from ModelStep or RowStep"),
         ("mine", "import nothing_of_that_name", "No module named 'nothing_of_that_name'"),
         ("mine", "raise SystemExit(3)", "SystemExit"),
+        ("mine", GOOD + "    fields: int = 1\n", "the field 'fields' hides a method or attribute of RowStep"),
+        ("mine", GOOD + "    of: 'Missing' = 1\n", "PydanticUserError: `Operator` is not fully defined"),
     ],
 )
 def test_what_is_no_operator_of_its_name_is_kept_with_the_reason(

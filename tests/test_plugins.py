@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace.operators.blame import blamed
 from headrace.operators.plugins import Failure, Plugin, load_plugins
 from tests.plugin_packages import install
 
@@ -44,7 +45,10 @@ def test_a_plugin_that_fails_to_import_is_named_and_harms_no_other(package: Call
     found = load_plugins(GROUP)
     assert list(found.loaded) == ["good"]
     assert found.failed["bad"] == Failure(
-        "bad", "plug-broken", "1.0", "plug_broken:value raised OSError when it was imported: no such device"
+        "bad",
+        "plug-broken",
+        "1.0",
+        "plug_broken:value raised OSError when it was imported: no such device (plug_broken.py, line 1)",
     )
     assert "ModuleNotFoundError" in found.failed["absent"].error
     assert "AttributeError" in found.failed["gone"].error
@@ -64,6 +68,29 @@ def test_a_package_that_loads_all_plugins_while_it_is_loaded_is_told_so(package:
     code = f"from headrace.operators.plugins import load_plugins\nvalue = load_plugins({GROUP!r})\n"
     package("plug-loop", code, loop="plug_loop:value")
     assert "are being loaded at this moment" in load_plugins(GROUP).failed["loop"].error
+
+
+def test_an_exception_is_blamed_on_the_package_whose_code_raised_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    raising = "def call():\n    return {}['key']\n"
+    install(tmp_path, "plug-alone", {"headrace.sources": {"alone": "plug_alone:call"}}, raising)
+    points = {"headrace.operators": {"one": "plug_several:call", "two": "plug_several:call"}}
+    install(tmp_path, "plug-several", points, raising)
+    install(tmp_path, "plug-other", {"others": {"other": "plug_other:call"}}, raising)
+    said = {}
+    for name in ("plug_alone", "plug_several", "plug_other"):
+        with pytest.raises(KeyError) as caught:
+            importlib.import_module(name).call()
+        said[name] = blamed(caught.value)
+    end = ". Fix that, or install another version of the package."
+    alone, several = (f"raised KeyError: 'key' (plug_{name}.py, line 2){end}" for name in ("alone", "several"))
+    assert said == {
+        "plug_alone": f'The source "alone" of the package plug-alone 1.0 {alone}',
+        "plug_several": f"A plugin of the package plug-several 1.0 {several}",
+        "plug_other": None,
+    }
 
 
 def test_headrace_s_own_come_first_and_keep_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -283,7 +283,12 @@ def test_a_source_that_cannot_be_loaded_is_named_where_it_is_missed(install_sour
         ("Odd = 3", "Odd", "3 is no headrace.pipelines.input.source.Source"),
         (COUNTER, "Counter", "its entry point is called 'odd', and it calls itself 'counter'"),
         (COUNTER.replace('"counter"', '"odd"').replace('("count",)', '("s3",)'), "Counter", "it claims 's3'"),
-        ("class Odd:\n    def __init__(self):\n        1 / 0", "Odd", "ZeroDivisionError: division by zero"),
+        (
+            "class Odd:\n    def __init__(self):\n        1 / 0",
+            "Odd",
+            "ZeroDivisionError: division by zero (headrace_odd.py, line 3)",
+        ),
+        (COUNTER.replace("def check", "def checked"), "Counter", "abstract method"),
     ],
 )
 def test_a_source_that_is_none_is_said(install_source: Install, code: str, entry: str, why: str) -> None:

@@ -204,6 +204,27 @@ def test_a_misspelt_key_is_one_mistake() -> None:
     assert "missing" not in refused(data)
 
 
+def test_a_list_whose_items_are_wrong_is_not_called_too_short() -> None:
+    assert "needs at least" not in refused(changed(steps=[{"clasify": {}}]))
+    assert "needs at least 2 (there are 1)" in refused(with_step(0, labels=["a"], examples=[5]))
+
+
+class Elsewhere(Summarize):
+    """Gives a column that is not called as the step is."""
+
+    def fields(self) -> list[pa.Field]:
+        return [pa.field("elsewhere", pa.string())]
+
+
+def test_a_step_s_columns_begin_with_its_name() -> None:
+    said = refused(changed(steps=[Elsewhere(name="summary")]))
+    assert "steps[0].summarize.name" in said or "summarize" in said
+    assert (
+        'a summarize gives the column "elsewhere": its columns must be called "summary" or begin with "summary_"'
+        in said
+    )
+
+
 def test_step_names_are_unique() -> None:
     assert 'two steps are called "opinion"' in refused(with_step(1, name="opinion"))
 

@@ -7,6 +7,7 @@ import asyncio
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from headrace.cluster.cli.main import app
+from headrace.cluster.cli.plugins_command import find
 from headrace.cluster.driver.explain import explain_pipeline
 from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.engines.locate import locate_models
@@ -27,6 +29,7 @@ from headrace.cluster.engines.provider import EngineProvider
 from headrace.cluster.engines.registry import engines
 from headrace.cluster.engines.resources import Demand
 from headrace.cluster.engines.sharing import share
+from headrace.cluster.engines.starting import EngineStartFailed, start_or_explain
 from headrace.cluster.kube.engines import engines_of
 from headrace.cluster.kube.options import KubeOptions
 from headrace.cluster.state.checked import check
@@ -176,28 +179,85 @@ def test_an_engine_that_cannot_be_imported_says_why_and_harms_no_other(
     assert "torn of torn-page 2.1 cannot be used" in call("check", model={"engine": "x", "id": "x"}).stderr
 
 
+def odd_engine(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registers a class `Engine` of this code as the engine "odd"."""
+    folder.mkdir()
+    name = f"odd_{abs(hash(code))}"
+    install(folder, name.replace("_", "-"), {"headrace.engines": {"odd": f"{name}:Engine"}}, code)
+    monkeypatch.syspath_prepend(str(folder))
+    load_plugins.cache_clear()
+    engines.cache_clear()
+
+
 @pytest.mark.parametrize(
     ("code", "why"),
     [
-        ("class Engine: pass\n", "is no subclass of"),
-        ("from penpal import PenPalProvider as Engine\n", 'the entry point is called "odd", and the engine "penpal"'),
+        ("class Engine: pass\n", "is not a class that derives from EngineProvider"),
+        (
+            "from penpal import PenPalProvider as Engine\n",
+            "the entry point is called 'odd', but the name of penpal.PenPalProvider is 'penpal'",
+        ),
+        (
+            "from penpal import PenPalProvider\n"
+            "class Engine(PenPalProvider):\n    def __init__(self):\n        raise KeyError('libodd')\n",
+            r"Engine raised KeyError when it was made: 'libodd' \(odd_\d+.py, line 4\)",
+        ),
         (
             "from headrace.cluster.engines.provider import EngineProvider\n"
             "class Engine(EngineProvider):\n    name = 'odd'\n",
-            "abstract",
+            "Engine does not define capabilities, locate, max_model_len, start, tokenizer",
         ),
     ],
 )
 def test_what_is_no_provider_is_refused(code: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "odd"
-    folder.mkdir()
-    name = f"odd-{abs(hash(code))}"
-    install(folder, name, {"headrace.engines": {"odd": f"{name.replace('-', '_')}:Engine"}}, code)
-    monkeypatch.syspath_prepend(str(folder))
-    load_plugins.cache_clear()
-    engines.cache_clear()
+    odd_engine(code, tmp_path / "odd", monkeypatch)
     with pytest.raises(UserError, match=why):
         engines().named("odd")
+    [listed] = [each for each in find() if each.name == "odd"]
+    assert re.search(why, listed.error)
+    assert engines().named("penpal")
+
+
+@pytest.mark.parametrize(
+    ("start", "why"),
+    [
+        ("return self", 'TypeError: the engine "odd" started a Engine without kv_tokens, context_cost, complete'),
+        ("return {}[config.model]", r'The engine "odd" of the package .* raised KeyError: .x. \(odd_\d+.py, line 5\)'),
+    ],
+)
+def test_an_engine_that_does_not_start_says_why(
+    start: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = "from penpal import PenPalProvider\nclass Engine(PenPalProvider):\n    name = 'odd'\n"
+    odd_engine(f"{head}    def start(self, config):\n        {start}\n", tmp_path / "odd", monkeypatch)
+    with pytest.raises(EngineStartFailed, match=why):
+        start_or_explain(EngineConfig("odd", "x"))
+
+
+def test_an_answer_that_is_no_completion_is_told_with_its_engine() -> None:
+    penpal_module = importlib.import_module("penpal")
+
+    class Curt(penpal_module.PenPal):  # type: ignore[misc, name-defined]
+        async def complete(self, *args: Any, **options: Any) -> str:
+            return "yes"
+
+    async def go() -> None:
+        await Chain(pipeline(steps=DATA["steps"][:1]), Curt({}), COLUMNS).run(0, {"text": "A mill."})
+
+    with pytest.raises(TypeError, match=r"Curt.complete returned 'yes', not a Completion"):
+        asyncio.run(go())
+
+
+def test_an_exception_in_a_plugin_is_told_with_its_package_and_line(call: Call) -> None:
+    done = call("check", model=penpal(constraints=5))
+    assert done.exit_code == 1
+    *_, last = done.stderr.splitlines()
+    assert re.fullmatch(
+        r"Failed: The engine \"penpal\" of the package penpal 0\.3 raised TypeError: 'int' object is not iterable "
+        r"\(penpal\.py, line \d+\)\. Fix that, or install another version of the package\.",
+        last,
+    )
+    assert "Traceback" in done.stderr
 
 
 def test_its_own_mistakes_are_named_with_their_place(call: Call) -> None:

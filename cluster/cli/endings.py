@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import typer
 
+from headrace.operators.blame import blamed
 from headrace.pipelines.spec.errors import FAILED, INTERRUPTED, USERS_MISTAKE, HeadraceError
 
 
@@ -44,7 +46,11 @@ def mistakes_as_messages(say: Callable[[str, int], None] | None = None) -> Itera
         raise typer.Exit(INTERRUPTED) from None
     except Exception as error:
         announce_failure(FAILED, f"{type(error).__name__}: {error}")
-        raise
+        if (sentence := blamed(error)) is None:
+            raise
+        traceback.print_exc()  # for the plugin's author
+        say(f"Failed: {sentence}", FAILED)
+        raise typer.Exit(FAILED) from error
 
 
 def teller(log_format: str) -> Callable[[str, int], None] | None:

@@ -9,9 +9,6 @@ from typing import Annotated
 
 import typer
 
-GROUPS = ("headrace.operators", "headrace.engines", "headrace.sources")
-"""The entry-point groups of headrace."""
-
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -35,23 +32,27 @@ def plugins(as_json: Annotated[bool, typer.Option("--json", help="JSON for progr
 
 def find() -> Iterator[Found]:
     """Everything that is registered, group by group; what cannot be used comes last in its group."""
-    from headrace.operators.plugins import load_plugins
+    from headrace.cluster.engines.registry import GROUP as ENGINES
+    from headrace.cluster.engines.registry import engines
+    from headrace.operators.plugins import GROUPS, load_plugins
     from headrace.operators.registry import GROUP as OPERATORS
     from headrace.operators.registry import all_operators
     from headrace.pipelines.input.source import GROUP as SOURCES
     from headrace.pipelines.input.sources import installed_sources
 
-    # Of operators and sources more is checked than that they can be imported.
-    operators, sources = all_operators(), installed_sources()
-    usable: dict[str, Container[str]] = {OPERATORS: operators.classes, SOURCES: sources.loaded}
-    unusable = {OPERATORS: operators.failed, SOURCES: sources.failed}
+    # A plugin that can be imported may still not be what it must be.
+    operators, providers, sources = all_operators(), engines(), installed_sources()
+    usable: dict[str, Container[str]] = {
+        OPERATORS: operators.classes,
+        ENGINES: providers.providers,
+        SOURCES: sources.loaded,
+    }
+    unusable = {OPERATORS: operators.failed, ENGINES: providers.failed, SOURCES: sources.failed}
     for group in GROUPS:
-        plugins = load_plugins(group)
-        failed = unusable.get(group, plugins.failed)
-        for name, plugin in plugins.loaded.items():
-            if name in usable.get(group, plugins.loaded):
+        for name, plugin in load_plugins(group).loaded.items():
+            if name in usable[group]:
                 yield Found(group, name, plugin.package, plugin.version)
-        for name, failure in failed.items():
+        for name, failure in unusable[group].items():
             yield Found(group, name, failure.package, failure.version, failure.error)
 
 
@@ -64,10 +65,11 @@ def _show(found: list[Found]) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("group", "name", "package"):
         table.add_column(column)
-    for each in found:
+    for each in (each for each in found if not each.error):
         table.add_row(Text(each.group), Text(each.name, style="bold"), Text(f"{each.package} {each.version}".strip()))
     console = terminal.console()
     console.print(table)
     for each in found:
         if each.error:
-            console.print(Text(f"{each.name} ({each.package}) cannot be used: {each.error}", style="red"))
+            what = f"{each.group} {each.name} ({each.package} {each.version})".replace(" )", ")")
+            console.print(Text(f"{what} cannot be used: {each.error}", style="red"))

@@ -249,12 +249,16 @@ def _through(dataset: Any, pool: Pool, chunks: int) -> Any:
     )
 
 
+_LATER = "The above exception was the direct cause of the following exception"
+"""What Python writes between an exception and one that was raised from it: Ray's own, in Ray's errors."""
+
+
 def explain(error: Exception) -> str:
     """What to say of a failure in Ray: the worker's own words where there are some, without the frames."""
     text = str(error)
     if "EngineStartFailed" in text:
         return "The engine does not start. " + text.rpartition("EngineStartFailed:")[2].strip()
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in text.partition(_LATER)[0].splitlines() if line.strip()]
     return "The workers have failed: " + "\n".join(lines[-5:])
 
 

@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Self
 
 from headrace.cluster.driver.preflight_work import DOING, OUTLOOK, PROBLEM, Wanted, prompts_and_outlook, said
-from headrace.cluster.engines.locate import check_arguments, interface_of, provider_of
+from headrace.cluster.engines.locate import interface_of, provider_of
 from headrace.cluster.engines.provider import Grammar, Located
 from headrace.operators.base import ModelStep
 from headrace.operators.questions import Json, Text
@@ -72,10 +72,8 @@ class Preflight:
             seconds: of processor time for the grammars.
 
         Raises:
-            UserError: an engine argument that is not in order; where the engine asks for no process of its own, what
-                :meth:`finish` would raise.
+            UserError: what :meth:`finish` would raise, where the engine asks for no process of its own.
         """
-        check_arguments(pipeline, stage.model)
         wanted = Wanted(
             pipeline=pipeline,
             model=stage.model,

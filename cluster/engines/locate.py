@@ -46,7 +46,7 @@ def _problems(pipeline: Pipeline) -> Iterator[tuple[Loc, str]]:
                 yield (*loc, "engine"), f'"{argument}" is set by headrace{use}'
 
 
-def check_arguments(pipeline: Pipeline, model: str = OWN_MODEL) -> None:
+def _check_arguments(pipeline: Pipeline, model: str) -> None:
     """Hold a model's engine arguments against what its engine takes.
 
     Raises:
@@ -69,7 +69,7 @@ def locate_models(pipeline: Pipeline, stages: Sequence[Stage]) -> Mapping[str, L
     """The model of each stage, by the name that the pipeline has for it.
 
     Raises:
-        UserError: as :func:`check_models`, or a model is not there, or not whole.
+        UserError: as :func:`check_models`; a model is not there, or not whole; its engine does not take an argument.
     """
     check_models(pipeline)
     return {stage.model: _locate(pipeline, stage.model) for stage in stages}
@@ -87,6 +87,7 @@ def _locate(pipeline: Pipeline, model: str) -> Located:
         if model not in pipeline.models and "/" not in model:
             text = f"{unknown(model, tuple(pipeline.models), 'entry of `models`')}; {text}"
         raise UserError(pipeline.message(pipeline.loc_of(model), text)) from problem
+    _check_arguments(pipeline, model)
     arguments = {name: value for name, value in wanted.arguments.items() if provider.decides(name, value)}
     return replace(found, engine=provider.name, arguments=arguments)
 

@@ -127,7 +127,11 @@ class EngineProvider(Protocol):
         """
 
     def argument_problems(self, model: Model) -> Mapping[str, str]:
-        """What is wrong with engine arguments, by their names. The default finds nothing."""
+        """What is wrong with engine arguments, by their names. The default finds nothing.
+
+        It is called after :meth:`locate`. :meth:`capabilities`, :meth:`tokenizer`, :meth:`max_model_len` and
+        :meth:`start` only get arguments that have passed.
+        """
         return {}
 
     def decides(self, argument: str, value: JsonValue) -> bool:

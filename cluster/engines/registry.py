@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import inspect
+from abc import ABCMeta
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import cast
 
 from headrace.cluster.engines.provider import EngineProvider
-from headrace.operators.plugins import Failure, load_plugins
+from headrace.operators.plugins import Failure, Plugin, line_in, load_plugins
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.resources import Model
 
@@ -70,23 +72,34 @@ def engines() -> Registry:
     failed = dict(plugins.failed)
     for name, plugin in plugins.loaded.items():
         try:
-            providers[name] = _made(name, plugin.value)
-        except (TypeError, ValueError) as error:
-            failed[name] = Failure(name, plugin.package, plugin.version, str(error))
+            providers[name] = _made(plugin)
+        except ValueError as problem:
+            failed[name] = Failure(name, plugin.package, plugin.version, str(problem))
     return Registry(providers, failed)
 
 
-def _made(name: str, value: object) -> EngineProvider:
+def _made(plugin: Plugin) -> EngineProvider:
     """The provider that an entry point names.
 
     Raises:
-        ValueError, TypeError: it is none.
+        ValueError: it is none.
     """
-    if not isinstance(value, type) or EngineProvider not in value.__mro__:
-        raise ValueError(f"{value!r} is no subclass of headrace.cluster.engines.provider.EngineProvider")
-    provider = cast(EngineProvider, value())
-    if provider.name != name:
-        raise ValueError(f'the entry point is called "{name}", and the engine "{provider.name}"')
+    value = plugin.value
+    if not isinstance(value, ABCMeta) or EngineProvider not in value.__mro__:
+        raise ValueError(f"{value!r:.100} is not a class that derives from EngineProvider of headrace.cluster.engines")
+    called = f"{value.__module__}.{value.__qualname__}"
+    if inspect.isabstract(value):
+        raise ValueError(f"{called} does not define {', '.join(sorted(value.__abstractmethods__))}")
+    try:
+        provider = cast(EngineProvider, value())
+    except Exception as error:
+        where = line_in(error, value.__module__)
+        raise ValueError(f"{called} raised {type(error).__name__} when it was made: {error}{where}") from error
+    name = getattr(provider, "name", None)
+    if name != plugin.name:
+        raise ValueError(
+            f"the entry point is called {plugin.name!r}, but the name of {called} is {name!r}: they must be equal"
+        )
     return provider
 
 

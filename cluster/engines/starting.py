@@ -10,13 +10,21 @@ from pathlib import Path
 
 from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.engines.registry import engines
-from headrace.pipelines.inference.engine import Engine
+from headrace.operators.blame import blamed
+from headrace.pipelines.inference.engine import MEMBERS, Engine
 from headrace.pipelines.spec.errors import HeadraceError
 
 
 def start_engine(config: EngineConfig) -> Engine:
-    """Start the engine; takes no time for the fake one and half a minute or more for vLLM."""
-    return engines().named(config.engine).start(config)
+    """Start the engine; takes no time for the fake one and half a minute or more for vLLM.
+
+    Raises:
+        TypeError: the provider started something that is not an engine.
+    """
+    engine = engines().named(config.engine).start(config)
+    if missing := [name for name in MEMBERS if not hasattr(engine, name)]:
+        raise TypeError(f'the engine "{config.engine}" started a {type(engine).__name__} without {", ".join(missing)}')
+    return engine
 
 
 class EngineStartFailed(HeadraceError, RuntimeError):
@@ -36,7 +44,8 @@ def start_or_explain(config: EngineConfig) -> Engine:
         lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
         causes = [line for line in lines if re.search(r"(Error|Exception)\b.*:", line)]
         said = "\n".join(dict.fromkeys(line[-500:] for line in causes[-5:]))
-        raise EngineStartFailed(f"{type(error).__name__}: {error}\n{said}\nThe whole log: {log}") from error
+        why = blamed(error) or f"{type(error).__name__}: {error}"
+        raise EngineStartFailed(f"{why}\n{said}\nThe whole log: {log}") from error
 
 
 def start_beside_a_user(config: EngineConfig) -> Engine:

@@ -83,7 +83,9 @@ class Asker:
                 return DeadLetter(step.name, error_class, reason, "", attempt + 1)
             if self._keep_raw:
                 _keep(result, ready, completions)
-            outcome = _cut(prompts, completions) or _read(step, self._plain(prompts, completions), priors)
+            outcome = _cut(prompts, completions) or _read(
+                step, self._plain(prompts, completions), priors, self._requests.text(fitting)
+            )
             if isinstance(outcome, Answer):
                 return outcome
             rejection = outcome
@@ -135,10 +137,17 @@ def _cut(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Reject
     return None
 
 
-def _read(step: ModelStep, completions: Sequence[Completion], priors: Sequence[Completion]) -> Answer | Rejection:
+def _read(
+    step: ModelStep, completions: Sequence[Completion], priors: Sequence[Completion], document: str
+) -> Answer | Rejection:
     try:
-        return step.read(completions, priors)
+        outcome: object = step.read(completions, priors, document)
+        if isinstance(outcome, Answer | Rejection):
+            return outcome
+        problem = f"returned {type(outcome).__name__}, not an Answer or a Rejection"
+        said = problem
     except Exception as error:  # noqa: BLE001  (an operator is anybody's code, and one answer must not end a run)
-        raised = f"raised {type(error).__name__}"
-        raw = "\n".join(completion.text for completion in completions)
-        return Rejection(f"the operator {step.kind} {raised}: {error}", raw, ErrorClass.FUNCTION, raised)
+        problem = f"raised {type(error).__name__}"
+        said = f"{problem}: {error}"
+    raw = "\n".join(completion.text for completion in completions)
+    return Rejection(f"the operator {step.kind} {said}", raw, ErrorClass.FUNCTION, problem)

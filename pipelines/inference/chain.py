@@ -213,12 +213,17 @@ def _checked(step: Step, outcome: Answer | DeadLetter | Filtered) -> Answer | De
 
 def _apply(step: RowStep, row: Mapping[str, Any], holds: Callable[[str], bool]) -> Answer | Rejection | Filtered:
     try:
-        return step.apply(row, holds)
+        outcome: object = step.apply(row, holds)
+        if isinstance(outcome, Answer | Rejection | Filtered):
+            return outcome
+        problem = f"returned {type(outcome).__name__}, not an Answer, a Rejection or Filtered"
+        said = problem
     except ConditionFailed:
         raise
     except Exception as error:  # noqa: BLE001  (an operator is anybody's code, and one row must not end a run)
-        raised = f"raised {type(error).__name__}"
-        return Rejection(f"the operator {step.kind} {raised}: {error}", "", ErrorClass.FUNCTION, raised)
+        problem = f"raised {type(error).__name__}"
+        said = f"{problem}: {error}"
+    return Rejection(f"the operator {step.kind} {said}", "", ErrorClass.FUNCTION, problem)
 
 
 def _dead(result: RowResult, letter: DeadLetter) -> None:

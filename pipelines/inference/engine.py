@@ -223,6 +223,18 @@ class MessageEngine(_Running, Protocol):
         ...
 
 
+MEMBERS = (
+    "tokenizer",
+    "capabilities",
+    "max_model_len",
+    "kv_tokens",
+    "context_cost",
+    "complete",
+    "reset_prefix_cache",
+    "shutdown",
+)
+"""What an engine of either kind must have."""
+
 Engine = TokenEngine | MessageEngine
 """An engine of either kind; its ``capabilities.prompts`` says which."""
 

@@ -56,13 +56,18 @@ class Requests:
                 completion = await cast(MessageEngine, self._engine).complete(
                     self._messages(prompt, document), prompt.constraint, prompt.sampling, follow_up=follow_up
                 )
+        if not isinstance(completion, Completion):
+            raise TypeError(f"{type(self._engine).__name__}.complete returned {completion!r:.100}, not a Completion")
         if self.blocks:
             self.blocks.add(tokens)  # only now: what an engine that died had taken in is not among what was computed
         return completion
 
+    def text(self, document: Document) -> str:
+        """The document as the engine gets it: of one that was cut, what is left."""
+        return self._engine.tokenizer.decode(document.ids) if document.text is None else document.text
+
     def _messages(self, prompt: Prompt, document: Document) -> tuple[Message, ...]:
-        text = self._engine.tokenizer.decode(document.ids) if document.text is None else document.text
-        return prompt.messages(text, prefill=self._engine.capabilities.prefill)
+        return prompt.messages(self.text(document), prefill=self._engine.capabilities.prefill)
 
 
 async def probe(engine: Engine) -> None:

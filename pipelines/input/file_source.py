@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
@@ -55,13 +56,13 @@ class FileSource(Source):
     version: ClassVar[int] = 1
     absent_is_null: ClassVar[bool] = False
 
+    @abstractmethod
     def describe(self, file: InputFile) -> Description:
         """The columns and the number of rows of a file.
 
         Raises:
             Exception: it cannot be read; :meth:`problem` says why.
         """
-        raise NotImplementedError
 
     def problem(self, file: InputFile, error: Exception) -> str:
         """What is wrong with a file that cannot be described: what follows its name in a sentence."""

@@ -7,6 +7,7 @@ docs/extending.md has a complete package.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
@@ -63,6 +64,7 @@ class Source(Protocol):
     schemes: tuple[str, ...] = ()
     suffixes: tuple[str, ...] = ()
 
+    @abstractmethod
     def find(self, uri: str) -> Corpus:
         """The shards of an input, with the columns, the row count and the identity (``etag``) of each.
 
@@ -74,6 +76,7 @@ class Source(Protocol):
         """
         ...
 
+    @abstractmethod
     def check(self, shard: Shard) -> None:
         """See that a shard is still what it was: called before and after rows are read.
 
@@ -82,6 +85,7 @@ class Source(Protocol):
         """
         ...
 
+    @abstractmethod
     def read(self, shard: Shard, columns: pa.Schema, first: int, at_once: int) -> Iterator[Rows]:
         """The rows of a shard from ``first`` to its end, in order.
 

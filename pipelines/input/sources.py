@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from headrace.operators.plugins import Failure, load_plugins
+from headrace.operators.plugins import Failure, line_in, load_plugins
 from headrace.pipelines.input.corpus import DEFAULT_SOURCE, Corpus
 from headrace.pipelines.input.file_source import FileSource
 from headrace.pipelines.input.files import InputFile, Listing, find_files, takes_in
@@ -169,7 +169,8 @@ def installed_sources() -> Sources:
         try:
             loaded[name] = _made(plugin.value, name)
         except Exception as error:  # noqa: BLE001  (whatever it is, it must not harm inputs of other sources)
-            failed[name] = Failure(name, plugin.package, plugin.version, f"{type(error).__name__}: {error}")
+            where = line_in(error, getattr(plugin.value, "__module__", ""))
+            failed[name] = Failure(name, plugin.package, plugin.version, f"{type(error).__name__}: {error}{where}")
     return Sources(loaded, failed)
 
 

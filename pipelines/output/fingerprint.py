@@ -173,7 +173,8 @@ def _step(pipeline: Pipeline, step: Step, found: Mapping[str, str]) -> list[Any]
     if isinstance(step, ModelStep) and _shows_name(step):
         own["name"] = step.name
     # The order of a class's fields says nothing; that of the mappings within them (labels, a schema) does.
-    return [step.kind, sorted((key, _ordered(value)) for key, value in own.items())]
+    code = [] if step.code_version == 1 else [step.code_version]
+    return [step.kind, sorted((key, _ordered(value)) for key, value in own.items()), *code]
 
 
 def _shows_name(step: ModelStep) -> bool:

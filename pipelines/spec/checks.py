@@ -60,6 +60,12 @@ def _name_problems(pipeline: Definition) -> Iterable[tuple[Loc, str]]:
     owner: dict[str, Step] = {}
     for i, step in enumerate(pipeline.steps):
         loc = ("steps", i, step.kind, "name")
+        for column in step.columns():
+            if column != step.name and not column.startswith(f"{step.name}_"):
+                text = (
+                    f'a {step.kind} gives the column "{column}": its columns must be called "{step.name}" or begin with'
+                )
+                yield loc, f'{text} "{step.name}_"'
         for column in dict.fromkeys([step.name, *step.columns()]):
             other = owner.setdefault(column, step)
             if other is not step:

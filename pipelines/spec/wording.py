@@ -22,7 +22,10 @@ from headrace.pipelines.spec.steps import OPERATORS
 def problems_of(error: ValidationError) -> list[tuple[Loc, str]]:
     """What is wrong, as places and sentences without pydantic's own words."""
     problems: list[tuple[Loc, str]] = []
-    for details in error.errors(include_url=False):
+    found = error.errors(include_url=False)
+    for details in found:
+        if details["type"] == "too_short" and any(_below(details["loc"], other["loc"]) for other in found):
+            continue  # pydantic does not count items that are wrong
         if details["type"] == "pipeline":
             problems += details.get("ctx", {})["problems"]
         else:
@@ -37,6 +40,10 @@ def problems_of(error: ValidationError) -> list[tuple[Loc, str]]:
         for loc, text in dict.fromkeys(problems)
         if not ((match := missing.match(text)) and (loc, match[1]) in meant)
     ]
+
+
+def _below(loc: Loc, other: Loc) -> bool:
+    return len(other) > len(loc) and other[: len(loc)] == loc
 
 
 def _in_words(details: ErrorDetails) -> tuple[Loc, str]:

@@ -67,7 +67,8 @@ def test_it_is_listed_with_its_package_and_what_fails_is_named() -> None:
     assert "needs libacme" in found["acme_broken"]["error"]
     said = headrace("plugins").stdout
     assert "acme-operators 2.1" in said
-    assert "acme_broken (acme-operators) cannot be used" in said
+    assert "headrace.operators acme_broken (acme-operators 2.1) cannot be used" in said
+    assert said.count("acme_broken") == 1, "in the sentence alone, and not among those that can be used"
 
 
 def test_a_pipeline_file_is_checked(file: Path, corpus: Write) -> None:
@@ -179,12 +180,13 @@ FAULTY = {**PIPELINE, "steps": [{"faulty": {"name": "value", "of": "text"}}]}
 
 
 def test_what_an_operator_must_not_do_costs_the_row_and_not_the_run(here: InProcess, corpus: Write) -> None:
-    result = here(FAULTY, corpus(["raise it", "leave it", "columns", "fine"]))
-    assert (result.counts.answered, result.counts.dead) == (1, 3)
+    result = here(FAULTY, corpus(["raise it", "nothing", "leave it", "columns", "fine"]))
+    assert (result.counts.answered, result.counts.dead) == (1, 4)
     letters = here.dead()
     assert set(letters["_class"]) == {"function"}
     assert letters["_reason"].to_list() == [
         'the operator faulty raised KeyError: "an error of the operator\'s own"',
+        "the operator faulty returned NoneType, not an Answer, a Rejection or Filtered",
         "the operator faulty left a row out without `gates`",
         "the operator faulty answered the columns ['another'], and has ['value']",
     ]

@@ -13,10 +13,8 @@ from urllib.parse import quote, unquote
 
 import pyarrow as pa
 
-from headrace.pipelines.input.corpus import Corpus, Shard, Variant
-from headrace.pipelines.input.rows import Rows, from_python
-from headrace.pipelines.input.source import InputChanged, Source
-from headrace.pipelines.spec.errors import UserError
+from headrace import UserError
+from headrace.pipelines.input import Corpus, InputChanged, Rows, Shard, Source, Variant, from_python
 
 SCHEME = "sqlite"
 

@@ -8,11 +8,9 @@ import pyarrow as pa
 import pytest
 from headrace_sqlite import MARK_ROWS, Sqlite
 
-from headrace.pipelines.input.corpus import Shard
+from headrace import UserError
+from headrace.pipelines.input import InputChanged, Rows, Shard
 from headrace.pipelines.input.reader import ChunkReader
-from headrace.pipelines.input.rows import Rows
-from headrace.pipelines.input.source import InputChanged
-from headrace.pipelines.spec.errors import UserError
 
 
 @pytest.fixture

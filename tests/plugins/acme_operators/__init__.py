@@ -45,7 +45,9 @@ class Rate(ModelStep):
         text = self.header("Rate the text.", f"Answer with a number from 1 to {self.most}.")
         return (Question(text, Json(json.dumps(schema)), Sampling(self.max_tokens or 8), context=context),)
 
-    def read(self, completions: Sequence[Completion], priors: Sequence[Completion]) -> Answer | Rejection:
+    def read(
+        self, completions: Sequence[Completion], priors: Sequence[Completion], document: str = ""
+    ) -> Answer | Rejection:
         points = int(completions[0].text)  # what is no number raises, and headrace makes a dead letter of it
         if not 1 <= points <= self.most:
             return Rejection(f"{points} is no rating", completions[0].text, rule="is no rating")
@@ -113,6 +115,8 @@ class Faulty(RowStep):
         match row[self.of].split()[0]:
             case "raise":
                 raise KeyError("an error of the operator's own")
+            case "nothing":
+                return None  # type: ignore[return-value]
             case "leave":
                 return Filtered()
             case "columns":
