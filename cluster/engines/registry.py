@@ -1,4 +1,4 @@
-"""The engines that there are: providers by name, and the one that a model means."""
+"""The installed engines: providers by name, and the provider of a model."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ GROUP = "headrace.engines"
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """What was found: providers by name, and why others are none."""
+    """The providers found, by name, and those that cannot be used, with the reasons."""
 
     providers: Mapping[str, EngineProvider]
     failed: Mapping[str, Failure]
 
     def named(self, name: str) -> EngineProvider:
-        """The provider of that name.
+        """The provider of this name.
 
         Raises:
-            UserError: there is none, or it cannot be imported; the message lists those there are.
+            UserError: there is none, or it cannot be used; the message lists the available ones.
         """
         if name in self.providers:
             return self.providers[name]
@@ -40,10 +40,10 @@ class Registry:
         raise UserError(f'unknown engine "{name}"{suggestion} (engines: {", ".join(self.providers)}{broken})')
 
     def of(self, model: Model) -> EngineProvider:
-        """The provider that a model means: the one it names, the one that has its id, or the one for all other ids.
+        """The provider of a model: the one it names, the one that has its id, or the one for all other ids.
 
         Raises:
-            UserError: as :meth:`named`, or there is no engine for other ids.
+            UserError: as :meth:`named`, or no engine takes other ids.
         """
         if model.engine is not None:
             return self.named(model.engine)
@@ -51,20 +51,20 @@ class Registry:
         others = (provider for provider in self.providers.values() if provider.takes_other_ids)
         if (found := next(claims, None) or next(others, None)) is None:
             raise UserError(
-                f"no engine takes the model {model.id!r} by its id alone: name one with `engine` "
+                f"no engine is the default for the model {model.id!r}: name one with `engine` "
                 f"(engines: {', '.join(self.providers)})"
             )
         return found
 
     @property
     def ids(self) -> frozenset[str]:
-        """Models that mean the same in every pipeline."""
+        """Ids of models that mean the same in every pipeline."""
         return frozenset().union(*(provider.ids for provider in self.providers.values()))
 
 
 @cache
 def engines() -> Registry:
-    """The engines of this environment, looked up once for each process."""
+    """The engines of this environment, looked up once per process."""
     plugins = load_plugins(GROUP)
     providers: dict[str, EngineProvider] = {}
     failed = dict(plugins.failed)
@@ -77,16 +77,16 @@ def engines() -> Registry:
 
 
 def _made(name: str, value: object) -> EngineProvider:
-    """The provider that an entry point names.
+    """The provider of an entry point.
 
     Raises:
-        ValueError, TypeError: it is none.
+        ValueError, TypeError: the object is not a provider.
     """
     if not isinstance(value, type) or EngineProvider not in value.__mro__:
-        raise ValueError(f"{value!r} is no subclass of headrace.cluster.engines.provider.EngineProvider")
+        raise ValueError(f"{value!r} is not a subclass of headrace.cluster.engines.provider.EngineProvider")
     provider = cast(EngineProvider, value())
     if provider.name != name:
-        raise ValueError(f'the entry point is called "{name}", and the engine "{provider.name}"')
+        raise ValueError(f'the entry point is named "{name}", but the engine is named "{provider.name}"')
     return provider
 
 

@@ -1,4 +1,4 @@
-"""Starting the engine that a configuration means, and saying why one does not start."""
+"""Starts the engine of a configuration, and explains why one does not start."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from headrace.pipelines.spec.errors import HeadraceError
 
 
 def start_engine(config: EngineConfig) -> Engine:
-    """Start the engine; takes no time for the fake one and half a minute or more for vLLM."""
+    """Start the engine: at once for the fake engine, in half a minute or more for vLLM."""
     return engines().named(config.engine).start(config)
 
 
 class EngineStartFailed(HeadraceError, RuntimeError):
-    """The engine does not start on this machine, with this model and these arguments."""
+    """The engine does not start on this machine with this model and these arguments."""
 
 
 def start_or_explain(config: EngineConfig) -> Engine:
-    """Start the engine; where that fails, say what its processes have written, for the cause is there.
+    """Start the engine; if that fails, show what its processes wrote, because the cause is there.
 
     Raises:
-        EngineStartFailed: it does not start; the message has the lines that name errors, and where the others are.
+        EngineStartFailed: it does not start. The message has the log's lines with errors, and the path of the log.
     """
     try:
         return start_engine(config)
@@ -36,13 +36,13 @@ def start_or_explain(config: EngineConfig) -> Engine:
         lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
         causes = [line for line in lines if re.search(r"(Error|Exception)\b.*:", line)]
         said = "\n".join(dict.fromkeys(line[-500:] for line in causes[-5:]))
-        raise EngineStartFailed(f"{type(error).__name__}: {error}\n{said}\nThe whole log: {log}") from error
+        raise EngineStartFailed(f"{type(error).__name__}: {error}\n{said}\nFull log: {log}") from error
 
 
 def start_beside_a_user(config: EngineConfig) -> Engine:
-    """:func:`start_or_explain` for an engine below a command: what it writes goes into a log, not onto the terminal.
+    """:func:`start_or_explain` for an engine of a command: its output goes into a log instead of the terminal.
 
-    The log is kept where the engine does not start.
+    The log is kept if the engine does not start.
     """
     sys.stderr.flush()
     terminal = os.dup(2)

@@ -301,8 +301,8 @@ LOOK_SECONDS = 1.0
 
 
 class DriverMetrics(Observer):
-    """The metrics of the driver: how much work is planned, and how much is left. They are recorded if the driver runs in
-    a Ray cluster, not through a client (``ray://``)."""
+    """The metrics of the driver: how much work is planned, and how much is left. They are recorded if the driver runs
+    in a Ray cluster, not through a client (``ray://``)."""
 
     def __init__(self) -> None:
         self._meters: Meters | None = None
