@@ -164,8 +164,7 @@ def check_memory(rooms: Sequence[Room]) -> None:
             for room in rooms
         )
         raise UserError(
-            f"{sum(room.engines for room in rooms)} engine(s) on this machine need about {wanted / GIB:.1f} GiB of "
-            f"memory "
+            f"{sum(room.engines for room in rooms)} engine(s) on this machine need about {wanted / GIB:.1f} GiB "
             f"({each}), but {available / GIB:.1f} GiB are available. Set resources.memory lower, use fewer workers, "
             f"or use a smaller model."
         )

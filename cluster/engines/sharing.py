@@ -53,7 +53,6 @@ def _check(demands: Sequence[Demand], what: str, wanted: Sequence[int], there: i
         each = ", ".join(f"{n} for {demand.name}" for demand, n in zip(demands, wanted, strict=True))
         raise UserError(
             f"resources: the engines of this pipeline's {len(demands)} models need {sum(wanted)} {what} ({each}), but "
-            f"this machine has {there}. Each model has its own engines. Set the resources of one of them under "
-            f"`models` "
-            f"(gpus: 0 for a CPU engine), or use a cluster with --address."
+            f"this machine has {there}. Each model has its own engines. Set the resources of one of them "
+            f"under `models` (gpus: 0 for a CPU engine), or use a cluster with --address."
         )

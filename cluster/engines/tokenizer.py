@@ -75,8 +75,8 @@ class HubTokenizer:
         texts = re.split("|".join(slots), rendered)
         if len(texts) != len(slots) + 1:
             raise UserError(
-                "The model's chat template changes the text of user messages, so headrace cannot use it. Choose "
-                "another model."
+                "The model's chat template changes the text of user messages, so headrace cannot use it. "
+                "Choose another model."
             )
         return [list(self._full.encode(text, add_special_tokens=False)) if text else [] for text in texts]
 

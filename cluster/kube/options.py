@@ -1,4 +1,4 @@
-"""The options of ``headrace manifest``: what there is to say of a job for KubeRay."""
+"""The options of ``headrace manifest``."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Texts = list[str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KubeOptions:
-    """What the command line says of a job, unchecked: :func:`headrace.cluster.kube.manifest.manifest` checks it.
+    """The options of a job for KubeRay, unchecked: :func:`headrace.cluster.kube.manifest.manifest` checks them.
 
-    Each field is an option of the command, by :func:`headrace.cluster.cli.option_groups.spread`. The help texts say
-    what they mean.
+    Each field is an option of the command, by :func:`headrace.cluster.cli.option_groups.spread`. The help texts explain
+    them.
     """
 
     # What runs.
@@ -44,7 +44,7 @@ class KubeOptions:
 
     # The job.
     name: Annotated[str | None, typer.Option(help="Name of the job. Default: the pipeline's.")] = None
-    namespace: Annotated[str | None, typer.Option(help="Default: kubectl's.")] = None
+    namespace: Annotated[str | None, typer.Option(help="Namespace of the job. Default: kubectl's.")] = None
 
     # Its pods.
     image: Annotated[str, typer.Option(help="Image of all pods; see cluster/deploy/README.md.")] = f"headrace:{VERSION}"
@@ -80,13 +80,16 @@ class KubeOptions:
     node_selectors: Annotated[
         Texts, typer.Option("--node-selector", metavar="KEY=VALUE", help="Node selector of the workers.")
     ] = field(default_factory=list)
-    labels: Annotated[Texts, typer.Option("--label", metavar="KEY=VALUE", help="Label on everything.")] = field(
+    labels: Annotated[Texts, typer.Option("--label", metavar="KEY=VALUE", help="Label of all resources.")] = field(
         default_factory=list
     )
 
     # What they see.
     model_cache: Annotated[
-        str, typer.Option(metavar="VOLUME", help="pvc:NAME, pvc:NAME:ro, emptyDir:SIZE or hostPath:PATH.")
+        str,
+        typer.Option(
+            metavar="VOLUME", help="Volume for weights: pvc:NAME, pvc:NAME:ro, emptyDir:SIZE or hostPath:PATH."
+        ),
     ] = "emptyDir:200Gi"
     service_account: Annotated[
         str | None,

@@ -28,8 +28,7 @@ def print_summary(result: RunResult) -> None:
             Text(
                 f"Too many dead letters: {counts.dead:,} of {counts.rows:,} rows ({rate:.1%}), more than "
                 f"max_error_rate allows. Committed chunks are kept. To see the dead letters: headrace errors "
-                f"{shown(result.output)}. "
-                f"To accept them, raise max_error_rate and run the same command again."
+                f"{shown(result.output)}. To accept them, raise max_error_rate and run the same command again."
             )
         )
 

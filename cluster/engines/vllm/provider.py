@@ -72,9 +72,8 @@ class VllmProvider(EngineProvider):
         name = model.id
         if name == DEFAULT:
             yield (
-                "The model is default, which is meant for trying out. Each pod creates it on first use; the image "
-                "needs the "
-                "extra default-model for that."
+                "The model is default, which is meant for trying out. Each pod creates it on first use; for that the "
+                "image needs the extra default-model."
             )
         elif name.startswith("/"):
             yield f"The model {name} is a folder: the image must contain it at this path."
