@@ -51,7 +51,7 @@ class Registry:
         others = (provider for provider in self.providers.values() if provider.takes_other_ids)
         if (found := next(claims, None) or next(others, None)) is None:
             raise UserError(
-                f"no engine is the default for the model {model.id!r}: name one with `engine` "
+                f"no engine takes the model {model.id!r} by default: name one with `engine` "
                 f"(engines: {', '.join(self.providers)})"
             )
         return found

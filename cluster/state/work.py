@@ -123,7 +123,7 @@ class Work:
         steps = self.plan.seeds["steps"]
         new = [step.name for step in checked.pipeline.steps if step.name not in steps]
         note = (
-            f"{found.found:,} of {found.wanted:,} rows are unchanged since {self.plan.seeds['output']}: "
+            f"{found.found:,} of {found.wanted:,} rows are the same as in {self.plan.seeds['output']}: "
             f"their answers are reused{f', except for {chr(44).join(new)}' if new else ''}"
         )
         if afresh := self.rows_asked_afresh:
@@ -174,7 +174,8 @@ class Work:
     def _said(self, checked: Checked) -> list[str]:
         said = []
         if self.dead:
-            said.append(f"{self.dead:,} dead letters are retried; other answers are kept")
+            which = "1 dead letter is" if self.dead == 1 else f"{self.dead:,} dead letters are"
+            said.append(f"{which} retried; other answers are kept")
         names = [step.name for step in checked.pipeline.steps]
         again = [chunk for chunk in self.todo if any(base > 0 for base in chunk.bases) and not chunk.retry]
         if again:
@@ -186,7 +187,7 @@ class Work:
             kept = [name for name in names if name in stand]
             said.append(
                 f"{rows:,} rows are run again: "
-                f"{', '.join(redone) or 'no step'} recomputed, {', '.join(kept) or 'none'} kept"
+                f"{', '.join(redone) or 'no step'} recomputed; {', '.join(kept) or 'none'} kept"
             )
             said += hoisted_note(self.plan, redone)
         if self.idle and len(self.idle) == len(checked.stages):
