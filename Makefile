@@ -1,16 +1,16 @@
-# Everything from a clone to an answer: `make demo`. Each target sets up .venv first, which is quick when nothing changed.
+# From a clone to answers: `make demo`. Each target first sets up .venv, which is quick if nothing has changed.
 
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.setup-done
 
-# Knobs: make demo PIPELINE=mine.yaml INPUT=/data/tickets OUTPUT=/data/answers ARGS="--limit 20"
+# Variables: make demo PIPELINE=mine.yaml INPUT=/data/tickets OUTPUT=/data/answers ARGS="--limit 20"
 DEMO := build/demo
 PIPELINE := examples/reviews.yaml
 INPUT := $(DEMO)/reviews
 OUTPUT := $(DEMO)/answers
-# A tenth and a bit of the reviews, so that it takes no more than three minutes on two slow cores. ARGS= does all 300:
-# those that are done already are not done again. A model this small leaves a dead letter in some forty rows.
+# 40 of the 300 reviews, so that the demo takes at most three minutes on two slow cores. ARGS= runs all of them, and
+# keeps those that are done. A model this small leaves about one dead letter in forty rows.
 ARGS := --limit 40 --set max_error_rate=0.1
 # make test TESTS="tests/test_models.py -k folder"
 TESTS :=
@@ -19,17 +19,17 @@ TESTS :=
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo       run the example over real reviews and print its answers"
+	@echo "make demo       run the example on real reviews and print the answers"
 	@echo "make test       run all tests"
-	@echo "make check      ruff, mypy, import direction"
-	@echo "make docs       build the documentation into build/site; docs-serve also serves it on http://127.0.0.1:8000"
-	@echo "make bench      measure against Ray Data LLM, bare vLLM and Transformers, about an hour (ARGS=--quick: minutes)"
-	@echo "make chaos      200 rounds of faults, each followed by the same command again (ARGS=\"--rounds 20 --seed 7\")"
-	@echo "make hostile    10,000 nasty rows through the real engine, each accounted for (ARGS=\"--rows 500 --seed 7\")"
-	@echo "make scale      measure the driver on a million chunks and a worker over many (ARGS=\"--shards 10000\")"
-	@echo "make airflow    a week of nights in a real Airflow, with an S3 server and a Ray cluster, and what goes wrong"
+	@echo "make check      run ruff and mypy, and check the import direction"
+	@echo "make docs       build the documentation into build/site (docs-serve: and serve it at http://127.0.0.1:8000)"
+	@echo "make bench      compare with Ray Data LLM, bare vLLM and Transformers; about an hour (ARGS=--quick: minutes)"
+	@echo "make chaos      run 200 rounds of faults, each followed by the same command again (ARGS=\"--rounds 20 --seed 7\")"
+	@echo "make hostile    run 10,000 hostile rows through the real engine and account for each (ARGS=\"--rows 500 --seed 7\")"
+	@echo "make scale      measure the driver on a million chunks, and a worker on many (ARGS=\"--shards 10000\")"
+	@echo "make airflow    run a week of nights in a real Airflow with an S3 server and a Ray cluster, including failures"
 	@echo "make setup      only set up $(VENV)"
-	@echo "make clean      remove what was built (distclean: $(VENV) as well)"
+	@echo "make clean      remove build files (distclean: also $(VENV))"
 
 setup: $(STAMP)
 	@:
@@ -53,14 +53,14 @@ check: $(STAMP)
 	$(PY) -m mypy
 	$(PY) -m pytest -q tests/test_imports.py tests/test_house.py
 
-# Always all of it: a page that did not change would not warn again of what is wrong in it.
+# Always build all pages: an unchanged page would not repeat its warnings.
 docs: $(STAMP)
 	$(PY) -m sphinx --quiet --fail-on-warning --keep-going --fresh-env -c docs -d build/doctrees . build/site
 
 docs-serve: docs
 	$(PY) -m http.server --bind 127.0.0.1 --directory build/site 8000
 
-# The knob ARGS has a default for the demo; the targets from here on take it only from the command line.
+# ARGS has a default for the demo; the targets from here on take it only from the command line.
 bench: $(STAMP)
 	@$(PY) examples/corpus.py $(DEMO)
 	@$(VENV)/bin/headrace model default >/dev/null

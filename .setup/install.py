@@ -1,8 +1,8 @@
-"""Create the environment and install headrace with what demo and tests need. Usage: install.py VENV
+"""Create the environment, and install headrace with what the demo and the tests need. Usage: install.py VENV
 
-Runs on the bare interpreter that ``setup.sh`` found, so it uses the standard library only. uv installs, as it
-takes overrides, which keep unwanted dependencies out; pip cannot. But it is pip that people's machines and
-companies' mirrors are configured for, so uv is told what pip would do.
+Runs on the bare interpreter that ``setup.sh`` found, so it uses the standard library only. uv does the installation,
+because it supports overrides, which keep unwanted dependencies out; pip does not. But machines and companies' mirrors
+are configured for pip, so uv gets pip's configuration.
 """
 
 import ast
@@ -21,47 +21,47 @@ TAIL_LINES = 25
 
 
 class SetupFailed(Exception):
-    """A phase failed; the message is for the person at the terminal."""
+    """A phase failed; the message is for the user."""
 
 
 def main(venv: Path) -> None:
     started = time.monotonic()
     python = venv / "bin" / "python"
     if not usable(python):
-        say(f"set-up: creating {venv.name} with Python {sys.version.split()[0]}")
+        say(f"setup: creating {venv.name} with Python {sys.version.split()[0]}")
         shutil.rmtree(venv, ignore_errors=True)
         run(None, [sys.executable, "-m", "venv", str(venv)])
     log = venv / "setup.log"
     log.write_text("")
 
     constraints = ["--constraint", str(SETUP / "constraints.txt")]
-    say(f"set-up: installing uv (details: {shown(log)})")
+    say(f"setup: installing uv (log: {shown(log)})")
     run(log, [str(python), "-m", "pip", "install", *constraints, "uv"])
 
     flags, environment = as_uv_options(pip_configuration(python))
     install = [str(venv / "bin" / "uv"), "pip", "install", "--python", str(python), *constraints]
     install += ["--override", str(SETUP / "overrides.txt"), "--editable", REQUIREMENT]
-    say("set-up: installing the packages (about 4 GB; some minutes the first time)")
+    say("setup: installing packages (about 4 GB; takes some minutes the first time)")
     try:
         run(log, [*install, *flags], environment)
     except SetupFailed as first:
         # PyPI has no CPU build of torch. uv knows where PyTorch keeps it.
-        say("set-up: not all of it is where pip looks; asking PyTorch's own index for torch")
+        say("setup: pip's sources lack some packages; trying PyTorch's own index for torch")
         try:
             run(log, [*install, *flags, "--torch-backend", "cpu"], environment)
         except SetupFailed as second:
             raise SetupFailed(
-                f"{second}\n\nBefore that, with pip's own sources only:\n{first}\n\n"
-                "torch's CPU build is needed, from a folder or index that pip is configured with "
-                "(find-links, extra-index-url), or else from PyTorch's index. See both answers above."
+                f"{second}\n\nThe first attempt, with pip's own sources only:\n{first}\n\n"
+                "The CPU build of torch is needed, from a folder or index in pip's configuration (find-links, "
+                "extra-index-url) or from PyTorch's index. See both errors above."
             ) from None
-    say("set-up: importing them once, so that the first run need not compile them")
+    say("setup: importing the packages once, so that the first run is faster")
     run(log, [str(python), "-c", FIRST_IMPORTS])
-    say(f"set-up: done in {time.monotonic() - started:.0f} s")
+    say(f"setup: done in {time.monotonic() - started:.0f} s")
 
 
 def usable(python: Path) -> bool:
-    """Whether there is an environment whose Python runs (it may be gone since) and is new enough."""
+    """Whether an environment exists whose Python still runs and is new enough."""
     test = "import sys, pip; sys.exit(sys.version_info < (3, 11))"
     try:
         return subprocess.run([str(python), "-c", test], capture_output=True, check=False).returncode == 0
@@ -70,7 +70,7 @@ def usable(python: Path) -> bool:
 
 
 def pip_configuration(python: Path) -> dict[str, str]:
-    """What pip would go by, from its files and the environment: option to value, pip's precedence applied."""
+    """pip's configuration, from its files and the environment: option to value, by pip's precedence."""
     listing = subprocess.run(
         [str(python), "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
     ).stdout
@@ -87,8 +87,8 @@ def pip_configuration(python: Path) -> dict[str, str]:
 
 
 def as_uv_options(pip: dict[str, str]) -> tuple[list[str], dict[str, str]]:
-    """The same as uv's flags and environment variables."""
-    # pip weighs all its sources alike; uv by default stops at the first that knows a package's name.
+    """pip's configuration as flags and environment variables of uv."""
+    # pip treats all sources alike; uv by default stops at the first that knows a package's name.
     flags = ["--index-strategy", "unsafe-best-match"]
     for source in pip.get("find-links", "").split():
         flags += ["--find-links", source]
@@ -107,12 +107,12 @@ def as_uv_options(pip: dict[str, str]) -> tuple[list[str], dict[str, str]]:
         environment["SSL_CERT_FILE"] = pip["cert"]
     if "proxy" in pip:
         environment["ALL_PROXY"] = pip["proxy"]
-    # What the user has set for uv or for everything goes before what pip is configured with.
+    # Variables that the user has set override pip's configuration.
     return flags, {name: value for name, value in environment.items() if name not in os.environ}
 
 
 def run(log: Path | None, command: list[str], environment: dict[str, str] | None = None) -> None:
-    """Run quietly; the output goes to the log, and its end into the error if the command fails."""
+    """Run quietly. The output goes to the log; if the command fails, its end goes into the error."""
     done = subprocess.run(
         command,
         cwd=ROOT,
@@ -129,8 +129,8 @@ def run(log: Path | None, command: list[str], environment: dict[str, str] | None
             file.write(f"$ {' '.join(command)}\n{done.stdout}\n")
     if done.returncode != 0:
         tail = "\n".join(done.stdout.splitlines()[-TAIL_LINES:])
-        where = f"\nAll of it: {shown(log)}" if log else ""
-        raise SetupFailed(f"{' '.join(command[:4])} ... ended with {done.returncode}:\n{tail}{where}")
+        where = f"\nFull log: {shown(log)}" if log else ""
+        raise SetupFailed(f"{' '.join(command[:4])} ... failed with exit code {done.returncode}:\n{tail}{where}")
 
 
 def shown(path: Path) -> str:
@@ -145,6 +145,6 @@ if __name__ == "__main__":
     try:
         main((ROOT / sys.argv[1]).absolute())
     except SetupFailed as failure:
-        sys.exit(f"set-up failed: {failure}")
+        sys.exit(f"setup failed: {failure}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Finds a Python that will do, and hands over to install.py beside this file. Usage: setup.sh VENV
+# Finds a suitable Python, and runs install.py next to this file with it. Usage: setup.sh VENV
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 tried=""
-# A name on PATH may be a shim of a version manager with nothing behind it, so each candidate is run, not looked up.
+# A name on PATH may be a shim of a version manager without a Python, so each candidate is run, not looked up.
 for python in ${PYTHON:-} python3.11 python3.12 python3 python3.13 python3.14; do
     version=$("$python" -c 'import sys; print(".".join(map(str, sys.version_info[:3])))' 2>/dev/null) || continue
     if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
@@ -16,7 +16,7 @@ for python in ${PYTHON:-} python3.11 python3.12 python3 python3.13 python3.14; d
         exec "$python" "$here/install.py" "$1"
     fi
 done
-echo "headrace needs Python 3.11 or newer with its venv module; found:${tried:-
-  no python3 at all}
-Install one, or name one: make setup PYTHON=/path/to/python3.11" >&2
+echo "headrace needs Python 3.11 or newer with the venv module. Found:${tried:-
+  no python3}
+Install one, or give its path: make setup PYTHON=/path/to/python3.11" >&2
 exit 2

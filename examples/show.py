@@ -1,4 +1,4 @@
-"""Print the answers of a run, and hold the opinions against the ratings that people gave.
+"""Print the answers of a run, and compare the opinions with the ratings that people gave.
 
 Usage: python examples/show.py OUTPUT
 """
@@ -14,13 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 CLEAR = 0.5
-"""Reviews whose sentences people rated beyond this on average, either way, are clearly for or against."""
+"""Reviews with a mean rating above this, or below minus this, are clearly positive or negative."""
 
 SHOWN = 8
 
 
 def main(output: str) -> None:
-    """Print a table of some answers, and the accuracy over all."""
+    """Print a table of some answers, and the accuracy over all answers."""
     console = Console(width=max(Console().width, 120))
     answers = pl.read_parquet(Path(output) / "*.parquet").with_columns(pl.col("opinion").cast(pl.String))
     table = Table(show_lines=True)
@@ -46,9 +46,9 @@ def main(output: str) -> None:
     right = clear.filter(pl.col("opinion") == pl.col("gold")).height
     majority = clear["gold"].value_counts(sort=True).row(0)
     console.print(
-        f"{answers.height} reviews. Of the {clear.height} that people rated clearly (mean beyond {CLEAR} either way), "
-        f"{right} opinions are right: accuracy {right / clear.height:.3f}. "
-        f'Always saying "{majority[0]}" would give {majority[1] / clear.height:.3f}.'
+        f"{answers.height} reviews. {clear.height} have a clear rating (mean above {CLEAR} or below -{CLEAR}); for "
+        f"{right} of them the opinion is correct: accuracy {right / clear.height:.3f}. "
+        f'Always answering "{majority[0]}" would give {majority[1] / clear.height:.3f}.'
     )
 
 

@@ -1,6 +1,6 @@
 """Parquet in, a chain of LLM operators over every row, Parquet out.
 
-The names below are loaded on first use, so that ``import headrace`` (and with it the command line) stays fast.
+The names below are imported on first use, which keeps ``import headrace`` and the command line fast.
 """
 
 from importlib import import_module

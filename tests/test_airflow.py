@@ -209,7 +209,7 @@ def test_a_week_is_filled_and_a_day_that_failed_goes_on(
     for day, run in zip(week, again, strict=True):
         last = submissions(jobs, day)[-1]
         assert last.id not in known
-        assert "is complete already: nothing to do" in jobs.logs(last.id)
+        assert "is already complete: nothing to do" in jobs.logs(last.id)
         assert airflow.xcom(DAG, run["dag_run_id"], TASK)["requests"] == 0
 
 
@@ -261,4 +261,4 @@ def test_what_cannot_be_done_says_why_and_is_not_tried_again(airflow: Airflow, j
     task = airflow.wait("it is over", lambda: (t := airflow.task(DAG, run, TASK))["state"] in states and t, 120)
     assert (task["state"], task["try_number"]) == ("failed", 1)
     logs = "".join(path.read_text() for path in (airflow.home / "logs").rglob(f"*{run.split('+')[0]}*/**/*.log"))
-    assert "was refused (exit code 2), and would be again" in logs
+    assert "was refused (exit code 2), so a retry would not help" in logs

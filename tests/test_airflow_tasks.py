@@ -124,7 +124,7 @@ def test_a_crash_is_tried_again_under_the_next_id(told: Told) -> None:
 def test_a_running_job_of_the_interval_is_waited_for_and_begun_again_if_it_was_on_its_way_out(told: Told) -> None:
     first, second = told.jobs.of("stopped")
     assert "found the running job" in told.logs["finds_a_job"]
-    assert f"the job {first['submission_id']} of an earlier try was stopped" in told.logs["finds_a_job"]
+    assert f"the job {first['submission_id']} of an earlier attempt was stopped" in told.logs["finds_a_job"]
     assert second["submission_id"] == f"{first['submission_id']}-2"
     assert second["status"] == "SUCCEEDED"
 

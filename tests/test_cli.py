@@ -75,7 +75,7 @@ def test_version() -> None:
         (["status"], ["OUTPUT"]),
         (["schema"], ["JSON Schema"]),
         (["model"], ["default"]),
-        (["model", "default"], ["made on first use"]),
+        (["model", "default"], ["creating it on first use"]),
     ],
 )
 def test_help(command: list[str], says: list[str]) -> None:
@@ -131,7 +131,7 @@ def test_schema_accepts_a_pipeline_file_and_refuses_a_misspelt_one() -> None:
 def test_check_shows_the_columns_and_what_to_know(pipeline: str, corpus: Write) -> None:
     alone = headrace("check", pipeline, "--model", "fake")
     assert alone.exit_code == 0
-    assert "reviews: in order. Model: fake" in alone.stdout
+    assert "reviews: no mistakes found. Model: fake" in alone.stdout
     assert "struct<likes: list<" in alone.stdout, "safe_dump sorts the keys"
     assert "note: " in alone.stdout
     assert "_shard" not in alone.stdout

@@ -268,13 +268,13 @@ def test_arguments_that_headrace_sets_itself_are_refused_with_what_decides_them(
     with pytest.raises(UserError, match=rf'p\.yaml:2: model\.engine: "{argument}" is set by headrace') as caught:
         check_models(load_pipeline(file))
     instead = RESERVED[argument]
-    assert (f'use "{instead}"' if instead else "cannot be chosen") in str(caught.value)
+    assert (f'use "{instead}"' if instead else "cannot be changed") in str(caught.value)
 
 
 def test_without_an_engine_for_other_ids_one_must_be_named() -> None:
     registry = Registry({"fake": FakeProvider()}, {})
     assert registry.of(Model(id="fake")).name == "fake"
-    with pytest.raises(UserError, match="no engine takes the model 'org/x' by its id alone"):
+    with pytest.raises(UserError, match="no engine takes the model 'org/x' by default"):
         registry.of(Model(id="org/x"))
     assert engines().ids == {"fake", "default"}
 

@@ -110,7 +110,7 @@ def test_letters_can_be_chosen(output: Callable[..., str]) -> None:
     refused = errors(uri, "--step", "fact")
     assert refused.exit_code == 2
     assert "no step 'fact'. Its steps are: 'document', 'opinion', 'facts', 'summary'" in refused.stderr
-    assert "None of them" in errors(uri, "--reason", "nothing like it").stdout
+    assert "No dead letter matches --step and --reason." in errors(uri, "--reason", "nothing like it").stdout
 
 
 def test_they_are_shown_with_examples_and_what_to_do(output: Callable[..., str]) -> None:

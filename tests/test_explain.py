@@ -61,7 +61,7 @@ def test_it_shows_steps_prompts_layouts_and_what_is_taken(explain: Callable[...,
     assert "Classify the text by its opinion." in said
     for layout in ("instruction_first", "document_first", "hoisted"):
         assert layout in said
-    assert "Taken: instruction_first: no other layout was measured" in said
+    assert "Chosen: instruction_first: no other layout was measured" in said
     assert "not measured on this kind of machine yet" in said
     assert "--measure" in said
 
@@ -72,7 +72,7 @@ def test_without_a_measurement_nothing_is_said_of_time_and_money(explain: Callab
     assert data["taken"]["seconds"] is None
     assert data["taken"]["output"] is None
     assert not data["observed"]
-    assert all("measurement" in word for word in data["money"].values())
+    assert all("until measured" in word for word in data["money"].values())
     assert data["layouts"]["hoisted"]["computed"] < data["layouts"]["instruction_first"]["computed"]
 
 
@@ -91,7 +91,7 @@ def test_a_measurement_says_how_good_each_layout_is_and_what_the_input_costs(exp
 
 
 def test_a_fixed_layout_is_taken_and_the_reason_is_the_pipeline(explain: Callable[..., Result]) -> None:
-    assert "Taken: hoisted: the pipeline says so." in explain(layout="hoisted").stdout
+    assert "Chosen: hoisted: the pipeline says so." in explain(layout="hoisted").stdout
 
 
 def test_a_limit_counts(explain: Callable[..., Result]) -> None:
@@ -159,11 +159,11 @@ def test_each_model_has_its_steps_its_prompts_and_a_forecast_and_all_have_a_sum(
     assert "opinion  classify  stage 1, fake  instruction_first" in tree[1]
     assert tree[2].endswith("bad  filter  stage 1")
     assert "reply  generate  stage 2, big (fake)  (waits for bad, opinion)" in tree[3]
-    assert "tone, by big (fake)" in said
+    assert "tone, model big (fake)" in said
     assert "Classify the text by its tone." in said
-    assert said.count("Taken: instruction_first: with several models no other is taken") == 2
-    assert "no filter dropped a row: nothing was observed yet" in said
-    assert "not known: nothing was measured of fake, big (fake) yet (--measure)" in said
+    assert said.count("Chosen: instruction_first: with several models no other is taken") == 2
+    assert "no filter drops a row: nothing has been observed yet" in said
+    assert "unknown: not measured yet for fake, big (fake) (use --measure)" in said
     assert said.index("fake: the whole input") < said.index("big (fake): the whole input")
     assert said.index("big (fake): the whole input") < said.index("All models together")
 
@@ -229,9 +229,9 @@ def test_models_are_measured_one_after_the_other_each_on_the_rows_that_come_to_i
         sum(model["money"]["the same at an API"] for model in data["models"])
     )
     said = explain("--measure", "--rows", "20", **TWO).stdout
-    assert f"Measured on {came} of 20 rows, which came to this model" in said
-    assert "the cache holds 5,000: about" in said
-    assert "at least: an engine that waits" in said
+    assert f"Measured on {came} of 20 rows, those that reached this model" in said
+    assert "the cache holds 5,000 tokens, about" in said
+    assert ": an engine that waits for another model's answers also costs" in said
 
 
 def test_a_models_own_arguments_count_for_it_alone(corpus: Write) -> None:
@@ -246,7 +246,7 @@ def test_a_model_to_which_no_row_comes_is_not_measured_and_says_so(explain: Call
     nobody = [TWO["steps"][0], {"filter": {"name": "bad", "where": "opinion is null"}}, *TWO["steps"][2:]]
     done = explain("--json", "--measure", "--rows", "8", "--gpu-price", "2", **{**TWO, "steps": nobody})
     first, second = json.loads(done.stdout)["models"]
-    assert "no row of 8 comes to the model of big (fake), so it is not measured" in done.stderr
+    assert "none of the 8 rows reaches the model big (fake), so it is not measured" in done.stderr
     assert first["taken"]["seconds"] is not None
     assert second["taken"]["seconds"] is None
     assert "measurement" in second["money"]["money"]
@@ -296,7 +296,7 @@ def test_engines_that_do_not_fit_at_once_are_explained_all_the_same(
 ) -> None:
     monkeypatch.setattr("headrace.cluster.driver.sample.gpus_here", lambda: 1)
     said = explain("--gpu-price", "2/h", **TWO).stdout
-    assert "do not fit this machine at once. resources: the engines of this pipeline's 2 models take 2 GPUs" in said
+    assert "do not fit on this machine at once. resources: the engines of this pipeline's 2 models need 2 GPUs" in said
     assert said.count("1 GPU(s)") == 2
     assert "crowded" in json.loads(explain("--json", **TWO).stdout)
 
@@ -343,7 +343,7 @@ def test_an_edit_redoes_the_steps_of_one_model_and_the_others_engine_is_not_star
         explain_pipeline(two(steps=steps), str(source), output=str(here.output)), Prices(gpu=2.0), as_json=False
     )
     said = capsys.readouterr().out
-    assert "none: nothing is left to ask, so no engine is started" in said
+    assert "none: no rows are left for this model, so no engine is started" in said
     assert "not known: nothing was measured of big (fake) yet" in said
     here(two(steps=steps), source, recompute="changed")
     assert here.engines == 1, "as it was said"

@@ -409,7 +409,7 @@ def test_dead_letters_are_asked_again_and_the_others_not(here: InProcess, corpus
     part = (here.output / load_plan(LocalStore(here.output)).shards[2].part_name).stat()
     result = here(ONCE, source, retry="errors")
     assert result.status == "complete"
-    assert here.said == ["4 dead letters are asked again; the other answers are kept"]
+    assert here.said == ["4 dead letters are retried; other answers are kept"]
     assert here.asked["facts"] == 3, "the healed row and two that are still dead; null cannot be asked"
     assert "opinion" not in here.asked
     after, still = here.table(), here.dead()
@@ -428,7 +428,7 @@ def test_dead_letters_are_asked_again_and_the_others_not(here: InProcess, corpus
 
 def test_no_dead_letters_to_ask_again(here: InProcess, corpus: Write) -> None:
     source = corpus(texts(0, 5))
-    with pytest.raises(UserError, match="no plan"):
+    with pytest.raises(UserError, match="there are no dead letters, because .* is not an output yet"):
         here(STEPS, source, retry="errors")
     here(STEPS, source)
     result = here(STEPS, source, retry="errors")

@@ -75,10 +75,10 @@ def test_addresses(address: str, url: str) -> None:
     ("address", "said"),
     [
         ("ray://head:10001", "http://head:8265"),
-        ("", "no address"),
-        ("ftp://head", "no address"),
-        ("http://head:x", "no address"),
-        ("http://head/?a=b", "no address"),
+        ("", "is not the address of"),
+        ("ftp://head", "is not the address of"),
+        ("http://head:x", "is not the address of"),
+        ("http://head/?a=b", "is not the address of"),
         ("http://me:hidden@head", "RAY_AUTH_TOKEN"),
     ],
 )
@@ -264,7 +264,7 @@ def test_tokens_are_found_as_ray_finds_them(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.delenv("RAY_AUTH_TOKEN")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "gone"))
-    with pytest.raises(NotAuthorized, match="no such file"):
+    with pytest.raises(NotAuthorized, match="gone, which does not exist"):
         found_token()
 
 

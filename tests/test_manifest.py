@@ -444,7 +444,7 @@ def test_a_secret_is_refused_and_not_repeated(make: Make, changes: dict[str, Any
 
 def test_a_secret_in_a_file_is_refused_with_its_line(make: Make, folder: Path) -> None:
     (folder / "jobs/words.py").write_text(f"def count(row):\n    return '{TOKEN}'\n")
-    with pytest.raises(UserError, match=r"jobs/words\.py:2 has what looks like a Hugging Face token"):
+    with pytest.raises(UserError, match=r"jobs/words\.py:2 seems to contain a Hugging Face token"):
         make()
     make(pipeline_in_image="/app/pipeline.yaml")
 
@@ -452,11 +452,11 @@ def test_a_secret_in_a_file_is_refused_with_its_line(make: Make, folder: Path) -
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"input": "/data/tickets"}, "do not see this machine's disks"),
-        ({"output": "answers"}, "do not see this machine's disks"),
-        ({"output": "hf://datasets/me/x"}, "no outputs in hf"),
+        ({"input": "/data/tickets"}, "cannot see the disks of this machine"),
+        ({"output": "answers"}, "cannot see the disks of this machine"),
+        ({"output": "hf://datasets/me/x"}, "outputs cannot be in hf://"),
         ({"name": "a" * 48}, "47"),
-        ({"name": "1a"}, "beginning with a letter"),
+        ({"name": "1a"}, "begin with a letter"),
         ({"workers": "8:1"}, "MIN:MAX"),
         ({"workers": "0:1"}, "MIN:MAX"),
         ({"workers": "many"}, "MIN:MAX"),
@@ -477,7 +477,7 @@ def test_a_secret_in_a_file_is_refused_with_its_line(make: Make, folder: Path) -
         ({"deadline": "soon"}, "--deadline"),
         ({"ttl": "-1h"}, "--ttl"),
         ({"retries": -1}, "--retries"),
-        ({"image": "head race"}, "no name of an image"),
+        ({"image": "head race"}, "is not a valid name of an image"),
         ({"pipeline_in_image": "pipeline.yaml"}, "absolute path"),
         ({"model": "./models/x"}, "folder of this machine"),
         ({"service_account": "Me"}, "--service-account"),
@@ -516,9 +516,9 @@ def test_a_schema_by_an_absolute_path_is_refused(make: Make, folder: Path) -> No
         ({"image": "headrace:1"}, "no registry"),
         ({"model_cache": "hostPath:/x"}, "Pod Security"),
         ({"model_cache": "pvc:x"}, "ReadWriteMany"),
-        ({}, "downloads the model for itself"),
+        ({}, "each pod downloads the model"),
         ({"secrets": ()}, "No --secret"),
-        ({"service_account": "x"}, "must be there before"),
+        ({"service_account": "x"}, "x must exist: KubeRay does not create it"),
         ({"pipeline": "two.yaml"}, "has no revision"),
         ({"gpus_per_pod": 3}, "unused"),
     ],

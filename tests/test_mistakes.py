@@ -193,7 +193,7 @@ def test_an_example_that_does_not_fit_its_schema(step: str) -> None:
     [
         ("{{ reveiw }}", f'unknown column "reveiw"; did you mean "review"? {COLUMNS}'),
         ("{{ meta.lnag }}", 'unknown field "lnag"; did you mean "lang"? (there are: lang) in "meta"'),
-        ("{{ blob }}", 'the column "blob" is binary, and a document is text: decode it first'),
+        ("{{ blob }}", 'the column "blob" is binary, but a document must be text: decode it first'),
         ("{{ review }", "the template: unexpected '}'"),
         ("{% if review %}x", "the template: Unexpected end of template."),
         ("{{ review | uper }}", "the template: No filter named 'uper'"),
@@ -351,13 +351,13 @@ def test_an_output_folder_that_cannot_be_written(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("./nothing", "model './nothing': no such folder. Write 'default'"),
+        ("./nothing", "model './nothing': no such folder. Use 'default'"),
         ("r.yaml", "model 'r.yaml' is a file"),
         ("empty", "lacks config.json, a tokenizer (one of "),
-        ("s3://bucket/model", "addresses are not taken"),
+        ("s3://bucket/model", "is a URL, which is not supported"),
         (
             "nobody/no-such-model",
-            "HF_HUB_OFFLINE is set, so the hub is not asked. Download it where there is a network",
+            "HF_HUB_OFFLINE is set, so the hub was not tried. Download the model where there is a network",
         ),
     ],
 )
@@ -375,7 +375,7 @@ def test_a_model_that_is_incomplete() -> None:
     assert "the folder" in (found := run("model: fake", "model: half"))
     assert "lacks weights (*.safetensors or *.bin)" in found
     write("version https://git-lfs.github.com/spec/v1", "half/model.safetensors")
-    assert "perhaps a Git LFS pointer" in run("model: fake", "model: half")
+    assert "perhaps it is a Git LFS pointer" in run("model: fake", "model: half")
 
 
 @pytest.mark.parametrize(
@@ -414,8 +414,8 @@ def test_resources(resources: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("resources", "message"),
     [
-        ("{gpus: 99}", "1 worker(s) with 99 GPU(s) each are more than the "),
-        ("{gpus: 0, cpus: 9999}", "1 worker(s) with 9999 core(s) each are more than the "),
+        ("{gpus: 99}", "1 worker(s) with 99 GPU(s) each need more than "),
+        ("{gpus: 0, cpus: 9999}", "1 worker(s) with 9999 core(s) each need more than "),
     ],
 )
 def test_more_than_the_machine_has(resources: str, message: str) -> None:
@@ -523,8 +523,8 @@ def default_model() -> str:
 def test_engine_arguments_that_vllm_does_not_have(default_model: str) -> None:
     found = run("model: fake", "model: {id: default, dtpye: half, enforce_egaer: true}")
     assert found.splitlines() == [
-        'r.yaml:2: model.dtpye: there is no such engine argument in vLLM; did you mean "dtype"?',
-        'r.yaml:2: model.enforce_egaer: there is no such engine argument in vLLM; did you mean "enforce_eager"?',
+        'r.yaml:2: model.dtpye: unknown engine argument of vLLM; did you mean "dtype"?',
+        'r.yaml:2: model.enforce_egaer: unknown engine argument of vLLM; did you mean "enforce_eager"?',
     ]
 
 
@@ -544,7 +544,7 @@ def test_a_grammar_that_takes_too_long_is_given_up_and_named(default_model: str)
     started = time.monotonic()
     with pytest.raises(UserError, match=r"r\.yaml:6: steps\[1\]\.extract: .*did not compile within 0\.001 s") as caught:
         Preflight.begin(pipeline, stage, located, seconds=0.001).finish()
-    assert "lower maxItems and maxLength" in str(caught.value)
+    assert "Lower maxItems and maxLength" in str(caught.value)
     assert time.monotonic() - started < 90
 
 
@@ -556,9 +556,9 @@ def test_a_grammar_that_is_slow_for_each_token_is_refused_and_named(
     slow = Grammar("r.yaml:6: steps[1].extract: 'facts'", "regex", ".{0,500}")
     monkeypatch.setattr(preflight, "grammars", lambda *_: [slow])
     found = refusal("check", write(), "--model", "default")
-    assert found.startswith("r.yaml:6: steps[1].extract: 'facts': decoding with its grammar takes ")
-    assert "ms for each token, and the engine would wait for it (at most 5 ms)" in found
-    assert "lower maxItems and maxLength" in found
+    assert found.startswith("r.yaml:6: steps[1].extract: 'facts': decoding with the grammar takes ")
+    assert "ms per token, which would slow the engine down (limit: 5 ms)" in found
+    assert "Lower maxItems and maxLength" in found
 
 
 @pytest.mark.engine  # about 7 s
@@ -570,4 +570,4 @@ def test_a_model_whose_tokenizer_is_broken_is_named(default_model: str, folder: 
     (folder / "model" / "tokenizer.json").write_text('{"version": "1.0"}')
     found = refusal("check", write(), "--model", "model")
     assert found.startswith("The tokenizer of the model ")
-    assert "does not load: " in found
+    assert "cannot be loaded: " in found

@@ -60,7 +60,7 @@ def test_its_files_are_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("mine")
-    with pytest.raises(UserError, match=r"README\.md already"):
+    with pytest.raises(UserError, match=r"already has README\.md"):
         make_project(str(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
     with pytest.raises(UserError, match="cannot be written"):

@@ -29,7 +29,7 @@ def test_one_that_fails_is_dropped_with_a_note(
 
     monkeypatch.setattr(DriverMetrics, event, fails)
     assert here(reviews(), corpus(["one"] * 11, ["two"])).status == "complete"
-    assert here.said == ["DriverMetrics has failed, and is told no more: ZeroDivisionError: oh"]
+    assert here.said == ["DriverMetrics failed and is turned off for this run: ZeroDivisionError: oh"]
 
 
 def test_all_is_told_in_order(here: InProcess, corpus: Write, reviews: Make, monkeypatch: pytest.MonkeyPatch) -> None:

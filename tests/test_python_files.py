@@ -78,5 +78,5 @@ def test_a_file_brings_what_it_imports(folder: Path) -> None:
 
 def test_what_is_not_python_is_named(folder: Path) -> None:
     write(folder, broken="x = 1\ndef (\n")
-    with pytest.raises(UserError, match=r"broken\.py:2: not Python"):
+    with pytest.raises(UserError, match=r"broken\.py:2: not valid Python"):
         module_files(folder, ["broken"], whole_packages=False)

@@ -243,7 +243,9 @@ def test_a_sample_is_said_to_be_one(done: InProcess, monkeypatch: pytest.MonkeyP
     assert not seen["whole"]
     assert 10 <= seen["rows"] <= 30
     assert seen["planned"] == 71
-    assert re.search(rf"A sample of the output: {seen['rows']} answered rows, in 10 places", page_of(done.output))
+    assert re.search(
+        rf"Based on a sample of {seen['rows']} answered rows of the output, from 10 places", page_of(done.output)
+    )
 
 
 # -- drift ---------------------------------------------------------------------------------------------------
@@ -296,7 +298,7 @@ def test_new_rows_are_held_against_what_was_there(here: InProcess, corpus: Write
     source = corpus(texts("a", 120))
     here(STEPS, source)
     assert here.report()["previous"] is None
-    assert "There is no earlier run" in page_of(here.output)
+    assert "There is no earlier output to compare with" in page_of(here.output)
 
     # As many again, of which half cannot be answered.
     marks = [f"broken {row}" if row % 2 else f"document {row}." for row in range(120)]
@@ -310,8 +312,8 @@ def test_new_rows_are_held_against_what_was_there(here: InProcess, corpus: Write
     [outcomes] = [each for each in report["drift"] if each["what"] == "outcomes"]
     assert outcomes["flagged"]
     assert outcomes["most"][0] in ("answered", "dead")
-    assert [note for note in result.notes if note.startswith("rows by outcome have moved")]
-    assert "Rows by outcome have moved" in page_of(here.output)
+    assert [note for note in result.notes if note.startswith("the outcomes of rows have moved")]
+    assert "The outcomes of rows have moved" in page_of(here.output)
     assert [each["flagged"] for each in report["drift"]] == sorted(
         (each["flagged"] for each in report["drift"]), reverse=True
     )
@@ -581,11 +583,11 @@ def test_two_outputs_are_compared(done: InProcess, corpus: Write, tmp_path: Path
     printed = headrace("--compare", str(done.output), str(other))
     assert printed.exit_code == 0, printed.output
     assert "outcomes" in printed.output
-    assert "moved by more than chance" in printed.output
+    assert "distributions moved by a large amount that is unlikely to be chance" in printed.output
     assert (other / "_headrace" / "report.html").stat().st_mtime_ns == before
     page = tmp_path / "compared.html"
     assert headrace("--compare", str(done.output), str(other), "--to", str(page)).exit_code == 0
-    assert f"Held against {done.output}" in Outline.of(page.read_text(encoding="utf-8")).text
+    assert f"Compared with {done.output}" in Outline.of(page.read_text(encoding="utf-8")).text
     assert headrace(str(other), "--previous", str(done.output)).exit_code == 0
     assert done.report(other)["previous"]["what"] == str(done.output)
     assert done.report(other)["drift"][0]["flagged"]
@@ -601,7 +603,7 @@ def test_a_previous_output_that_is_not_there_is_a_note(here: InProcess, corpus: 
     """The first of a series of nightly runs has nothing before it."""
     pipeline = {**STEPS, "report": {"previous": str(tmp_path / "last-night")}}
     result = here(pipeline, corpus(texts("a", 20)))
-    assert any("there is no previous output to hold the answers against" in note for note in result.notes)
+    assert any("there is no previous output to compare with" in note for note in result.notes)
     assert "there is no previous output" in Outline.of(page_of(here.output)).text
 
 
@@ -615,10 +617,10 @@ def test_an_output_without_report_can_be_compared(done: InProcess, corpus: Write
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "Name the output"),
-        (["nowhere"], "is no output of headrace"),
-        (["OUT", "--compare", "a", "b"], "leave OUTPUT and --previous out"),
-        (["OUT", "--previous", "nowhere"], "is no output of headrace"),
+        ([], "No output was given"),
+        (["nowhere"], "is not an output of headrace"),
+        (["OUT", "--compare", "a", "b"], "Remove OUTPUT and --previous"),
+        (["OUT", "--previous", "nowhere"], "is not an output of headrace"),
         (["OUT", "--gpu-price", "much"], "--gpu-price"),
         (["OUT", "--to", "no/such/folder/page.html"], "cannot be written"),
     ],

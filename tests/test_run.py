@@ -240,8 +240,8 @@ def test_an_engine_that_answers_nothing_ends_the_run(shared_case: Callable[..., 
     it = shared_case(texts(0, 12), engine={"faults": {"N/A": "die"}}, checkpoint_rows=4)
     done = it.run()
     assert done.returncode == 1, done.stderr
-    assert "The engine has died 3 times in a row before it answered anything." in done.stderr
-    assert "What is committed stays." in done.stderr
+    assert "The engine died 3 times in a row before its first answer." in done.stderr
+    assert "Committed chunks are kept." in done.stderr
     assert not it.chunks()
 
 
@@ -298,7 +298,7 @@ def test_generations_on_ray(shared_case: Callable[..., Case], corpus: Write, tmp
     before = len(it.asked())
     healed = it.run(*facts, "--retry", "errors")
     assert healed.returncode == 0, healed.stderr
-    assert "1 dead letters are asked again" in healed.stderr
+    assert "1 dead letter is retried; other answers are kept" in healed.stderr
     assert all("document 0 7." in prompt or "N/A" in prompt for prompt in it.asked()[before:])
     it.check_complete()
 
@@ -308,7 +308,7 @@ def test_generations_on_ray(shared_case: Callable[..., Case], corpus: Write, tmp
     before = len(it.asked())
     again = it.run(*changed, "--recompute", "changed")
     assert again.returncode == 0, again.stderr
-    assert "steps summary anew, opinion, facts kept" in again.stderr
+    assert "summary recomputed; opinion, facts kept" in again.stderr
     assert all("In short." in prompt or "N/A" in prompt for prompt in it.asked()[before:])
     assert it.check_complete()["facts"].equals(answers["facts"])
 

@@ -111,7 +111,7 @@ def test_what_is_no_pipeline_has_its_line(tmp_path: Path) -> None:
         ("a.yaml", "name: x\nsteps: [\n", r"a\.yaml:3: not YAML"),
         ("b.yaml", "name: x\nname: y\n", r"b\.yaml:2: key \"name\""),
         ("c.json", '{"name": "x",\n}', r"c\.json:\d: not JSON"),
-        ("d.py", "x = 1\ndef (\n", r"d\.py:2: not Python"),
+        ("d.py", "x = 1\ndef (\n", r"d\.py:2: not valid Python"),
     ):
         write(tmp_path, {name: text})
         with pytest.raises(UserError, match=said):
@@ -170,20 +170,23 @@ def test_the_id_follows_from_what_is_asked(tmp_path: Path, pipeline: Path) -> No
     ("changes", "said"),
     [
         ({"input": "data/in"}, "input: 'data/in' is relative to a folder of this machine"),
-        ({"output": "~/out"}, "whole path"),
+        ({"output": "~/out"}, "absolute path"),
         ({"reuse": "old"}, "reuse: 'old' is relative"),
         ({"input": "s3://AKIA:hidden@lake/in"}, "credentials"),
         ({"input": "https://me:hidden@host/in"}, "credentials"),
-        ({"overrides": ["model.hf_token=hidden"]}, "--set model.hf_token: a secret"),
-        ({"overrides": ['models["a"]["api_key"]=hidden']}, "a secret"),
+        ({"overrides": ["model.hf_token=hidden"]}, "--set model.hf_token: this secret would be part of"),
+        ({"overrides": ['models["a"]["api_key"]=hidden']}, "this secret would be part of"),
         ({"env": {"AWS_SECRET_ACCESS_KEY": "hidden"}}, "AWS_SECRET_ACCESS_KEY"),
-        ({"env": {"NOTE": "hf_" + "hidden" * 5}}, "NOTE: the environment of a job"),
-        ({"overrides": ["steps.a.instruction=hf_" + "hidden" * 5]}, "--set steps.a.instruction: a secret"),
-        ({"include": ["nothing*"]}, "--include nothing\\*: there is no such file"),
+        ({"env": {"NOTE": "hf_" + "hidden" * 5}}, "NOTE: everybody with access to the cluster"),
+        (
+            {"overrides": ["steps.a.instruction=hf_" + "hidden" * 5]},
+            "--set steps.a.instruction: this secret would be part of",
+        ),
+        ({"include": ["nothing*"]}, "--include nothing\\*: no such file"),
         ({"include": ["../outside.txt"]}, "is not in"),
         ({"include": ["/etc/hostname"]}, "is not in"),
         ({"overrides": ["steps[0].schema=../outside.txt"]}, "is not in"),
-        ({"overrides": ["steps[0].schema=none.json"]}, "there is no schema 'none.json'"),
+        ({"overrides": ["steps[0].schema=none.json"]}, "the schema 'none.json' is missing from"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:

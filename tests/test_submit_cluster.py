@@ -120,7 +120,7 @@ def test_a_run_that_loses_a_node_is_complete_and_shown_as_one_here(
     assert "60 answered" in out
     code, out, err = finished(second)
     assert code == 0, out + err
-    assert "runs already: following it" in err
+    assert "is already running: following it" in err
     assert "60 answered" in out
 
     table = pq.read_table(output)
@@ -132,7 +132,7 @@ def test_a_run_that_loses_a_node_is_complete_and_shown_as_one_here(
     # Once more it is done already; nothing new is submitted.
     code, out, err = finished(command(cluster, *words))
     assert code == 0, out + err
-    assert "was done" in err
+    assert "already succeeded" in err
     [job] = [job for job in client.list() if job.metadata.get("headrace_output") == str(output)]
     assert (job.status, job.exit_code) == ("SUCCEEDED", 0)
 
@@ -155,7 +155,7 @@ def test_a_job_that_is_stopped_is_resumed_by_the_same_command(
     # Other arguments into the same output have to wait.
     code, _, err = finished(command(cluster, *words, "--limit", 30))
     assert code == 2
-    assert f"{job_id[1]} is writing to {output}" in err
+    assert f"{job_id[1]} is already writing to {output}" in err
 
     follower = command(cluster, *words)
     wait_for_chunks(output, 2, follower)

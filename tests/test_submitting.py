@@ -90,7 +90,7 @@ def test_the_log_is_shown_as_if_it_ran_here(submission: Submission, capsys: pyte
         "headrace: 10 of 80 rows, 2.0 rows/s",
     ]
     assert submit_and_follow(api.client(), submission, again=False, wait=True) == 0
-    assert f"{submission.id} was done at 2023-11-" in capsys.readouterr().err
+    assert f"{submission.id} already succeeded at 2023-11-" in capsys.readouterr().err
     assert len(api.jobs) == 1
     api.status, api.code = "FAILED", 3
     assert submit_and_follow(api.client(), submission, again=False, wait=True) == 3
@@ -101,10 +101,10 @@ def test_the_log_is_shown_as_if_it_ran_here(submission: Submission, capsys: pyte
 @pytest.mark.parametrize(
     ("status", "code", "told", "said"),
     [
-        ("FAILED", 1, 1, "the same command resumes"),
+        ("FAILED", 1, 1, "Committed chunks are kept. Run the same command again to resume."),
         ("FAILED", 2, 2, ""),
         ("FAILED", None, 1, "Failed: "),
-        ("STOPPED", None, 130, "was stopped. What is committed stays"),
+        ("STOPPED", None, 130, "was stopped. Committed chunks are kept"),
     ],
 )
 def test_how_it_ends(
@@ -136,7 +136,7 @@ def test_interrupting_leaves_the_job_alone(
     client = api.client()
     monkeypatch.setattr("time.sleep", interrupt)
     assert submit_and_follow(client, submission, again=False, wait=True) == 130
-    assert f"{submission.id} goes on" in capsys.readouterr().err
+    assert f"{submission.id} is still running. To follow it, run the same command again" in capsys.readouterr().err
     assert api.status == "SUCCEEDED"
 
 
@@ -145,7 +145,7 @@ def test_a_cluster_that_goes_away(submission: Submission, capsys: pytest.Capture
     client = api.client()
     submit_and_follow(client, submission, again=False, wait=False)
     api.down = True
-    with pytest.raises(Unreachable, match="may go on: the same command follows it again"):
+    with pytest.raises(Unreachable, match="may still be running. To follow it, run the same command again"):
         follow(client, submission.id)
     api.down = False
     api.jobs.clear()
@@ -179,7 +179,7 @@ def test_jobs_are_listed_with_what_they_are_for(submission: Submission, capsys: 
     api = Api(status="FAILED", code=3, looks=0)
     client = api.client()
     show_jobs(client.list(), as_json=False)
-    assert "has submitted nothing" in capsys.readouterr().out
+    assert "has not submitted any jobs" in capsys.readouterr().out
     submit_and_follow(client, submission, again=False, wait=True)
     client.submit("raysubmit_x", "true", metadata={})
     capsys.readouterr()
@@ -227,7 +227,7 @@ def test_where_jobs_go(monkeypatch: pytest.MonkeyPatch, surroundings: dict[str, 
         lambda url, **changes: JobsClient(url, transport=httpx.MockTransport(answers), **changes),
     )
     if asked is None:
-        with pytest.raises(UserError, match="No cluster is named"), jobs_at(None):
+        with pytest.raises(UserError, match="No cluster was given"), jobs_at(None):
             pass
         return
     with jobs_at(None) as client:

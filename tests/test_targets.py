@@ -58,7 +58,9 @@ def test_variables_are_filled_in(file: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("CORES", "")
     assert read_target(file, "laptop").resources == {"cpus": 2, "workers": [1, 8]}
 
-    with pytest.raises(UserError, match=r"headrace.yaml:9: targets.prod.address: the environment has no HEAD"):
+    with pytest.raises(
+        UserError, match=r"headrace.yaml:9: targets.prod.address: the environment variable HEAD is not set"
+    ):
         read_target(file, "prod")
     for name in ("HEAD", "PROD_TOKEN", "STORE_KEY", "STORE_SECRET"):
         monkeypatch.setenv(name, f"hidden-{name.lower()}")
@@ -106,19 +108,22 @@ def test_the_storage_is_one_identity(file: Path, monkeypatch: pytest.MonkeyPatch
         ({"adress": "auto"}, 'unknown key "adress"; did you mean "address"'),
         ({"resources": {"worker": 2}}, 'targets.t.resources.worker: unknown key "worker"; did you mean "workers"'),
         ({"storage": {"endpoit": "x"}}, 'did you mean "endpoint"'),
-        ({"token": "hidden"}, "is a secret, and secrets are not stored"),
+        ({"token": "hidden"}, "is a secret, which must not be in this file"),
         ({"token": "Bearer ${TOKEN}"}, "is a secret"),
         ({"token": "${TOKEN:-hidden}"}, "is a secret"),
         ({"token": "$${TOKEN}"}, "is a secret"),
         ({"storage": {"access_key": "hidden", "secret_key": "${S}"}}, "storage.access_key: is a secret"),
-        ({"model": {"id": "a", "hf_token": "${HF_TOKEN}"}}, "model.hf_token: would stand in the plan"),
+        (
+            {"model": {"id": "a", "hf_token": "${HF_TOKEN}"}},
+            "model.hf_token: is a secret, and would become part of the plan",
+        ),
         ({"input": "s3://${AWS_SECRET_ACCESS_KEY}/x"}, "looks like a secret"),
-        ({"address": "http://me:hidden@head"}, "has credentials in it"),
+        ({"address": "http://me:hidden@head"}, "contains credentials"),
         ({"address": 8265}, "must be text"),
-        ({"model": ["a"]}, "must be a model's name"),
+        ({"model": ["a"]}, "must be the name of a model"),
         ({"storage": []}, "must be a mapping"),
-        ({"input": "${}"}, "is no variable"),
-        ({"storage": {"access_key": "${HOME}"}}, "go together"),
+        ({"input": "${}"}, "is not a variable"),
+        ({"storage": {"access_key": "${HOME}"}}, "must be given together"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, body: dict[str, Any], said: str) -> None:
@@ -136,7 +141,7 @@ def test_what_is_refused(tmp_path: Path, body: dict[str, Any], said: str) -> Non
         ("", "mapping with the key targets"),
         ("target: {}", 'did you mean "targets"'),
         ("targets: []", "must be a mapping"),
-        ("targets: {prod: {}, laptop: {}}", 'no target "prd"; did you mean "prod"'),
+        ("targets: {prod: {}, laptop: {}}", 'unknown target "prd"; did you mean "prod"'),
         ("targets: {prod: {}, prd: {a: 1}}", 'unknown key "a"'),
         ("targets: {prd: ", "not YAML"),
     ],
@@ -152,7 +157,7 @@ def test_the_nearest_file_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "a" / "b").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "a" / "b")
     assert use_target(None) == Target()
-    with pytest.raises(UserError, match="headrace init makes one"):
+    with pytest.raises(UserError, match="To make one: headrace init DIR"):
         use_target("t")
     (tmp_path / "headrace.yaml").write_text("targets: {t: {model: outer}}")
     assert use_target("t").model == "outer"

@@ -139,7 +139,7 @@ def test_check_says_what_the_engine_cannot_do_step_by_step(call: Call) -> None:
     done = call("check")
     assert done.exit_code == 0, done.output
     said = " ".join(done.output.split())
-    assert "in order. Model: anna" in said
+    assert "no mistakes found. Model: anna" in said
     assert "note: opinion: the engine returns no log-probabilities: the label is read from the answer's text" in said
     assert "opinion_confidence is null" in said
     assert "note: facts: the engine does not enforce the JSON Schema" in said
@@ -287,7 +287,7 @@ def test_todays_models_mean_the_engines_that_they_meant() -> None:
 def test_no_name_of_a_model_of_its_own_may_hide_a_model_that_an_engine_brings_along() -> None:
     for name in ("fake", "default"):
         found = pipeline(model="x", models={name: "y"})
-        with pytest.raises(UserError, match=f'"{name}" is a model that headrace brings along'):
+        with pytest.raises(UserError, match=f'"{name}" is a model that comes with headrace'):
             locate_models(found, stages_of(found))
 
 
@@ -455,13 +455,13 @@ def test_explain_has_no_layouts_to_choose_and_reckons_without_a_cache(call: Call
     assert data["taken"]["computed"] == data["taken"]["prompt"] > 0
     assert data["taken"]["cached_share"] == 0
     said = " ".join(call("explain").stdout.split())
-    assert "Taken: instruction_first: the engine shares no prefixes between requests" in said
+    assert "Chosen: instruction_first: the engine shares no prefixes between requests" in said
     assert "4 requests, about 8 documents" in said
     assert "KV cache" not in said
-    assert "other layouts change answers" not in said
+    assert "other layouts also change answers" not in said
     assert "| user: Classify the text by its opinion." in said
     assert "| assistant: negative" in said
-    assert "Taken: hoisted: the pipeline says so" in " ".join(call("explain", layout="hoisted").stdout.split())
+    assert "Chosen: hoisted: the pipeline says so" in " ".join(call("explain", layout="hoisted").stdout.split())
 
 
 def test_a_measurement_is_of_what_a_run_takes_and_is_remembered(call: Call) -> None:

@@ -121,7 +121,7 @@ def test_a_collector_that_is_not_there_costs_a_run_nothing_but_time(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(tracing, "FLUSH_SECONDS", 0.5)
     assert here(reviews(), corpus(["a text"])).status == "complete"
-    assert any("the last spans were not taken" in note for note in here.said)
+    assert any("the last spans were not exported" in note for note in here.said)
 
 
 def test_a_program_with_a_provider_of_its_own_gets_the_spans(

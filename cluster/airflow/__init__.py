@@ -1,8 +1,8 @@
 """Airflow 3: :class:`HeadraceOperator` runs a pipeline as a job on a Ray cluster.
 
-It talks to Ray's Jobs API over HTTP. Neither Ray nor vLLM is imported, and this is the only package of headrace that
-imports Airflow, which is never installed beside Ray. The names are loaded on first use: what needs no Airflow
-(``outcome``) is tested without it.
+It uses Ray's Jobs API over HTTP, and imports neither Ray nor vLLM. It is the only package of headrace that imports
+Airflow, which is never installed together with Ray. The names are imported on first use, so that what needs no Airflow
+(``outcome``) can be tested without it.
 """
 
 from importlib import import_module

@@ -1,7 +1,7 @@
 """The buttons of a task in Airflow's UI.
 
-Airflow 3 shows a link by what lies under its ``xcom_key``, and its web server needs no plugin for it. The operator
-puts them there as it submits, so they work while the job runs; Airflow writes them again when the task ends.
+Airflow 3 shows a link from the XCom under its ``xcom_key``, and its web server needs no plugin for that. The operator
+pushes the links when it submits, so they work while the job runs. Airflow writes them again when the task ends.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ REPORT = "_headrace/report.html"
 
 
 class DashboardLink(BaseOperatorLink):
-    """The job in Ray's dashboard."""
+    """Link to the job in Ray's dashboard."""
 
     name = "Ray dashboard"
 
     @property
     def xcom_key(self) -> str:
-        """Where the web server finds it."""
+        """The key under which the web server finds the link."""
         return "ray_dashboard"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        """The page, once there is a job."""
+        """The URL, once there is a job."""
         return str(getattr(operator, "dashboard_link", ""))
 
 
 class ReportLink(BaseOperatorLink):
-    """The report of the run, which is there when the run is done."""
+    """Link to the report of the run, which exists once the run is done."""
 
     name = "headrace report"
 
     @property
     def xcom_key(self) -> str:
-        """Where the web server finds it."""
+        """The key under which the web server finds the link."""
         return "headrace_report"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        """The page, once there is a job."""
+        """The URL, once there is a job."""
         return str(getattr(operator, "report_link", ""))
 
 
@@ -50,7 +50,7 @@ def dashboard_link(address: str, job_id: str) -> str:
 
 
 def report_link(output: str) -> str:
-    """Where a browser finds the report in ``output``: the store's console for ``s3://`` and ``gs://``."""
+    """The URL of the report in ``output`` for a browser: in the store's console for ``s3://`` and ``gs://``."""
     scheme, _, path = output.rstrip("/").partition("://")
     bucket, _, folder = path.partition("/")
     key = quote(f"{folder}/{REPORT}".lstrip("/"))

@@ -1,4 +1,4 @@
-"""The operator: submits a run to a Ray cluster, sleeps until it is over, and says what came of it."""
+"""The operator: submits a run to a Ray cluster, sleeps until it ends, and returns its result."""
 
 from __future__ import annotations
 
@@ -22,45 +22,46 @@ from headrace.cluster.jobs.summary_line import ASKED
 from headrace.pipelines.spec.errors import UserError
 
 TRY = "airflow_try"
-"""Key of a job's metadata: the one try of the one task instance that submitted it."""
+"""Key of a job's metadata: the attempt of the task instance that submitted it."""
 
 OPTIONS = frozenset({"model", "limit", "set", "recompute", "retry", "prune", "reuse"})
-"""What ``arguments`` may have: the options of ``headrace run``."""
+"""Keys of ``arguments``: options of ``headrace run``."""
 
 
 class HeadraceOperator(BaseOperator):
     """Run a pipeline on a Ray cluster, as ``headrace run`` would there.
 
-    The task submits a job, waits for it in the triggerer, where it takes no worker's slot, and returns the run's counts
+    The task submits a job, waits for it in the triggerer without taking a worker's slot, and returns the run's counts
     (``rows``, ``answered``, ``filtered``, ``dead``, ``resumed``, ``prompt_tokens``, ``cached_tokens``,
     ``output_tokens`` and more) as its XCom. The asset events of its outlets carry the same counts.
 
-    The job's id follows from the pipeline's files, the input, the output, the arguments and the data interval, with a
-    number after it for each attempt. So whatever restarts, the task finds its job again and waits for it; and a try
-    after a failure is a new job that does what is not committed.
+    The job's id is derived from the pipeline's files, the input, the output, the arguments and the data interval, and
+    gets a number for each attempt. So after any restart the task finds its job again and waits for it. A retry after a
+    failure is a new job that does what is not committed yet.
 
     Args:
-        pipeline: the pipeline's file on Airflow's machines, whole or relative to the DAG file's folder. It is shipped
-            with the modules and schemas that it names.
-        input_uri: a file, a folder or a glob, as the cluster sees it.
-        output_uri: a folder. Give every data interval its own: ``s3://bucket/answers/{{ data_interval_start | ds }}``.
-        arguments: options of ``headrace run`` by name, as in ``{"limit": 1000, "set": ["max_error_rate=0.05"]}``.
-        address: of Ray's dashboard, ``http://head:8265``; without it and ``conn_id``, ``RAY_API_SERVER_ADDRESS``.
-        conn_id: a connection with the host, the port and, as its password, the token if the cluster wants one. A token
-            may also come as ``RAY_AUTH_TOKEN`` or ``RAY_AUTH_TOKEN_PATH``, to workers and triggerer.
-        report_url: where a browser finds the report; without it the console of S3 or Google's storage.
-        include: more files of the pipeline's folder to ship.
-        env: environment variables of the job; no secrets.
-        python: the interpreter on the cluster that has headrace.
-        poll_interval: seconds between two looks at the job.
-        deferrable: False keeps a worker busy while the job runs, for an Airflow without a triggerer.
+        pipeline: path of the pipeline file on Airflow's machines, absolute or relative to the DAG file's folder. The
+            modules and schemas that it names are sent with it.
+        input_uri: a file, a folder or a glob, as seen by the cluster.
+        output_uri: a folder. Use one for each data interval: ``s3://bucket/answers/{{ data_interval_start | ds }}``.
+        arguments: options of ``headrace run`` by name, such as ``{"limit": 1000, "set": ["max_error_rate=0.05"]}``.
+        address: of Ray's dashboard, such as ``http://head:8265``. Default, without ``conn_id``:
+            ``RAY_API_SERVER_ADDRESS``.
+        conn_id: a connection with the host, the port and, as its password, the token if the cluster requires one. The
+            token may also be in ``RAY_AUTH_TOKEN`` or ``RAY_AUTH_TOKEN_PATH``, for workers and triggerer.
+        report_url: URL of the report for a browser. Default: the page in the console of S3 or Google Cloud Storage.
+        include: further files of the pipeline's folder to send.
+        env: environment variables of the job. They must not contain secrets.
+        python: the interpreter with headrace on the cluster.
+        poll_interval: seconds between checks of the job.
+        deferrable: False waits in a worker's slot, for an Airflow without a triggerer.
 
-    All of ``pipeline``, ``input_uri``, ``output_uri``, ``arguments``, ``address``, ``conn_id``, ``report_url`` and
+    The fields ``pipeline``, ``input_uri``, ``output_uri``, ``arguments``, ``address``, ``conn_id``, ``report_url`` and
     ``env`` are templates. An ``execution_timeout`` stops the job.
 
     Raises:
-        AirflowFailException: another try would end the same way: a mistake in what was given, too many dead letters.
-        AirflowException: anything else; with ``retries`` the next try goes on.
+        AirflowFailException: a retry would end the same way: a mistake of the user, or too many dead letters.
+        AirflowException: any other failure; with ``retries``, the next attempt resumes.
     """
 
     # Not "input" and "output": BaseOperator.output is the task's XCom.
@@ -113,11 +114,11 @@ class HeadraceOperator(BaseOperator):
         self._job_id: str | None = None
         if unknown := sorted(set(self.arguments) - OPTIONS):
             raise ValueError(
-                f"arguments: headrace run has no option {unknown[0]!r}; it has {', '.join(sorted(OPTIONS))}"
+                f"arguments: unknown option {unknown[0]!r} of headrace run (options: {', '.join(sorted(OPTIONS))})"
             )
 
     def execute(self, context: Any) -> dict[str, Any]:
-        """Submit the job, or find it, and wait for it: in the triggerer, from where :meth:`resume` goes on."""
+        """Submit the job or find it, and wait for it in the triggerer; :meth:`resume` continues from there."""
         return self._attempt(context)
 
     def _attempt(self, context: Any) -> dict[str, Any]:
@@ -129,28 +130,28 @@ class HeadraceOperator(BaseOperator):
             return self._finish(jobs, context, job_id, self._wait(jobs, job_id))
 
     def resume(self, context: Any, event: Mapping[str, str]) -> dict[str, Any]:
-        """The job is over, or lost."""
+        """Continue when the job has ended or is lost."""
         self._job_id = event["job_id"]
         with self._reaching() as jobs:
             return self._finish(jobs, context, event["job_id"], event["state"])
 
     def on_kill(self) -> None:
-        """Stop the job: the task ends while a worker has it. While it is deferred the trigger does this."""
+        """Stop the job, because the task is stopped in a worker. While it is deferred, the trigger does this."""
         if self._job_id is None:
             return
         try:
             with client(self.address, self.conn_id) as jobs:
                 jobs.stop(self._job_id)
         except JobsError as error:
-            self.log.warning("the job %s could not be stopped, and goes on: %s", self._job_id, error)
+            self.log.warning("the job %s could not be stopped and is still running: %s", self._job_id, error)
         else:
-            self.log.info("the job %s is told to stop", self._job_id)
+            self.log.info("the job %s was asked to stop", self._job_id)
 
     def submission(self, context: Any) -> Submission:
-        """What is sent to the cluster for the data interval of this context. The templates must be rendered.
+        """The submission for the data interval of this context. The templates must be rendered.
 
         Raises:
-            UserError: it could not run there.
+            UserError: it cannot run on a cluster.
         """
         given = self.arguments
         limit = given.get("limit")
@@ -183,7 +184,7 @@ class HeadraceOperator(BaseOperator):
         return self.pipeline if path.is_absolute() else str(Path(self.dag.fileloc).parent / path)
 
     def _begin(self, jobs: JobsClient, context: Any) -> tuple[str, bool]:
-        """The id of the job that does this, and whether it has succeeded already."""
+        """The id of the job, and whether it has already succeeded."""
         try:
             wanted = self.submission(context)
         except UserError as error:
@@ -232,11 +233,11 @@ class HeadraceOperator(BaseOperator):
             return LOST
 
     def _finish(self, jobs: JobsClient, context: Any, job_id: str, state: str) -> dict[str, Any]:
-        """Return the counts, or raise for what went wrong."""
+        """Return the counts, or raise if the job failed."""
         job, log = self._last_look(jobs, job_id)
         if state == STOPPED and job is not None and job.metadata.get(TRY) != _try(context):
             # It was an earlier try's, and on its way out when this one found it.
-            self.log.info("the job %s of an earlier try was stopped: beginning again", job_id)
+            self.log.info("the job %s of an earlier attempt was stopped: submitting again", job_id)
             return self._attempt(context)
         self._show_links(jobs.url, context)
         outcome = judge(job_id, state, job.message if job else "", job.exit_code if job else None, log)
@@ -255,7 +256,7 @@ class HeadraceOperator(BaseOperator):
         try:
             return jobs.info(job_id), jobs.logs(job_id)
         except (NoSuchJob, Refused) as error:
-            self.log.warning("the log of %s is not to be had: %s", job_id, error)
+            self.log.warning("the log of %s is not available: %s", job_id, error)
             return None, ""
 
     def _reaching(self) -> JobsClient:
@@ -270,7 +271,7 @@ def _try(context: Any) -> str:
 
 
 def _interval(context: Any) -> str:
-    """The data interval; for a run that has none, which an asset or a user has started, the run's id."""
+    """The data interval; for a run without one (started by an asset or a user), the run's id."""
     start, end = context.get("data_interval_start"), context.get("data_interval_end")
     if start is None or end is None or start == end:
         return str(context["run_id"])

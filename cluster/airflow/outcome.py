@@ -1,4 +1,4 @@
-"""What the end of a job means for an Airflow task. Pure, and without Airflow, so that it is tested without it."""
+"""What the end of a job means for an Airflow task. Does not need Airflow, so that it can be tested without it."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from headrace.cluster.jobs.summary_line import find
 from headrace.pipelines.spec.errors import TOO_MANY_DEAD, USERS_MISTAKE
 
 SUCCEEDED, FAILED, STOPPED = "SUCCEEDED", "FAILED", "STOPPED"
-"""Ray's states of a job from which there is no way on."""
+"""Ray's final states of a job."""
 
 TIMED_OUT, LOST, UNREACHABLE = "TIMED_OUT", "LOST", "UNREACHABLE"
-"""States of our own: the trigger stopped it at ``execution_timeout``; the cluster does not know it any more; the
+"""Our own states: the trigger stopped the job at ``execution_timeout``; the cluster no longer knows the job; the
 cluster does not answer."""
 
 TAIL_LINES = 15
 
-STAYS = "What is committed stays, and the next try goes on from there."
+STAYS = "Committed chunks are kept, and the next attempt resumes."
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How it ended.
+    """The outcome of a job.
 
     Attributes:
-        problem: why the task fails; empty where it succeeds.
-        retry: whether another try may end otherwise.
-        counts: the run's summary, as far as it left one.
+        problem: why the task fails; empty if it succeeds.
+        retry: whether a retry may succeed.
+        counts: the run's summary, or what there is of it.
     """
 
     problem: str
@@ -38,13 +38,13 @@ class Outcome:
 
 
 def judge(job_id: str, state: str, message: str, exit_code: int | None, log: str) -> Outcome:
-    """What ``job_id``, which is in ``state``, came to.
+    """The outcome of ``job_id``, which is in ``state``.
 
     Args:
-        state: Ray's, or :data:`TIMED_OUT` or :data:`LOST`.
-        message: Ray's words about that state.
-        exit_code: of the job's process, where Ray knows it.
-        log: the job's; the last lines will do.
+        state: Ray's state, or :data:`TIMED_OUT`, :data:`LOST` or :data:`UNREACHABLE`.
+        message: Ray's message on that state.
+        exit_code: of the job's process, if Ray knows it.
+        log: the log of the job; its last lines are enough.
     """
     counts = find(log) or {}
     if state == SUCCEEDED:
@@ -52,37 +52,40 @@ def judge(job_id: str, state: str, message: str, exit_code: int | None, log: str
     code = counts.get("exit_code", exit_code)
     said = str(counts.get("error", "")) or last_words(log)
     if state == LOST:
-        problem = f"Ray does not know the job {job_id} any more: its head node was replaced. {STAYS}"
+        problem = f"Ray no longer knows the job {job_id}, because its head node was replaced. {STAYS}"
         return Outcome(problem, True, counts)
     if state == UNREACHABLE:
-        problem = f"nothing was heard of the job {job_id} for ten minutes, and it may go on. The next try looks for it"
+        problem = (
+            f"the cluster has not answered for ten minutes, so the job {job_id} may still be running. "
+            "The next attempt looks for it"
+        )
         return Outcome(problem, True, counts)
     if state == TIMED_OUT:
         return Outcome(f"the job {job_id} was stopped at the task's execution_timeout. {STAYS}", True, counts)
     if state == STOPPED:
-        return Outcome(f"the job {job_id} was stopped, and not by this task. {STAYS}", True, counts)
+        return Outcome(f"the job {job_id} was stopped, but not by this task. {STAYS}", True, counts)
     if code == TOO_MANY_DEAD:
         return Outcome(_too_many(job_id, counts), False, counts)
     if code == USERS_MISTAKE:
-        problem = f"the job {job_id} was refused (exit code 2), and would be again: {said}"
+        problem = f"the job {job_id} was refused (exit code 2), so a retry would not help: {said}"
         return Outcome(problem, False, counts)
-    how = f"ended with exit code {code}" if code is not None else "was ended from outside"
+    how = f"ended with exit code {code}" if code is not None else "was killed"
     why = said or message or "its log is empty"
     return Outcome(f"the job {job_id} {how}: {why}\n{STAYS}", True, counts)
 
 
 def _too_many(job_id: str, counts: Mapping[str, Any]) -> str:
     rows, dead = counts.get("rows", 0), counts.get("dead", 0)
-    share = f"{dead:,} of {rows:,} rows ({dead / rows:.1%})" if rows else "more rows than that"
+    share = f"{dead:,} of {rows:,} rows ({dead / rows:.1%})" if rows else "too many rows"
     output = counts.get("output", "OUTPUT")
     return (
-        f"too many dead letters (exit code 3): {share} could not be answered in the job {job_id}, and max_error_rate "
-        f"allows fewer. What is committed stays. headrace errors {output} shows them; to accept them raise "
-        "max_error_rate, to ask them again pass --retry errors, and clear the task"
+        f"too many dead letters (exit code 3): {share} failed in the job {job_id}, more than max_error_rate allows. "
+        f"Committed chunks are kept. To see the dead letters: headrace errors {output}. To accept them, raise "
+        "max_error_rate; to retry them, pass --retry errors. Then clear the task"
     )
 
 
 def last_words(log: str) -> str:
-    """The end of a log, without colours and empty lines."""
+    """The end of a log, without colours or empty lines."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in log.splitlines()]
     return "\n".join([line for line in lines if line][-TAIL_LINES:])

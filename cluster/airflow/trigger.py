@@ -1,6 +1,6 @@
-"""What waits for a job while the task sleeps: one small coroutine in Airflow's triggerer.
+"""The trigger: a small coroutine in Airflow's triggerer that waits for a job while the task sleeps.
 
-It keeps nothing of its own, so a triggerer that takes it over asks the cluster and goes on waiting.
+It keeps no state, so another triggerer can take it over: it asks the cluster and continues to wait.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ from headrace.cluster.jobs.jobs_api import JobsError, NoSuchJob
 from headrace.cluster.jobs.jobs_client import AsyncJobsClient
 
 FIRST_LOOK_S = 15.0
-"""A trigger that fires at once can overtake the deferral of its own task, which then fails (apache/airflow#72716)."""
+"""Seconds before the first check: a trigger that fires at once can overtake the deferral of its own task, which then
+fails (apache/airflow#72716)."""
 
 PATIENCE_S = 600.0
-"""How long a cluster may be silent before the task is told."""
+"""Seconds without an answer from the cluster after which the trigger fires."""
 
 
 class HeadraceTrigger(BaseTrigger):
-    """Fires when a job is over.
+    """Fires when a job has ended.
 
     The event is ``{"job_id": ..., "state": ...}`` with a state of :mod:`headrace.cluster.airflow.outcome`.
 
     Args:
         job_id: the job's submission id.
         address, conn_id: as for the operator.
-        poll_interval: seconds between two looks.
-        deadline: seconds since the epoch; the job is stopped then. None for never.
+        poll_interval: seconds between checks.
+        deadline: time at which to stop the job, in seconds since the epoch; None for never.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class HeadraceTrigger(BaseTrigger):
         self.deadline = deadline
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """What the triggerer makes it from again; the token is not in it."""
+        """The data from which a triggerer recreates the trigger; it does not contain the token."""
         return "headrace.cluster.airflow.trigger.HeadraceTrigger", {
             "job_id": self.job_id,
             "address": self.address,
@@ -62,7 +63,7 @@ class HeadraceTrigger(BaseTrigger):
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look now and then, until there is something to tell."""
+        """Check the job at intervals until there is an event."""
         async with await async_client(self.address, self.conn_id) as client:
             state = await self._wait(client)
         yield TriggerEvent({"job_id": self.job_id, "state": state})
@@ -84,7 +85,7 @@ class HeadraceTrigger(BaseTrigger):
             except JobsError as error:
                 if time.monotonic() - heard > PATIENCE_S:
                     return UNREACHABLE
-                self.log.warning("no news of %s: %s", self.job_id, error)
+                self.log.warning("the state of %s is not available: %s", self.job_id, error)
             await asyncio.sleep(self.poll_interval)
 
     async def on_kill(self) -> None:
@@ -93,6 +94,6 @@ class HeadraceTrigger(BaseTrigger):
             async with await async_client(self.address, self.conn_id) as client:
                 stopped = await client.stop(self.job_id)
         except JobsError as error:
-            self.log.warning("the job %s could not be stopped, and goes on: %s", self.job_id, error)
+            self.log.warning("the job %s could not be stopped and is still running: %s", self.job_id, error)
         else:
-            self.log.info("the job %s %s", self.job_id, "is told to stop" if stopped else "was over already")
+            self.log.info("the job %s %s", self.job_id, "was asked to stop" if stopped else "had already ended")

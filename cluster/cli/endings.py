@@ -1,4 +1,4 @@
-"""How a command ends: with an exit code, and with a message where something is wrong."""
+"""How a command ends: with an exit code, and with a message if something went wrong."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def mistakes_as_messages(say: Callable[[str, int], None] | None = None) -> Itera
     """Turn headrace's own exceptions, and an interruption, into a message and an exit code.
 
     Args:
-        say: gets message and exit code; None prints the message on standard error.
+        say: is called with the message and the exit code; None prints the message on standard error.
 
     Raises:
-        typer.Exit: the command is over, with the exit code that fits.
+        typer.Exit: to end the command with the exit code of the error.
     """
     from headrace.cluster.jobs.summary_line import announce_failure
 
@@ -41,7 +41,7 @@ def mistakes_as_messages(say: Callable[[str, int], None] | None = None) -> Itera
         announce_failure(code, str(error))
         raise typer.Exit(code) from error
     except KeyboardInterrupt:
-        say("Interrupted. What is committed stays; the same command resumes.", INTERRUPTED)
+        say("Interrupted. Committed chunks are kept. Run the same command again to resume.", INTERRUPTED)
         announce_failure(INTERRUPTED, "interrupted")
         raise typer.Exit(INTERRUPTED) from None
     except Exception as error:
@@ -54,7 +54,7 @@ def mistakes_as_messages(say: Callable[[str, int], None] | None = None) -> Itera
 
 
 def teller(log_format: str) -> Callable[[str, int], None] | None:
-    """What says how a command has failed, where that is not a line of text."""
+    """What reports a failure in ``log_format``; None stands for a line of text."""
     if log_format != "json":
         return None
     from headrace.cluster.observability.json_log import tell_end

@@ -1,4 +1,4 @@
-"""What ``headrace errors`` prints: a paragraph for each reason, for people; JSON for programs."""
+"""What ``headrace errors`` prints: a paragraph per reason for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def show_errors(found: DeadLetters, *, as_json: bool) -> None:
     _say(console, f"{counts.dead:,} dead letters in {counts.rows:,} rows ({share}), {shown(found.uri)}", "bold")
     if not found.groups:
         if counts.dead:
-            _say(console, "None of them is what was asked for.")
+            _say(console, "No dead letter matches --step and --reason.")
         return
     steps = known_steps(found.plan.pipeline)
     for group in found.groups:
@@ -50,12 +50,11 @@ def show_errors(found: DeadLetters, *, as_json: bool) -> None:
         for letter in group.examples:
             _show_example(console, letter, group)
     print()
-    where = "in _errors/" if found.published else "in _errors/ for finished files, in the chunk files for others"
-    _say(console, f"They are {where}, with all columns. More of them here: -n, --step, --reason, --json.")
+    where = "in _errors/" if found.published else "in _errors/ for finished files and in the chunk files for the others"
+    _say(console, f"All columns are {where}. To see more here, use -n, --step, --reason or --json.")
     _say(
         console,
-        "To ask them again, when the cause is mended: "
-        "headrace run PIPELINE --input INPUT --output OUTPUT --retry errors",
+        "To retry them once the cause is fixed: headrace run PIPELINE --input INPUT --output OUTPUT --retry errors",
     )
 
 
@@ -68,11 +67,11 @@ def _show_example(console: Console, letter: Letter, group: Group) -> None:
         kept = ", ".join(f"{_short(name)}={_short(_value(value))}" for name, value in letter.kept.items())
         _say(console, kept, indent=4)
     if letter.raw:
-        _say(console, f"said: {_short(repr(letter.raw))}", "dim", indent=4)
+        _say(console, f"answer: {_short(repr(letter.raw))}", "dim", indent=4)
 
 
 def _say(console: Console, text: str, style: str = "", *, indent: int = 0) -> None:
-    """Print text broken at the console's width, all its lines indented, without blanks at their ends."""
+    """Print text wrapped at the console's width, every line indented and without trailing spaces."""
     space = " " * indent
     for line in textwrap.wrap(
         text, max(20, console.width), initial_indent=space, subsequent_indent=space, break_on_hyphens=False
@@ -92,12 +91,12 @@ def _value(value: Any) -> str:
 
 
 def _harmless(text: str) -> str:
-    """What would not be shown but obeyed (a terminal's control sequences) is replaced."""
+    """Replace what a terminal would obey instead of showing, such as control sequences."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _short(text: str, most: int = EXCERPT) -> str:
-    """On one line, its middle left out where it is long: the end of an answer says why it was cut."""
+    """The text on one line; a long one loses its middle, because the end of an answer shows why it was cut."""
     text = _harmless(" ".join(text.split()))
     if len(text) <= most:
         return text
@@ -105,7 +104,7 @@ def _short(text: str, most: int = EXCERPT) -> str:
 
 
 def _as_json(value: Any) -> Any:
-    """The same without numbers that JSON has no words for (NaN, Infinity): they are texts."""
+    """The same with numbers that JSON cannot express (NaN, Infinity) as strings."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, Mapping):

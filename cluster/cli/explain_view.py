@@ -1,4 +1,4 @@
-"""How ``headrace explain`` looks: sections of text and tables for people, JSON for programs."""
+"""What ``headrace explain`` prints: text and tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from headrace.pipelines.forecast.forecast import Forecast
 from headrace.pipelines.inference.layouts import REFERENCE, alternatives, leaves_open
 
 SHARED, DOCUMENT, CHANGING = "green", "cyan", "yellow"
-"""Colours of what is computed once per engine, once or more per document, and for each request."""
+"""Colours of what is computed once per engine, once or more per document, and once per request."""
 
 FEW_ROWS = 16
-"""Rows below which a measurement says little: filters may leave a later model a handful of a sample."""
+"""Rows below which a measurement says little: filters may leave only a few rows of a sample to a later model."""
 
 MOST_LINES = 14
-"""Lines of a prompt's part that are shown; the others are counted."""
+"""Most lines shown of each part of a prompt; the others are counted."""
 
 
 def show_explanation(explained: Explanation, prices: Prices, *, as_json: bool) -> None:
-    """Print it."""
+    """Print an explanation."""
     if as_json:
         print(json.dumps(as_data(explained, prices), ensure_ascii=False, indent=2))
         return
@@ -68,18 +68,18 @@ def _head(explained: Explanation, model: ModelView) -> Text:
     return Text(
         f"{checked.pipeline.name}: {seen.rows:,} rows in {len(checked.corpus.shards):,} files, on {model.name}\n"
         f"Documents: p50 {seen.length(0.5):,}, p95 {seen.length(0.95):,} tokens "
-        f"({len(seen.lengths):,} of {seen.seen:,} looked at; {seen.asked:.1%} of rows have one that fits)"
+        f"({len(seen.lengths):,} of {seen.seen:,} sampled; {seen.asked:.1%} of rows have a document that fits)"
     )
 
 
 def _models(console: Console, explained: Explanation) -> None:
-    """The head of a pipeline with several models: what runs where, and how long the documents are to each."""
+    """The head for a pipeline with several models: the steps of each, and the documents' lengths in its tokens."""
     checked, models = explained.checked, explained.models
     seen = models[0].outlook.survey
     console.print(
         Text(
             f"{checked.pipeline.name}: {seen.rows:,} rows in {len(checked.corpus.shards):,} files, "
-            f"through {len(models)} models, each with engines of its own"
+            f"through {len(models)} models, each with its own engines"
         )
     )
     table = Table(box=None, pad_edge=False)
@@ -102,12 +102,12 @@ def _models(console: Console, explained: Explanation) -> None:
     console.print(table)
     console.print(
         Text(
-            f"p50 and p95 are documents in tokens of the model ({len(seen.lengths):,} of {seen.seen:,} looked at; "
-            f"{seen.asked:.1%} of rows have one that fits)"
+            f"p50 and p95 are documents in the model's tokens ({len(seen.lengths):,} of {seen.seen:,} sampled; "
+            f"{seen.asked:.1%} of rows have a document that fits)"
         )
     )
     if explained.crowded:
-        console.print(Text(f"note: the engines of all models do not fit this machine at once. {explained.crowded}"))
+        console.print(Text(f"note: the engines of all models do not fit on this machine at once. {explained.crowded}"))
 
 
 def _tree(explained: Explanation) -> Tree:
@@ -132,7 +132,7 @@ def _tree(explained: Explanation) -> Tree:
         if view := views.get(step.name):
             text.append(f"  {view.layout}", style="not bold")
             if view.share is not None:
-                text.append(f", asked of {view.share:.0%} of the documents, {view.output:.1f} tokens out", "not bold")
+                text.append(f", run on {view.share:.0%} of the documents, {view.output:.1f} output tokens", "not bold")
         branches[step.name] = above.add(text)
     return root
 
@@ -141,7 +141,7 @@ def _prompts(console: Console, explained: Explanation, model: ModelView, step: S
     count = len(step.prompts)
     title = Text(step.name, style="bold")
     if len(explained.models) > 1:
-        title.append(f", by {model.name}", "not bold")
+        title.append(f", model {model.name}", "not bold")
     console.print(title.append(f"{f', {count} prompts, the first:' if count > 1 else ''}"))
     prompt = step.prompts[0]
     sharing = [other.name for other in model.steps if other.prompts[0].head == prompt.head]
@@ -175,11 +175,13 @@ def _part(console: Console, title: str, text: str, style: str) -> None:
 
 
 def _layouts(console: Console, explained: Explanation, model: ModelView) -> None:
-    """The layouts of the prompts to one model, which is taken, and why."""
+    """The layouts of one model's prompts, the one that is chosen, and why."""
     console.print(_layout_table(explained, model))
     if _attends(model):
-        console.print(Text("with context: and what attending to earlier tokens takes, counted as tokens.", style="dim"))
-    console.print(Text(f"Taken: {_taken(model)}: {model.outlook.choice.reason}."))
+        console.print(
+            Text("with context: includes the cost of attending to earlier tokens, counted as tokens.", style="dim")
+        )
+    console.print(Text(f"Chosen: {_taken(model)}: {model.outlook.choice.reason}."))
     if note := _quality_note(explained, model):
         console.print(Text(note, style="dim"))
 
@@ -190,27 +192,27 @@ def _layout_table(explained: Explanation, model: ModelView) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("layout", style="bold")
     table.add_column("to compute", justify="right")
-    table.add_column("of the prompts", justify="right")
+    table.add_column("in total", justify="right")
     table.add_column("cached", justify="right")
     rows: dict[str, Forecast] = {str(name): forecast for name, forecast in outlook.layouts.items()}
     taken = _taken(model)
     mixed = taken not in rows
     if mixed:
-        rows["as taken"] = outlook.taken
+        rows["as chosen"] = outlook.taken
     if attends := _attends(model):
         table.add_column("with context", justify="right")
     steps = [view.name for view in model.steps]
     layouts_in = {str(layout): layouts for layout, layouts in alternatives(explained.checked.pipeline).items()}
     # What is taken may be a combination that was not measured, and then has no scores.
     own = _layouts_of(model)
-    layouts_in["as taken"] = own if any(own.items() <= o.layouts.items() for o in history.measured.values()) else {}
+    layouts_in["as chosen"] = own if any(own.items() <= o.layouts.items() for o in history.measured.values()) else {}
     if history.quality:
         for name in steps:
-            table.add_column(f"{name} {'right' if name in history.gold else 'agrees'}", justify="right")
+            table.add_column(f"{name} {'correct' if name in history.gold else 'agrees'}", justify="right")
     for name, forecast in rows.items():
         scores = history.scores(layouts_in[name])
         cells = [f"{scores[step]:.3f}" if step in scores else "-" for step in steps] if history.quality else []
-        style = "reverse" if name == taken or (mixed and name == "as taken") else ""
+        style = "reverse" if name == taken or (mixed and name == "as chosen") else ""
         table.add_row(
             name,
             f"{forecast.computed:,.0f}",
@@ -224,12 +226,12 @@ def _layout_table(explained: Explanation, model: ModelView) -> Table:
 
 
 def _attends(model: ModelView) -> bool:
-    """Whether it is known what a longer context costs this model."""
+    """Whether the cost of a longer context is known for this model."""
     return model.outlook.taken.work > model.outlook.taken.computed
 
 
 def _titled(title: str, explained: Explanation, model: ModelView) -> Text | str:
-    """The title of a table that each model has."""
+    """The title of a table, with the model's name if there are several."""
     return Text(f"{model.name}: {title[0].lower()}{title[1:]}") if len(explained.models) > 1 else title
 
 
@@ -247,21 +249,21 @@ def _taken(model: ModelView) -> str:
 def _quality_note(explained: Explanation, model: ModelView) -> str:
     history, pipeline = model.history, explained.checked.pipeline
     if history.quality:
-        against = f"{'right answers, or else ' if history.gold else ''}agreement with {REFERENCE}"
+        against = f"{'correct answers, otherwise ' if history.gold else ''}agreement with {REFERENCE}"
         rows, rest = f"{history.sample} rows", f"; a step may lose {pipeline.layout_tolerance:g} (layout_tolerance)"
         if len(explained.models) > 1:
             sampled = next(iter(history.measured.values())).rows
-            rows = f"{history.sample} of {sampled} rows, which came to this model"
-            rest = "; --rows takes more" if history.sample < FEW_ROWS else ""
-        return f"Measured on {rows}: {against}{rest}. Of free text only that there is an answer counts."
+            rows = f"{history.sample} of {sampled} rows, those that reached this model"
+            rest = "; use --rows to sample more" if history.sample < FEW_ROWS else ""
+        return f"Measured on {rows}: {against}{rest}. For free text, only whether there is an answer counts."
     if model.interface.prefix_block is not None and leaves_open(pipeline, model.stage.steps):
-        return "The other layouts change answers, too: --measure says how much, and what they save in time."
+        return "The other layouts also change answers. Use --measure to see by how much, and how much time they save."
     return ""
 
 
 def _into(into: Into) -> Table:
     table = Table(
-        title=f"Into {into.output} (plan {into.plan})",
+        title=f"A run into {into.output} (plan {into.plan})",
         title_justify="left",
         show_header=False,
         box=None,
@@ -269,23 +271,23 @@ def _into(into: Into) -> Table:
     )
     table.add_column(style="bold")
     table.add_column()
-    table.add_row("changed", Text("; ".join(into.differences) or "nothing that would change what is there"))
+    table.add_row("changed", Text("; ".join(into.differences) or "nothing that affects the existing output"))
     if into.differences:
-        table.add_row("", Text("a run is refused without --recompute changed (or all); this is for changed"))
-    table.add_row("rows", f"{into.rows:,} to go through")
-    table.add_row("asked", Text(", ".join(f"{name} {rows:,}" for name, rows in into.asked.items()) or "nothing"))
+        table.add_row("", Text("a run needs --recompute changed (or all); the figures are for changed"))
+    table.add_row("rows", f"{into.rows:,} to process")
+    table.add_row("rows by step", Text(", ".join(f"{name} {rows:,}" for name, rows in into.asked.items()) or "nothing"))
     for note in into.notes:
         table.add_row("", Text(note))
     return table
 
 
 def _forecast(explained: Explanation, model: ModelView, prices: Prices) -> Table:
-    title = _titled("What is left to do" if explained.into else "The whole input", explained, model)
+    title = _titled("The remaining work" if explained.into else "The whole input", explained, model)
     table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()
     if model.idle:
-        table.add_row("prompts", "none: nothing is left to ask, so no engine is started")
+        table.add_row("prompts", "none: no rows are left for this model, so no engine is started")
         return table
     taken, engine = model.outlook.taken, model.history.engine
     table.add_row("prompts", _prompt_tokens(taken))
@@ -297,19 +299,19 @@ def _forecast(explained: Explanation, model: ModelView, prices: Prices) -> Table
     held = ""
     if engine and engine.kv_tokens is not None:
         flight = min(engine.kv_tokens // max(1, p50), 2 * engine.max_num_seqs)
-        held = f"; the cache holds {engine.kv_tokens:,}: about {flight:,} documents in flight"
+        held = f"; the cache holds {engine.kv_tokens:,} tokens, about {flight:,} documents in flight"
     if model.interface.prefix_block is None:
         requests = model.interface.capabilities.requests
         table.add_row("in flight", f"{requests:,} requests, about {2 * requests:,} documents")
     else:
-        table.add_row("KV cache", f"p50 {p50:,}, p95 {p95:,} tokens for a document in flight{held}")
+        table.add_row("KV cache", f"p50 {p50:,}, p95 {p95:,} tokens per document in flight{held}")
     if taken.seconds is None:
-        table.add_row("time", "not measured on this kind of machine yet (--measure)")
+        table.add_row("time", "not measured on this kind of machine yet (use --measure)")
     else:
         rows = "rows/s" if len(explained.models) == 1 else "rows/s of the input"
         table.add_row(
             "time",
-            f"{duration(taken.seconds)} on one engine with {_engine(model)}, {_rate(taken)} {rows}, once it runs",
+            f"{duration(taken.seconds)} on one engine with {_engine(model)}, {_rate(taken)} {rows}, after start-up",
         )
         table.add_row("GPU-hours" if model.config.gpus else "engine-hours", f"{model.hours:,.3g}")
     _money_rows(table, money_of(explained, model, prices))
@@ -327,14 +329,15 @@ def _prompt_tokens(taken: Forecast) -> str:
 
 def _unobserved(explained: Explanation) -> str:
     if len(explained.models) == 1:
-        return "as if no condition skipped a step: nothing was observed yet (--measure)"
+        return "assuming that no condition skips a step: nothing has been observed yet (use --measure)"
     return (
-        "as if no condition skipped a step and no filter dropped a row: nothing was observed yet (--measure, or a run)"
+        "assuming that no condition skips a step and no filter drops a row: nothing has been observed yet "
+        "(use --measure, or run the pipeline)"
     )
 
 
 def _together(explained: Explanation, prices: Prices) -> Table:
-    """What all models take."""
+    """The sums over all models."""
     models, total = explained.models, all_tokens(explained)
     table = Table(title="All models together", title_justify="left", show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
@@ -344,20 +347,20 @@ def _together(explained: Explanation, prices: Prices) -> Table:
     if total.output is not None:
         table.add_row("answers", f"{total.output:,.0f} tokens")
     if unknown:
-        table.add_row("time", Text(f"not known: nothing was measured of {', '.join(unknown)} yet (--measure)"))
+        table.add_row("time", Text(f"unknown: not measured yet for {', '.join(unknown)} (use --measure)"))
     else:
         least, most = all_seconds(explained)
         table.add_row(
             "time",
-            f"{duration(least)} to {duration(most)} with one engine for each model: all at work at once, or in turns",
+            f"{duration(least)} to {duration(most)} with one engine per model: all at once, or one after another",
         )
         for name, hours in all_hours(explained).items():
             table.add_row(
-                name, f"{hours or 0.0:,.3g} at least: an engine that waits for another model's answers costs, too"
+                name, f"at least {hours or 0.0:,.3g}: an engine that waits for another model's answers also costs"
             )
     for name, amount in all_money(explained, prices).items():
-        bound = " at least" if name == "money" else ""  # as for the hours that it is made of
-        table.add_row(name, amount if isinstance(amount, str) else f"{amount:,.4g}{bound}")
+        bound = "at least " if name == "money" else ""  # as for the hours that it is made of
+        table.add_row(name, amount if isinstance(amount, str) else f"{bound}{amount:,.4g}")
     return table
 
 
@@ -371,7 +374,7 @@ def _money_rows(table: Table, money: Mapping[str, float | str]) -> None:
 
 
 def as_data(explained: Explanation, prices: Prices) -> dict[str, Any]:
-    """All of it as JSON has it: of a pipeline with several models the figures of each under ``models``."""
+    """The explanation as JSON data; with several models, the figures of each are under ``models``."""
     checked, models = explained.checked, explained.models
     found: dict[str, Any] = {
         "pipeline": checked.pipeline.name,

@@ -12,29 +12,27 @@ from headrace.cluster.cli.options import PIPELINE_HELP, AsJson, Input, Output, R
 
 JobsAddress = Annotated[
     str | None,
-    typer.Option(metavar="http://HEAD:8265", help="The dashboard of a Ray cluster; or RAY_API_SERVER_ADDRESS."),
+    typer.Option(metavar="http://HEAD:8265", help="The dashboard of a Ray cluster. Default: RAY_API_SERVER_ADDRESS."),
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class JobOptions:
-    """What there is to say of a job, beside what it runs."""
+    """Options of a job, besides what it runs."""
 
     interval: Annotated[
         str | None,
-        typer.Option(
-            metavar="TEXT", help="The day, or other interval, that this run is for; another one is another job."
-        ),
+        typer.Option(metavar="TEXT", help="The day or other interval of this run. Each interval is a job of its own."),
     ] = None
     include: Annotated[
         list[str] | None,
-        typer.Option("--include", metavar="GLOB", help="Ship these files of the pipeline's folder, too."),
+        typer.Option("--include", metavar="GLOB", help="Also send these files of the pipeline's folder."),
     ] = None
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the log until the job is over.")] = True
-    again: Annotated[bool, typer.Option("--again", help="Run it once more though it was done.")] = False
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the log until the job ends.")] = True
+    again: Annotated[bool, typer.Option("--again", help="Run it once more although it succeeded.")] = False
     stop: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="Stop this job, and submit nothing. What is committed stays."),
+        typer.Option(metavar="ID", help="Stop this job and submit nothing. Committed chunks are kept."),
     ] = None
 
 
@@ -48,10 +46,10 @@ def submit(
     rerun: Rerun,
     job: JobOptions,
 ) -> None:
-    """Run a pipeline on a Ray cluster, as a job that goes on without this machine.
+    """Run a pipeline on a Ray cluster, as a job that keeps running without this machine.
 
-    The same command again follows the job while it runs, does nothing after it succeeded, and resumes after it failed
-    or was stopped. Exit codes are those of run; with --no-wait 0 says that it was submitted.
+    Running the same command again follows the job while it runs, does nothing once it has succeeded, and resumes it
+    after a failure or a stop. Exit codes are those of run; with --no-wait, 0 means that the job was submitted.
     """
     from headrace.cluster.engines.locate import check_models
     from headrace.cluster.jobs.submission import RunArguments, make_submission
@@ -64,7 +62,7 @@ def submit(
             with jobs_at(address or at.address, at.token) as client:
                 raise typer.Exit(stop_job(client, job.stop))
         if pipeline is None:
-            raise UserError("Which pipeline? headrace submit PIPELINE, or headrace submit --stop ID")
+            raise UserError("No pipeline was given. Use headrace submit PIPELINE, or headrace submit --stop ID.")
         source, into = at.place("input", input), at.place("output", output)
         check_models(variation.load(pipeline, at))  # mistakes are said here, before anything is sent
         run = RunArguments(
@@ -85,7 +83,7 @@ def submit(
 
 
 def jobs(address: JobsAddress = None, target: TargetName = None, as_json: AsJson = False) -> None:
-    """List what headrace has submitted to a cluster."""
+    """List the jobs that headrace submitted to a cluster."""
     from headrace.cluster.jobs.submitting import jobs_at, show_jobs
     from headrace.cluster.jobs.targets import use_target
 

@@ -1,4 +1,4 @@
-"""The command line. Only what ``--help`` needs is imported here; each command imports what it does its work with."""
+"""The command line. Only what ``--help`` needs is imported here; each command imports the rest itself."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ app = typer.Typer(
 )
 for command in (run, check, sample, explain, status, errors, submit, jobs, init, manifest, report, schema, plugins):
     app.command()(spread(command))
-models = typer.Typer(help="Models that headrace brings along.", no_args_is_help=True, rich_markup_mode=None)
+models = typer.Typer(help="Models that come with headrace.", no_args_is_help=True, rich_markup_mode=None)
 models.command("default")(model_default)
 app.add_typer(models, name="model")
 

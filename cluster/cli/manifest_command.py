@@ -16,7 +16,7 @@ def manifest(context: typer.Context, pipeline: PipelineFile, options: KubeOption
     from headrace.cluster.kube.text import print_manifest
 
     places = ["--input", options.input, "--output", options.output]
-    # Says of a misspelt option here what the pod would say of it tomorrow night.
+    # A misspelt option fails here, and not in the pod tomorrow night.
     commands: Any = context.find_root().command
     commands.commands["run"].make_context("run", [pipeline, *places, *options.run])
     with mistakes_as_messages():

@@ -1,6 +1,6 @@
-"""``headrace init``: a small project that runs at once, and that shows where things go.
+"""``headrace init``: a small project that runs at once and shows where things go.
 
-Its files are in ``project/``, beside this one.
+Its files are in ``project/``, next to this one.
 """
 
 from __future__ import annotations
@@ -22,20 +22,22 @@ _STORED = {
     ".gitignore": "gitignore",
     "README.md": "README.md",
 }
-"""The project's files, and what each is made of. Under their own names some would take effect here: as a module of this
-package, or as what git ignores in it."""
+"""The project's files, and what each is made from. Under their final names some would take effect here: as a module of
+this package, or as git's ignore file."""
 
 
 def make_project(folder: str) -> str:
-    """Write the project into ``folder``, and return what to say.
+    """Write the project into ``folder``, and return the message to print.
 
     Raises:
-        UserError: a file of it is there already, or cannot be written. In the first case nothing was written.
+        UserError: a file exists already (nothing was written then), or cannot be written.
     """
     root = Path(folder)
     there = [name for name in _STORED if (root / name).exists()]
     if there:
-        raise UserError(f"{root} has {', '.join(there)} already, and nothing is overwritten. Take another folder.")
+        raise UserError(
+            f"{root} already has {', '.join(there)}. Existing files are not overwritten: choose another folder."
+        )
     stored = Path(__file__).with_name("project")
     tickets = list(csv.DictReader(io.StringIO((stored / "tickets.csv").read_text(encoding="utf-8"))))
     try:
@@ -46,9 +48,9 @@ def make_project(folder: str) -> str:
             with path.open("xb") as file:
                 file.write(content)
     except OSError as error:
-        raise UserError(f"{error.filename or root}: cannot be written: {error.strerror}") from error
+        raise UserError(f"{error.filename or root} cannot be written: {error.strerror}") from error
     return (
-        f"{root} has a pipeline, {len(tickets)} rows of data, targets, an Airflow DAG and a CI file. Next:\n\n"
+        f"{root} now has a pipeline, {len(tickets)} rows of data, targets, an Airflow DAG and a CI file. Next:\n\n"
         f"  cd {shlex.quote(str(root))} && headrace check pipeline.yaml --target laptop\n"
         f"  headrace run pipeline.yaml --target laptop"
     )

@@ -1,4 +1,4 @@
-"""Options that several commands share, or that belong together, as one dataclass for each group."""
+"""Groups of options that commands share or that belong together, one dataclass per group."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, get_type_hints
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
-    """A command for typer, with the fields of each dataclass that ``command`` takes as parameters of their own.
+    """Turn ``command`` into a command for typer: each dataclass that it takes is replaced by its fields.
 
-    A field becomes a parameter with the field's name, annotation and default. The command gets its dataclasses, made
-    of what was given::
+    A field becomes a parameter with the field's name, annotation and default. ``command`` still gets its dataclasses,
+    made from what was given::
 
         @dataclass(frozen=True, slots=True)
         class Prices:
-            gpu_price: Annotated[str | None, typer.Option(help="What a GPU costs an hour.")] = None
+            gpu_price: Annotated[str | None, typer.Option(help="Price of a GPU for an hour.")] = None
 
         def report(output: OutputOf, prices: Prices) -> None: ...
 

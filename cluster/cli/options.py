@@ -1,4 +1,4 @@
-"""Arguments and options that several commands take, each said once."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
@@ -16,54 +16,61 @@ PipelineFile = Annotated[str, typer.Argument(metavar="PIPELINE", help=PIPELINE_H
 Input = Annotated[
     str | None,  # required, unless the target has one
     typer.Option(
-        "--input", "-i", metavar="URI", help="Parquet or JSON Lines: a file, a folder or a glob; local or s3://."
+        "--input",
+        "-i",
+        metavar="URI",
+        help="Parquet or JSON Lines: a file, a folder or a glob; local or in an object store.",
     ),
 ]
 Output = Annotated[
     str | None,
-    typer.Option("--output", "-o", metavar="URI", help="A folder, local or s3://; an earlier run's is resumed."),
+    typer.Option(
+        "--output", "-o", metavar="URI", help="A folder, local or in an object store. An existing output is resumed."
+    ),
 ]
 OutputOf = Annotated[
     str | None, typer.Argument(metavar="OUTPUT", help="The output folder of a run.", show_default=False)
 ]
 TargetName = Annotated[
-    str | None, typer.Option("--target", metavar="NAME", help="A target of headrace.yaml, whose values are defaults.")
+    str | None, typer.Option("--target", metavar="NAME", help="Take defaults from this target in headrace.yaml.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ModelName = Annotated[
-    str | None, typer.Option("--model", "-m", help="default, fake, a folder, or a hub id; replaces the pipeline's.")
+    str | None, typer.Option("--model", "-m", help="Replace the pipeline's model: default, fake, a folder or a hub id.")
 ]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="PATH=VALUE", help="Change a value, as in: steps[0].max_tokens=5, resources.workers=2."
+        "--set",
+        metavar="PATH=VALUE",
+        help="Change a value of the pipeline, such as steps.reply.max_tokens=5. Repeatable.",
     ),
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Variation:
-    """How a pipeline's file is changed before use, and for which target."""
+    """How a pipeline file is changed before use, and for which target."""
 
     model: ModelName = None
     overrides: Overrides = None
     target: TargetName = None
 
     def at(self) -> Target:
-        """The target; without ``--target`` one that says nothing.
+        """The target; without ``--target``, an empty one.
 
         Raises:
-            UserError: there is none of that name, or it is not in order.
+            UserError: no target has that name, or it has a mistake.
         """
         from headrace.cluster.jobs.targets import use_target
 
         return use_target(self.target)
 
     def load(self, pipeline: str, at: Target) -> Pipeline:
-        """The pipeline as the command line would have it, and under that the target.
+        """The pipeline with the changes of the target, then those of the command line.
 
         Raises:
-            UserError: the pipeline is not in order.
+            UserError: the pipeline has a mistake.
         """
         from headrace.pipelines.spec.loading import load_pipeline
 
@@ -72,32 +79,34 @@ class Variation:
 
 @dataclass(frozen=True, slots=True)
 class Rerun:
-    """Which rows a run does, and which of an existing output it does again."""
+    """Which rows a run processes, and what it recomputes of an existing output."""
 
-    limit: Annotated[int | None, typer.Option(min=1, help="Rows in total.")] = None
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Number of rows in total, over all runs into the output.")
+    ] = None
     recompute: Annotated[
         str | None,
         typer.Option(
             metavar="changed|all",
-            help="Do again what a changed pipeline changes, and keep the other columns; or do everything again.",
+            help="Recompute the columns that a changed pipeline changes, or all of them.",
         ),
     ] = None
-    retry: Annotated[str | None, typer.Option(metavar="errors", help="Ask the dead letters again.")] = None
-    prune: Annotated[bool, typer.Option("--prune", help="Remove the parts of files that are gone.")] = False
+    retry: Annotated[str | None, typer.Option(metavar="errors", help="Retry the dead letters.")] = None
+    prune: Annotated[bool, typer.Option("--prune", help="Remove the parts of input files that are gone.")] = False
     reuse: Annotated[
         str | None,
-        typer.Option(metavar="PREVIOUS_OUTPUT", help="Take the answers of another output for rows that are the same."),
+        typer.Option(metavar="PREVIOUS_OUTPUT", help="Reuse the answers of another output for unchanged rows."),
     ] = None
 
 
 @dataclass(frozen=True, slots=True)
 class PriceOptions:
-    """What the user says that things cost."""
+    """Prices that the user gives."""
 
     gpu_price: Annotated[
-        str | None, typer.Option("--gpu-price", metavar="PRICE/h", help="What a GPU costs an hour, as in 2.5/h.")
+        str | None, typer.Option("--gpu-price", metavar="PRICE/h", help="Price of a GPU for an hour, such as 2.5/h.")
     ] = None
     api_price: Annotated[
         str | None,
-        typer.Option("--api-price", metavar="IN,OUT", help="An API's price for a million tokens, to compare with."),
+        typer.Option("--api-price", metavar="IN,OUT", help="An API's price for a million tokens, for comparison."),
     ] = None

@@ -1,4 +1,4 @@
-"""Commands that look at an output: ``status``, ``errors``, ``report``."""
+"""Commands that read an output: ``status``, ``errors``, ``report``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from headrace.cluster.cli.options import AsJson, OutputOf, PriceOptions, TargetN
 
 
 def status(output: OutputOf = None, target: TargetName = None) -> None:
-    """Say how far an output is: rows by outcome, chunks to do, dead letters by reason."""
+    """Show the progress of an output: rows, chunks, dead letters by reason."""
     from headrace.cluster.cli.tables import show_status
     from headrace.cluster.jobs.targets import use_target
     from headrace.pipelines.output.status import read_status
@@ -23,16 +23,18 @@ def status(output: OutputOf = None, target: TargetName = None) -> None:
 def errors(
     output: OutputOf = None,
     examples: Annotated[
-        int, typer.Option("--examples", "-n", min=0, max=1000, help="Dead letters to show of each reason.")
+        int, typer.Option("--examples", "-n", min=0, max=1000, help="Number of examples for each reason.")
     ] = 3,
     step: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only those of this step (or of the document).")
+        str | None, typer.Option(metavar="NAME", help="Only dead letters of this step, or of the document.")
     ] = None,
-    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Only those whose reason contains this.")] = None,
+    reason: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Only dead letters whose reason contains this text.")
+    ] = None,
     as_json: AsJson = False,
     target: TargetName = None,
 ) -> None:
-    """Show the dead letters of an output, finished or not: by reason, with examples and what to do."""
+    """Show dead letters by reason, with examples and advice."""
     from headrace.cluster.cli.errors_view import show_errors
     from headrace.cluster.jobs.targets import use_target
     from headrace.pipelines.output.dead_letters import read_dead_letters
@@ -46,27 +48,27 @@ def report(
     output: OutputOf = None,
     previous: Annotated[
         str | None,
-        typer.Option(metavar="PREVIOUS_OUTPUT", help="The output to hold it against, say last night's."),
+        typer.Option(metavar="PREVIOUS_OUTPUT", help="The output to compare with, such as last night's."),
     ] = None,
     compare: Annotated[
         tuple[str, str] | None,
         typer.Option(
-            metavar="A B", help="Print what moved from output A to output B; nothing is written without --to."
+            metavar="A B", help="Print what moved from output A to output B. Nothing is written without --to."
         ),
     ] = None,
     to: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write the page here, and nothing into the output.")
+        str | None, typer.Option(metavar="FILE", help="Write the page to this file instead of the output.")
     ] = None,
     redact: Annotated[
         bool | None,
         typer.Option(
-            "--redact/--no-redact", help="Leave the text of rows out: documents, kept columns, free and raw answers."
+            "--redact/--no-redact", help="Leave out text of rows: documents, kept columns, free and raw answers."
         ),
     ] = None,
     *,
     prices: PriceOptions,
 ) -> None:
-    """Make the report of an output anew, finished or not: a page, and the figures as JSON."""
+    """Make the report of an output: a page, and the figures as JSON."""
     from headrace.cluster.report.on_demand import ReportRequest, compare_outputs, report_output
     from headrace.cluster.report.terminal_view import show_comparison, show_report
 

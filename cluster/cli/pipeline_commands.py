@@ -1,4 +1,4 @@
-"""Commands that take a pipeline and do their work from here: ``run``, ``check``, ``sample``, ``explain``."""
+"""Commands that work on a pipeline from this machine: ``run``, ``check``, ``sample``, ``explain``."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from headrace.cluster.cli.options import AsJson, Input, Output, PipelineFile, Pr
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """Where a run takes place, and how it is followed."""
+    """Where a run takes place, and how its progress is shown."""
 
     address: Annotated[
-        str | None, typer.Option(help="A Ray cluster: auto, ray://HOST:PORT, or local (the default) to start Ray here.")
+        str | None,
+        typer.Option(help="A Ray cluster: auto, ray://HOST:PORT or local. Default: RAY_ADDRESS, or start Ray here."),
     ] = None
     log_format: Annotated[
-        str, typer.Option("--log-format", metavar="text|json", help="json: an object a line, on standard error.")
+        str, typer.Option("--log-format", metavar="text|json", help="json: one JSON object per line on standard error.")
     ] = "text"
 
 
@@ -33,10 +34,10 @@ def run(
     surroundings: Surroundings,
     prices: PriceOptions,
 ) -> None:
-    """Run a pipeline over files of rows.
+    """Run a pipeline over all rows of an input.
 
-    The same command again resumes: what is committed is not done twice. Exit codes: 0 done, 1 a failure after which
-    the same command resumes, 2 a mistake in what was given, 3 too many dead letters, 130 interrupted.
+    Running the same command again resumes: committed chunks are kept. Exit codes: 0 success, 1 a failure (run the same
+    command again to resume), 2 a mistake in the command or a file, 3 too many dead letters, 130 interrupted.
     """
     from headrace.cluster.driver.run import run as run_pipeline
     from headrace.cluster.jobs.summary_line import announce
@@ -70,12 +71,12 @@ def check(
     pipeline: PipelineFile,
     input: Annotated[
         str | None,
-        typer.Option("--input", "-i", metavar="URI", help="Hold the pipeline against this input's columns, too."),
+        typer.Option("--input", "-i", metavar="URI", help="Also check the pipeline against the columns of this input."),
     ] = None,
     *,
     variation: Variation,
 ) -> None:
-    """Check a pipeline without starting an engine: keys, templates, conditions, schemas, grammars, model, input."""
+    """Find mistakes in a pipeline without starting an engine."""
     from headrace.cluster.cli.tables import show_checked
     from headrace.cluster.driver.checking import check_pipeline
 
@@ -89,15 +90,15 @@ def sample(
     pipeline: PipelineFile,
     input: Input = None,
     rows: Annotated[
-        int, typer.Option("--rows", "-n", min=1, max=1000, help="How many rows, spread over the input.")
+        int, typer.Option("--rows", "-n", min=1, max=1000, help="Number of rows, spread over the input.")
     ] = 5,
     *,
     variation: Variation,
-    documents: Annotated[bool, typer.Option("--documents", help="Show each whole document.")] = False,
-    raw: Annotated[bool, typer.Option("--raw", help="Show the answers as the model gave them.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each row.")] = False,
+    documents: Annotated[bool, typer.Option("--documents", help="Print each document in full.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Print the answers as the model gave them.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per row.")] = False,
 ) -> None:
-    """Try a pipeline on a few rows, and print the answers. Nothing is written."""
+    """Answer a few rows and print the answers. Nothing is written."""
     from headrace.cluster.cli.tables import show_sample
     from headrace.cluster.driver.sample import sample_pipeline
 
@@ -110,29 +111,25 @@ def sample(
 
 @dataclass(frozen=True, slots=True)
 class Measuring:
-    """Whether layouts are measured, and on how many rows."""
+    """Whether to measure layouts, and on how many rows."""
 
     measure: Annotated[
         bool,
-        typer.Option(
-            "--measure", help="Start an engine here (of each model in turn), and take a sample through every layout."
-        ),
+        typer.Option("--measure", help="Start an engine of each model in turn and measure every layout on a sample."),
     ] = False
-    rows: Annotated[int, typer.Option("--rows", "-n", min=8, max=10_000, help="Rows that --measure takes.")] = 64
+    rows: Annotated[int, typer.Option("--rows", "-n", min=8, max=10_000, help="Rows in the sample of --measure.")] = 64
 
 
 @dataclass(frozen=True, slots=True)
 class ExplainedRun:
     """The run that is explained."""
 
-    limit: Annotated[int | None, typer.Option(min=1, help="Rows in total, as for run.")] = None
+    limit: Annotated[int | None, typer.Option(min=1, help="Number of rows in total, as for run.")] = None
     output: Annotated[
         str | None,
-        typer.Option(
-            "--output", "-o", metavar="URI", help="What a run into this output would do, given what is there."
-        ),
+        typer.Option("--output", "-o", metavar="URI", help="Show what a run would do with this existing output."),
     ] = None
-    prune: Annotated[bool, typer.Option("--prune", help="With --output: as a run with --prune would.")] = False
+    prune: Annotated[bool, typer.Option("--prune", help="With --output: as if the run had --prune.")] = False
 
 
 def explain(
@@ -145,7 +142,7 @@ def explain(
     prices: PriceOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a run would do: the steps, their prompts, what each layout computes, time, money."""
+    """Show prompts, tokens, time and money before a run."""
     from headrace.cluster.cli.explain_view import show_explanation
     from headrace.cluster.driver.explain import explain_pipeline
     from headrace.cluster.report.prices import prices as read_prices

@@ -1,4 +1,4 @@
-"""``headrace plugins``: the operators, engines and sources that are installed, and those that cannot be used."""
+"""``headrace plugins``: the installed operators, engines and sources, and those that cannot be used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A plugin as it is listed; ``error`` is empty for one that can be used."""
+    """A plugin in the list; ``error`` is empty if it can be used."""
 
     group: str
     name: str
@@ -21,8 +21,8 @@ class Found:
     error: str = ""
 
 
-def plugins(as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False) -> None:
-    """List the operators, engines and input sources that are installed, with the packages they come from."""
+def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the installed operators, engines and input sources, with their packages."""
     found = list(find())
     if as_json:
         print(json.dumps([asdict(each) for each in found], ensure_ascii=False, indent=1))
@@ -31,7 +31,7 @@ def plugins(as_json: Annotated[bool, typer.Option("--json", help="JSON for progr
 
 
 def find() -> Iterator[Found]:
-    """Everything that is registered, group by group; what cannot be used comes last in its group."""
+    """All registered plugins, group by group; those that cannot be used come last in their group."""
     from headrace.cluster.engines.registry import GROUP as ENGINES
     from headrace.cluster.engines.registry import engines
     from headrace.operators.plugins import GROUPS, load_plugins

@@ -1,4 +1,4 @@
-"""Commands for whoever begins: ``init``, ``schema``, ``model``."""
+"""Commands to get started: ``init``, ``schema``, ``model``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from headrace.cluster.cli.endings import mistakes_as_messages
 
 
 def init(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="Where to; nothing in it is overwritten.")],
+    folder: Annotated[
+        str, typer.Argument(metavar="DIR", help="The folder to make. Existing files are not overwritten.")
+    ],
 ) -> None:
-    """Make a small project that runs: a pipeline, data, targets, an Airflow DAG, a CI file."""
+    """Make a small project: a pipeline, data, targets, an Airflow DAG, a CI file."""
     from headrace.cluster.cli.new_project import make_project
 
     with mistakes_as_messages():
@@ -29,7 +31,7 @@ def schema() -> None:
 
 
 def model_default() -> None:
-    """Print the folder of the default model (SmolLM2-135M-Instruct), which is made on first use."""
+    """Print the folder of the default model (SmolLM2-135M-Instruct), creating it on first use."""
     from headrace.cluster.engines.default_model import default_model
 
     with mistakes_as_messages():

@@ -1,4 +1,4 @@
-"""What the commands print: tables for people, JSON for programs."""
+"""What ``check``, ``sample`` and ``status`` print: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from headrace.pipelines.output.status import OutputStatus
 from headrace.pipelines.storage.locations import shown
 
 EXCERPT = 300
-"""Characters of a document that a table shows."""
+"""Most characters of a document that a table shows."""
 
 
 def show_checked(report: CheckReport) -> None:
-    """Print what a check has found."""
+    """Print the result of a check."""
     console = terminal.console()
     sources = [report.models[stage.model].source for stage in report.stages]
-    only = f"Model: {sources[0]}" if len(sources) == 1 else f"{len(sources)} models, one after the other:"
-    console.print(Text(f"{report.pipeline.name}: in order. {only}"))
+    only = f"Model: {sources[0]}" if len(sources) == 1 else f"{len(sources)} models, one after another:"
+    console.print(Text(f"{report.pipeline.name}: no mistakes found. {only}"))
     for stage, source in zip(report.stages, sources, strict=True) if len(sources) > 1 else ():
         console.print(Text(f"  {stage.number}. {source}: {', '.join(stage.steps)}"))
     if report.rows is not None:
@@ -40,7 +40,7 @@ def show_checked(report: CheckReport) -> None:
 
 
 def show_sample(rows: Sequence[Sampled], *, documents: bool, raw: bool, as_json: bool) -> None:
-    """Print sampled rows: the document, the answers, and why there is none where there is none."""
+    """Print sampled rows: the document, and the answers or the reason why there are none."""
     if as_json:
         for row in rows:
             print(json.dumps(_as_data(row), ensure_ascii=False, default=str))
@@ -69,14 +69,14 @@ def show_sample(rows: Sequence[Sampled], *, documents: bool, raw: bool, as_json:
 
 
 def show_status(status: OutputStatus) -> None:
-    """Print how far an output is."""
+    """Print the progress of an output."""
     console = terminal.console()
     counts, plan = status.counts, status.plan
     console.print(Text(f"{shown(status.uri)}: {'complete' if status.complete else 'not complete'}", style="bold"))
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()
-    table.add_row("pipeline", Text(f"{plan.pipeline.get('name', '')}, plan {plan.number} of {plan.created}"))
+    table.add_row("pipeline", Text(f"{plan.pipeline.get('name', '')}, plan {plan.number}, made {plan.created}"))
     table.add_row(
         "rows",
         f"{counts.rows:,} of {status.rows:,} done: {counts.answered:,} answered, {counts.filtered:,} filtered out, "

@@ -1,4 +1,4 @@
-"""``headrace check``: everything that a run would check, and nothing that it would start."""
+"""``headrace check``: all checks of a run, without starting anything."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from headrace.pipelines.spec.pipeline import Pipeline
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What was found: the output's columns (without the kept ones where no input was given), and what to know."""
+    """The result of a check: the output's columns (without the kept ones if no input was given), and notes."""
 
     pipeline: Pipeline
     stages: tuple[Stage, ...]
@@ -29,10 +29,10 @@ class CheckReport:
 
 
 def check_pipeline(pipeline: Pipeline, input: str | None) -> CheckReport:
-    """Check ``pipeline`` alone, or against the input.
+    """Check ``pipeline`` alone, or against ``input``.
 
     Raises:
-        UserError: whatever is wrong.
+        UserError: the mistakes that were found.
     """
     if input is None:
         fields = tuple(step_fields(pipeline))

@@ -1,4 +1,4 @@
-"""The workers do a run's chunks: each record is counted, finished shards are published, hopeless runs stop early."""
+"""Running a run's chunks: records are counted, finished shards are published, hopeless runs stop early."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from headrace.pipelines.output.published import with_kept
 from headrace.pipelines.spec.errors import ChunksFailed, UserError
 from headrace.pipelines.storage.store import Store
 
-STAYS = "What is committed stays. Run the same command again for the rest."
+STAYS = "Committed chunks are kept. Run the same command again for the rest."
 
 
 def do_chunks(
@@ -31,14 +31,14 @@ def do_chunks(
     observers: Observer,
     max_error_rate: float,
 ) -> None:
-    """Let the workers do the chunks; ``result`` grows with every record.
+    """Let the workers process the chunks; ``result`` is updated with every record.
 
     Args:
-        entering: the chunks to do, by the stage that they need next.
+        entering: the chunks to process, by the stage that they need next.
 
     Raises:
         UserError: a worker found something that the user must fix.
-        ChunksFailed: some chunks could not be done; those that are committed stay.
+        ChunksFailed: some chunks failed; committed chunks are kept.
     """
     planned, before = work.rows_left, result.counts
     stop = EarlyStop(max_error_rate, result.counts.rows + planned, result.counts)
@@ -69,8 +69,7 @@ def do_chunks(
         result.status = "too many dead letters"
     elif failed:
         raise ChunksFailed(
-            f"{len(failed)} of {sum(map(len, entering))} chunks could not be done, the last for this reason: "
-            f"{failed[-1].reason}\n{STAYS}"
+            f"{len(failed)} of {sum(map(len, entering))} chunks failed. The last reason: {failed[-1].reason}\n{STAYS}"
         )
     else:
         for chunk in publisher.unheard_of():
@@ -81,7 +80,7 @@ def do_chunks(
 
 
 def _unless_final(record: Failed) -> Failed:
-    """A failure that ends its chunk only; one that ends the run is raised."""
+    """Return a failure that affects its chunk only; raise one that ends the run."""
     if record.scope == "user":
         raise UserError(record.reason)
     if record.scope == "run":
@@ -90,7 +89,7 @@ def _unless_final(record: Failed) -> Failed:
 
 
 def _count_heard(result: RunResult, before: Counts) -> None:
-    """Rows as the chunks' records say: a worker that died may not have come to say what it had just committed."""
+    """Take rows from the chunks' records: a worker that died may not have reported what it had just committed."""
     totals, now = result.totals, result.counts
     totals.rows, totals.dead = now.rows - before.rows, now.dead - before.dead
     totals.filtered = now.filtered - before.filtered
@@ -110,9 +109,9 @@ def _point(totals: Totals) -> dict[str, float]:
 
 
 def count_done(store: Store, work: Work) -> Counts:
-    """Rows by outcome of all that is done: as the parts say, and the chunks of shards that have none yet.
+    """Rows by outcome of everything done so far: from the parts, and from the chunks of shards without a part.
 
-    A file that is gone will have none but what it has.
+    A file that is gone from the input gets no new rows, so only its part counts.
     """
     total = sum(with_kept(store, work.plan, work.published).values(), Counts())
     rest = (shard for shard in work.plan.shards if shard.index not in work.published and not shard.gone)

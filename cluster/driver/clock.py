@@ -1,4 +1,4 @@
-"""How long the phases of a run take."""
+"""Times the phases of a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Clock:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time what happens inside, and say that it happens."""
+        """Time the block as the phase ``name``, and announce the phase."""
         self._listener.phase(name)
         began, started = time.time(), time.monotonic()
         try:

@@ -1,7 +1,7 @@
-"""Ray: chunk descriptors through a pool of workers, or one pool after another where there are several models.
+"""Ray: chunk descriptors go through a pool of workers, or through one pool after another with several models.
 
-Documents never travel, nor do answers: a block is one descriptor of a few hundred bytes, and the worker reads its own
-rows. A chunk enters at the stage that it needs next; while the second stage works on it the first has the next chunk.
+Neither documents nor answers travel: a descriptor is a few hundred bytes, and the worker reads its own rows. A chunk
+enters at the stage that it needs next. While the second stage works on it, the first works on the next chunk.
 """
 
 from __future__ import annotations
@@ -42,19 +42,20 @@ MOST_IN_A_BLOCK = 500
 """Chunks in a block of descriptors: some 200 kB."""
 
 MOST_AT_ONCE = 500
-"""So many blocks are enough to keep any number of workers busy; it bounds the blocks of a run to some thousands."""
+"""Blocks that are enough to keep any number of workers busy; this bounds the blocks of a run to a few thousand."""
 
 RECORDS_BYTES = 8 << 10
-"""Records travel together, up to so many bytes (some ten of them): one alone costs the driver milliseconds."""
+"""Records are returned in batches of up to this many bytes (about ten records): each batch costs the driver
+milliseconds."""
 
 
 NO_ENGINE = Resources(gpus=0, cpus=1)
-"""What a worker gets that copies answers."""
+"""Resources of a worker that only copies answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """The workers of one stage: what they are told, and what they get."""
+    """The workers of one stage: their assignment and their resources."""
 
     assignment: Assignment
     allotment: Allotment
@@ -71,7 +72,7 @@ class Execution:
         self._allotments = allotments
         self.run_id = uuid.uuid4().hex[:12]
         self.traced = False
-        """Whether workers are to say in a chunk's record when they did what."""
+        """Whether workers record times in the records of chunks, for traces."""
         self._idle = idle
 
     @classmethod
@@ -82,7 +83,7 @@ class Execution:
             idle: numbers of stages that need no engine.
 
         Raises:
-            UserError: the cluster cannot be reached, or has not what the pipeline asks for.
+            UserError: the cluster cannot be reached, or lacks the resources that the pipeline needs.
         """
         address = address or os.environ.get("RAY_ADDRESS") or LOCAL
         demands = [
@@ -110,7 +111,7 @@ class Execution:
             raise
 
     def measure(self, seen: Survey) -> tuple[History, Outlook]:
-        """Take a sample through every layout, on an engine like a worker's; what it says, and what follows from it.
+        """Measure every layout on a sample, on an engine like a worker's; return the history and the new outlook.
 
         Raises:
             ChunksFailed: the engine does not start, or dies.
@@ -137,13 +138,13 @@ class Execution:
         watch: Callable[[Totals], None],
         origins: Mapping[int, Origin] | None = None,
     ) -> Iterator[ChunkRecord]:
-        """Do the chunks, in any order; a record of each as it is committed or has failed.
+        """Process the chunks, in any order; yield a record of each once it is committed or has failed.
 
-        ``entering`` are the chunks to do, by the stage that they need next.
-        ``origins`` say what of the chunks' bases stands.
+        ``entering`` are the chunks to process, by the stage that they need next.
+        ``origins`` say which answers of the chunks' bases are still valid.
 
         Raises:
-            ChunksFailed: the workers cannot start, or Ray has given up on them.
+            ChunksFailed: the workers cannot start, or Ray gave up on them.
         """
         import ray
         from ray.exceptions import RayError
@@ -175,7 +176,7 @@ class Execution:
             raise ChunksFailed(explain(error)) from error
 
     def _pools(self, run_id: str, plan: Plan, origins: Mapping[int, Origin]) -> list[Pool]:
-        """Who does the stages of ``plan``."""
+        """The pools for the stages of ``plan``."""
         checked, infos = self._checked, commits(plan, self._checked.pipeline, self._checked.stages)
         return [
             Pool(
@@ -205,7 +206,7 @@ class Execution:
         ]
 
     def end(self) -> None:
-        """Stop the workers, and Ray if it is ours."""
+        """Stop the workers, and Ray if this process started it."""
         disconnect()
 
 
@@ -219,10 +220,10 @@ def descriptor(plan: Plan, chunk: Chunk) -> str:
 
 
 def block_sizes(chunks: int, at_once: int) -> Iterator[int]:
-    """How many chunks go into each block: many at first, one at the end, so that the workers finish together.
+    """Number of chunks in each block: many at first, one at the end, so that the workers finish together.
 
     A block costs the driver milliseconds and tens of kilobytes, so there cannot be one for each of a million chunks.
-    ``at_once`` are the blocks that the workers hold together.
+    ``at_once`` is the number of blocks that all workers together hold.
     """
     while chunks > 0:
         size = max(1, min(MOST_IN_A_BLOCK, chunks // (2 * min(at_once, MOST_AT_ONCE))))
@@ -254,12 +255,12 @@ _LATER = "The above exception was the direct cause of the following exception"
 
 
 def explain(error: Exception) -> str:
-    """What to say of a failure in Ray: the worker's own words where there are some, without the frames."""
+    """The message for a failure in Ray: the worker's own message if there is one, without stack frames."""
     text = str(error)
     if "EngineStartFailed" in text:
-        return "The engine does not start. " + text.rpartition("EngineStartFailed:")[2].strip()
+        return "The engine did not start. " + text.rpartition("EngineStartFailed:")[2].strip()
     lines = [line for line in text.partition(_LATER)[0].splitlines() if line.strip()]
-    return "The workers have failed: " + "\n".join(lines[-5:])
+    return "The workers failed: " + "\n".join(lines[-5:])
 
 
 def _quiet() -> None:

@@ -1,4 +1,4 @@
-"""``headrace explain``: what a run would do and take, as ``EXPLAIN`` says it of a database's query."""
+"""``headrace explain``: what a run would do and cost, like ``EXPLAIN`` for a database query."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from headrace.pipelines.storage.store import Store
 
 @dataclass(frozen=True, slots=True)
 class PromptView:
-    """One prompt of a step, in parts, as text and in tokens; an answer takes ``most`` tokens at most."""
+    """One prompt of a step, in parts, as text and in tokens; an answer takes at most ``most`` tokens."""
 
     head: str
     tail: str
@@ -51,7 +51,7 @@ class PromptView:
 
 @dataclass(frozen=True, slots=True)
 class StepView:
-    """A model step: its prompts (several ask about one label each), and what was observed of it, if anything was."""
+    """A model step: its prompts (one, or one per label), and what was observed of it, if anything."""
 
     name: str
     kind: str
@@ -64,16 +64,16 @@ class StepView:
 
 @dataclass(frozen=True, slots=True)
 class ModelView:
-    """What is to be expected of one model, with its own tokenizer and an engine of its own.
+    """What to expect of one model, with its own tokenizer and its own engine.
 
     Attributes:
-        stage: what runs there.
-        name: what it is called.
-        interface: what its prompts are made for, with the prefix cache that the engine had when it last ran.
-        config: of one engine, in the room that it gets on this machine.
-        steps: those that ask it.
-        room: KV tokens that a document of median length, and one of the 95th percentile, needs while it is in flight.
-        idle: whether nothing is left to ask it, so that no engine is started.
+        stage: the stage that runs on it.
+        name: its name for users.
+        interface: what its prompts are made for, with the prefix cache that the engine had in its last run.
+        config: of one engine, with the resources that it gets on this machine.
+        steps: the steps that ask it.
+        room: KV tokens in flight of a document of median length, and of one at the 95th percentile.
+        idle: whether no rows are left for it, so that no engine is started.
     """
 
     stage: Stage
@@ -88,19 +88,19 @@ class ModelView:
 
     @property
     def hours(self) -> float | None:
-        """Of the engine's GPUs, or of the engine where it has none; None where nothing was observed."""
+        """GPU-hours, or engine-hours if the engine has no GPU; None if nothing was observed."""
         seconds = self.outlook.taken.seconds
         return None if seconds is None else seconds / 3600 * max(1, self.config.gpus)
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """All that is shown.
+    """Everything that ``headrace explain`` shows.
 
     Attributes:
-        models: one for each model, in the order in which a row comes to them.
-        into: what there is of an output, which the forecast then takes into account.
-        crowded: why the engines of all models do not fit this machine at once; empty if they do.
+        models: one per model, in the order in which a row passes them.
+        into: the existing output that the forecast takes into account, if any.
+        crowded: why the engines of all models do not fit on this machine at once; empty if they do.
     """
 
     checked: Checked
@@ -112,13 +112,13 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class Into:
-    """What a run into an output that is there would do.
+    """What a run into an existing output would do.
 
     Attributes:
-        differences: why it would be refused without ``--recompute``; none if it would not.
-        rows: that would be gone through; of the others everything is there.
-        asked: rows that would be asked, by step (where a condition skips none).
-        notes: as a run says them before it starts.
+        differences: why the run would be refused without ``--recompute``; empty if it would not.
+        rows: number of rows to process; the others are complete.
+        asked: rows to send to the model, by step (if no condition skips any).
+        notes: the notes that the run would print before it starts.
     """
 
     output: str
@@ -138,13 +138,16 @@ def explain_pipeline(
     output: str | None = None,
     prune: bool = False,
 ) -> Explanation:
-    """Look ahead; with ``measure_rows``, take so many rows through every layout on engines in this process first.
+    """Explain a run of ``pipeline`` over ``input``.
 
-    With ``output``, the forecast is for what a run into it would do, with ``--recompute changed`` if it takes that, and
-    with ``--prune`` if ``prune``.
+    Args:
+        measure_rows: first measure every layout on this many rows, on engines in this process.
+        limit: rows in total; None for all.
+        output: forecast a run into this existing output, with ``--recompute changed`` if it needs that.
+        prune: with ``output``, as if the run had ``--prune``.
 
     Raises:
-        UserError: whatever :func:`~headrace.cluster.driver.run.check` finds.
+        UserError: whatever :func:`~headrace.cluster.state.checked.check` finds.
     """
     checked = check(pipeline, input)
     allotments, crowded = allot_each(checked, starting=measure_rows is not None)
@@ -180,7 +183,7 @@ def _model_view(
     into: Into | None,
     staged: Mapping[Chunk, Collection[str]],
 ) -> ModelView:
-    """What is to be expected of the model of ``stage``."""
+    """What to expect of the model of ``stage``."""
     pipeline = checked.pipeline
     model = _interface(checked, stage)
     ahead = looking_ahead(checked, history, rows, work, stage=stage, staged=staged)
@@ -212,7 +215,7 @@ def _model_view(
 
 
 def called(pipeline: Pipeline, model: str) -> str:
-    """What a person calls a model: its entry in ``models`` and what that stands for, or what it is."""
+    """A model's name for users: its entry in ``models`` with the id in parentheses, or just the id."""
     name = model or (pipeline.model if isinstance(pipeline.model, str) else "")
     id = pipeline.spec_of(model).id
     return f"{name} ({id})" if name in pipeline.models and name != id else id
@@ -226,14 +229,14 @@ def _interface(checked: Checked, stage: Stage) -> ModelInterface:
 def _into(
     checked: Checked, store: Store, limit: int | None, *, prune: bool
 ) -> tuple[Work | None, Into | None, Mapping[Chunk, Collection[str]]]:
-    """What a run into ``store`` would do, and the steps of each chunk that earlier stages have committed already.
+    """What a run into ``store`` would do, and the steps of each chunk that earlier stages have already committed.
 
-    Nothing where there is no output yet.
+    Empty if there is no output yet.
     """
     previous = load_plan(store)
     if previous is None:
         return None, None, {}
-    there = LayoutChoice(previous.layouts, "the output has it", previous.priors)
+    there = LayoutChoice(previous.layouts, "the existing output uses it", previous.priors)
     differs = changes_of(checked, previous, there)
     work = Work.of(checked, store, previous, limit, there, RerunOptions("changed" if differs else "", prune=prune))
     staged = _staged(checked, store, work)
@@ -247,7 +250,7 @@ def _into(
 
 
 def _staged(checked: Checked, store: Store, work: Work) -> Mapping[Chunk, Collection[str]]:
-    """The steps of chunks that are to do whose answers a stage has committed."""
+    """For each chunk left to do, the steps whose answers a stage has committed."""
     found: dict[Chunk, Collection[str]] = {}
     entering = entries(store, commits(work.plan, checked.pipeline, checked.stages), work.todo)
     done = set(checked.stages[0].steps)
@@ -260,10 +263,9 @@ def _staged(checked: Checked, store: Store, work: Work) -> Mapping[Chunk, Collec
 def _measure(
     checked: Checked, configs: Sequence[EngineConfig], histories: Sequence[History], rows: int
 ) -> list[History]:
-    """Measure on engines in this process, one model after the other; keep that beside what runs have shown.
+    """Measure on engines in this process, one model after another, and store the result with what runs have shown.
 
-    The rows that one model has neither filtered out nor lost are the next one's. A model to which none comes is not
-    measured.
+    Rows that one model neither filters out nor loses go to the next model. A model that no row reaches is not measured.
     """
     sample = sample_rows(checked, rows)
     if not sample.values:
@@ -273,11 +275,11 @@ def _measure(
     found: dict[int, History] = {}
     documents = most_asked = 0
     for stage, config in zip(checked.stages, configs, strict=True):
-        which = f" of {called(checked.pipeline, stage.model)}" if several else ""
+        name = called(checked.pipeline, stage.model)
         if not sample.values:
-            _say(f"no row of {taken} comes to the model{which}, so it is not measured; --rows takes more")
+            _say(f"none of the {taken} rows reaches the model {name}, so it is not measured; use --rows to sample more")
             continue
-        _say(f"starting the engine{which} to measure {len(sample.values)} rows")
+        _say(f"starting the engine{f' of {name}' if several else ''} to measure {len(sample.values)} rows")
         engine = start_beside_a_user(config)
         try:
             steps = stage.steps if several else None
@@ -341,11 +343,11 @@ def _prompt_view(prompt: Prompt, model: ModelInterface) -> PromptView:
 
 
 def answer_form(constraint: Constraint) -> str:
-    """What an answer looks like, in a few words."""
+    """The form of an answer in a few words."""
     match constraint:
         case Choice(options=options):
             shown = ", ".join(options[:6])
             return f"one of {shown}" + (f" and {len(options) - 6} more" if len(options) > 6 else "")
         case Json():
             return "JSON of the step's schema"
-    return "text" if constraint.pattern is None else "text of a fixed form"
+    return "text" if constraint.pattern is None else "text that matches a pattern"

@@ -1,4 +1,4 @@
-"""What an explained run takes in time and money: of a model, and of all together."""
+"""Time and money of an explained run: per model, and for all models together."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from headrace.cluster.report.prices import Prices
 from headrace.pipelines.forecast.forecast import Forecast
 from headrace.pipelines.inference.layouts import REFERENCE
 
-UNKNOWN = "not known before a measurement (--measure)"
-"""What is said of money in the place of a number."""
+UNKNOWN = "unknown until measured (use --measure)"
+"""Shown instead of an amount of money."""
 
 
 def all_tokens(explained: Explanation) -> Forecast:
-    """Of all models; every row comes to each of them, or could."""
+    """The tokens of all models; every row can reach each of them."""
     taken = [model.outlook.taken for model in explained.models]
     outputs = [forecast.output for forecast in taken]
     return Forecast(
@@ -26,13 +26,13 @@ def all_tokens(explained: Explanation) -> Forecast:
 
 
 def all_seconds(explained: Explanation) -> tuple[float, float]:
-    """The least and the most that a run takes with one engine for each model, all of which were observed."""
+    """The least and the most seconds of a run with one engine per model, if all models were observed."""
     seconds = [model.outlook.taken.seconds or 0.0 for model in explained.models]
     return max(seconds), sum(seconds)
 
 
 def all_hours(explained: Explanation) -> dict[str, float | None]:
-    """Of all models: GPU-hours, and engine-hours of those that run on CPUs; None where one was not observed."""
+    """Hours of all models: GPU-hours, and engine-hours of those on CPUs; None if one was not observed."""
     found: dict[str, float | None] = {}
     for model in explained.models:
         name = "GPU-hours" if model.config.gpus else "engine-hours"
@@ -42,7 +42,7 @@ def all_hours(explained: Explanation) -> dict[str, float | None]:
 
 
 def money_of(explained: Explanation, model: ModelView, prices: Prices) -> dict[str, float | str]:
-    """What a model costs at the prices that were given; in words where that takes a measurement first."""
+    """Cost of a model at the given prices; a text if it must be measured first."""
     found: dict[str, float | str] = {}
     taken = model.outlook.taken
     # Beside models on GPUs a price of GPUs says nothing of one on CPUs.
@@ -58,7 +58,7 @@ def money_of(explained: Explanation, model: ModelView, prices: Prices) -> dict[s
 
 
 def all_money(explained: Explanation, prices: Prices) -> dict[str, float | str]:
-    """Of all models."""
+    """Cost of all models, as :func:`money_of` has it for each."""
     found: dict[str, float | str] = {}
     for model in explained.models:
         for name, amount in money_of(explained, model, prices).items():

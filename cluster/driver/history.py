@@ -1,7 +1,7 @@
-"""What was observed of a pipeline on this kind of machine, kept for the next time: measurements and finished runs.
+"""What was observed of a pipeline on this kind of machine (measurements and finished runs), kept for later forecasts.
 
-In the user's cache folder, one small JSON file for each pipeline (its prompts, model and engine arguments) and kind of
-machine; of a pipeline with several models one for each of them. Losing it costs a measurement.
+There is one small JSON file in the user's cache folder for each pipeline (its prompts, model and engine arguments) and
+kind of machine; with several models, one for each. Losing it costs a measurement.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ FORMAT = 4
 
 
 def read_history(checked: Checked, stage: Stage | None = None) -> History:
-    """What is known of a pipeline, or of a stage (the first, if none is named) of one with several models.
+    """The history of a pipeline, or of one stage (by default the first) of a pipeline with several models.
 
-    An empty history where nothing is, or where it cannot be read.
+    It is empty if there is none, or if it cannot be read.
     """
     try:
         data = json.loads(_file(checked, stage).read_text())
@@ -46,7 +46,7 @@ def read_history(checked: Checked, stage: Stage | None = None) -> History:
 
 
 def write_history(checked: Checked, history: History, stage: Stage | None = None) -> Path:
-    """Keep ``history`` in the place of what was known."""
+    """Replace the stored history; return its file."""
     file = _file(checked, stage)
     keep(file, json.dumps({"format": FORMAT, **dataclasses.asdict(history)}, indent=1))
     return file
@@ -64,7 +64,7 @@ def _file(checked: Checked, stage: Stage | None) -> Path:
 
 
 def machine() -> str:
-    """The kind of this machine: its GPUs, or else its processor."""
+    """The kind of this machine: its GPUs, otherwise its processor."""
     gpus = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
     if gpus:
         return "; ".join(line for gpu in gpus for line in gpu.read_text().splitlines() if line.startswith("Model"))

@@ -1,4 +1,4 @@
-"""What a run looks ahead at before its engines start: the rows that are left, and what is known of them."""
+"""The subject of a forecast before the engines start: the rows that are left, and what is known of them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def looking_ahead(
     stage: Stage | None = None,
     staged: Mapping[Chunk, Collection[str]] | None = None,
 ) -> Ahead:
-    """What to look ahead at: the first ``rows`` rows, or as many of them as are left to do.
+    """What to forecast: the first ``rows`` rows, or those of them that are left.
 
     Args:
-        stage: the first if none is named.
+        stage: by default the first.
         staged: see :meth:`Work.portions`.
     """
     stage = stage or checked.stages[0]
-    there = LayoutChoice(work.plan.layouts, "the output has it", work.plan.priors) if work else None
+    there = LayoutChoice(work.plan.layouts, "the existing output uses it", work.plan.priors) if work else None
     if there is None and len(checked.stages) > 1:
         there = of_several_models(checked.pipeline, stage.steps)
     return Ahead(

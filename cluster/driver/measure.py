@@ -1,4 +1,4 @@
-"""A sample of rows through the chain in every layout: what each computes, how long it takes, how well it answers."""
+"""Measures every layout on a sample of rows: tokens computed, time, quality of answers."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.pipeline import Pipeline
 
 SAMPLE_ROWS = 64
-"""Rows of a measurement: two points of quality are about one of them."""
+"""Rows of a measurement; one row is about two percentage points of quality."""
 
 WARM_UP_ROWS = 2
-"""Rows that are asked first and not counted: the first requests of an engine compile and allocate."""
+"""Rows that run first and are not counted: the first requests of an engine compile and allocate."""
 
 
 @dataclass(frozen=True, slots=True)
 class SampleRows:
-    """Rows as the chain takes them, and the right answers of the steps that have some.
+    """Rows as the chain takes them, and the correct answers of steps with a gold column.
 
-    ``answers`` are those of steps that ran on another model before, for each row; none if there were no such steps.
+    ``answers`` holds, for each row, the answers of steps that ran on earlier models; empty if there were none.
     """
 
     values: Sequence[Mapping[str, Any]]
@@ -55,7 +55,7 @@ class SampleRows:
     answers: Sequence[Mapping[str, Any]] = ()
 
     def after(self, results: Sequence[RowResult]) -> SampleRows:
-        """The rows that come to the next model, with their answers: those that are neither filtered out nor dead."""
+        """The rows that reach the next model, with their answers: those that are neither filtered out nor dead."""
         left = [i for i, result in enumerate(results) if result.outcome == "answered"]
         return SampleRows(
             [self.values[i] for i in left],
@@ -64,15 +64,15 @@ class SampleRows:
         )
 
     def first(self, rows: int) -> SampleRows:
-        """So many of them, for the engine to warm up."""
+        """The first ``rows`` rows, for the engine to warm up."""
         return SampleRows(self.values[:rows], {}, self.answers[:rows])
 
 
 def sample_rows(checked: Checked, rows: int) -> SampleRows:
-    """``rows`` sound rows, spread evenly over the input.
+    """``rows`` undamaged rows, spread evenly over the input.
 
     Raises:
-        UserError: a gold column that has answers for some of them, and no labels.
+        UserError: a gold column has values, but none of them is a label of its step.
     """
     pipeline = checked.pipeline
     columns = list(dict.fromkeys((*Graph.of(pipeline).input_columns, *pipeline.gold.values())))
@@ -86,7 +86,7 @@ def sample_rows(checked: Checked, rows: int) -> SampleRows:
 
 
 def _right(pipeline: Pipeline, name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """The right answers of a step that has some; one that no answer can be stays."""
+    """The correct answers of a step with a gold column; values that no answer can have stay."""
     step = next(step for step in pipeline.steps if step.name == name)
     assert isinstance(step, ModelStep)
     column = pipeline.gold[name]
@@ -104,7 +104,7 @@ def measure_and_look(
     sample: SampleRows,
     seen: Survey,
 ) -> tuple[History, Outlook]:
-    """Start an engine, measure, stop it, and say what follows. Plain data, so that it can run on another machine."""
+    """Start an engine, measure, stop it, and forecast. Takes plain data, so that it can run on another machine."""
     if folder and folder not in sys.path:
         sys.path.insert(0, folder)
     made = Pipeline.model_validate(pipeline)
@@ -123,7 +123,7 @@ async def measure_on(
     sample: SampleRows,
     say: Callable[[str], None] = lambda message: None,
 ) -> History:
-    """As :func:`measure_stage`, where all steps run on this model."""
+    """As :func:`measure_stage`, for a pipeline whose steps all run on this model."""
     return (await measure_stage(engine, pipeline, columns, sample, say))[0]
 
 
@@ -135,17 +135,17 @@ async def measure_stage(
     say: Callable[[str], None] = lambda message: None,
     steps: Collection[str] | None = None,
 ) -> tuple[History, list[RowResult]]:
-    """Measure every layout that the pipeline leaves open and that fits; where it fixes all, those and the reference.
+    """Measure every layout that the pipeline leaves open and that fits; if it fixes all, those and the reference.
 
-    An engine that shares no prefixes has no layouts to choose, so only what a run takes is measured.
+    With an engine that shares no prefixes there is no layout to choose, so only the layout of a run is measured.
 
     Args:
-        say: hears which one is next.
-        steps: those that run on this model; None for all. The others' answers come with the sample. Then no priors are
-            fitted: runs with several models take none.
+        say: is called with a message before each layout.
+        steps: the steps that run on this model; None for all. The sample holds the answers of the others. If given, no
+            priors are fitted, because runs with several models use none.
 
     Returns:
-        What was observed, and the rows as a run without any measurement has them.
+        What was observed, and the rows as a run without a measurement would answer them.
     """
     open_here = leaves_open(pipeline, steps)
     chains = prepare_all(pipeline, ModelInterface.of(engine), steps) if open_here else {}
@@ -196,7 +196,7 @@ async def measure_stage(
 def _fit(
     chain: Chain, results: Sequence[RowResult], reference: Sequence[RowResult], gold: Mapping[str, Sequence[Any]]
 ) -> dict[str, tuple[Mapping[str, float], float]]:
-    """For each classification its labels' prior, fitted to gold or to the reference, and its score with such priors."""
+    """For each classification, the prior of its labels (fitted to gold or to the reference) and its score with it."""
     found: dict[str, tuple[Mapping[str, float], float]] = {}
     for name in {name for result in results for name in result.scores if chain.takes_priors(name)}:
         right = gold.get(name) or [result.answers.get(name) for result in reference]
@@ -214,7 +214,7 @@ def _fit(
 
 
 class OnlyChoices:
-    """An engine for the questions with labels alone; others get an answer that costs nothing and is none."""
+    """An engine that answers only questions with labels; the others get an empty answer at no cost."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -227,7 +227,7 @@ class OnlyChoices:
     async def complete(
         self, prompt: Any, constraint: Constraint, sampling: Sampling, *, follow_up: bool = False
     ) -> Completion:
-        """A choice, or nothing."""
+        """The engine's choice, or an empty answer."""
         if isinstance(constraint, Choice):
             return await self._engine.complete(prompt, constraint, sampling, follow_up=follow_up)
         return Completion("", "stop")
@@ -250,7 +250,7 @@ async def _through(chain: Chain, rows: SampleRows) -> list[RowResult]:
 def observation(
     layouts: Mapping[str, Layout], results: Sequence[RowResult], besides: Usage, seconds: float
 ) -> Observation:
-    """What rows did; ``besides`` is what was asked for all of them together."""
+    """Sum up what ``results`` used; ``besides`` is usage that they share."""
     total = Usage()
     for result in results:
         total.merge(result.usage)

@@ -1,4 +1,4 @@
-"""What a run did, kept for the next forecast."""
+"""Keeps what a run did for the next forecast."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from headrace.pipelines.output.stages import Stage
 
 
 def keep_observed(checked: Checked, totals: Totals, plan: Plan) -> list[str]:
-    """Keep what each model's engines did, for the next forecast; a note where that cannot be.
+    """Keep what each model's engines did, for the next forecast; return a note if that is not possible.
 
-    For all rows must have gone through all models. Of the rows that a model was asked about the largest number stands
-    for the rows that have a document.
+    All rows must have passed all models. The largest number of rows that reached a model is taken as the number of rows
+    with a document.
     """
     documents = max((stage.documents for stage in totals.stages.values()), default=0)
     asked = max((stage.asked for stage in totals.stages.values()), default=0)
@@ -29,11 +29,11 @@ def keep_observed(checked: Checked, totals: Totals, plan: Plan) -> list[str]:
 
 
 def keep_history(checked: Checked, history: History, stage: Stage | None = None) -> list[str]:
-    """Keep what was observed; a note where that cannot be."""
+    """Keep what was observed; return a note if that is not possible."""
     try:
         write_history(checked, history, stage)
     except OSError as error:
-        return [f"what was observed could not be kept for the next forecast: {error}"]
+        return [f"the observations of this run could not be stored for the next forecast: {error}"]
     return []
 
 

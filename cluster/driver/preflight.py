@@ -1,7 +1,7 @@
-"""What can be known before an engine starts: that prompts leave room, that grammars decode in time, what to expect.
+"""Checks before an engine starts: that prompts leave room, that grammars compile in time; and the forecast.
 
-Where a model's engine asks for it, this happens in a process of its own while the caller does something else: loading a
-tokenizer takes seconds, and a grammar that compiles for ever is stopped by ending the process.
+If a model's engine asks for it, the checks run in a separate process while the caller does something else. Loading a
+tokenizer takes seconds, and a grammar that never finishes compiling is stopped by ending the process.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ CHECK_SECONDS = 30.0
 """Time for all grammars of a pipeline; one that takes longer would stall the engine."""
 
 START_SECONDS = 90.0
-"""Time for the process to start and to load the tokenizer, on a busy machine."""
+"""Time for the process to start and load the tokenizer on a busy machine."""
 
 
 def grammars(pipeline: Pipeline, steps: Collection[str] | None = None) -> list[Grammar]:
-    """The grammars of a pipeline's steps, or of those that are named."""
+    """The grammars of a pipeline's steps, or of the named ones."""
     found = []
     for i, step in enumerate(pipeline.steps):
         if isinstance(step, ModelStep) and (steps is None or step.name in steps):
@@ -48,7 +48,7 @@ def grammars(pipeline: Pipeline, steps: Collection[str] | None = None) -> list[G
 
 
 class Preflight:
-    """The check of one model's steps, under way or done."""
+    """The check of one model's steps, running or done."""
 
     def __init__(self, wanted: Wanted, process: subprocess.Popen[str] | None, outlook: Outlook | None = None) -> None:
         self._wanted = wanted
@@ -68,8 +68,8 @@ class Preflight:
         """Start checking the steps of a stage for its model.
 
         Args:
-            ahead: what to look ahead at, besides.
-            seconds: of processor time for the grammars.
+            ahead: what to forecast as well.
+            seconds: processor time for the grammars.
 
         Raises:
             UserError: what :meth:`finish` would raise, where the engine asks for no process of its own.
@@ -101,11 +101,11 @@ class Preflight:
             self._process.communicate()
 
     def finish(self) -> Outlook | None:
-        """Wait for the result: what is to be expected, where that was asked for.
+        """Wait for the result, and return the forecast if one was requested.
 
         Raises:
-            UserError: a prompt leaves no room, the engine cannot decode with a grammar (or not in time), or the model's
-                tokenizer does not load; the message names the step.
+            UserError: a prompt leaves no room for a document, the engine cannot compile a grammar (or not in time), or
+                the model's tokenizer does not load. The message names the step.
         """
         if self._process is None:
             return self._outlook
@@ -117,7 +117,7 @@ class Preflight:
             self._process.communicate()
             raise UserError(
                 f"The pipeline could not be checked against the model within {limit:g} s: the tokenizer of "
-                f"{self._wanted.located.source!r} does not load, or this machine is too busy. Try again."
+                f"{self._wanted.located.source!r} cannot be loaded, or this machine is too busy. Try again."
             ) from None
         except BaseException:
             self._process.kill()
@@ -147,7 +147,7 @@ def _process(wanted: Wanted) -> subprocess.Popen[str]:
 
 
 class Preflights:
-    """The checks of all models of a pipeline, under way at once."""
+    """The checks of all models of a pipeline, running at the same time."""
 
     def __init__(self, checks: Sequence[Preflight]) -> None:
         self._checks = checks
@@ -160,7 +160,7 @@ class Preflights:
         models: Mapping[str, Located],
         ahead: Ahead | None = None,
     ) -> Preflights:
-        """Start checking each stage for its model; see :meth:`Preflight.begin`. Only a single stage looks ``ahead``."""
+        """Start checking each stage for its model; see :meth:`Preflight.begin`. Only a single stage is forecast."""
         checks: list[Preflight] = []
         try:
             for stage in stages:

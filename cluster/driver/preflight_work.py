@@ -1,4 +1,4 @@
-"""The work of a check before a run, and the process in which it is done where an engine asks for one."""
+"""The work of a check before a run, and the separate process for it if an engine asks for one."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.pipeline import Pipeline
 
 PROBLEM, DOING, OUTLOOK = "problem", "doing", "outlook"
-"""What the process says, each in a line of JSON: what is wrong; what to say if the time is up from here on; what is to
-be expected."""
+"""The kinds of messages that the process prints, each a line of JSON: a mistake; the message to use if time runs out
+from here on; the forecast."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to check of one model, and for how long its grammars may be looked at.
+    """What to check of one model, and the time limit for its grammars.
 
     Attributes:
         model: its name in the pipeline.
-        steps: those that run on it.
-        ahead: what to look ahead at.
+        steps: the steps that run on it.
+        seconds: processor time for all its grammars.
+        ahead: what to forecast, if anything.
     """
 
     pipeline: Pipeline
@@ -44,10 +45,10 @@ class Wanted:
 
 
 def prompts_and_outlook(wanted: Wanted, model: ModelInterface) -> Outlook | None:
-    """Lay out the prompts, and look ahead where that is wanted.
+    """Lay out the prompts, and forecast if that is wanted.
 
     Raises:
-        UserError: a prompt leaves no room for a document, or the input is not what was planned.
+        UserError: a prompt leaves no room for a document, or the input has changed since it was planned.
     """
     there = wanted.ahead.there if wanted.ahead else None
     prepare(wanted.pipeline, model, there.layouts if there else None, steps=wanted.steps)
@@ -55,7 +56,7 @@ def prompts_and_outlook(wanted: Wanted, model: ModelInterface) -> Outlook | None
 
 
 def said(lines: str, what: str) -> list[Any]:
-    """What the process has said of one kind."""
+    """The messages of one kind that the process printed."""
     return [value for line in lines.splitlines() for kind, value in _parsed(line) if kind == what]
 
 

@@ -1,4 +1,4 @@
-"""Makes parts of finished shards, beside the run."""
+"""Makes the parts of finished shards while the run goes on."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from headrace.pipelines.spec.errors import ChunksFailed
 from headrace.pipelines.storage.store import Store
 
 PUBLISHERS = 4
-"""Parts that are made at a time: mostly waiting for the disk, or for an object store."""
+"""Parts made at the same time; each mostly waits for the disk or for an object store."""
 
 
 class Publisher:
-    """Makes a shard's part as soon as its last chunk is committed, a few at a time, beside the run.
+    """Makes a shard's part as soon as its last chunk is committed, a few at a time, in threads.
 
-    Leaving it waits for the parts that are under way. ``staged``: stages have left files of their own. ``made`` is told
-    each shard that has its part now, from another thread.
+    Leaving the context waits for the parts in progress. ``staged`` tells that stages have left their own files.
+    ``made`` is called from another thread with each shard whose part is made.
 
     Raises (from any method, and on leaving):
         Unaccounted, OSError: a part could not be made.
-        Superseded: another run has planned the output anew.
+        Superseded: another run has planned the output again.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Publisher:
             raise self._failure
 
     def publish_ready(self) -> None:
-        """Publish what earlier runs have finished and not published; remove what they have left beside the rest."""
+        """Publish shards that earlier runs finished but did not publish; remove leftover files of published ones."""
         for shard in self._plan.shards:
             if shard.has_part and not shard.gone and self._done.has_all_of(shard):
                 self._publish(shard)
@@ -67,7 +67,7 @@ class Publisher:
             sweep(self.store, (self._plan.shards[index] for index in self._published))
 
     def add(self, chunk: Chunk) -> bool:
-        """A chunk is committed; whether that was not known yet."""
+        """Note that a chunk is committed; return whether that is new."""
         self._check()
         new = self._done.add(chunk)
         shard = self._plan.shards[chunk.shard]
@@ -76,7 +76,7 @@ class Publisher:
         return new
 
     def unheard_of(self) -> list[Chunk]:
-        """The chunks that are left although nobody has failed: they are committed, and their records got lost.
+        """The chunks left although none failed: they are committed, but their records were lost.
 
         Raises:
             ChunksFailed: they are not committed.
@@ -85,7 +85,8 @@ class Publisher:
         there = committed(self.store, self._plan) if left else ()
         if missing := [chunk for chunk in left if chunk not in there]:
             raise ChunksFailed(
-                f"{len(missing)} chunks came back from no worker. What is committed stays. Run the same command again."
+                f"{len(missing)} chunks were not returned by any worker. Committed chunks are kept. "
+                "Run the same command again."
             )
         return left
 

@@ -13,17 +13,17 @@ from typing import Any
 from headrace.pipelines.spec.errors import ChunksFailed, UserError
 
 LOCAL = "local"
-"""The address of a Ray that we start on this machine and stop again."""
+"""The address that stands for a Ray which this process starts here and stops again."""
 
 START_SECONDS = 120
-"""Time for Ray's processes to come up, on a busy machine."""
+"""Time for Ray's processes to start on a busy machine."""
 
 STARTS = 3
-"""Times that Ray is started before it is given up."""
+"""Attempts to start Ray before giving up."""
 
 
 def connect(address: str, cpus: int) -> None:
-    """Connect to Ray; :data:`LOCAL` starts one of our own with ``cpus`` cores, that runs here and ends with us.
+    """Connect to Ray; :data:`LOCAL` starts one with ``cpus`` cores on this machine, which ends with this process.
 
     Raises:
         UserError: there is no cluster at ``address``.
@@ -34,7 +34,7 @@ def connect(address: str, cpus: int) -> None:
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Keep our handling of SIGTERM: Ray sets its own, which ends the process where it stands."""
+    """Keep our handling of SIGTERM: Ray sets its own, which ends the process at once."""
     handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -61,16 +61,16 @@ def _connect(address: str, cpus: int) -> None:
         ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"There is no Ray cluster at {address!r}: {str(error).splitlines()[0]}. Leave --address out to start "
+            f"There is no Ray cluster at {address!r}: {str(error).splitlines()[0]}. Omit --address to start "
             f"Ray on this machine."
         ) from error
 
 
 def start_here(start: Callable[[], Any]) -> None:
-    """Start Ray on this machine, again where a busy one has kept its processes from coming up in Ray's own 30 s.
+    """Start Ray on this machine; retry if it was too busy for Ray's processes to start within Ray's own 30 s.
 
     Raises:
-        ChunksFailed: it does not start.
+        ChunksFailed: Ray does not start.
     """
     import ray
 
@@ -82,11 +82,11 @@ def start_here(start: Callable[[], Any]) -> None:
             # A bare Exception is all that Ray raises here; what has come up of it must go before another start.
             ray.shutdown()
             if not tries_left or "timed out" not in str(error):
-                raise ChunksFailed(f"Ray does not start on this machine: {error}") from error
+                raise ChunksFailed(f"Ray did not start on this machine: {error}") from error
 
 
 def disconnect() -> None:
-    """Leave Ray; one of our own ends with that."""
+    """Disconnect from Ray; one that this process started ends."""
     import ray
 
     ray.shutdown()

@@ -16,13 +16,13 @@ from headrace.pipelines.storage.store import Store
 
 
 def last_report(store: Store) -> dict[str, Any]:
-    """What the run that completed the output has reported."""
+    """The report of the run that completed the output."""
     last: dict[str, Any] = json.loads(store.read(REPORT))
     return last
 
 
 def report_before(store: Store) -> dict[str, Any] | None:
-    """What the last run has reported; None where there is nothing, or nothing that can be read."""
+    """The last run's report; None if there is none, or if it cannot be read."""
     try:
         return last_report(store)
     except (OSError, ValueError):
@@ -38,7 +38,7 @@ def report(
     result: RunResult,
     clock: Clock,
 ) -> None:
-    """Write the report. What goes wrong with it is a note: the run has done its work."""
+    """Write the report. A failure becomes a note, because the run itself is done."""
     from headrace.cluster.report.writing import TROUBLE, write_report
 
     with clock.phase("reporting"):
@@ -46,8 +46,8 @@ def report(
             written = write_report(store, plan, facts, settings, before=before)
         except TROUBLE as problem:
             result.notes.append(
-                f"the report could not be written ({type(problem).__name__}: {problem}). The output is not touched by "
-                f"that; headrace report {shown(result.output)} tries again."
+                f"the report could not be written ({type(problem).__name__}: {problem}). The output itself is not "
+                f"affected. To try again: headrace report {shown(result.output)}"
             )
             return
     result.report = written.page

@@ -44,7 +44,7 @@ from headrace.pipelines.storage.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a run is asked for; see :func:`run`."""
+    """The arguments of a run; see :func:`run`."""
 
     pipeline: Pipeline
     input: str
@@ -67,24 +67,24 @@ def run(  # noqa: PLR0913 - the options of a run, each with a name
     prune: bool = False,
     reuse: str | None = None,
 ) -> RunResult:
-    """Run ``pipeline`` over ``input`` into ``output``, or do what an earlier run left undone.
+    """Run ``pipeline`` over ``input`` into ``output``, or finish what an earlier run left undone.
 
     Args:
         pipeline: a :class:`Pipeline`, or the path of a file that holds one.
-        input: a file, a folder of files, a glob, or a URI that a source claims.
-        output: a folder; chunks that are committed there are not done again.
+        input: a file, a folder of files, a glob, or a URI that a source recognizes.
+        output: a folder; chunks already committed there are kept.
         limit: rows in total; None for all.
         address: a Ray cluster (``auto``, ``ray://host:port``); None or ``local`` starts Ray here and stops it again.
-        listener: hears how the run gets on.
+        listener: is told of the progress of the run.
         recompute: what to recompute of an existing output: ``changed`` (steps whose answers would change, and steps
             that read them) or ``all``. Without it a changed pipeline is refused.
         retry: ``errors`` retries the dead letters of the output.
         prune: remove the parts of files that are gone from the input.
-        reuse: another output of headrace; rows that are unchanged since then take their answers from it.
+        reuse: another output of headrace; unchanged rows take their answers from it.
 
     Raises:
-        UserError: something that the caller must fix; nothing was written.
-        ChunksFailed: some chunks could not be done; the same call resumes.
+        UserError: the caller must fix something.
+        ChunksFailed: some chunks failed; the same call resumes.
     """
     listener = listener or Listener()
     rerun = RerunOptions.of(recompute, retry, prune=prune, reuse=reuse)
@@ -96,7 +96,7 @@ def run(  # noqa: PLR0913 - the options of a run, each with a name
 
 
 class Run:
-    """One run. :meth:`go` is its description; each step adds to the state that the next one reads."""
+    """One run. :meth:`go` shows its steps; each adds to the state that the next one reads."""
 
     checked: Checked
     store: Store
@@ -126,7 +126,7 @@ class Run:
         return self._finish(work)
 
     def _check(self) -> None:
-        """Hold pipeline, input and output against each other, and plan what can be planned before layouts are known."""
+        """Check pipeline, input and output against each other; plan what can be planned before layouts are known."""
         request, rerun = self._request, self._request.rerun
         with self._clock.phase("checking"):
             self.store = open_store(request.output)
@@ -137,7 +137,7 @@ class Run:
             # Layouts are chosen once for an output, with its first rows.
             self.default = LayoutChoice({}, "")
             if previous is not None:
-                self.default = LayoutChoice(previous.layouts, "the output has it", previous.priors)
+                self.default = LayoutChoice(previous.layouts, "the existing output uses it", previous.priors)
             at_once = previous or not self.rows or rerun.retry or rerun.reuse
             self.work = self._plan(previous, self.default) if at_once else None
             self.history = read_history(self.checked)
@@ -156,7 +156,7 @@ class Run:
         return Work.of(self.checked, self.store, previous, self._request.limit, choice, self._request.rerun)
 
     def _nothing_to_do(self, work: Work) -> RunResult:
-        """The output is complete; a report that the run before has not come to is made up for."""
+        """The output is complete. Write its report if the run before did not."""
         result = self.result
         result.status = "already complete"
         result.plan = work.plan.number
@@ -169,7 +169,7 @@ class Run:
         return result
 
     def _reuse(self) -> None:
-        """Take answers from another output, if that was asked for; say what is going to happen."""
+        """Take answers from another output if requested; announce what will happen."""
         if self.work is not None and self.work.lender:
             with self._clock.phase("reusing"):
                 self.work = self.work.take_over(self.checked, self.store)
@@ -178,7 +178,7 @@ class Run:
 
     @contextmanager
     def _workers(self) -> Iterator[Execution | None]:
-        """Ray and the room for the engines, checked against the prompts; None where nothing is to be asked."""
+        """Ray and the resources for the engines, checked against the prompts; None if no rows are left."""
         if self.work is not None and not self.work.todo:
             yield None
             return
@@ -212,7 +212,7 @@ class Run:
         return execution
 
     def _measure(self, execution: Execution) -> None:
-        """Take a sample through every layout, where the run is long enough to pay for that."""
+        """Measure every layout on a sample if the run is long enough to pay for that."""
         outlook, model = self.result.outlook, self.checked.only_model
         if self.work is not None or outlook is None or model is None or not provider_of(model).remembered:
             return
@@ -222,7 +222,7 @@ class Run:
             self.result.notes += keep_history(self.checked, self.history)
 
     def _settle_plan(self, execution: Execution | None) -> Work:
-        """Save the plan: what of it is not committed yet is the work."""
+        """Save the plan; what is not committed yet is the work."""
         outlook, result = self.result.outlook, self.result
         work = self.work or self._plan(None, outlook.choice if outlook else self.default)
         result.plan, result.changes = work.plan.number, work.changes
@@ -237,7 +237,7 @@ class Run:
         return work
 
     def _do(self, work: Work, execution: Execution | None) -> None:
-        """Do the chunks that are left, and publish parts as their last chunks come in."""
+        """Process the chunks that are left, and publish parts as their last chunks arrive."""
         checked, observers = self.checked, self._observers
         staged = len(checked.stages) > 1
         with Publisher(
@@ -254,7 +254,7 @@ class Run:
                 do_chunks(execution, entering, publisher, work, self.result, self._listener, observers, rate)
 
     def _judge(self, work: Work) -> None:
-        """Whether the answers are good enough, and what of the run says something of the next one."""
+        """Decide whether too many rows failed, and keep observations for the next run."""
         result, rate = self.result, self.checked.pipeline.max_error_rate
         ended_early = result.status != "complete"
         if not ended_early and too_many(result.counts, rate):
@@ -284,6 +284,6 @@ class Run:
 def _removed(paths: Sequence[str]) -> str:
     more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
     return (
-        f"the parts of {', '.join(paths[:3])}{more} are removed: they held answers to what the files were before, or "
-        "of another pipeline, and there are none to what they are now"
+        f"the parts of {', '.join(paths[:3])}{more} were removed: they held answers for earlier contents of the files "
+        "or of another pipeline, and no row of the current contents is answered"
     )

@@ -1,6 +1,6 @@
-"""``headrace sample``: a few rows through all steps, on an engine in this process, with nothing written.
+"""``headrace sample``: runs a few rows through all steps, on an engine in this process. Nothing is written.
 
-The engines of a pipeline with several models are started one after the other: each for all rows.
+With several models, their engines are started one after another, each for all rows.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from headrace.pipelines.spec.pipeline import Pipeline
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """A row and what became of it."""
+    """A row and its result."""
 
     shard: str
     result: RowResult
@@ -41,7 +41,7 @@ def sample_pipeline(pipeline: Pipeline, input: str, rows: int) -> list[Sampled]:
     """Run ``rows`` rows, evenly spread over the input.
 
     Raises:
-        UserError: whatever :func:`~headrace.cluster.driver.run.check` finds, or an input without rows.
+        UserError: whatever :func:`~headrace.cluster.state.checked.check` finds, or an input without rows.
     """
     checked = check(pipeline, input)
     places = spread(checked.corpus.shards, rows)
@@ -88,9 +88,9 @@ def _damaged(row: int, reason: str) -> RowResult:
 
 
 def allot_one(checked: Checked, stage: Stage | None = None, *, starting: bool = True) -> Allotment:
-    """What one engine gets that has this machine to itself: that of a stage, or of the first.
+    """The resources of one engine that has this machine to itself: the engine of ``stage``, by default the first.
 
-    It must fit into the memory that there is if it is ``starting``.
+    If it is ``starting``, it must fit into the available memory.
     """
     demand = _one(checked, stage or checked.stages[0])
     if not starting:
@@ -99,7 +99,7 @@ def allot_one(checked: Checked, stage: Stage | None = None, *, starting: bool = 
 
 
 def _one(checked: Checked, stage: Stage) -> Demand:
-    """What one engine of a stage is to get."""
+    """What one engine of a stage needs."""
     located = checked.models[stage.model]
     return Demand(
         f"the model {located.source}",
@@ -110,9 +110,9 @@ def _one(checked: Checked, stage: Stage) -> Demand:
 
 
 def allot_each(checked: Checked, *, starting: bool = True) -> tuple[tuple[Allotment, ...], str]:
-    """What one engine of each model gets that shares this machine with those of the others, as in a run.
+    """The resources of one engine per model when they share this machine, as in a run.
 
-    Where they do not fit at once, what each gets alone, and why they do not. Each alone must fit: see
+    If they do not fit at once, the resources of each alone, and the reason. Each alone must fit: see
     :func:`allot_one`.
     """
     alone = tuple(allot_one(checked, stage, starting=starting) for stage in checked.stages)
@@ -126,7 +126,7 @@ def allot_each(checked: Checked, *, starting: bool = True) -> tuple[tuple[Allotm
 
 
 def spread(shards: Sequence[Shard], rows: int) -> list[tuple[Shard, int]]:
-    """``rows`` places (all, if there are fewer) at equal distances over the rows of all shards."""
+    """``rows`` rows (or all, if there are fewer) at equal distances, as pairs of shard and row number in it."""
     total = sum(shard.rows for shard in shards)
     wanted = sorted({i * total // rows for i in range(rows)}) if total > rows else list(range(total))
     places = []

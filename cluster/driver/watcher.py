@@ -1,4 +1,4 @@
-"""Sums up what the workers of a run report, every second."""
+"""Sums up the reports of a run's workers every second."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from headrace.cluster.state.reports import WorkerReport
 from headrace.cluster.state.totals import StageTotals, Totals
 
 STALE_SECONDS = 15.0
-"""A worker that has said nothing for so long has no rows under way."""
+"""A worker that has not reported for this long has no rows in progress."""
 
 
 class Watcher:
-    """Reads the workers' totals every second, in a thread, and passes them on."""
+    """Reads the workers' totals every second in a thread, and passes on the sums."""
 
     def __init__(self, run_id: str, watch: Callable[[Totals], None]) -> None:
         self._prefix = f"headrace/{run_id}/".encode()
@@ -44,7 +44,7 @@ class Watcher:
 
 
 def summed(reports: Iterable[WorkerReport], now: float) -> Totals:
-    """The totals of a run's workers, those that died included; ``now`` in seconds since the epoch."""
+    """The totals of a run's workers, including those that died; ``now`` is in seconds since the epoch."""
     totals = Totals()
     actors = set()
     for report in reports:

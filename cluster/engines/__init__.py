@@ -1,6 +1,6 @@
-"""Models and the engines that answer for them.
+"""Models and engines.
 
-The names below are what an engine of another package needs; they are loaded on first use.
+The names below are what an engine of another package needs. They are imported on first use.
 """
 
 from importlib import import_module

@@ -1,15 +1,15 @@
-"""A tokenizer that takes each byte for a token: for engines without a model."""
+"""A tokenizer whose tokens are bytes, for engines without a model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 _OFFSET = 3
-"""Ids below it are control tokens; a byte ``b`` is the token ``b + 3``."""
+"""Ids below this are control tokens; the byte ``b`` is the token ``b + 3``."""
 
 
 class BytesTokenizer:
-    """A token a byte."""
+    """One token per byte."""
 
     longest_token = 1
 

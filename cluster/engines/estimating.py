@@ -1,21 +1,21 @@
-"""Counting tokens without a tokenizer: for engines that keep theirs to themselves."""
+"""Counting tokens without a tokenizer, for engines that do not expose theirs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 BYTES_PER_TOKEN = 4
-"""Of UTF-8 text: what English makes in the vocabularies of current models. Others make more tokens of a character, and
-their characters have more bytes."""
+"""Bytes of UTF-8 per token: the value of English in the vocabularies of current models. Other languages need more
+tokens per character, but their characters also have more bytes."""
 
 CONTROL = 4
-"""Tokens that a chat format puts around a message."""
+"""Tokens that a chat format adds to a message."""
 
 
 class EstimatingTokenizer:
-    """Takes every four bytes for a token, and four tokens for the chat format around a message.
+    """Counts four bytes as one token, and four tokens for the chat format around a message.
 
-    The ids hold the bytes, so texts that begin alike have ids that begin alike, and ids can be decoded.
+    The ids contain the bytes, so texts with a common prefix have ids with a common prefix, and ids can be decoded.
     """
 
     longest_token = BYTES_PER_TOKEN

@@ -1,8 +1,8 @@
-"""An engine's processes end with the process that started them, however that ends.
+"""Ends an engine's processes with the process that started them, however that ends.
 
-vLLM's engine core waits for requests for ever when its parent was killed, and keeps its memory, on a GPU too. Ray ends
-the children of a worker that dies, but only while its own process on that node lives. The signal that Linux sends at a
-parent's death comes when the thread ends that made the child, so it is of no use to one that starts engines in threads.
+When its parent is killed, vLLM's engine core waits for requests for ever and keeps its memory, on a GPU too. Ray ends
+the children of a worker that dies, but only while Ray's own process on that node lives. The signal that Linux sends at
+a parent's death is sent when the thread that started the child ends, so it is no use if engines start in threads.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import uuid
 from types import TracebackType
 
 MARK = "HEADRACE_ENGINE"
-"""The variable by which an engine's processes are known: theirs from their start, and that of all that they start."""
+"""The environment variable that marks an engine's processes; they pass it on to all processes that they start."""
 
 _WAIT_AND_KILL = """
 read -r _
@@ -24,9 +24,9 @@ done 2> /dev/null
 
 
 class Guard:
-    """A small process that waits for the end of this one, and then kills what was started under the guard.
+    """A small process that waits until this one ends, and then kills all processes started under the guard.
 
-    Start an engine within ``with guard:``; :meth:`close` it when the engine was shut down.
+    Start an engine within ``with guard:``; call :meth:`close` once the engine is shut down.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Guard:
             self.close()
 
     def close(self) -> None:
-        """Kill what is left, and end."""
+        """Kill the processes that are left, and end."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()

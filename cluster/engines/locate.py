@@ -1,4 +1,4 @@
-"""The models of a pipeline, checked against the engines that there are, found and identified before any starts."""
+"""Checks the models of a pipeline against the installed engines; finds and identifies them before any engine starts."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from headrace.pipelines.spec.places import Loc
 
 
 def check_models(pipeline: Pipeline) -> None:
-    """Hold all models of a pipeline against the engines: their names, and the arguments that headrace sets itself.
+    """Check the models of a pipeline: their names, their engines, and arguments that headrace sets itself.
 
     Raises:
-        UserError: all that is wrong, a line each.
+        UserError: all mistakes, one per line.
     """
     if problems := list(_problems(pipeline)):
         raise UserError("\n".join(pipeline.message(loc, text) for loc, text in problems))
@@ -30,7 +30,7 @@ def check_models(pipeline: Pipeline) -> None:
 def _problems(pipeline: Pipeline) -> Iterator[tuple[Loc, str]]:
     for name in pipeline.models:
         if name in engines().ids:
-            yield ("models", name), f'"{name}" is a model that headrace brings along: choose another name'
+            yield ("models", name), f'"{name}" is a model that comes with headrace: choose another name'
     for name in (OWN_MODEL, *pipeline.models):
         loc = ("models", name) if name else pipeline.loc_of(OWN_MODEL)
         model = pipeline.spec_of(name)
@@ -42,15 +42,15 @@ def _problems(pipeline: Pipeline) -> Iterator[tuple[Loc, str]]:
         for argument in model.arguments:
             if argument in reserved:
                 instead = reserved[argument]
-                use = f': use "{instead}"' if instead else " and cannot be chosen"
+                use = f': use "{instead}"' if instead else " and cannot be changed"
                 yield (*loc, "engine"), f'"{argument}" is set by headrace{use}'
 
 
 def _check_arguments(pipeline: Pipeline, model: str) -> None:
-    """Hold a model's engine arguments against what its engine takes.
+    """Check a model's engine arguments against those of its engine.
 
     Raises:
-        UserError: those that it does not take, a line each.
+        UserError: the arguments that the engine does not accept, one per line.
     """
     spec, loc = pipeline.spec_of(model), pipeline.loc_of(model)
     lines = pipeline.source.lines if pipeline.source else {}
@@ -66,10 +66,10 @@ def _check_arguments(pipeline: Pipeline, model: str) -> None:
 
 
 def locate_models(pipeline: Pipeline, stages: Sequence[Stage]) -> Mapping[str, Located]:
-    """The model of each stage, by the name that the pipeline has for it.
+    """The model of each stage, by its name in the pipeline.
 
     Raises:
-        UserError: as :func:`check_models`; a model is not there, or not whole; its engine does not take an argument.
+        UserError: as :func:`check_models`; a model is missing or incomplete; its engine does not accept an argument.
     """
     check_models(pipeline)
     return {stage.model: _locate(pipeline, stage.model) for stage in stages}
@@ -93,15 +93,15 @@ def _locate(pipeline: Pipeline, model: str) -> Located:
 
 
 def provider_of(located: Located) -> EngineProvider:
-    """The provider of a model that was found."""
+    """The provider of a located model."""
     return engines().named(located.engine)
 
 
 def interface_of(pipeline: Pipeline, model: str, located: Located) -> ModelInterface:
-    """What prompts to a model are made for, before its engine starts.
+    """What a model's prompts are made for, before its engine starts.
 
     Raises:
-        UserError: its tokenizer does not load.
+        UserError: its tokenizer cannot be loaded.
     """
     provider, spec = provider_of(located), pipeline.spec_of(model)
     return ModelInterface(
@@ -112,13 +112,13 @@ def interface_of(pipeline: Pipeline, model: str, located: Located) -> ModelInter
 
 
 def unused_models(pipeline: Pipeline, stages: Sequence[Stage]) -> tuple[str, ...]:
-    """A note for each entry of ``models`` that no step names."""
+    """A note for each entry of ``models`` that no step uses."""
     used = {stage.model for stage in stages} | {pipeline.model if isinstance(pipeline.model, str) else ""}
-    return tuple(f'models: no step names "{name}", so it is not loaded' for name in pipeline.models if name not in used)
+    return tuple(f'models: no step uses "{name}", so it is not loaded' for name in pipeline.models if name not in used)
 
 
 def limits_of(pipeline: Pipeline, stages: Sequence[Stage]) -> tuple[str, ...]:
-    """A note for each thing that a model's engine cannot do and a step would use."""
+    """A note for each capability that a step would use but the model's engine lacks."""
     return tuple(note for stage in stages for note in _limits(pipeline, stage))
 
 
@@ -130,4 +130,4 @@ def _limits(pipeline: Pipeline, stage: Stage) -> Iterator[str]:
         if isinstance(step, ModelStep) and step.name in stage.steps:
             yield from (f"{step.name}: {said}" for said in step.limits(can))
     if can.estimates:
-        yield f"the engine {provider.name} has no tokenizer here: lengths in tokens are estimates"
+        yield f"the engine {provider.name} does not expose its tokenizer: lengths in tokens are estimates"

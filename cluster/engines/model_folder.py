@@ -1,4 +1,4 @@
-"""A model's folder: what must be in it, and whether that is whole."""
+"""A model's folder: which files it must contain, and whether they are complete."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WEIGHTS = ("*.safetensors", "*.bin", "*.pt")
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that an engine loads the weights from."""
+    """The files with the weights."""
     for pattern in _WEIGHTS:
         # training_args.bin and the like lie beside the weights of a fine-tuned model.
         others = ("training_", "optimizer", "scheduler")
@@ -33,14 +33,14 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def configuration(file: Path) -> bytes:
-    """A configuration's content without the version of the library that wrote it, which changes no answer."""
+    """A configuration's content without the version of the library that wrote it, which does not affect answers."""
     content = json.loads(file.read_bytes())
     content.pop("transformers_version", None)
     return json.dumps(content, sort_keys=True).encode()
 
 
 def check_folder(folder: Path, model: str) -> None:
-    """Raise unless the folder holds a configuration, a tokenizer and whole weights."""
+    """Raise a UserError unless the folder has a configuration, a tokenizer and complete weights."""
     missing = []
     if not (folder / "config.json").is_file():
         missing.append("config.json")
@@ -51,7 +51,7 @@ def check_folder(folder: Path, model: str) -> None:
     if missing:
         hint = ""
         if (folder / "adapter_config.json").is_file():
-            hint = ". It holds a LoRA adapter: merge it into its base model first"
+            hint = ". It contains a LoRA adapter: merge it into its base model first"
         raise UserError(f"model {model!r}: the folder {folder} lacks {', '.join(missing)}{hint}")
     for name in CONFIGS:
         if (folder / name).is_file():
@@ -61,7 +61,7 @@ def check_folder(folder: Path, model: str) -> None:
         absent = sorted({name for name in listed.values() if not (folder / name).is_file()})
         # An index of the format that is not loaded may speak of files that were left out on purpose.
         if absent and Path(absent[0]).suffix == weight_files(folder)[0].suffix:
-            raise UserError(f"model {model!r}: {index} lists files that are not there: {', '.join(absent)}")
+            raise UserError(f"model {model!r}: {index} lists missing files: {', '.join(absent)}. Copy the folder again")
     for file in weight_files(folder):
         if file.suffix == ".safetensors":
             _check_whole(file, model)
@@ -71,14 +71,14 @@ def _check_json_object(file: Path, model: str) -> dict[str, Any]:
     try:
         content = json.loads(file.read_bytes())
     except ValueError as error:
-        raise UserError(f"model {model!r}: {file} is no JSON: {error}") from None
+        raise UserError(f"model {model!r}: {file} is not valid JSON: {error}") from None
     if not isinstance(content, dict):
-        raise UserError(f"model {model!r}: {file} holds no JSON object")
+        raise UserError(f"model {model!r}: {file} does not contain a JSON object")
     return content
 
 
 def _check_whole(file: Path, model: str) -> None:
-    """Hold a safetensors file's size against its header (8 bytes of length, then JSON with offsets)."""
+    """Check a safetensors file's size against its header (8 bytes of length, then JSON with offsets)."""
     size = file.stat().st_size
     try:
         with file.open("rb") as weights:
@@ -87,12 +87,12 @@ def _check_whole(file: Path, model: str) -> None:
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         expected = 8 + length + max(ends, default=0)
     except (ValueError, KeyError, TypeError, AttributeError):
-        hint = "perhaps a Git LFS pointer instead of the file, or a copy that was cut short"
-        raise UserError(f"model {model!r}: {file} ({size} bytes) is no safetensors file: {hint}") from None
+        hint = "perhaps it is a Git LFS pointer, or an incomplete copy"
+        raise UserError(f"model {model!r}: {file} ({size} bytes) is not a safetensors file: {hint}") from None
     if size != expected:
-        raise UserError(f"model {model!r}: {file} has {size} bytes, its header says {expected}: copy it again")
+        raise UserError(f"model {model!r}: {file} has {size} bytes, but its header requires {expected}: copy it again")
 
 
 def model_memory(path: Path) -> int:
-    """Bytes of the weights in a model's folder: what an engine needs for them before any KV cache."""
+    """Bytes of the weights in a model's folder: the memory that an engine needs besides the KV cache."""
     return sum(file.stat().st_size for file in weight_files(path))

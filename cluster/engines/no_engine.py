@@ -1,4 +1,4 @@
-"""What stands in an engine's place where all answers are there already."""
+"""Stands in for an engine if all answers exist already."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from headrace.pipelines.inference.engine import NO_CONTEXT_COST
 
 
 class NoEngine:
-    """Takes no time to start, and answers nothing."""
+    """An engine that starts at once and answers nothing."""
 
     tokenizer = BytesTokenizer()
     # As of one that shares prefixes: figures of a run that has other engines besides must not be lost by this one.
@@ -22,15 +22,15 @@ class NoEngine:
     async def complete(
         self, prompt: Sequence[int], constraint: Constraint, sampling: Sampling, *, follow_up: bool = False
     ) -> Completion:
-        """There is nobody to ask.
+        """Fail, because there is no model.
 
         Raises:
             RuntimeError: always.
         """
-        raise RuntimeError("a question was asked where none was to be")
+        raise RuntimeError("a request was made although all answers exist")
 
     async def reset_prefix_cache(self) -> None:
-        """There is none."""
+        """Do nothing: there is no cache."""
 
     def shutdown(self) -> None:
-        """There is nothing to stop."""
+        """Do nothing: there is nothing to stop."""

@@ -1,8 +1,7 @@
-"""The port for engines: what headrace asks of an engine before it runs, and how it starts one.
+"""The port for engines: what headrace needs to know of an engine before it runs, and how it starts one.
 
-Providers register themselves as entry points of the group ``headrace.engines``: the name is what a pipeline file says
-as ``model: {engine: NAME}``, the object a class with :class:`EngineProvider` among its bases. :mod:`registry` finds
-them.
+Providers are entry points of the group ``headrace.engines``. The name of the entry point is the NAME in a pipeline's
+``model: {engine: NAME}``, and its object is a subclass of :class:`EngineProvider`. :mod:`registry` finds them.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ from headrace.pipelines.spec.resources import Model, Resources
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A model that is there.
+    """A model that was found.
 
     Attributes:
-        source: what the engine is told to load.
-        identity: what stands for the weights in fingerprints: equal for equal answers. But for ``vllm`` and ``fake``
-            it begins with the engine's name, as two engines do not answer alike.
+        source: what the engine loads.
+        identity: the identity of the weights in fingerprints: equal for equal answers. Except for ``vllm`` and
+            ``fake``, it begins with the engine's name, because two engines answer differently.
         revision: the commit of a hub model.
-        weights: their bytes on disk; 0 where that is not known, or nothing.
-        engine: the provider's name; ``arguments`` are the engine arguments that decide answers. Both are filled in for
-            the provider.
+        weights: bytes of the weights on disk; 0 if unknown, or if there are none.
+        engine: the provider's name. headrace fills it in, and ``arguments``, too.
+        arguments: the engine arguments that can change answers.
     """
 
     source: str
@@ -46,7 +45,7 @@ class Located:
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """What the engine is to decode with: a JSON Schema (``json``) or a regular expression (``regex``), as text."""
+    """A grammar for decoding: a JSON Schema (``json``) or a regular expression (``regex``), as text."""
 
     where: str
     kind: str
@@ -54,9 +53,9 @@ class Grammar:
 
 
 class EngineProvider(Protocol):
-    """What an engine says of itself. Subclass it for its defaults; one object is made, without arguments.
+    """Describes an engine. Subclass it and override its defaults; headrace makes one object, without arguments.
 
-    Importing a provider's module must be light: what is heavy is imported in the methods that need it.
+    Importing a provider's module must be fast: import heavy modules in the methods that need them.
 
     Example, registered as ``remote = "my_package:RemoteProvider"``::
 
@@ -80,37 +79,38 @@ class EngineProvider(Protocol):
     """
 
     name: ClassVar[str]
-    """As in the entry point."""
+    """The engine's name, as in the entry point."""
 
     ids: ClassVar[frozenset[str]] = frozenset()
-    """Models that mean this engine where a pipeline names none. No pipeline can call a model of its own that."""
+    """Ids of models that select this engine if a pipeline names no engine. They are not allowed as names
+    in ``models``."""
 
     takes_other_ids: ClassVar[bool] = False
-    """Whether a model without an engine is this one's if no engine has its id in ``ids``. The first that says so is
-    taken, and headrace's own come first."""
+    """Whether this engine takes models that name no engine and are in no engine's ``ids``. The first such engine is
+    used; headrace's own come first."""
 
     needs: ClassVar[Needs] = NOTHING
     """What one engine needs of the machine that its worker runs on."""
 
     made_up: ClassVar[bool] = False
-    """Whether answers are made up, which users are told wherever they might take them for a model's."""
+    """Whether answers are made up. Users are told wherever they might take them for a model's answers."""
 
     remembered: ClassVar[bool] = True
-    """Whether what was observed of a run says something about the next one: speed, lengths of answers."""
+    """Whether observations of a run (speed, lengths of answers) are useful for forecasts of later runs."""
 
     own_process: ClassVar[bool] = False
-    """Whether the check before a run gets a process of its own: because a library takes seconds to load, or because
+    """Whether the checks before a run need a separate process, because a library takes seconds to load, or because
     :meth:`check_grammars` may have to be stopped."""
 
     reserved: ClassVar[Mapping[str, str | None]] = {}
-    """Engine arguments that headrace sets itself, each with the key of a pipeline that decides it (None: no key)."""
+    """Engine arguments that headrace sets itself, each with the pipeline key to use instead (None: there is none)."""
 
     metrics_variable: ClassVar[str | None] = None
-    """The environment variable that has the engine's own metrics exposed beside headrace's."""
+    """The environment variable that exposes the engine's own metrics next to headrace's."""
 
     @property
     def telemetry_name(self) -> str:
-        """The engine in traces, as ``gen_ai.provider.name``."""
+        """The engine's name in traces (``gen_ai.provider.name``)."""
         return self.name
 
     # -- the model
@@ -120,10 +120,10 @@ class EngineProvider(Protocol):
         """Find and identify the model, without starting anything.
 
         Args:
-            folder: the pipeline file's, the base of relative paths.
+            folder: the pipeline file's folder, the base of relative paths.
 
         Raises:
-            UserError: it is not there, or not whole.
+            UserError: the model is missing or incomplete.
         """
 
     def argument_problems(self, model: Model) -> Mapping[str, str]:
@@ -135,44 +135,45 @@ class EngineProvider(Protocol):
         return {}
 
     def decides(self, argument: str, value: JsonValue) -> bool:
-        """Whether an engine argument can change answers, so that fingerprints cover it. The default is yes."""
+        """Whether an engine argument can change answers, so that fingerprints include it. By default it can."""
         return True
 
     # -- prompts, before an engine runs
 
     @abstractmethod
     def capabilities(self, model: Model, resources: Resources) -> Capabilities:
-        """What an engine for this model can do."""
+        """The capabilities of an engine for this model."""
 
     @abstractmethod
     def tokenizer(self, model: Model, located: Located) -> Tokenizer:
-        """What counts the model's tokens.
+        """The tokenizer that counts the model's tokens.
 
         Raises:
-            UserError: it does not load.
+            UserError: it cannot be loaded.
         """
 
     @abstractmethod
     def max_model_len(self, model: Model, located: Located) -> int:
-        """Tokens of prompt and answer together that one request may have."""
+        """The most tokens of prompt and answer together in one request."""
 
     def check_grammars(
         self, model: ModelInterface, grammars: Sequence[Grammar], seconds: float, doing: Callable[[str], None]
     ) -> Iterator[str]:
-        """See whether the engine can decode with these grammars; what is wrong, a sentence for each.
+        """Check whether the engine can decode with these grammars; yield one sentence for each problem.
 
-        With ``own_process`` the process is ended after ``seconds`` of processor time, in the middle of a library's
-        call too. So before each piece of work tell ``doing`` what to say of it then. The default checks nothing.
+        With ``own_process``, the process is ended after ``seconds`` of processor time, even within a call of a library.
+        So before each piece of work, call ``doing`` with the message to show in that case. By default nothing is
+        checked.
         """
         return iter(())
 
     # -- the machine
 
     def on_cluster(self, model: Model, folder: Path | None) -> Iterator[str]:
-        """What whoever applies a Kubernetes manifest should know of the model.
+        """Notes on the model for users of a Kubernetes manifest.
 
         Raises:
-            UserError: pods cannot have it.
+            UserError: the model is not available to pods.
         """
         if self.made_up:
             yield f"The model is {model.id}: its answers are made up."
@@ -183,4 +184,4 @@ class EngineProvider(Protocol):
 
     @abstractmethod
     def start(self, config: EngineConfig) -> Engine:
-        """Start an engine in this process; its ``capabilities`` are what :meth:`capabilities` has said."""
+        """Start an engine in this process; its ``capabilities`` must equal those of :meth:`capabilities`."""

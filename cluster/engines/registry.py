@@ -1,4 +1,4 @@
-"""The engines that there are: providers by name, and the one that a model means."""
+"""The installed engines: providers by name, and the provider of a model."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ GROUP = "headrace.engines"
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """What was found: providers by name, and why others are none."""
+    """The providers found, by name, and those that cannot be used, with the reasons."""
 
     providers: Mapping[str, EngineProvider]
     failed: Mapping[str, Failure]
 
     def named(self, name: str) -> EngineProvider:
-        """The provider of that name.
+        """The provider of this name.
 
         Raises:
-            UserError: there is none, or it cannot be imported; the message lists those there are.
+            UserError: there is none, or it cannot be used; the message lists the available ones.
         """
         if name in self.providers:
             return self.providers[name]
@@ -42,10 +42,10 @@ class Registry:
         raise UserError(f'unknown engine "{name}"{suggestion} (engines: {", ".join(self.providers)}{broken})')
 
     def of(self, model: Model) -> EngineProvider:
-        """The provider that a model means: the one it names, the one that has its id, or the one for all other ids.
+        """The provider of a model: the one it names, the one that has its id, or the one for all other ids.
 
         Raises:
-            UserError: as :meth:`named`, or there is no engine for other ids.
+            UserError: as :meth:`named`, or no engine takes other ids.
         """
         if model.engine is not None:
             return self.named(model.engine)
@@ -53,20 +53,20 @@ class Registry:
         others = (provider for provider in self.providers.values() if provider.takes_other_ids)
         if (found := next(claims, None) or next(others, None)) is None:
             raise UserError(
-                f"no engine takes the model {model.id!r} by its id alone: name one with `engine` "
+                f"no engine takes the model {model.id!r} by default: name one with `engine` "
                 f"(engines: {', '.join(self.providers)})"
             )
         return found
 
     @property
     def ids(self) -> frozenset[str]:
-        """Models that mean the same in every pipeline."""
+        """Ids of models that mean the same in every pipeline."""
         return frozenset().union(*(provider.ids for provider in self.providers.values()))
 
 
 @cache
 def engines() -> Registry:
-    """The engines of this environment, looked up once for each process."""
+    """The engines of this environment, looked up once per process."""
     plugins = load_plugins(GROUP)
     providers: dict[str, EngineProvider] = {}
     failed = dict(plugins.failed)

@@ -1,4 +1,4 @@
-"""How much of the machine an engine gets: cores, memory and GPUs, decided before any engine starts."""
+"""The resources of an engine (cores, memory, GPUs), decided before any engine starts."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from headrace.pipelines.spec.resources import Resources
 GIB = 1 << 30
 
 MOST_KV_GIB = 4
-"""KV cache that a CPU engine takes unasked: enough for a hundred documents of a few hundred tokens in flight."""
+"""Default KV cache of a CPU engine: enough for a hundred documents of a few hundred tokens in flight."""
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
     """What an engine needs of the machine that it runs on; by default nothing.
 
+    All but ``gpus`` is about engines without a GPU.
+
     Attributes:
-        gpus: it runs on GPUs where the machine has some.
-        cores: where it has no GPU it computes on cores, and gets those that are left. Otherwise one core does for the
+        gpus: whether it runs on GPUs if the machine has some.
+        cores: whether it computes on cores, and so gets those that are left. If not, one core is enough, for the
             process that talks to it.
-        kv_cache: where it has no GPU it gets memory for its KV cache.
-        weights: bytes of memory for each byte of the weights on disk, where it has no GPU.
-        processes: bytes of memory besides, where it has no GPU.
+        kv_cache: whether it gets memory for a KV cache.
+        weights: bytes of memory for each byte of the weights on disk.
+        processes: further bytes of memory.
     """
 
     gpus: bool = False
@@ -37,12 +39,12 @@ class Needs:
 
 
 NOTHING = Needs()
-"""Of an engine that runs elsewhere."""
+"""The needs of an engine that runs elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
 class Allotment:
-    """What each worker gets, and how many there are (``least`` to ``most``)."""
+    """The resources of each worker, and the number of workers (``least`` to ``most``)."""
 
     least: int
     most: int
@@ -53,12 +55,12 @@ class Allotment:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What the engines of one model are to get.
+    """What the engines of one model should get.
 
     Attributes:
-        name: what messages call the model.
-        weights: bytes of the weights on disk; 0 where there are none.
-        needs: what the engine needs at all; what it does not need it does not get.
+        name: the model's name in messages.
+        weights: bytes of the weights on disk; 0 if there are none.
+        needs: what the engine needs; it gets nothing else.
     """
 
     name: str
@@ -68,35 +70,37 @@ class Demand:
 
 
 def allot(demand: Demand, *, cluster_gpus: int, node_cpus: int, local: bool) -> Allotment:
-    """Divide the machine.
+    """Divide the machine between the engines of one model.
 
     Args:
-        cluster_gpus: GPUs that the cluster has now.
-        node_cpus: cores of a node (of this machine, where Ray is local).
-        local: whether Ray runs on this machine alone, so that what does not fit never will.
+        cluster_gpus: GPUs that the cluster has at present.
+        node_cpus: cores of a node (of this machine, if Ray is local).
+        local: whether Ray runs on this machine alone, so that no nodes will be added.
 
     Raises:
-        UserError: more is asked for than the machine has.
+        UserError: the pipeline needs more than the machine has.
     """
     resources, needs = demand.resources, demand.needs
     least, most = resources.worker_range
     gpus = gpus_of(demand, cluster_gpus)
     if needs.gpus and not gpus and resources.tensor_parallel > 1:
-        raise UserError("resources: tensor_parallel is for GPUs, and this run has none.")
+        raise UserError("resources: tensor_parallel needs GPUs, but this run has none. Remove it, or run on GPUs.")
     if local and gpus * least > cluster_gpus:
         raise UserError(
-            f"resources: {least} worker(s) with {gpus} GPU(s) each are more than the {cluster_gpus} that this machine "
-            f"has. Set resources.gpus to 0 for CPU engines, or name a cluster with --address."
+            f"resources: {least} worker(s) with {gpus} GPU(s) each need more than this machine has ({cluster_gpus}). "
+            f"Set resources.gpus to 0 for CPU engines, or use a cluster with --address."
         )
     if gpus:
         return Allotment(least, most, gpus, resources.cpus or 1, 0)
     if local and resources.cpus and resources.cpus * least > node_cpus:
         raise UserError(
-            f"resources: {least} worker(s) with {resources.cpus} core(s) each are more than the {node_cpus} that this "
-            f"machine has."
+            f"resources: {least} worker(s) with {resources.cpus} core(s) each need more than this machine has "
+            f"({node_cpus}). Lower resources.workers or resources.cpus."
         )
     if local and needs.cores and least > node_cpus:
-        raise UserError(f"resources: {least} workers are more than this machine's {node_cpus} cores.")
+        raise UserError(
+            f"resources: {least} workers are too many: this machine has {node_cpus} cores. Lower resources.workers."
+        )
     cpus = resources.cpus or (
         max(1, node_cpus // (most if local and most <= node_cpus else least)) if needs.cores else 1
     )
@@ -125,7 +129,7 @@ def _kv_gib(resources: Resources, workers: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What the CPU engines of one model take of this machine's memory: bytes, and GiB for the KV cache."""
+    """Memory of the CPU engines of one model: bytes, and GiB for the KV cache."""
 
     engines: int
     weights: int
@@ -134,7 +138,7 @@ class Room:
 
     @classmethod
     def of(cls, demand: Demand, engines: int, kv_gib: int) -> Room:
-        """What so many engines take; nothing without weights, for those take most of it."""
+        """Memory of ``engines`` engines; nothing if the weights are unknown, because they take most of it."""
         if not demand.weights or not demand.needs.weights:
             return cls(engines, 0, 0, 0)
         return cls(engines, int(demand.needs.weights * demand.weights), kv_gib, demand.needs.processes)
@@ -146,7 +150,7 @@ class Room:
 
 
 def check_memory(rooms: Sequence[Room]) -> None:
-    """See to it that CPU engines, of all models together, fit this machine.
+    """Check that the CPU engines of all models together fit into this machine's memory.
 
     Raises:
         UserError: they do not.
@@ -160,14 +164,14 @@ def check_memory(rooms: Sequence[Room]) -> None:
             for room in rooms
         )
         raise UserError(
-            f"{sum(room.engines for room in rooms)} engine(s) on this machine would take about {wanted / GIB:.1f} GiB "
-            f"({each}), and {available / GIB:.1f} GiB are available. Set resources.memory lower, use fewer workers or "
-            f"a smaller model."
+            f"{sum(room.engines for room in rooms)} engine(s) on this machine need about {wanted / GIB:.1f} GiB "
+            f"({each}), but {available / GIB:.1f} GiB are available. Set resources.memory lower, use fewer workers, "
+            f"or use a smaller model."
         )
 
 
 def available_memory() -> int:
-    """Bytes that new processes can have: the system's, within the limit of this container."""
+    """Bytes available to new processes: the system's, within the limit of this container."""
     import psutil
 
     available = int(psutil.virtual_memory().available)
@@ -178,7 +182,7 @@ def available_memory() -> int:
 
 
 def gpus_here() -> int:
-    """GPUs of this machine, as far as can be told without starting anything; ``CUDA_VISIBLE_DEVICES`` narrows them."""
+    """GPUs of this machine, found without starting anything; ``CUDA_VISIBLE_DEVICES`` restricts them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
@@ -186,5 +190,5 @@ def gpus_here() -> int:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0))

@@ -1,4 +1,4 @@
-"""How the engines of several models share the machine: each model's pool gets a part of the cores, or its GPUs."""
+"""Divides the machine between the engines of several models: each gets a part of the cores, or its GPUs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from headrace.pipelines.spec.errors import UserError
 
 
 def share(demands: Sequence[Demand], *, cluster_gpus: int, node_cpus: int, local: bool) -> tuple[Allotment, ...]:
-    """Divide the machine between the pools, one for each model; arguments as those of :func:`allot`.
+    """Divide the machine between the pools, one for each model; for the arguments see :func:`allot`.
 
-    Cores that nobody asks for by number are divided by the number of engines. On a machine with fewer cores than
-    models each gets one all the same, and they take turns.
+    Cores are divided by the number of engines, except those that a pipeline requests. On a machine with fewer cores
+    than models, each model still gets one, and they take turns.
 
     Raises:
-        UserError: more is asked for than the machine has.
+        UserError: the pipeline needs more than the machine has.
     """
     if len(demands) == 1:
         return (allot(demands[0], cluster_gpus=cluster_gpus, node_cpus=node_cpus, local=local),)
@@ -52,7 +52,7 @@ def _check(demands: Sequence[Demand], what: str, wanted: Sequence[int], there: i
     if sum(wanted) > there:
         each = ", ".join(f"{n} for {demand.name}" for demand, n in zip(demands, wanted, strict=True))
         raise UserError(
-            f"resources: the engines of this pipeline's {len(demands)} models take {sum(wanted)} {what} ({each}), and "
-            f"this machine has {there}. Each model has engines of its own: give one of them resources under `models` "
-            f"(gpus: 0 is a CPU engine), or name a cluster with --address."
+            f"resources: the engines of this pipeline's {len(demands)} models need {sum(wanted)} {what} ({each}), but "
+            f"this machine has {there}. Each model has its own engines. Set the resources of one of them "
+            f"under `models` (gpus: 0 for a CPU engine), or use a cluster with --address."
         )

@@ -1,4 +1,4 @@
-"""Starting the engine that a configuration means, and saying why one does not start."""
+"""Starts the engine of a configuration, and explains why one does not start."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def start_engine(config: EngineConfig) -> Engine:
 
 
 class EngineStartFailed(HeadraceError, RuntimeError):
-    """The engine does not start on this machine, with this model and these arguments."""
+    """The engine does not start on this machine with this model and these arguments."""
 
 
 def start_or_explain(config: EngineConfig) -> Engine:
-    """Start the engine; where that fails, say what its processes have written, for the cause is there.
+    """Start the engine; if that fails, show what its processes wrote, because the cause is there.
 
     Raises:
-        EngineStartFailed: it does not start; the message has the lines that name errors, and where the others are.
+        EngineStartFailed: it does not start. The message has the log's lines with errors, and the path of the log.
     """
     try:
         return start_engine(config)
@@ -45,13 +45,13 @@ def start_or_explain(config: EngineConfig) -> Engine:
         causes = [line for line in lines if re.search(r"(Error|Exception)\b.*:", line)]
         said = "\n".join(dict.fromkeys(line[-500:] for line in causes[-5:]))
         why = blamed(error) or f"{type(error).__name__}: {error}"
-        raise EngineStartFailed(f"{why}\n{said}\nThe whole log: {log}") from error
+        raise EngineStartFailed(f"{why}\n{said}\nFull log: {log}") from error
 
 
 def start_beside_a_user(config: EngineConfig) -> Engine:
-    """:func:`start_or_explain` for an engine below a command: what it writes goes into a log, not onto the terminal.
+    """:func:`start_or_explain` for an engine of a command: its output goes into a log instead of the terminal.
 
-    The log is kept where the engine does not start.
+    The log is kept if the engine does not start.
     """
     sys.stderr.flush()
     terminal = os.dup(2)

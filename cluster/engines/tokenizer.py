@@ -1,8 +1,8 @@
-"""A model's tokenizer and its context, from files in Transformers' format; text and control tokens kept apart.
+"""A model's tokenizer and context length, from files in Transformers' format; keeps text and control tokens apart.
 
-Text is encoded by a copy of the tokenizer that has no control tokens to find: a document that contains
-``<|im_start|>system`` stays text. The chat template is rendered once with place holders where texts go; what stands
-between them are the control tokens.
+Text is encoded by a copy of the tokenizer without control tokens, so a document that contains ``<|im_start|>system``
+stays text. The chat template is rendered once, with placeholders for texts; the control tokens are what is between
+them.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import Any
 from headrace.pipelines.spec.errors import UserError
 
 _CONTROL = re.compile(r"^(<.*>|\[.*\])$", re.DOTALL)
-"""What added tokens that control a model look like; others (runs of blanks, for one) are text."""
+"""Matches added tokens that control a model; others (runs of spaces, for example) are text."""
 
 _FIXED_DATE = "1 January 2026"
-"""For templates that put today's date into a prompt: answers must not depend on the day."""
+"""Date for templates that put today's date into a prompt: answers must not depend on the day."""
 
 
 UNKNOWN_LENGTH = 1 << 20
-"""Context of a model whose configuration names none."""
+"""Context length of a model whose configuration has none."""
 
 
 class HubTokenizer:
-    """A tokenizer in Transformers' format, from a folder or the hub's cache."""
+    """A tokenizer in Transformers' format, from a folder or the local hub cache."""
 
     def __init__(self, model: str, revision: str | None = None, *, trust_remote_code: bool = False) -> None:
         self._full: Any = _load(model, revision=revision, trust_remote_code=trust_remote_code)
@@ -74,11 +74,14 @@ class HubTokenizer:
         )
         texts = re.split("|".join(slots), rendered)
         if len(texts) != len(slots) + 1:
-            raise UserError("The model's chat template changes what a user says, so headrace cannot use it.")
+            raise UserError(
+                "The model's chat template changes the text of user messages, so headrace cannot use it. "
+                "Choose another model."
+            )
         return [list(self._full.encode(text, add_special_tokens=False)) if text else [] for text in texts]
 
     def _plain_frame(self, shots: int) -> list[list[int]]:
-        """For a base model, which has no chat format: paragraphs."""
+        """The frame for a base model, which has no chat format: paragraphs."""
         start = list(self._full.encode("", add_special_tokens=True))
         if start and start[-1] == self._full.eos_token_id != self._full.bos_token_id:
             start.pop()
@@ -89,17 +92,17 @@ def load_tokenizer(model: str, revision: str | None = None, *, trust_remote_code
     """The tokenizer of a folder or a hub id.
 
     Raises:
-        UserError: it does not load.
+        UserError: it cannot be loaded.
     """
     try:
         return HubTokenizer(model, revision, trust_remote_code=trust_remote_code)
     except Exception as error:  # Transformers raises whatever its files make it raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"The tokenizer of the model {model!r} does not load: {reason}") from error
+        raise UserError(f"The tokenizer of the model {model!r} cannot be loaded: {reason}") from error
 
 
 def context_length(model: str, revision: str | None) -> int:
-    """Tokens that the model's configuration allows."""
+    """The context length of the model's configuration, in tokens."""
     from transformers.utils import cached_file
 
     config = json.loads(Path(cached_file(model, "config.json", revision=revision)).read_text())
@@ -108,9 +111,9 @@ def context_length(model: str, revision: str | None) -> int:
 
 
 def _load(model: str, **options: Any) -> Any:
-    """What ``tokenizer.json`` describes, or else what Transformers makes of the other files.
+    """The tokenizer from ``tokenizer.json``, or from the other files by Transformers.
 
-    The first needs no torch, which takes seconds of every start.
+    The first needs no torch, which would add seconds to every start.
     """
     from transformers.utils import cached_file
 
@@ -126,7 +129,7 @@ def _load(model: str, **options: Any) -> Any:
 
 
 def _without_control(tokenizer: Any) -> Any:
-    """A copy of a fast tokenizer that finds no control tokens in text; None for a tokenizer without a backend."""
+    """A copy of a fast tokenizer without control tokens; None for a tokenizer without a backend."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return None

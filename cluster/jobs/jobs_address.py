@@ -1,9 +1,9 @@
-"""Where a cluster's Jobs API is, and the token that it wants.
+"""The address of a cluster's Jobs API, and its token.
 
-The token is found as Ray finds it: ``RAY_AUTH_TOKEN``, the file that ``RAY_AUTH_TOKEN_PATH`` names,
-``~/.ray/auth_token``. It goes into the ``Authorization`` header, and nowhere else.
+The token is found as by Ray: in ``RAY_AUTH_TOKEN``, in the file named by ``RAY_AUTH_TOKEN_PATH``, or in
+``~/.ray/auth_token``. It goes into the ``Authorization`` header and nowhere else.
 
-Airflow's environment imports this: the standard library alone.
+Imported in Airflow's environment, so this uses the standard library alone.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from urllib.parse import urlsplit
 from headrace.cluster.jobs.jobs_api import NotAuthorized
 
 PORT = 8265
-"""Where Ray's dashboard, and with it the Jobs API, listens unless told otherwise."""
+"""Default port of Ray's dashboard, which serves the Jobs API."""
 
 
 def jobs_url(address: str) -> str:
-    """The base URL that an address means: ``http://head:8265``, ``https://gateway/ray`` or ``head`` for short.
+    """The base URL of an address such as ``http://head:8265``, ``https://gateway/ray`` or just ``head``.
 
     Raises:
-        ValueError: it is no address of a Jobs API.
+        ValueError: it is not the address of a Jobs API.
     """
     text = address.strip().rstrip("/")
     if re.match(r"ray://", text):
         raise ValueError(
-            f"{address!r} is the address of Ray's client server; jobs go to the dashboard, as in "
+            f"{address!r} is the address of Ray's client server. Jobs need the address of the dashboard, such as "
             f"http://{urlsplit(text).hostname or 'HEAD'}:{PORT}"
         )
     if "://" not in text:
@@ -39,16 +39,16 @@ def jobs_url(address: str) -> str:
     except ValueError:
         port = -1
     if parts.scheme not in ("http", "https") or not parts.hostname or port == -1 or parts.query or parts.fragment:
-        raise ValueError(f"{address!r} is no address of a Ray cluster's jobs: write http://HEAD:{PORT}")
+        raise ValueError(f"{address!r} is not the address of a Ray cluster's dashboard: write http://HEAD:{PORT}")
     if parts.username or parts.password:
-        raise ValueError("an address has no credentials in it: put the token into RAY_AUTH_TOKEN")
+        raise ValueError("the address must not contain credentials: put the token into RAY_AUTH_TOKEN")
     if port is None and parts.scheme == "http" and not parts.path:
         text = f"{text}:{PORT}"
     return text
 
 
 def found_token() -> str | None:
-    """The token that Ray's own tools would send, or None where there is none, or ``RAY_AUTH_MODE`` is ``disabled``.
+    """The token that Ray's own tools would send; None if there is none, or if ``RAY_AUTH_MODE`` is ``disabled``.
 
     Raises:
         NotAuthorized: ``RAY_AUTH_TOKEN_PATH`` names a file that cannot be read.
@@ -63,7 +63,7 @@ def found_token() -> str | None:
         return path.read_text(encoding="utf-8").strip() or None
     except FileNotFoundError as error:
         if named:
-            raise NotAuthorized(f"RAY_AUTH_TOKEN_PATH names {named}, and there is no such file") from error
+            raise NotAuthorized(f"RAY_AUTH_TOKEN_PATH names {named}, which does not exist") from error
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise NotAuthorized(f"the token in {path} cannot be read: {error}") from error

@@ -1,6 +1,6 @@
-"""What Ray's Jobs API tells: jobs and their states, and the ways in which a call of it fails.
+"""Results of Ray's Jobs API: jobs, their states, and the errors of its calls.
 
-Airflow's environment imports this: the standard library alone.
+Imported in Airflow's environment, so this uses the standard library alone.
 """
 
 from __future__ import annotations
@@ -13,46 +13,46 @@ from typing import Any
 from headrace.pipelines.spec.errors import HeadraceError
 
 UNFINISHED = frozenset({"PENDING", "RUNNING"})
-"""The states of a job that goes on; ``SUCCEEDED``, ``FAILED`` and ``STOPPED`` are final."""
+"""The states of a job that has not ended; ``SUCCEEDED``, ``FAILED`` and ``STOPPED`` are final."""
 
 
 class JobsError(HeadraceError):
-    """A call of the Jobs API that came to nothing; the message says what to do."""
+    """A call of the Jobs API failed; the message tells what to do."""
 
 
 class Unreachable(JobsError):
-    """Nothing answers at the address, for as long as it was asked. It may pass."""
+    """Nothing answers at the address, after all retries. It may be temporary."""
 
 
 class NotAuthorized(JobsError):
-    """The cluster wants a token, or another one."""
+    """The cluster requires a token, or another one."""
 
 
 class NoSuchJob(JobsError):
-    """The cluster knows no job of this id: it never did, or it was started anew since."""
+    """The cluster knows no job with this id: it never did, or it was restarted since."""
 
 
 class JobExists(JobsError):
-    """There is a job of this id already."""
+    """A job with this id exists already."""
 
 
 class Refused(JobsError):
-    """The cluster does not take what it was given, or what answers is no Ray cluster."""
+    """The cluster rejects the call, or what answers is not a Ray cluster."""
 
 
 class ServerFailed(JobsError):
-    """The cluster answers that it failed, for as long as it was asked. It may pass."""
+    """The cluster answers with a server error, after all retries. It may be temporary."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What the cluster says of a job.
+    """A job, as described by the cluster.
 
     Attributes:
         status: ``PENDING``, ``RUNNING``, ``SUCCEEDED``, ``FAILED`` or ``STOPPED``.
-        exit_code: of the entrypoint; None while it runs, when it was stopped, or when it never began.
-        message: Ray's own words; of a job that failed they end with the last lines of its log.
-        metadata: what was submitted with it.
+        exit_code: of the entrypoint; None while it runs, if it was stopped, or if it never began.
+        message: Ray's message; for a failed job it ends with the last lines of the log.
+        metadata: the metadata submitted with it.
     """
 
     id: str
@@ -66,12 +66,12 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Whether its state is final."""
+        """Whether the state is final."""
         return self.status not in UNFINISHED
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Job:
-        """A job of the API's JSON."""
+        """The job from the API's JSON."""
         return cls(
             id=data["submission_id"],
             status=str(data["status"]),

@@ -1,6 +1,6 @@
-"""The calls of Ray's Jobs API: what is sent, and how an answer is read. Nothing is sent here.
+"""The calls of Ray's Jobs API: what to send, and how to read the answer. Nothing is sent here.
 
-Airflow's environment imports this: httpx and the standard library alone.
+Imported in Airflow's environment, so this uses httpx and the standard library alone.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One call: what is sent, and how its answer is read.
+    """One call: what to send, and how to read the answer.
 
     Attributes:
-        path: below the cluster's address.
-        read: makes the result of an answer whose status is one of ``accepts``.
-        subject: the job that it is about; empty for other calls.
+        path: path below the cluster's address.
+        read: makes the result from an answer whose status is in ``accepts``.
+        subject: the job that the call is about; empty for other calls.
     """
 
     method: str
@@ -43,7 +43,7 @@ def version() -> Call[str]:
 
 
 def has_package(name: str) -> Call[bool]:
-    """Whether a package is there."""
+    """Whether the cluster has a package."""
     path = f"/api/packages/gcs/{quote(name)}"
     return Call("GET", path, lambda answer: answer.status_code == 200, accepts=frozenset({200, 404}))
 
@@ -56,7 +56,7 @@ def put_package(name: str, data: bytes) -> Call[None]:
 def submit(
     submission_id: str, entrypoint: str, runtime_env: Mapping[str, Any] | None, metadata: Mapping[str, str] | None
 ) -> Call[str]:
-    """Start a job; the answer has its id."""
+    """Start a job; the answer contains its id."""
     body = {
         "submission_id": submission_id,
         "entrypoint": entrypoint,
@@ -69,7 +69,7 @@ def submit(
 
 
 def info(submission_id: str) -> Call[Job]:
-    """What is known of a job."""
+    """The description of a job."""
     return Call("GET", _job(submission_id), lambda answer: Job.of(_data(answer)), subject=submission_id)
 
 
@@ -84,7 +84,7 @@ def list_jobs() -> Call[list[Job]]:
 
 
 def stop(submission_id: str) -> Call[bool]:
-    """Ask a job to end; whether it was running."""
+    """Ask a job to end; the result is whether it was running."""
     path = f"{_job(submission_id)}/stop"
     return Call("POST", path, lambda answer: bool(_data(answer)["stopped"]), subject=submission_id)
 
@@ -96,33 +96,34 @@ def logs(submission_id: str) -> Call[str]:
 
 
 def read(call: Call[T], answer: httpx.Response) -> T:
-    """What an answer to ``call`` says.
+    """Read the answer to ``call``.
 
     Raises:
-        JobsError: it says no: that the job is not there or is there already, that a token is missing, that the server
-            failed, or it is not an answer of a Ray cluster.
+        JobsError: the job is unknown or exists already, a token is missing, the server failed, or the answer does not
+            come from a Ray cluster.
     """
     status = answer.status_code
     if status in call.accepts:
         try:
             return call.read(answer)
         except (KeyError, TypeError, AttributeError) as error:
-            raise Refused(f"{_place(answer)} answers, but not as a Ray cluster does: check the address") from error
+            raise Refused(f"{_place(answer)} answers, but it is not a Ray cluster: check the address") from error
     text = answer.text
     if status == 401:
         raise NotAuthorized(
-            f"{_place(answer)} wants a token. Put it into RAY_AUTH_TOKEN, or into a file that RAY_AUTH_TOKEN_PATH names"
+            f"{_place(answer)} requires a token. Put it into RAY_AUTH_TOKEN, or into a file named by "
+            f"RAY_AUTH_TOKEN_PATH"
         )
     if status == 403:
         raise NotAuthorized(
-            f"{_place(answer)} does not accept the token. RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH and ~/.ray/auth_token "
-            f"are looked at in this order"
+            f"{_place(answer)} does not accept the token. It is taken from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or "
+            f"~/.ray/auth_token, in this order"
         )
     # Ray answers 500 to an id that is there already, and says so in the text only.
     if call.subject and re.search(r"submission_id \S+ already exists", text):
-        raise JobExists(f"there is a job {call.subject} already at {_place(answer)}")
+        raise JobExists(f"the job {call.subject} already exists at {_place(answer)}")
     if status == 404 and call.subject and "does not exist" in text:
-        raise NoSuchJob(f"{_place(answer)} knows no job {call.subject}. headrace jobs lists those that it knows")
+        raise NoSuchJob(f"{_place(answer)} knows no job {call.subject}. To list its jobs: headrace jobs")
     said = _last_line(text)
     # What the head's agent refuses comes from the head as a failure of its own.
     refused = re.search(r"Request failed with status code 4\d\d", text)
@@ -140,7 +141,7 @@ def _data(answer: httpx.Response) -> Any:
         return answer.json()
     except ValueError as error:
         raise Refused(
-            f"{_place(answer)} answers, but not as a Ray cluster does ({answer.headers.get('content-type', 'no type')})"
+            f"{_place(answer)} answers, but it is not a Ray cluster ({answer.headers.get('content-type', 'no type')})"
             f": check the address"
         ) from error
 
@@ -151,6 +152,6 @@ def _place(answer: httpx.Response) -> str:
 
 
 def _last_line(text: str) -> str:
-    """The last line of a traceback or a page, which says most."""
+    """The last line of a traceback or a page, which is the most informative one."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:500] if lines else "(nothing more)"

@@ -1,6 +1,6 @@
-"""Clients of Ray's Jobs API over HTTP, of httpx and tenacity alone: one for threads, and one for asyncio.
+"""Clients of Ray's Jobs API over HTTP, built on httpx and tenacity alone: one for threads, and one for asyncio.
 
-Airflow's environment, which has no Ray, imports this. So nothing here may import ray, vllm, pyarrow, or a module of
+Imported in Airflow's environment, which has no Ray. So nothing here may import ray, vllm, pyarrow, or a module of
 headrace that does.
 """
 
@@ -30,10 +30,10 @@ from headrace.cluster.jobs.jobs_calls import Call
 T = TypeVar("T")
 
 ATTEMPTS = 6
-"""Calls in all before what may pass is given up: half a minute of pauses, and the time that the answers take."""
+"""Attempts of a call in total if failures may be temporary: half a minute of pauses, plus the time of the answers."""
 
 TIMEOUT = 60.0
-"""Seconds for an answer. A submission waits for an agent on the head node, which takes up to half a minute."""
+"""Timeout of an answer in seconds. A submission waits for an agent on the head node, for up to half a minute."""
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -42,17 +42,20 @@ def _may_pass(error: BaseException) -> bool:
 
 def _unreachable(url: str, error: httpx.RequestError) -> Unreachable:
     said = str(error) or type(error).__name__
-    return Unreachable(f"{url} does not answer ({said}). Is it the address of the head's dashboard, and does it run?")
+    return Unreachable(
+        f"{url} does not answer ({said}). Check that it is the address of the head's dashboard, and that the cluster "
+        f"is running."
+    )
 
 
 def _before_last(state: RetryCallState) -> Any:
-    """Raise what the last attempt raised, not tenacity's own."""
+    """Raise the error of the last attempt instead of tenacity's own."""
     assert state.outcome is not None
     return state.outcome.result()
 
 
 class _Client:
-    """What the two clients share."""
+    """The common part of the two clients."""
 
     def __init__(self, address: str, token: str | None, attempts: int, max_wait: float) -> None:
         try:
@@ -77,16 +80,16 @@ class _Client:
 class JobsClient(_Client):
     """The Jobs API of one cluster.
 
-    All calls are repeated where the failure may pass, with growing pauses. A repeated :meth:`submit` whose first answer
-    was lost raises :class:`JobExists`: the job is there.
+    Calls are retried with growing pauses if the failure may be temporary. A retried :meth:`submit` whose first answer
+    was lost raises :class:`JobExists`, because the job exists.
 
     Args:
-        address: ``http://head:8265``, or what :func:`jobs_url` makes one of.
-        token: goes before what :func:`found_token` finds.
+        address: ``http://head:8265``, or what :func:`jobs_url` accepts.
+        token: overrides the token of :func:`found_token`.
         timeout: seconds for each answer.
-        attempts: calls in all before one is given up.
-        max_wait: the longest pause between two, seconds.
-        transport: httpx's, for tests.
+        attempts: attempts of a call in total.
+        max_wait: the longest pause between attempts in seconds.
+        transport: a transport of httpx, for tests.
 
     Every call raises a :class:`JobsError`: :class:`Unreachable`, :class:`NotAuthorized`, :class:`ServerFailed` or
     :class:`Refused`; those about one job also :class:`NoSuchJob`.
@@ -126,11 +129,11 @@ class JobsClient(_Client):
         return Retrying(**self._retrying)(once)
 
     def version(self) -> str:
-        """Ray's version there."""
+        """The cluster's version of Ray."""
         return self._do(calls.version())
 
     def has_package(self, name: str) -> bool:
-        """Whether a package (``_ray_pkg_HASH.zip``) is there; if so it is kept for the submission that comes."""
+        """Whether the cluster has a package (``_ray_pkg_HASH.zip``); if so, it is kept for the next submission."""
         return self._do(calls.has_package(name))
 
     def put_package(self, name: str, data: bytes) -> None:
@@ -148,12 +151,12 @@ class JobsClient(_Client):
         """Start a job, and return its id.
 
         Raises:
-            JobExists: there is one of this id, running or not.
+            JobExists: a job with this id exists, running or not.
         """
         return self._do(calls.submit(submission_id, entrypoint, runtime_env, metadata))
 
     def info(self, submission_id: str) -> Job:
-        """What is known of a job."""
+        """The description of a job."""
         return self._do(calls.info(submission_id))
 
     def list(self) -> list[Job]:
@@ -161,7 +164,7 @@ class JobsClient(_Client):
         return self._do(calls.list_jobs())
 
     def stop(self, submission_id: str) -> bool:
-        """Ask a job to end, and do not wait for it: SIGTERM, and SIGKILL some seconds later. False: it was over."""
+        """Ask a job to end, without waiting: SIGTERM, and some seconds later SIGKILL. False if it had already ended."""
         return self._do(calls.stop(submission_id))
 
     def logs(self, submission_id: str) -> str:
@@ -169,10 +172,10 @@ class JobsClient(_Client):
         return self._do(calls.logs(submission_id))
 
     def wait(self, submission_id: str, *, every: float = 2.0, timeout: float | None = None) -> Job:
-        """Wait until a job is over.
+        """Wait until a job has ended.
 
         Raises:
-            TimeoutError: it is not, after ``timeout`` seconds.
+            TimeoutError: it has not ended after ``timeout`` seconds.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while not (job := self.info(submission_id)).finished:
@@ -182,11 +185,11 @@ class JobsClient(_Client):
         return job
 
     def follow(self, submission_id: str, *, every: float = 2.0) -> Iterator[str]:
-        """The lines of the log as they come, without their ends, until the job is over.
+        """The lines of the log as they arrive, without line ends, until the job has ended.
 
         Args:
-            every: seconds between two looks at a short log; at a long one it is looked less often, as a look
-                transfers all of it.
+            every: seconds between reads of a short log; a long one is read less often, because each read transfers all
+                of it.
         """
         new = _Lines()
         while True:
@@ -199,7 +202,7 @@ class JobsClient(_Client):
 
 
 class AsyncJobsClient(_Client):
-    """What waits for a job under asyncio needs of the API. See :class:`JobsClient`."""
+    """The calls of the API that are needed to wait for a job under asyncio. See :class:`JobsClient`."""
 
     def __init__(
         self,
@@ -250,7 +253,7 @@ class AsyncJobsClient(_Client):
 
 
 BYTES_A_SECOND = 200_000
-"""What following a log may cost the head, on average."""
+"""Bytes per second that following a log may read from the head, on average."""
 
 
 def _pause(every: float, log: str) -> float:
@@ -258,7 +261,7 @@ def _pause(every: float, log: str) -> float:
 
 
 class _Lines:
-    """The lines of a growing text that were not there before. A line that has no end yet waits for it."""
+    """Yields the new lines of a growing text. An incomplete line waits for its end."""
 
     def __init__(self) -> None:
         self._seen = 0

@@ -1,8 +1,8 @@
-"""The files of a folder that Python modules need, through all their imports; found from their text, so nothing is run.
+"""Finds the files of a folder that Python modules need, through all their imports; nothing is run.
 
-Modules that are not in the folder (of the standard library, of packages, of headrace) are the image's.
+Modules outside the folder (of the standard library, of packages, of headrace) must be in the image.
 
-Airflow's environment imports this: the standard library alone.
+Imported in Airflow's environment, so this uses the standard library alone.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from headrace.pipelines.spec.errors import UserError
 
 
 def module_files(folder: Path, names: Iterable[str], *, whole_packages: bool) -> set[Path]:
-    """The files of ``folder`` that these modules need; empty where none of them is there.
+    """The files of ``folder`` that these modules need; empty if none of them is there.
 
     Args:
-        names: absolute and dotted; names out of modules may be among them (``tools.words.count``).
-        whole_packages: take all files of a package, whatever their kind, except hidden files and caches: code reads
-            data that lies beside it, and imports modules by names that it makes up. False takes only the Python files
-            that the imports name, for where each file has its price.
+        names: absolute, dotted names of modules, or of objects in them (``tools.words.count``).
+        whole_packages: take all files of a package, of any kind, except hidden files and caches: code may read data
+            next to it, and import modules by computed names. False takes only the Python files that the imports name,
+            for uses where each file has a cost.
 
     Raises:
-        UserError: one of the files is not Python, or cannot be read.
+        UserError: a file is not valid Python, or cannot be read.
     """
     found: set[Path] = set()
     waiting = list(names)
@@ -46,7 +46,7 @@ def module_files(folder: Path, names: Iterable[str], *, whole_packages: bool) ->
 
 
 def file_imports(file: Path, *, whole_packages: bool) -> set[Path]:
-    """The files beside ``file`` that it needs, as :func:`module_files` finds them."""
+    """The files next to ``file`` that it needs, as found by :func:`module_files`."""
     return module_files(file.parent, _imports(file, file.parent), whole_packages=whole_packages)
 
 
@@ -54,18 +54,18 @@ def parsed(file: Path) -> ast.Module:
     """The syntax tree of a file.
 
     Raises:
-        UserError: it is not Python, or cannot be read.
+        UserError: it is not valid Python, or cannot be read.
     """
     try:
         return ast.parse(file.read_bytes(), str(file))
     except SyntaxError as error:
-        raise UserError(f"{file}:{error.lineno}: not Python: {error.msg}") from error
+        raise UserError(f"{file}:{error.lineno}: not valid Python: {error.msg}") from error
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror}") from error
 
 
 def _imports(file: Path, folder: Path) -> Iterator[str]:
-    """The names that a file below ``folder`` imports, absolute; what comes out of a module may be a module, too."""
+    """The absolute names that a file below ``folder`` imports; what is imported from a module may be a module, too."""
     package = file.parent.relative_to(folder).parts
     for node in ast.walk(parsed(file)):
         if isinstance(node, ast.Import):
@@ -77,7 +77,7 @@ def _imports(file: Path, folder: Path) -> Iterator[str]:
 
 
 def _imported_by(folder: Path, dotted: str) -> list[Path]:
-    """The files that ``import dotted`` runs: the packages on the way, and the module."""
+    """The files that ``import dotted`` runs: the parent packages, and the module."""
     found: list[Path] = []
     for part in dotted.split("."):
         inner = folder / part
@@ -92,7 +92,7 @@ def _imported_by(folder: Path, dotted: str) -> list[Path]:
 
 
 def _whole(folder: Path, name: str) -> list[Path]:
-    """All files of a package, or the one of a module."""
+    """All files of a package, or the file of a module."""
     run = _imported_by(folder, name)
     package = folder / name
     if run == [folder / f"{name}.py"]:

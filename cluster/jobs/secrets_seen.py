@@ -1,6 +1,6 @@
-"""What looks like a secret, and so must not stand where others read it: a manifest, a job's command, ``headrace.yaml``.
+"""Recognizes what looks like a secret, to keep it out of manifests, commands of jobs and ``headrace.yaml``.
 
-Airflow's environment imports this: the standard library alone.
+Imported in Airflow's environment, so this uses the standard library alone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FORMS = (
 
 
 def secret_name(name: str) -> bool:
-    """Whether a variable, or a key (``storage.secret_key``), is called as those are that hold a secret.
+    """Whether the name of a variable or a key (``storage.secret_key``) is typical of a secret.
 
     ``HF_TOKEN``, ``api-key`` and ``AWS_ACCESS_KEY_ID`` do; ``AWS_WEB_IDENTITY_TOKEN_FILE``, ``allowed_token_ids`` and
     ``key`` do not.
@@ -37,7 +37,7 @@ def secret_name(name: str) -> bool:
 
 
 def secret_in(text: str) -> tuple[str, int] | None:
-    """What kind of secret ``text`` has in it, and on which line (from 1); None if it looks like having none."""
+    """The kind of secret that ``text`` seems to contain, and its line (from 1); None if it contains none."""
     for kind, form in _FORMS:
         found = re.search(form, text)
         if found:

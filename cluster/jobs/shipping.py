@@ -1,7 +1,7 @@
-"""What goes to a cluster with a run: the pipeline's files, found from their text without running any, and a package.
+"""Packs what a run needs on a cluster: the pipeline's files, found without running any, as a package.
 
-Airflow's environment, which has no Ray, imports this. So nothing here may import ray, vllm, pyarrow, or a module of
-headrace that does; PyYAML is imported for pipelines in YAML only.
+Imported in Airflow's environment, which has no Ray. So nothing here may import ray, vllm, pyarrow, or a module of
+headrace that does. PyYAML is imported for pipelines in YAML only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from headrace.cluster.jobs.python_files import file_imports, module_files, parse
 from headrace.pipelines.spec.errors import UserError
 
 MOST_BYTES = 50 << 20
-"""What a package may hold, unpacked. The head keeps it in memory, and hands it to every node."""
+"""Most bytes of a package, unpacked. The head keeps packages in memory, and sends them to every node."""
 
 _FUNCTION = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_]\w*")
 
@@ -31,9 +31,9 @@ class Package:
     """Files for the cluster, as Ray's ``working_dir`` takes them.
 
     Attributes:
-        name: ``_ray_pkg_HASH.zip``, by what is in it.
-        files: paths in it, in order.
-        data: the zip file; the same for the same files.
+        name: ``_ray_pkg_HASH.zip``, with a hash of its content.
+        files: the paths in it, in order.
+        data: the zip file; identical for identical files.
     """
 
     name: str
@@ -42,12 +42,12 @@ class Package:
 
     @property
     def uri(self) -> str:
-        """What a runtime environment calls it."""
+        """Its URI in a runtime environment."""
         return f"gcs://{self.name}"
 
     @classmethod
     def of(cls, contents: Mapping[str, bytes]) -> Package:
-        """A package of these files, by their paths in it."""
+        """A package of these files, given by their paths in it."""
         packed = io.BytesIO()
         digest = hashlib.sha256()
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -61,9 +61,9 @@ class Package:
 
 
 def files_of(file: Path, overrides: Sequence[str], include: Sequence[str]) -> tuple[dict[str, bytes], str]:
-    """The files to ship, by their path in the pipeline's folder; and what the pipeline is called."""
+    """The files to send, by their paths in the pipeline's folder; and the pipeline's name."""
     if not file.is_file():
-        raise UserError(f"{file}: there is no such file")
+        raise UserError(f"{file}: no such file")
     folder = file.parent
     paths = {file}
     called = file.stem
@@ -88,19 +88,19 @@ def files_of(file: Path, overrides: Sequence[str], include: Sequence[str]) -> tu
     paths |= module_files(folder, modules, whole_packages=True)
     for schema in schemas:
         if not (folder / schema).is_file():
-            raise UserError(f"{file}: there is no schema {schema!r} in {folder}")
+            raise UserError(f"{file}: the schema {schema!r} is missing from {folder}")
         paths.add(_inside(folder, folder / schema, f"the schema {schema!r}"))
     for pattern in include:
         found = [path for path in _glob(folder, pattern) if path.is_file()]
         if not found:
-            raise UserError(f"--include {pattern}: there is no such file in {folder}")
+            raise UserError(f"--include {pattern}: no such file in {folder}")
         paths |= {_inside(folder, path, f"--include {pattern}") for path in found}
     total = sum(path.stat().st_size for path in paths)
     if total > MOST_BYTES:
         largest = max(paths, key=lambda path: path.stat().st_size)
         raise UserError(
-            f"{file}: {total >> 20} MiB would be shipped, and {MOST_BYTES >> 20} are the most. The largest is "
-            f"{largest.relative_to(folder)}. Put data where all nodes can read it, and code into the image"
+            f"{file}: its files have {total >> 20} MiB, but at most {MOST_BYTES >> 20} MiB can be sent with a job. The "
+            f"largest is {largest.relative_to(folder)}. Put data where all nodes can read it, and code into the image"
         )
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}, _fit(called)
 
@@ -110,10 +110,10 @@ def _fit(name: str) -> str:
 
 
 def _inside(folder: Path, path: Path, what: str) -> Path:
-    """``path`` as one below ``folder``."""
+    """``path`` relative to ``folder``."""
     plain = Path(os.path.normpath(path))
     if not plain.is_relative_to(folder):
-        raise UserError(f"{what} is not in {folder}, and only what is there is shipped: move it there")
+        raise UserError(f"{what} is not in {folder}, and only files there are sent: move it there")
     return plain
 
 
@@ -128,7 +128,7 @@ def _glob(folder: Path, pattern: str) -> Iterator[Path]:
 
 
 def _named_in(data: Any) -> tuple[list[str], list[str]]:
-    """What may name functions in the steps of a pipeline file, whatever their operators are, and their schema files."""
+    """All texts that may name functions in the steps of a pipeline file, for any operator, and the schema files."""
     functions: list[str] = []
     schemas: list[str] = []
     steps = data.get("steps") if isinstance(data, dict) else None
@@ -141,7 +141,7 @@ def _named_in(data: Any) -> tuple[list[str], list[str]]:
 
 
 def _functions_in(file: Path) -> list[str]:
-    """All texts in a Python file that could name a function; those of other modules than the folder's do not count."""
+    """All texts in a Python file that may name a function; names outside the folder are ignored later."""
     return [
         node.value
         for node in ast.walk(parsed(file))

@@ -1,6 +1,6 @@
-"""A run as a Ray job: the command, an id that follows from what is asked, and which attempt it is.
+"""A run as a Ray job: its command, its id, and its attempts.
 
-Airflow's environment, which has no Ray, imports this. So nothing here may import ray, vllm, pyarrow, or a module of
+Imported in Airflow's environment, which has no Ray. So nothing here may import ray, vllm, pyarrow, or a module of
 headrace that does.
 """
 
@@ -23,7 +23,7 @@ from headrace.pipelines.spec.places import split_name
 from headrace.pipelines.storage.locations import object_uri, without_userinfo
 
 BASE, ATTEMPT = "headrace_id", "headrace_attempt"
-"""Keys of a job's metadata: the id without the attempt, and which attempt it is, from 1."""
+"""Keys of a job's metadata: the id without the attempt, and the number of the attempt, from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,11 @@ class Submission:
     """A run, ready for a cluster.
 
     Attributes:
-        id: follows from the pipeline's files, input, output, interval and arguments. A first attempt has it as it is,
-            later ones with ``-2``, ``-3``... after it.
+        id: derived from the pipeline's files, input, output, interval and arguments. The first attempt has this id,
+            later ones have ``-2``, ``-3``... after it.
         entrypoint: a shell command.
-        env: environment variables that are no secrets.
-        metadata: what ``headrace jobs`` shows, and finds attempts by; without :data:`ATTEMPT`.
+        env: environment variables, none of them secret.
+        metadata: what ``headrace jobs`` shows, and what attempts are found by; without :data:`ATTEMPT`.
     """
 
     id: str
@@ -46,12 +46,12 @@ class Submission:
 
     @property
     def output(self) -> str:
-        """Where it writes."""
+        """The output of the run."""
         return self.metadata["headrace_output"]
 
     @property
     def runtime_env(self) -> dict[str, Any]:
-        """Ray's runtime environment for it."""
+        """The runtime environment for Ray."""
         given: dict[str, Any] = {"working_dir": self.package.uri}
         if self.env:
             given["env_vars"] = dict(self.env)
@@ -68,11 +68,11 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class RunArguments:
-    """What ``headrace run`` is given on the cluster, besides the pipeline.
+    """The arguments of ``headrace run`` on the cluster, besides the pipeline.
 
     Attributes:
-        input: a URI, or an absolute path that all nodes have; ``output`` and ``reuse`` likewise.
-        overrides: what ``--set`` takes.
+        input: a URI, or an absolute path that exists on all nodes; likewise ``output`` and ``reuse``.
+        overrides: values of ``--set``.
     """
 
     input: str
@@ -111,18 +111,20 @@ def make_submission(
     env: Mapping[str, str] | None = None,
     python: str = "python",
 ) -> Submission:
-    """What to send to a cluster for ``headrace run`` with these arguments there.
+    """The submission of a ``headrace run`` with these arguments.
 
     Args:
-        pipeline: the file, as :func:`headrace.pipelines.spec.loading.load_pipeline` takes it. It is shipped with the
-            modules of its folder that its functions are in, what these import of it, and its schema files.
-        interval: the time that this run is for, in any form. It is part of the id: the same run of another day.
-        include: more files to ship: paths or globs in the pipeline's folder.
-        env: environment variables for driver and workers. No secrets: everybody who sees the cluster sees these.
-        python: the interpreter that has headrace, on the cluster.
+        pipeline: the file, as for :func:`headrace.pipelines.spec.loading.load_pipeline`. It is sent with its schema
+            files, the modules of its folder that contain its functions, and what these import from the folder.
+        interval: the day or other interval of the run, in any form. It is part of the id, so each interval is a job of
+            its own.
+        include: further files to send, as paths or globs in the pipeline's folder.
+        env: environment variables for driver and workers. They must not be secret: everybody with access to the cluster
+            can see them.
+        python: the interpreter with headrace on the cluster.
 
     Raises:
-        UserError: a file that is not there, a path that the cluster cannot know, a secret that all would see.
+        UserError: a file is missing, a path cannot exist on the cluster, or a secret would be visible.
     """
     given, name = split_name(str(pipeline))
     file = given.resolve()  # its neighbours are those of the file itself, where it is a link
@@ -154,13 +156,13 @@ def _no_secrets(overrides: Iterable[str], env: Mapping[str, str]) -> None:
         named = re.match(r"models?\b", path) and secret_name(path.replace("[", ".").replace("]", "").replace('"', ""))
         if named or secret_in(value):
             raise UserError(
-                f"--set {path}: a secret would stand in the job's command, which everybody sees who sees the cluster. "
-                f"Set it in the environment of the cluster's nodes instead"
+                f"--set {path}: this secret would be part of the job's command, which everybody with access to the "
+                f"cluster can see. Set it in the environment of the cluster's nodes instead"
             )
     for name, value in env.items():
         if secret_name(name) or secret_in(value):
             raise UserError(
-                f"{name}: the environment of a job is seen by everybody who sees the cluster. Give secrets to the "
+                f"{name}: everybody with access to the cluster can see the environment of a job. Give secrets to the "
                 f"cluster's nodes themselves"
             )
 
@@ -169,11 +171,13 @@ def _check_place(what: str, place: str) -> None:
     if object_uri(place) is not None or place.startswith("/"):
         return
     if without_userinfo(place) != place:
-        raise UserError(f"{what}: the URI has credentials in it, and would stand in the job's command")
+        raise UserError(
+            f"{what}: the URI contains credentials, which would be visible in the job's command. Remove them"
+        )
     if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", place):
         raise UserError(
-            f"{what}: {place!r} is relative to a folder of this machine. Write a URI, or a whole path that all nodes "
-            f"of the cluster have, as in {Path(place).absolute()}"
+            f"{what}: {place!r} is relative to a folder of this machine. Give a URI, or an absolute path that exists "
+            f"on all nodes of the cluster, such as {Path(place).absolute()}"
         )
 
 
@@ -182,7 +186,7 @@ How = Literal["submitted", "attached", "done"]
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """What became of a submission: the job that does it, and whether it is new, runs already, or was done before."""
+    """The result of a submission: the job, and whether it is new, already running, or already done."""
 
     id: str
     how: How
@@ -190,14 +194,14 @@ class Submitted:
 
 
 class Jobs(Protocol):
-    """What :func:`submit` needs of a :class:`~headrace.cluster.jobs.jobs_client.JobsClient`."""
+    """The part of :class:`~headrace.cluster.jobs.jobs_client.JobsClient` that :func:`submit` needs."""
 
     def list(self) -> list[Job]:
         """All submissions."""
         ...
 
     def has_package(self, name: str) -> bool:
-        """Whether a package is there."""
+        """Whether the cluster has a package."""
         ...
 
     def put_package(self, name: str, data: bytes) -> None:
@@ -217,23 +221,23 @@ def is_ours(job: Job) -> bool:
 
 
 def attempt_of(job: Job) -> int:
-    """Which attempt of its submission a job is, from 1."""
+    """The number of a job's attempt, from 1."""
     number = job.metadata.get(ATTEMPT, "")
     return int(number) if number.isdecimal() else 1
 
 
 def attempts(jobs: Iterable[Job], submission_id: str) -> list[Job]:
-    """The attempts at a submission, the first one first."""
+    """The attempts of a submission, in order."""
     return sorted((job for job in jobs if job.metadata.get(BASE) == submission_id), key=attempt_of)
 
 
 def submit(client: Jobs, submission: Submission, *, again: bool = False) -> Submitted:
-    """Start it; or find that it runs, or is done. After a failure, or a stop, the next attempt starts, and resumes.
+    """Start a job, or find it running or done. After a failure or a stop, the next attempt starts and resumes.
 
-    Two that call this at the same time get one job: the cluster takes an id once, and the second attaches.
+    Two concurrent calls get the same job: the cluster accepts an id once, so the second call attaches to the job.
 
     Args:
-        again: start one more attempt though the last one succeeded: the input may have new files.
+        again: start another attempt even if the last one succeeded, because the input may have new files.
 
     Raises:
         UserError: another submission is writing to the same output.
@@ -256,8 +260,8 @@ def submit(client: Jobs, submission: Submission, *, again: bool = False) -> Subm
         return Submitted(last.id, "done", attempt_of(last))
     if others:
         raise UserError(
-            f"{others[0].id} is writing to {submission.output}: another pipeline, other arguments, or another "
-            f"interval. Wait for it, or stop it: headrace submit --stop {others[0].id}"
+            f"{others[0].id} is already writing to {submission.output}, with another pipeline, other arguments or "
+            f"another interval. Wait for it, or stop it: headrace submit --stop {others[0].id}"
         )
     attempt = attempt_of(last) + 1 if last is not None else 1
     if not client.has_package(submission.package.name):
@@ -276,7 +280,7 @@ def submit(client: Jobs, submission: Submission, *, again: bool = False) -> Subm
 
 
 def exit_code_of(job: Job) -> int:
-    """The exit code for a job that is over: the command's own (0, 1, 2, 3, 130), or the one that fits."""
+    """The exit code for a job that has ended: the command's own (0, 1, 2, 3, 130), or the closest one."""
     if job.status == "SUCCEEDED":
         return 0
     if job.status == "STOPPED":

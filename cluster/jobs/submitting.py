@@ -1,4 +1,4 @@
-"""``headrace submit`` and ``headrace jobs``: send a run to a cluster, follow it, stop it, list what is there."""
+"""``headrace submit`` and ``headrace jobs``: send a run to a cluster, follow it, stop it, list jobs."""
 
 from __future__ import annotations
 
@@ -23,27 +23,29 @@ from headrace.cluster.jobs.submission import (
 )
 from headrace.pipelines.spec.errors import INTERRUPTED, UserError
 
+RESUME = "Committed chunks are kept. Run the same command again to resume."
+
 STOP_SECONDS = 60.0
-"""How long a job that was asked to end is waited for."""
+"""Seconds to wait for a job that was asked to end."""
 
 _RAYS_OWN = re.compile(
     r".* -- Runtime env is setting up\.|Running entrypoint for job .*|\[.*\] logging\.cc:\d+: Set ray log level .*"
 )
-"""What Ray puts before the first line of a log."""
+"""Lines that Ray writes before the first line of a log."""
 
 
 @contextmanager
 def jobs_at(address: str | None, token: str | None = None) -> Iterator[JobsClient]:
-    """A client for the cluster at ``address``, or where Ray's own tools would look.
+    """A client for the cluster at ``address``, or at the address of Ray's own tools.
 
     Raises:
-        UserError: there is no address; or, inside, the cluster refuses what it is asked, or who asks.
+        UserError: there is no address; or, within the context, the cluster refuses a call or the token.
     """
     surroundings = os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS", "")
     address = address or (surroundings if re.match(r"https?://", surroundings) else None)
     if address is None:
         raise UserError(
-            "No cluster is named: give --address http://HEAD:8265, or --target NAME with one that has an address in "
+            "No cluster was given. Use --address http://HEAD:8265, or --target NAME for a target with an address in "
             "headrace.yaml"
         )
     try:
@@ -56,7 +58,7 @@ def jobs_at(address: str | None, token: str | None = None) -> Iterator[JobsClien
 
 
 def submit_and_follow(client: JobsClient, submission: Submission, *, again: bool, wait: bool) -> int:
-    """Start it, or attach to it, and follow its log. Returns the exit code of ``headrace submit``.
+    """Start a job or attach to it, and follow its log. Returns the exit code of ``headrace submit``.
 
     Raises:
         UserError: another submission is writing to the same output.
@@ -71,25 +73,25 @@ def submit_and_follow(client: JobsClient, submission: Submission, *, again: bool
 
 def _words(client: JobsClient, job: Submitted) -> str:
     if job.how == "attached":
-        return f"{job.id} runs already: following it"
+        return f"{job.id} is already running: following it"
     if job.how == "submitted":
-        earlier = f", attempt {job.attempt}: it goes on where the last one ended" if job.attempt > 1 else ""
+        earlier = f", attempt {job.attempt}, which resumes where the last one ended" if job.attempt > 1 else ""
         return f"submitted {job.id} to {client.url}{earlier}"
     ended = client.info(job.id).ended
     when = f" at {_time(ended)}" if ended else ""
     return (
-        f"{job.id} was done{when}: nothing to do. If the input has new files, or the output is gone: --again; another "
-        f"--interval is another job"
+        f"{job.id} already succeeded{when}: nothing to do. If the input has new files or the output is gone, use "
+        f"--again. Another --interval is another job"
     )
 
 
 def follow(client: JobsClient, job_id: str, *, every: float = 2.0) -> int:
-    """Show the log of a job as it comes, until it is over; its exit code.
+    """Print the log of a job as it arrives, until the job ends; return its exit code.
 
-    Interrupting it (Ctrl-C) leaves the job alone.
+    Interrupting this (Ctrl-C) does not stop the job.
 
     Raises:
-        JobsError: the cluster does not answer any more.
+        JobsError: the cluster no longer answers.
     """
     lines = 0
     try:
@@ -99,25 +101,30 @@ def follow(client: JobsClient, job_id: str, *, every: float = 2.0) -> int:
                 _pass_on(line)
         job = client.info(job_id)
     except NoSuchJob:
-        _say(f"Failed: the cluster does not know {job_id} any more. What is committed stays; the same command resumes.")
+        _say(f"Failed: the cluster no longer knows {job_id}. {RESUME}")
         return 1
     except (Unreachable, ServerFailed) as error:
-        raise type(error)(f"{error} {job_id} may go on: the same command follows it again.") from error
+        raise type(error)(
+            f"{error} {job_id} may still be running. To follow it, run the same command again."
+        ) from error
     except KeyboardInterrupt:
-        _say(f"{job_id} goes on. The same command follows it again; headrace submit --stop {job_id} ends it.")
+        _say(
+            f"{job_id} is still running. To follow it, run the same command again. To stop it: headrace submit --stop "
+            f"{job_id}"
+        )
         return INTERRUPTED
     code = exit_code_of(job)
     if job.status == "STOPPED":
-        _say(f"{job_id} was stopped. What is committed stays; the same command resumes.")
+        _say(f"{job_id} was stopped. {RESUME}")
     elif job.status == "FAILED" and job.exit_code is None:
-        _say(f"Failed: {job_id}: {_first_line(job.message)} What is committed stays; the same command resumes.")
+        _say(f"Failed: {job_id}: {_first_line(job.message)} {RESUME}")
     elif code == 1:
-        _say(f"Failed: {job_id}. What is committed stays; the same command resumes.")
+        _say(f"Failed: {job_id}. {RESUME}")
     return code
 
 
 def _pass_on(line: str) -> None:
-    """A line of the job's log goes where it would have gone here: progress and mistakes to standard error."""
+    """Print a line of the job's log where the command itself would have: progress and errors to standard error."""
     told = re.match(r"(headrace|Error|Failed|Interrupted)[:.] ", line) is not None
     print(line, file=sys.stderr if told else sys.stdout, flush=True)
 
@@ -139,7 +146,10 @@ def stop_job(client: JobsClient, job_id: str) -> int:
         try:
             job = client.wait(job_id, every=1.0, timeout=STOP_SECONDS)
         except TimeoutError:
-            _say(f"Failed: {job_id} was asked to stop, and has not in {STOP_SECONDS:.0f} s. Look at the cluster.")
+            _say(
+                f"Failed: {job_id} was asked to stop, but is still running after {STOP_SECONDS:.0f} s. Check the "
+                f"cluster."
+            )
             return 1
     said = {"STOPPED": "stopped", "SUCCEEDED": "done", "FAILED": "failed"}[job.status]
     _say(f"headrace: {job_id} is {said}")
@@ -147,14 +157,14 @@ def stop_job(client: JobsClient, job_id: str) -> int:
 
 
 def show_jobs(jobs: Sequence[Job], *, as_json: bool) -> None:
-    """Print what headrace has submitted to a cluster, the newest first."""
+    """Print the jobs that headrace submitted to a cluster, newest first."""
     ours = sorted((job for job in jobs if is_ours(job)), key=lambda job: job.started or _NEVER, reverse=True)
     if as_json:
         for job in ours:
             print(json.dumps(_as_data(job)))
         return
     if not ours:
-        print("headrace has submitted nothing to this cluster.")
+        print("headrace has not submitted any jobs to this cluster.")
         return
     from rich.table import Table
     from rich.text import Text

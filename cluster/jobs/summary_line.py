@@ -1,8 +1,8 @@
-"""The last line of a job's log: what a run did, for programs that see the log and not the output.
+"""The last line of a job's log: the result of a run, for programs that see the log but not the output.
 
-``headrace: summary {"exit_code": 0, "status": "complete", "rows": 5000, ...}``, on one line of its own. Jobs print it
-when the environment variable :data:`ASKED` is set; whoever submits them reads it with :func:`find`. Only the standard
-library is imported, since Airflow's environment has neither pyarrow nor Ray.
+It is one line, ``headrace: summary {"exit_code": 0, "status": "complete", "rows": 5000, ...}``. Jobs print it if the
+environment variable :data:`ASKED` is set, and :func:`find` reads it. Only the standard library is imported, because
+Airflow's environment has neither pyarrow nor Ray.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from headrace.cluster.state.result import RunResult
 
 ASKED = "HEADRACE_SUMMARY"
-"""Set to anything but the empty text, it asks for the line."""
+"""The environment variable that requests the line, if it is not empty."""
 
 PREFIX = "headrace: summary "
 
 LONGEST_ERROR = 4_000
-"""Characters of a message that the line carries; the rest is in the log above it."""
+"""Most characters of a message in the line; the rest is in the log above it."""
 
 
 def counts(result: RunResult) -> dict[str, Any]:
     """A run's figures as plain data.
 
-    ``rows``, ``answered``, ``filtered`` and ``dead`` are of the whole output, ``resumed`` rows of it were there before;
-    tokens, ``requests`` and ``asked`` (rows) are of this run alone.
+    ``rows``, ``answered``, ``filtered`` and ``dead`` cover the whole output; ``resumed`` of its rows existed before.
+    Tokens, ``requests`` and ``asked`` (rows) cover this run alone.
     """
     of_all, usage = result.counts, result.totals.usage
     return {
@@ -50,12 +50,12 @@ def counts(result: RunResult) -> dict[str, Any]:
 
 
 def announce(result: RunResult) -> None:
-    """Print the line of a run that came to its end, with ``exit_code`` 0 or 3."""
+    """Print the line of a finished run, with ``exit_code`` 0 or 3."""
     _print({"exit_code": result.exit_code, **counts(result)})
 
 
 def announce_failure(exit_code: int, message: str) -> None:
-    """Print the line of a run that did not."""
+    """Print the line of a run that did not finish."""
     _print({"exit_code": exit_code, "status": "failed", "error": message[:LONGEST_ERROR]})
 
 
@@ -67,7 +67,7 @@ def _print(facts: dict[str, Any]) -> None:
 
 
 def find(log: str) -> dict[str, Any] | None:
-    """The last summary in a log; None where there is none, as after a kill."""
+    """The last summary in a log; None if there is none, such as after a kill."""
     for line in reversed(log.splitlines()):
         if line.startswith(PREFIX):
             try:

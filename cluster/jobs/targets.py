@@ -1,9 +1,9 @@
-"""Targets: where a run goes (a laptop, staging, production), by name, from ``headrace.yaml``.
+"""Targets: named places for a run (a laptop, staging, production), from ``headrace.yaml``.
 
-A target's values are defaults under what the command line says. ``${VAR}`` and ``${VAR:-default}`` in them are taken
-from the environment when a target is used; a relative input or output is one from the file's folder. Secrets are never
-in the file: a key that holds one takes ``${VAR}`` only, and its value goes into this process's environment or into a
-header, never into a pipeline, a plan or a log.
+A target's values are defaults for the command line. ``${VAR}`` and ``${VAR:-default}`` in them are replaced from the
+environment when a target is used. A relative input or output is relative to the file's folder. Secrets are never in
+the file: a key for a secret takes ``${VAR}`` only, and its value goes into this process's environment or into a header,
+never into a pipeline, a plan or a log.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ STORAGE = {
     "secret_key": "AWS_SECRET_ACCESS_KEY",
     "session_token": "AWS_SESSION_TOKEN",
 }
-"""What a target may say of S3, and the environment variables that s3fs reads it from."""
+"""Keys of a target's storage, and the environment variables that s3fs reads."""
 
 TRAVELS = ("endpoint", "region", "anonymous")
-"""What of it a submitted job gets; credentials are the cluster's own."""
+"""Those of them that a submitted job gets; credentials are the cluster's own."""
 
 _WHO = ("profile", "access_key", "secret_key", "session_token")
 _KEYS = ("address", "token", "input", "output", "model", "resources", "storage")
@@ -48,12 +48,12 @@ _REFERENCE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is known of the place that a command is for; without ``--target``, nothing.
+    """The target of a command; empty without ``--target``.
 
     Attributes:
         model: a model's name, or a mapping with its engine arguments.
         resources: as in a pipeline.
-        storage: values by the keys of :data:`STORAGE`. Some are secret, as is ``token``: neither is ever shown.
+        storage: values by the keys of :data:`STORAGE`. Some of them are secret, like ``token``, and never shown.
     """
 
     name: str = ""
@@ -66,59 +66,63 @@ class Target:
     token: str | None = field(default=None, repr=False)
 
     def model_name(self, given: str | None) -> str | None:
-        """What ``--model`` says, else the target's."""
+        """The value of ``--model``, otherwise the target's."""
         return given if given is not None else self.model if isinstance(self.model, str) else None
 
     def overrides(self, given: Sequence[str] | None, model: str | None) -> list[str]:
-        """What ``--set`` says, after what the target says of the same."""
+        """The target's overrides, then those of ``--set``."""
         mine = []
         if model is None and isinstance(self.model, dict):
             mine.append(f"model={json.dumps(self.model)}")
         mine += [f"resources.{key}={json.dumps(value)}" for key, value in self.resources.items()]
         return [*mine, *(given or ())]
 
+    @property
+    def _remedy(self) -> str:
+        if self.name:
+            return f"The target {self.name} does not set it: give it on the command line, or in {FILE}"
+        return f"Give it, or use --target NAME with a target of {FILE} that sets it"
+
     def place(self, option: str, given: str | None) -> str:
-        """What ``--input`` or ``--output`` says, else the target's.
+        """The value of ``--input`` or ``--output``, otherwise the target's.
 
         Raises:
-            UserError: neither says any.
+            UserError: there is neither.
         """
         found = self.input if option == "input" else self.output
         if given is None and found is None:
-            why = f"the target {self.name} has none" if self.name else f"or --target NAME, one of {FILE} that has it"
-            raise UserError(f"Missing option '--{option}': give it ({why})")
+            raise UserError(f"Missing option '--{option}'. {self._remedy}")
         return given if given is not None else str(found)
 
     def output_of(self, given: str | None) -> str:
-        """The argument ``OUTPUT``, else the target's output.
+        """The argument ``OUTPUT``, otherwise the target's output.
 
         Raises:
-            UserError: neither says any.
+            UserError: there is neither.
         """
         if given is None and self.output is None:
-            why = f"the target {self.name} has none" if self.name else f"or --target NAME, one of {FILE} that has it"
-            raise UserError(f"Missing argument 'OUTPUT': give it ({why})")
+            raise UserError(f"Missing argument 'OUTPUT'. {self._remedy}")
         return given if given is not None else str(self.output)
 
     def ray_address(self, given: str | None) -> str | None:
         """The address that ``run`` connects to.
 
         Raises:
-            UserError: the target's is one for ``submit``.
+            UserError: the target's address is for ``submit``.
         """
         if given is None and self.address is not None and re.match(r"https?://", self.address):
             raise UserError(
-                f"The target {self.name} has the address of a cluster's jobs: headrace submit --target {self.name} "
-                f"runs there. With --address local, or ray://HOST:10001, headrace run has its other values"
+                f"The address of the target {self.name} is for jobs. To run there: headrace submit --target "
+                f"{self.name}. To use its other values here, add --address local or --address ray://HOST:10001"
             )
         return given if given is not None else self.address
 
     def settings(self) -> dict[str, str]:
-        """Environment variables for a submitted job: no secrets."""
+        """Environment variables for a submitted job, without secrets."""
         return {STORAGE[key]: self.storage[key] for key in TRAVELS if key in self.storage}
 
     def enter(self) -> None:
-        """Put what is said of the storage, and the token, into this process's environment, where the libraries look."""
+        """Put the storage settings and the token into this process's environment, where libraries read them."""
         if any(key in self.storage for key in _WHO):
             # Half of one identity and half of another would be neither.
             for key in _WHO:
@@ -131,10 +135,10 @@ class Target:
 
 
 def use_target(name: str | None) -> Target:
-    """The target of that name of the nearest :data:`FILE`, this folder's or one above; and its environment entered.
+    """The target of this name in the nearest :data:`FILE`, in this folder or above; its environment is entered.
 
     Raises:
-        UserError: there is none, or it is wrong.
+        UserError: it is missing, or has a mistake.
     """
     if name is None:
         return Target()
@@ -148,15 +152,15 @@ def _nearest(folder: Path) -> Path:
         if (place / FILE).is_file():
             return place / FILE
     raise UserError(
-        f"There is no {FILE} in {folder} or above it, which says what --target means. headrace init makes one"
+        f"--target needs a file {FILE}, but there is none in {folder} or above. To make one: headrace init DIR"
     )
 
 
 def read_target(file: Path, name: str) -> Target:
-    """A target of a file. All targets are checked; the variables of this one are filled in.
+    """A target of a file. All targets are checked, and the variables of this one are filled in.
 
     Raises:
-        UserError: what is wrong, with its line.
+        UserError: a mistake, with its line.
     """
     data, lines = read_data(file)
     reading = _Reading(file, lines)
@@ -165,7 +169,7 @@ def read_target(file: Path, name: str) -> Target:
     for key, body in targets.items():
         reading.check(body, ("targets", key))
     if name not in targets:
-        raise UserError(f'{file}: there is no target "{name}"{_near(name, targets)} (targets: {", ".join(targets)})')
+        raise UserError(f'{file}: unknown target "{name}"{_near(name, targets)} (targets: {", ".join(targets)})')
     return reading.target(name, targets[name])
 
 
@@ -175,7 +179,7 @@ def _near(key: str, keys: Any) -> str:
 
 
 class _Reading:
-    """Reads targets, and says where in the file a mistake is."""
+    """Reads targets, and reports mistakes with their place in the file."""
 
     def __init__(self, file: Path, lines: Mapping[Loc, int | str]) -> None:
         self.file = file
@@ -188,7 +192,7 @@ class _Reading:
 
     def mapping(self, data: Any, loc: Loc, keys: Sequence[str] | None) -> dict[str, Any]:
         if not isinstance(data, dict):
-            what = "is a mapping with the key targets" if not loc else "must be a mapping"
+            what = "the file must be a mapping with the key targets" if not loc else "must be a mapping"
             raise self.wrong(loc, what)
         found = {key: value for key, value in data.items() if loc or not key.startswith("x-")}
         for key in found:
@@ -197,7 +201,7 @@ class _Reading:
         return found
 
     def check(self, body: Any, loc: Loc) -> None:
-        """What can be said of a target without its variables."""
+        """Check what can be checked without the variables."""
         body = self.mapping(body, loc, _KEYS)
         for key in _TEXTS:
             if body.get(key) is not None and not isinstance(body[key], str):
@@ -210,7 +214,7 @@ class _Reading:
         if "resources" in body:
             self.mapping(body["resources"], (*loc, "resources"), tuple(Resources.model_fields))
         if not isinstance(body.get("model"), str | dict | None):
-            raise self.wrong((*loc, "model"), "must be a model's name, or a mapping with its id")
+            raise self.wrong((*loc, "model"), "must be the name of a model, or a mapping with its id")
         self._secrets(body, loc, loc)
 
     def _secrets(self, value: Any, loc: Loc, top: Loc) -> None:
@@ -226,20 +230,24 @@ class _Reading:
         secret = any(secret_name(part) for part in inside if isinstance(part, str))
         if secret and inside[0] not in ("token", "storage"):
             raise self.wrong(
-                loc, "would stand in the plan. Leave it out, and set it in the environment of the machines that need it"
+                loc,
+                "is a secret, and would become part of the plan. Remove it, and set it in the environment of the "
+                "machines that need it",
             )
         if secret:
             reference = _VARIABLE.fullmatch(value) if isinstance(value, str) else None
             named = _REFERENCE.fullmatch(reference[2]) if reference and not reference[1] else None
             if named is None or named[2]:
-                raise self.wrong(loc, "is a secret, and secrets are not stored: write ${VARIABLE}, and set that")
+                raise self.wrong(
+                    loc, "is a secret, which must not be in this file: write ${VARIABLE}, and set that variable"
+                )
         elif isinstance(value, str):
             for escaped, inner in _VARIABLE.findall(value):
                 named = _REFERENCE.fullmatch(inner)
                 if named and not escaped and secret_name(named[1]):
-                    raise self.wrong(loc, f"${{{named[1]}}} looks like a secret, and this value is not kept secret")
+                    raise self.wrong(loc, f"${{{named[1]}}} looks like a secret, but this value is not kept secret")
             if seen := secret_in(value):
-                raise self.wrong(loc, f"has credentials in it ({seen[0]}): those go into the environment")
+                raise self.wrong(loc, f"contains credentials ({seen[0]}): put them into the environment")
 
     def target(self, name: str, body: Mapping[str, Any]) -> Target:
         loc: Loc = ("targets", name)
@@ -251,7 +259,7 @@ class _Reading:
                 filled[key] = str(self.file.absolute().parent / filled[key])
         storage = {key: _text(value) for key, value in filled.get("storage", {}).items()}
         if ("access_key" in storage) != ("secret_key" in storage):
-            raise self.wrong((*loc, "storage"), "access_key and secret_key go together")
+            raise self.wrong((*loc, "storage"), "access_key and secret_key must be given together")
         return Target(name=name, **{**filled, "storage": storage})
 
     def _filled(self, value: Any, loc: Loc, *, typed: bool) -> Any:
@@ -267,16 +275,17 @@ class _Reading:
                 return match[0][1:]  # $${...} is ${...} as it stands
             reference = _REFERENCE.fullmatch(match[2])
             if reference is None:
-                raise self.wrong(loc, f"{match[0]} is no variable: write ${{NAME}} or ${{NAME:-default}}")
+                raise self.wrong(loc, f"{match[0]} is not a variable: write ${{NAME}} or ${{NAME:-default}}")
             found = os.environ.get(reference[1])
             if not found and reference[2] is not None:
                 return reference[2]
             if found is None:
                 raise self.wrong(
-                    loc, f"the environment has no {reference[1]}: set it, or write ${{{reference[1]}:-...}}"
+                    loc,
+                    f"the environment variable {reference[1]} is not set: set it, or write ${{{reference[1]}:-...}}",
                 )
             if not found:
-                raise self.wrong(loc, f"{reference[1]} is empty in the environment")
+                raise self.wrong(loc, f"the environment variable {reference[1]} is empty")
             return found
 
         text = _VARIABLE.sub(fill, value)
@@ -284,7 +293,7 @@ class _Reading:
 
 
 def _scalar(text: str) -> Any:
-    """A number or a truth value from the environment, as YAML would read it."""
+    """A number or boolean from the environment, as YAML would read it."""
     if re.fullmatch(r"[-+]?[0-9]{1,18}", text):
         return int(text)
     if re.fullmatch(r"[-+]?[0-9]*\.[0-9]+", text):

@@ -1,4 +1,4 @@
-"""The files of a pipeline that must be where it runs: its own, the schemas that it names, the Python beside it."""
+"""The files that a pipeline needs where it runs: its own file, its schemas, and the Python files next to it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from headrace.pipelines.spec.pipeline import Pipeline
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """Files by their paths below one folder, in which they find each other as they do where they come from.
+    """Files by their paths below one folder, placed as in their original folder.
 
     Attributes:
-        pipeline: what ``headrace run`` is given, relative to that folder: ``reviews.yaml``, ``jobs.py:nightly``.
-        files: their texts.
-        elsewhere: Python code that steps name and that does not lie beside the pipeline.
+        pipeline: the argument of ``headrace run``, relative to that folder: ``reviews.yaml``, ``jobs.py:nightly``.
+        files: their texts, by path.
+        elsewhere: Python functions of steps that are not next to the pipeline.
     """
 
     pipeline: str
@@ -31,16 +31,16 @@ class Bundle:
 def bundle(pipeline: Pipeline) -> Bundle:
     """The files of a pipeline that was read from a file.
 
-    Of Python it is what lies beside the pipeline file and is imported by name, by the steps or by
-    the pipeline itself, file by file: a ConfigMap holds 1 MiB of text, and each file is mounted in every pod. Other
-    files that such code opens, and modules that it imports by names that it makes up, are not seen.
+    Python files are taken one by one if they are next to the pipeline file and imported by name, by the steps or by the
+    pipeline itself: a ConfigMap holds 1 MiB of text, and each file is mounted in every pod. Other files that such code
+    opens, and modules that it imports by computed names, are not found.
 
     Raises:
-        UserError: a schema is named by an absolute path, or a file is no UTF-8 text or cannot be read.
+        UserError: a schema has an absolute path, or a file is not UTF-8 text or cannot be read.
     """
     source = pipeline.source
     if source is None:
-        raise UserError("A manifest is made of a pipeline file, and this pipeline was made in Python.")
+        raise UserError("A manifest needs a pipeline file, but this pipeline was made in Python.")
     name, colon, attribute = source.path.partition(".py:")
     own = Path(f"{name}.py" if colon else source.path).resolve()
     found = {own}
@@ -48,8 +48,8 @@ def bundle(pipeline: Pipeline) -> Bundle:
     for written in source.files:
         if Path(written).is_absolute():
             raise UserError(
-                f"{source.path}: the schema {written!r} is named by an absolute path, which leads nowhere on a "
-                f"cluster. Name it relative to the pipeline file."
+                f"{source.path}: the schema {written!r} has an absolute path, which does not exist on a cluster. "
+                f"Give a path relative to the pipeline file."
             )
         found.add(Path(os.path.normpath(source.folder / written)))
     if own.suffix == ".py":

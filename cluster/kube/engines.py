@@ -1,4 +1,4 @@
-"""Engines and the pods that they are in: how many, and with how many GPUs."""
+"""Engines and their pods: how many, and with how many GPUs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from headrace.pipelines.spec.resources import NamedModel
 
 CORES_OF_A_GPU = 4
 GIB_OF_A_GPU = 24
-"""What a pod gets for each of its GPUs: fits the machines with one GPU and 8 cores that clouds have."""
+"""Resources of a pod for each of its GPUs: they fit common cloud machines with one GPU and 8 cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,10 @@ class Engines:
     """The engines of one model.
 
     Attributes:
-        model: as :meth:`Pipeline.model_of` names it.
-        at: where its resources stand in the pipeline.
-        gpus: of one engine; ``cpus`` its whole cores.
-        least: how many there are at least; ``most`` at most.
+        model: its name as in :meth:`Pipeline.model_of`.
+        at: the place of its resources in the pipeline.
+        gpus: GPUs of one engine; ``cpus`` are its whole cores.
+        least: the least number of engines; ``most`` is the greatest.
     """
 
     model: str
@@ -40,7 +40,7 @@ class Engines:
 
 @dataclass(slots=True)
 class Group:
-    """Pods of one kind: ``gpus`` in each, at most so many of them."""
+    """Pods of one kind: ``gpus`` in each, and at most ``pods`` of them."""
 
     gpus: int
     pods: int = 0
@@ -49,19 +49,19 @@ class Group:
 
 
 def engines_of(pipeline: Pipeline, options: KubeOptions) -> tuple[list[Engines], list[str]]:
-    """The engines of each model, and the ``--set`` that say to the run what is planned for here.
+    """The engines of each model, and the ``--set`` options that tell the run what is planned here.
 
-    GPUs are always said: the cluster has none when the run starts, and would be taken for one without GPUs.
+    GPUs are always set: the cluster has none when the run starts, and would seem to be one without GPUs.
 
     Raises:
-        UserError: options that do not fit the pipeline.
+        UserError: options do not fit the pipeline.
     """
     stages = stages_of(pipeline)
     workers = _worker_range(options.workers) if options.workers is not None else None
     if len(stages) > 1 and (workers or options.gpus_per_worker is not None):
         raise UserError(
-            "--workers and --gpus-per-worker are for pipelines with one model, and this one has "
-            f"{len(stages)}: write resources (workers, tensor_parallel) for each into the pipeline, under `models`."
+            "--workers and --gpus-per-worker are for pipelines with one model, but this one has "
+            f"{len(stages)}. Set the resources (workers, tensor_parallel) of each in the pipeline, under `models`."
         )
     found, sets = [], []
     for stage in stages:
@@ -77,7 +77,9 @@ def engines_of(pipeline: Pipeline, options: KubeOptions) -> tuple[list[Engines],
             if gpus:
                 sets.append(f"{at}.tensor_parallel={gpus}")
             elif resources.tensor_parallel > 1:
-                raise UserError(f"--gpus-per-worker 0: the pipeline splits its model over {resources.tensor_parallel}.")
+                raise UserError(
+                    f"--gpus-per-worker 0: the pipeline splits its model over {resources.tensor_parallel} GPUs."
+                )
         else:
             gpus = resources.tensor_parallel if resources.gpus is None else resources.gpus
             gpus = max(gpus, resources.tensor_parallel) if gpus else 0
@@ -96,12 +98,12 @@ def _worker_range(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)(?::(\d+))?", text.strip())
     least, most = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if not 1 <= least <= most:
-        raise UserError(f"--workers {text}: write MIN:MAX, as in 1:8, with at least 1 and MIN no more than MAX.")
+        raise UserError(f"--workers {text}: must be MIN:MAX, such as 1:8, with MIN at least 1 and at most MAX.")
     return least, most
 
 
 def groups_of(engines: Sequence[Engines], options: KubeOptions) -> list[Group]:
-    """Kinds of pods: one for each number of GPUs, with room for all engines that need so many.
+    """Kinds of pods: one for each number of GPUs, with room for all engines with that number.
 
     Raises:
         UserError: an engine does not fit a pod.
@@ -111,7 +113,8 @@ def groups_of(engines: Sequence[Engines], options: KubeOptions) -> list[Group]:
         per_pod = options.gpus_per_pod if options.gpus_per_pod is not None and each.gpus else each.gpus
         if per_pod < each.gpus:
             raise UserError(
-                f"--gpus-per-pod {per_pod}: one engine takes {each.gpus} GPUs, and they must be in one pod."
+                f"--gpus-per-pod {per_pod}: one engine takes {each.gpus} GPUs, which must be in one pod. Give at "
+                f"least that many."
             )
         at_once = per_pod // each.gpus if each.gpus else 1
         group = groups.setdefault(per_pod, Group(per_pod))
@@ -122,7 +125,8 @@ def groups_of(engines: Sequence[Engines], options: KubeOptions) -> list[Group]:
         has = _whole_cores(worker_cpu(group, options))
         if has < group.cpus:
             raise UserError(
-                f"--worker-cpu {worker_cpu(group, options)}: the engines of a pod take {group.cpus} whole cores."
+                f"--worker-cpu {worker_cpu(group, options)}: the engines of a pod take {group.cpus} whole cores. Give "
+                f"at least that many."
             )
     return list(groups.values())
 
@@ -140,5 +144,5 @@ def worker_memory(group: Group, options: KubeOptions) -> str:
 def _whole_cores(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(m?)", text)
     if not match:
-        raise UserError(f"--worker-cpu {text}: write a number of cores, as in 8.")
+        raise UserError(f"--worker-cpu {text}: must be a number of cores, such as 8.")
     return int(float(match[1]) / (1000 if match[2] else 1))

@@ -1,11 +1,11 @@
-"""A KubeRay manifest of a pipeline: a ConfigMap with its files and the command, and a RayJob that runs it.
+"""The KubeRay manifest of a pipeline: a ConfigMap with its files and the command, and a RayJob that runs it.
 
-Pure: a pipeline, its files and options go in, plain data comes out. Nothing here knows a cluster.
+Pure functions: a pipeline, its files and options go in, plain data comes out. Nothing here contacts a cluster.
 
-The command stands in a script in the ConfigMap and the RayJob's entrypoint names only that: KubeRay puts an entrypoint
-into a shell that hands it to another one, and no quoting survives that for sure. The files are mounted one by one
-(``subPath``): a ConfigMap that is mounted as a folder shows links into a folder whose name differs from pod to pod,
-and workers must find the pipeline's folder under the driver's name for it.
+The command is in a script in the ConfigMap, and the RayJob's entrypoint only names the script: KubeRay passes an
+entrypoint through two shells, and no quoting is sure to survive that. The files are mounted one by one (``subPath``): a
+ConfigMap mounted as a folder shows links into a folder whose name differs from pod to pod, but workers must find the
+pipeline's folder under the driver's name for it.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ from headrace.pipelines.spec.version import VERSION
 SCRIPT = "run.sh"
 
 MOST_BYTES = 1 << 20
-"""What Kubernetes takes in a ConfigMap."""
+"""Most bytes of a ConfigMap."""
 
 MOST_APPLIED = 256 << 10
-"""What ``kubectl apply`` keeps of a resource in an annotation; beyond that it needs ``--server-side``."""
+"""Most bytes of a resource that ``kubectl apply`` keeps in an annotation; beyond that it needs ``--server-side``."""
 
 MOST_FILES = 100
-"""Each is a mount in every pod."""
+"""Most files; each is a mount in every pod."""
 
 _LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 
 LONGEST_NAME = 47
-"""Characters of a RayJob's name: KubeRay adds to it for the cluster's, which may have 53."""
+"""Most characters of a RayJob's name. KubeRay adds to it for the cluster's name, which may have 53."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What to apply, and what whoever applies it should look at first."""
+    """The documents to apply, and warnings to read first."""
 
     config_map: dict[str, Any]
     ray_job: dict[str, Any]
@@ -63,8 +63,8 @@ def manifest(pipeline: Pipeline, files: Bundle | None, options: KubeOptions) -> 
         files: the pipeline's files; None with ``pipeline_in_image``.
 
     Raises:
-        UserError: an option that is not in order or does not fit another one, input or output on a local disk, files
-            that do not fit a ConfigMap, or what looks like a secret.
+        UserError: an option is wrong or does not fit another, input or output is on a local disk, files do not fit into
+            a ConfigMap, or something looks like a secret.
     """
     warnings: list[str] = []
     check_models(pipeline)
@@ -84,7 +84,7 @@ def manifest(pipeline: Pipeline, files: Bundle | None, options: KubeOptions) -> 
     texts = _texts(files, _script(files, options, sets))
     keys = {path: _key(path) for path in texts}
     if len(set(keys.values())) < len(keys):
-        raise UserError("Two of the pipeline's files have names that differ in / and _ only: rename one.")
+        raise UserError("Two of the pipeline's files have names that differ only in / and _. Rename one.")
     data = {keys[path]: text for path, text in texts.items()}
     digest = sha256(repr(sorted(data.items())).encode()).hexdigest()[:8]
     metadata = {"namespace": options.namespace} if options.namespace else {}
@@ -99,7 +99,7 @@ def manifest(pipeline: Pipeline, files: Bundle | None, options: KubeOptions) -> 
     size = sum(len(text.encode()) + len(key) for key, text in data.items())
     if size > MOST_APPLIED:
         warnings.append(
-            f"The ConfigMap has {size:,} bytes, more than kubectl apply keeps in its annotation: apply it with "
+            f"The ConfigMap has {size:,} bytes, more than kubectl apply can keep in its annotation. Apply it with "
             f"--server-side."
         )
     pods = Pods(options, labels, f"{name}-{digest}", keys)
@@ -166,8 +166,8 @@ def _name(pipeline: Pipeline, options: KubeOptions) -> str:
         name = options.name
     if not _LABEL.fullmatch(name) or len(name) > LONGEST_NAME:
         raise UserError(
-            f"The name {name!r} is none that KubeRay takes: at most {LONGEST_NAME} lowercase letters, digits and -, "
-            f"beginning with a letter. Give one with --name."
+            f"KubeRay does not accept the name {name!r}: it must have at most {LONGEST_NAME} lowercase letters, digits "
+            f"and -, and begin with a letter. Give one with --name."
         )
     return name
 
@@ -180,7 +180,7 @@ def _script(files: Bundle | None, options: KubeOptions, sets: Sequence[str]) -> 
     arguments += [list(options.run)] if options.run else []
     arguments.append(["--address", "auto"])
     lines = " \\\n  ".join(shlex.join(words) for words in arguments)
-    said = f"# Made by headrace {VERSION}. The same again resumes: what is committed is not done twice."
+    said = f"# Made by headrace {VERSION}. Running this again resumes: committed chunks are kept."
     return f"{said}\nexec {lines}\n"
 
 
@@ -194,15 +194,15 @@ def _texts(files: Bundle | None, script: str) -> dict[str, str]:
         if seen:
             what = "the command" if path == SCRIPT else f"{path.removeprefix('pipeline/')}:{seen[1]}"
             raise UserError(
-                f"{what} has what looks like {seen[0]} in it, and a manifest is no place for that: put it into a "
-                f"Secret and name that with --secret."
+                f"{what} seems to contain {seen[0]}, which must not be in a manifest. Put it into a Secret, and name "
+                f"that with --secret."
             )
     size = sum(len(text.encode()) + len(_key(path)) for path, text in found.items())
     if size > MOST_BYTES or len(found) > MOST_FILES:
         raise UserError(
-            f"The pipeline's {len(found)} files have {size:,} bytes, and a ConfigMap takes {MOST_BYTES:,} (and "
-            f"{MOST_FILES} files at most are mounted). Put them into the image, and name the pipeline there with "
-            f"--pipeline-in-image PATH."
+            f"The pipeline's {len(found)} files have {size:,} bytes, but a ConfigMap holds at most {MOST_BYTES:,} "
+            f"bytes, and at most {MOST_FILES} files are mounted. Put them into the image, and give the pipeline's path "
+            f"there with --pipeline-in-image PATH."
         )
     return found
 
@@ -211,8 +211,8 @@ def _key(path: str) -> str:
     key = path.removeprefix("pipeline/").replace("/", "__")
     if not re.fullmatch(r"[-._A-Za-z0-9]{1,253}", key) or (key == SCRIPT and path != SCRIPT):
         raise UserError(
-            f"The file {path.removeprefix('pipeline/')!r} cannot be in a ConfigMap under its name: use letters, "
-            f"digits, . - and _, and not {SCRIPT}."
+            f"The file {path.removeprefix('pipeline/')!r} cannot be in a ConfigMap under this name. Rename it: use "
+            f"letters, digits, . - and _, and not {SCRIPT}."
         )
     return key
 

@@ -1,4 +1,4 @@
-"""Whether the options of a manifest are such as Kubernetes takes, and what their texts mean."""
+"""Checks and parses the options of a manifest."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?")
 
 
 def check_places(options: KubeOptions) -> None:
-    """See to it that input and output are where pods are.
+    """Check that pods can reach input and output.
 
     Raises:
-        UserError: they are not.
+        UserError: they cannot.
     """
     for option, uri in (("--input", options.input), ("--output", options.output)):
         if object_uri(uri) is None:
             raise UserError(
-                f"{option} {without_userinfo(uri)!r}: pods do not see this machine's disks. Name a place in an object "
-                f"store, as in s3://BUCKET/FOLDER."
+                f"{option} {without_userinfo(uri)!r}: pods cannot see the disks of this machine. Give a location in an "
+                f"object store, such as s3://BUCKET/FOLDER."
             )
     place = object_uri(options.output)
     if place is not None and place.scheme == "hf":
-        raise UserError(f"--output {options.output!r}: there are no outputs in hf://. Use s3://, gs:// or abfs://.")
+        raise UserError(f"--output {options.output!r}: outputs cannot be in hf://. Use s3://, gs:// or abfs://.")
 
 
 def check_names(options: KubeOptions) -> None:
-    """See to it that names and amounts are such as Kubernetes takes.
+    """Check that names and amounts are valid in Kubernetes.
 
     Raises:
-        UserError: they are not. It does not repeat what may be a secret.
+        UserError: one is not. The message does not repeat what may be a secret.
     """
     for option, names in (
         ("--secret", options.secrets),
@@ -53,9 +53,7 @@ def check_names(options: KubeOptions) -> None:
         for name in names:
             if not _SUBDOMAIN.fullmatch(name) or len(name) > 253 or secret_in(name):
                 # What was given may be the secret itself, so it is not repeated.
-                raise UserError(
-                    f"{option}: give the name that it has in the cluster: lowercase letters, digits, - and ."
-                )
+                raise UserError(f"{option}: must be its name in the cluster (lowercase letters, digits, - and .)")
     for option, quantity in (
         ("--head-cpu", options.head_cpu),
         ("--head-memory", options.head_memory),
@@ -63,42 +61,42 @@ def check_names(options: KubeOptions) -> None:
         ("--worker-memory", options.worker_memory),
     ):
         if quantity is not None and not _QUANTITY.fullmatch(quantity):
-            raise UserError(f"{option} {quantity}: must be an amount as Kubernetes writes it, such as 4 or 16Gi.")
+            raise UserError(f"{option} {quantity}: must be an amount in Kubernetes' notation, such as 4 or 16Gi.")
     if options.retries < 0:
-        raise UserError(f"--retries {options.retries}: must be 0 or more.")
+        raise UserError(f"--retries {options.retries}: must be at least 0.")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*", options.image):
-        raise UserError(f"--image {options.image!r} is no name of an image.")
+        raise UserError(f"--image {options.image!r} is not a valid name of an image.")
     if options.pipeline_in_image is not None and not options.pipeline_in_image.startswith("/"):
-        raise UserError(
-            f"--pipeline-in-image {options.pipeline_in_image}: must be an absolute path, as the pods see it."
-        )
+        raise UserError(f"--pipeline-in-image {options.pipeline_in_image}: must be an absolute path in the image.")
 
 
 def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
-    """Labels, from ``KEY=VALUE`` each."""
+    """Labels, each from ``KEY=VALUE``."""
     found = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not _QUALIFIED.fullmatch(key) or not _VALUE.fullmatch(value):
-            raise UserError(f"{option} {text}: write KEY=VALUE, as Kubernetes takes labels.")
+            raise UserError(
+                f"{option} {text}: must be KEY=VALUE, with the characters that Kubernetes allows in labels."
+            )
         found[key] = value
     return found
 
 
 def env_of(texts: Sequence[str]) -> dict[str, str]:
-    """Variables, from ``NAME=VALUE`` each.
+    """Variables, each from ``NAME=VALUE``.
 
     Raises:
-        UserError: one looks like a secret; the message has its name only.
+        UserError: one looks like a secret; the message contains its name only.
     """
     found = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise UserError("--env: write NAME=VALUE.")
+            raise UserError("--env: must be NAME=VALUE.")
         if secret_name(name) or secret_in(value):
             raise UserError(
-                f"--env {name}: looks like a secret, and a manifest is no place for one. Put it into a Secret of the "
+                f"--env {name}: looks like a secret, which must not be in a manifest. Put it into a Secret of the "
                 f"cluster (kubectl create secret generic NAME --from-env-file FILE) and name that with --secret NAME."
             )
         found[name] = value
@@ -112,7 +110,7 @@ def seconds(text: str, option: str, least: int) -> int:
     except ValueError as error:
         raise UserError(f"{option} {text}: {error}") from error
     if seconds < least:
-        raise UserError(f"{option} {text}: must be more.")
+        raise UserError(f"{option} {text}: must be longer.")
     return seconds
 
 
@@ -121,8 +119,8 @@ def toleration_of(text: str) -> dict[str, Any]:
     match = re.fullmatch(r"([^=:]+)(?:=([^=:]*))?(?::(NoSchedule|PreferNoSchedule|NoExecute))?", text)
     if not match or not _QUALIFIED.fullmatch(match[1]) or not _VALUE.fullmatch(match[2] or ""):
         raise UserError(
-            f"--toleration {text}: write KEY, KEY=VALUE or KEY=VALUE:EFFECT, with NoSchedule, PreferNoSchedule or "
-            f"NoExecute for EFFECT."
+            f"--toleration {text}: must be KEY, KEY=VALUE or KEY=VALUE:EFFECT, where EFFECT is NoSchedule, "
+            f"PreferNoSchedule or NoExecute."
         )
     key, value, effect = match.groups()
     how = {"operator": "Exists"} if value is None else {"operator": "Equal", "value": value}
@@ -130,7 +128,7 @@ def toleration_of(text: str) -> dict[str, Any]:
 
 
 def model_cache(text: str) -> dict[str, Any]:
-    """The volume for weights, and whether it is read only: ``{"volume": {...}, "read_only": True}``."""
+    """The volume for weights, and whether it is read-only: ``{"volume": {...}, "read_only": True}``."""
     kind, _, rest = text.partition(":")
     if kind == "pvc":
         claim, _, mode = rest.partition(":")
@@ -143,5 +141,6 @@ def model_cache(text: str) -> dict[str, Any]:
     elif kind == "hostPath" and rest.startswith("/") and ".." not in rest.split("/"):
         return {"volume": {"hostPath": {"path": rest, "type": "DirectoryOrCreate"}}}
     raise UserError(
-        f"--model-cache {text}: write pvc:NAME (or pvc:NAME:ro), emptyDir:SIZE as in emptyDir:200Gi, or hostPath:/PATH."
+        f"--model-cache {text}: must be pvc:NAME (or pvc:NAME:ro), emptyDir:SIZE such as emptyDir:200Gi, or "
+        f"hostPath:/PATH."
     )

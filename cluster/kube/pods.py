@@ -1,4 +1,4 @@
-"""Templates of a job's pods: the head, the workers, and the one that submits the job."""
+"""Templates of a job's pods: the head, the workers, and the submitter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from headrace.cluster.kube.option_checks import env_of, model_cache, pairs, tole
 from headrace.cluster.kube.options import KubeOptions
 
 MOUNT = "/etc/headrace"
-"""Where the pods see the pipeline's files."""
+"""Folder of the pipeline's files in the pods."""
 
 SPOT = (
     ("cloud.google.com/gke-spot", "true"),
@@ -20,7 +20,7 @@ SPOT = (
     ("karpenter.sh/capacity-type", "spot"),
     ("kubernetes.azure.com/scalesetpriority", "spot"),
 )
-"""Labels that mark spot nodes: Google's, Amazon's, Karpenter's, Microsoft's. Taints of the same key go with some."""
+"""Labels of spot nodes: Google's, Amazon's, Karpenter's, Microsoft's. Some come with taints of the same key."""
 
 GPU = "nvidia.com/gpu"
 
@@ -35,10 +35,10 @@ class Pods:
     labels: Mapping[str, str]
     config_map: str
     keys: Mapping[str, str]
-    """Keys of the ConfigMap, by the path that the pods see."""
+    """Keys of the ConfigMap, by the path in the pods."""
 
     def head(self) -> dict[str, Any]:
-        """The head: on demand, with the driver on it."""
+        """The head: on an on-demand node, with the driver."""
         spec = {
             # Without it the whole attempt is lost, and another one begins on a new cluster.
             "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": _not_on_spot()}},
@@ -100,7 +100,7 @@ class Pods:
         return self._template(spec)
 
     def submitter(self) -> dict[str, Any]:
-        """Who gives the job to the head; it needs neither files nor secrets."""
+        """The pod that submits the job to the head; it needs neither files nor secrets."""
         spec = {
             "restartPolicy": "Never",
             "automountServiceAccountToken": False,
@@ -184,13 +184,13 @@ class Pods:
 
 
 def amounts_of(cpu: str, memory: str) -> dict[str, Any]:
-    """Requests and limits of a container, which are equal: nothing is taken back later."""
+    """Requests and limits of a container; they are equal, so that nothing is reclaimed later."""
     amounts = {"cpu": cpu, "memory": memory}
     return {"requests": dict(amounts), "limits": dict(amounts)}
 
 
 def pod_security() -> dict[str, Any]:
-    """What the restricted Pod Security Standard wants of a pod."""
+    """What the restricted Pod Security Standard requires of a pod."""
     return {
         "runAsNonRoot": True,
         "runAsUser": 1000,
@@ -202,7 +202,7 @@ def pod_security() -> dict[str, Any]:
 
 
 def container_security() -> dict[str, Any]:
-    """What it wants of a container."""
+    """What the restricted Pod Security Standard requires of a container."""
     return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 

@@ -1,4 +1,4 @@
-"""``headrace manifest``: a manifest as YAML, the way people write it."""
+"""``headrace manifest``: a manifest as readable YAML."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from headrace.pipelines.spec.version import VERSION
 
 
 def print_manifest(path: str, options: KubeOptions) -> None:
-    """Print the manifest of a pipeline file, and to stderr what to look at before it is applied.
+    """Print the manifest of a pipeline file, and on standard error the warnings to read before applying it.
 
     Raises:
-        UserError: as :func:`headrace.cluster.kube.manifest.manifest`, and of a pipeline that is not in order.
+        UserError: as :func:`headrace.cluster.kube.manifest.manifest`, or the pipeline has a mistake.
     """
     pipeline = load_pipeline(path, options.overrides, options.model)
     made = manifest(pipeline, None if options.pipeline_in_image else bundle(pipeline), options)
@@ -28,7 +28,7 @@ def print_manifest(path: str, options: KubeOptions) -> None:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Texts of several lines as blocks, and no anchors."""
+    """Writes texts of several lines as blocks, and no anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -43,7 +43,7 @@ _Dumper.add_representer(str, _text)
 
 
 def as_yaml(manifest: Manifest) -> str:
-    """The documents of a manifest, in the order in which they are to be applied."""
+    """The documents of a manifest as YAML, in the order to apply them."""
     documents = [manifest.config_map, manifest.ray_job]
     text = yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
     return f"# Made by headrace {VERSION} for KubeRay 1.7: kubectl apply -f THIS_FILE\n{text}"

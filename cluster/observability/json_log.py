@@ -1,7 +1,7 @@
-"""``--log-format json``: what a run says, as one JSON object a line on standard error, for programs that collect logs.
+"""``--log-format json``: the messages of a run as one JSON object per line on standard error, for log collectors.
 
-Each line has ``ts`` (UTC), ``level``, ``event``, often a ``message``, and the event's own fields. What libraries log or
-warn of in this process, and a crash, come in the same form.
+Each line has ``ts`` (UTC), ``level``, ``event``, often a ``message``, and the event's own fields. Log records and
+warnings of libraries in this process, and a crash, are written in the same form.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def write(level: Level, event: str, message: str = "", **fields: Any) -> None:
 
 
 def tell_end(message: str, exit_code: int) -> None:
-    """The command ends without a result."""
+    """Write the line for a command that ends without a result."""
     level: Level = "warning" if exit_code == INTERRUPTED else "error"
     write(level, "interrupted" if exit_code == INTERRUPTED else "failed", message, exit_code=exit_code)
 
 
 @contextmanager
 def json_lines() -> Iterator[None]:
-    """While inside, what Python's logging and warnings have to say is written as lines, too; a crash even later."""
+    """Write Python's log records and warnings as lines, too, inside the context; a crash also after it."""
     handler = _Handler(logging.WARNING)
     root = logging.getLogger()
     root.addHandler(handler)
@@ -60,7 +60,7 @@ def json_lines() -> Iterator[None]:
 
 
 class JsonListener(Listener):
-    """A line for each phase and each note, and one every ``seconds`` while rows are coming."""
+    """A line for each phase and each note, and one every ``seconds`` while rows are processed."""
 
     def __init__(self, seconds: float) -> None:
         self._pace = Pace()
@@ -96,7 +96,7 @@ class JsonListener(Listener):
 
 
 def write_summary(result: RunResult) -> None:
-    """What a run did: the notes, and one line with the figures of the summary."""
+    """Write the notes of a run, and one line with the figures of its summary."""
     for note in result.notes:
         write("info", "note", note)
     report = result.as_report()

@@ -1,8 +1,8 @@
-"""OpenLineage: a run says START, and then COMPLETE, FAIL or ABORT, with what it read and what it wrote.
+"""OpenLineage: a run sends START, and then COMPLETE, FAIL or ABORT, with its input and its output.
 
-On where OpenLineage is configured, in its own way (``OPENLINEAGE_URL``, ``OPENLINEAGE__TRANSPORT__TYPE``,
-``OPENLINEAGE_CONFIG``, an ``openlineage.yml``). Events are sent by a thread beside the run, which waits for them a
-while at its end, and never fails because of them.
+Events are sent if OpenLineage is configured in its own way (``OPENLINEAGE_URL``, ``OPENLINEAGE__TRANSPORT__TYPE``,
+``OPENLINEAGE_CONFIG``, an ``openlineage.yml``). A thread sends them. The run waits for it a little at the end, and
+never fails because of it.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from headrace.cluster.state.work import Work
 
 SEND_SECONDS = 10.0
-"""How long the end of a run waits until its events are sent."""
+"""How long the end of a run waits for its events to be sent."""
 
 MOST_CHARACTERS = 500
-"""Of the first line of an error's message."""
+"""Most characters of the first line of an error message."""
 
 PRODUCER = "urn:headrace"
 
 
 def configured() -> bool:
-    """Whether OpenLineage would know where to send events: left to itself it prints them where it does not."""
+    """Whether OpenLineage knows where to send events; by default it prints them if it does not."""
     if os.environ.get("OPENLINEAGE_DISABLED", "").strip().lower() == "true":
         return False
     if any(os.environ.get(name) for name in ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG")):
@@ -48,15 +48,17 @@ def configured() -> bool:
 
 
 def lineage(warn: Callable[[str], None]) -> Lineage | None:
-    """What sends the events of a run; None where nobody wants any. ``warn`` hears why there are none."""
+    """The sender of a run's events; None if none are wanted. ``warn`` is told if they cannot be sent."""
     if not configured():
         return None
     try:
         return Lineage(warn)
     except ImportError as missing:
-        warn(f"no lineage: OpenLineage is configured, but not installed ({missing}). pip install 'headrace[lineage]'")
+        warn(
+            f"no lineage: OpenLineage is configured but not installed ({missing}). Run: pip install 'headrace[lineage]'"
+        )
     except Exception as wrong:  # noqa: BLE001  (each transport has its own for what is wrong in its configuration)
-        warn(f"no lineage: OpenLineage's configuration is not understood: {type(wrong).__name__}: {wrong}")
+        warn(f"no lineage: OpenLineage cannot read its configuration: {type(wrong).__name__}: {wrong}")
     return None
 
 
@@ -65,7 +67,7 @@ class Lineage(Observer):
 
     Raises:
         ImportError: the client is not installed.
-        Exception: it is configured in a way that it does not understand.
+        Exception: the client cannot read its configuration.
     """
 
     def __init__(self, warn: Callable[[str], None]) -> None:
@@ -82,7 +84,7 @@ class Lineage(Observer):
         try:
             self._parent = _parent()
         except ValueError as wrong:
-            warn(f"lineage: the parent run in OPENLINEAGE_PARENT_ID is left out, for it is none: {wrong}")
+            warn(f"lineage: OPENLINEAGE_PARENT_ID is ignored, because it does not name a run: {wrong}")
 
     def begun(self, checked: Checked, input: str, output: str) -> None:
         self._checked, self._input, self._output = checked, input, output
@@ -154,7 +156,7 @@ class Lineage(Observer):
         )
 
     def _written(self, result: RunResult | None = None) -> Any:
-        """The output, with the rows that it has after the run."""
+        """The output, with its number of rows after the run."""
         rows = result.counts.answered if result else None
         return self._dataset(self._output, self._checked.schema, rows, self._parts)
 
@@ -174,7 +176,7 @@ class Lineage(Observer):
 
 
 class Sender:
-    """Sends events one after the other, in a thread."""
+    """Sends events one after another, in a thread."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -185,16 +187,16 @@ class Sender:
         self._thread.start()
 
     def send(self, event: Any) -> None:
-        """Have an event sent."""
+        """Queue an event to be sent."""
         self._left += 1
         self._events.put(event)
 
     def close(self, seconds: float) -> str:
-        """Wait so long until all is sent; what went wrong, or nothing."""
+        """Wait up to ``seconds`` until all events are sent; return what went wrong, or an empty text."""
         self._events.put(None)
         self._thread.join(seconds)
         if self._thread.is_alive():
-            return f"{self._left} events were not taken in {seconds:g} s"
+            return f"{self._left} events were not sent within {seconds:g} s"
         return f"{len(self._problems)} events were not sent: {self._problems[-1]}" if self._problems else ""
 
     def _run(self) -> None:
@@ -208,9 +210,9 @@ class Sender:
 
 
 def dataset_name(uri: str) -> dict[str, str]:
-    """Namespace and name of a place by OpenLineage's naming: ``s3://bucket`` and the key, or ``file`` and the path.
+    """Namespace and name of a location in OpenLineage: ``s3://bucket`` and the key, or ``file`` and the path.
 
-    What a source reads by its scheme has that as the namespace, and the rest of its URI as the name.
+    For the URI of a source, the namespace is the scheme, and the name is the rest.
     """
     there = object_uri(uri)
     if there is None:
@@ -248,7 +250,7 @@ def _failure(message: str) -> dict[str, Any]:
 
 
 def _parent() -> dict[str, Any]:
-    """The run that has started this one, where it has said so: ``OPENLINEAGE_PARENT_ID`` is NAMESPACE/JOB/RUN."""
+    """The run that started this one, if it is given: ``OPENLINEAGE_PARENT_ID`` is NAMESPACE/JOB/RUN."""
     from openlineage.client.facet_v2 import parent_run
 
     def named(variable: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which listener and which summary a command has: a bar on a terminal, lines elsewhere, or JSON."""
+"""Chooses the listener and the summary of a command: a bar on a terminal, lines elsewhere, or JSON."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from headrace.cluster.state.result import RunResult
 from headrace.pipelines.spec.errors import UserError
 
 LOG_FORMATS = ("text", "json")
-"""What ``--log-format`` takes."""
+"""Values of ``--log-format``."""
 
 
 @contextmanager
 def listener(log_format: str = "text") -> Iterator[Listener]:
-    """The listener that is wanted, and fits what standard error is.
+    """The listener for a log format and for standard error (a terminal or not).
 
     Raises:
-        UserError: there is no such format.
+        UserError: the format is unknown.
     """
     if log_format not in LOG_FORMATS:
         raise UserError(f"--log-format takes {' or '.join(LOG_FORMATS)}, not {log_format!r}.")
@@ -38,7 +38,7 @@ def listener(log_format: str = "text") -> Iterator[Listener]:
 
 
 def summary(result: RunResult, log_format: str = "text") -> None:
-    """Print what a run did, or write it as a line of the log."""
+    """Print the summary of a run, or write it as a line of the log."""
     if log_format == "json":
         from headrace.cluster.observability.json_log import write_summary
 

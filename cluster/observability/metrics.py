@@ -1,10 +1,10 @@
-"""What a run tells Prometheus: through ``ray.util.metrics``, so each Ray node's own endpoint has it beside Ray's.
+"""Metrics for Prometheus, through ``ray.util.metrics``: each Ray node's endpoint exposes them next to Ray's own.
 
-Ray puts ``ray_`` before each name, and labels of its own (``SessionName``, ``WorkerId`` ...) beside ours. Ours are few,
-and hold nothing of a row: the pipeline's name, its steps, its models, outcomes, and classes of reasons
-(``ErrorClass``). Workers add to their counters once a second and once a chunk, never for each row.
+Ray puts ``ray_`` before each name, and adds its own labels (``SessionName``, ``WorkerId`` ...) to ours. Ours are few
+and contain nothing of a row: the pipeline's name, its steps, its models, outcomes, and classes of reasons
+(``ErrorClass``). Workers add to their counters once a second and once per chunk, never for each row.
 
-Where there is no Ray in the process (a test, ``headrace sample``) nothing is recorded.
+Nothing is recorded in a process without Ray (a test, ``headrace sample``).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from headrace.pipelines.spec.pipeline import Pipeline
 
 MOST_VALUES, MOST_CHARACTERS = 50, 100
-"""Values of a label that are told apart in a process, and their length. What comes after has the value
+"""Limits of a label in one process: the number of its values, and their length. Further values become
 :data:`OTHER`."""
 
 OTHER = "(other)"
@@ -42,11 +42,11 @@ Kind = Literal["counter", "gauge", "histogram"]
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric as Ray is told of it.
+    """A metric as it is registered with Ray.
 
     Attributes:
-        name: without the ``ray_`` that Ray puts before it.
-        where: who records it.
+        name: without Ray's prefix ``ray_``.
+        where: the process that records it.
     """
 
     name: str
@@ -77,34 +77,37 @@ METRICS: Mapping[str, Metric] = {
             "Dead letters of committed chunks, by step and class of reason",
             ("pipeline", "step", "reason"),
         ),
-        Metric("headrace_rows_reused_total", "counter", "Rows that took answers they had; nothing was asked"),
-        Metric("headrace_rows_duplicate_total", "counter", "Rows that took the answers of an equal one"),
+        Metric("headrace_rows_reused_total", "counter", "Rows whose existing answers were reused, without a request"),
+        Metric("headrace_rows_duplicate_total", "counter", "Rows that share the answers of an identical row"),
         Metric(
             "headrace_chunks_total",
             "counter",
-            "Chunks, by what became of them: committed, failed, or lost (somebody else had committed it)",
+            "Chunks by outcome: committed, failed, or lost (another worker had already committed it)",
             ("pipeline", "model", "outcome"),
         ),
         Metric(
             "headrace_chunk_seconds",
             "histogram",
-            "Seconds from the read of a chunk to its commit",
+            "Seconds from reading a chunk to its commit",
             _MODEL,
             boundaries=CHUNK_SECONDS,
         ),
         Metric("headrace_requests_total", "counter", "Requests to the engine, by step", _STEP),
-        Metric("headrace_retries_total", "counter", "Requests that were second or later tries", _MODEL),
-        Metric("headrace_prompt_tokens_total", "counter", "Prompt tokens of requests, cached ones among them", _MODEL),
+        Metric("headrace_retries_total", "counter", "Requests that were retries", _MODEL),
+        Metric("headrace_prompt_tokens_total", "counter", "Prompt tokens of requests, including cached ones", _MODEL),
         Metric(
-            "headrace_cached_tokens_total", "counter", "Prompt tokens that the prefix cache had: not computed", _MODEL
+            "headrace_cached_tokens_total",
+            "counter",
+            "Prompt tokens found in the prefix cache, so not computed",
+            _MODEL,
         ),
         Metric("headrace_output_tokens_total", "counter", "Tokens generated, by step", _STEP),
-        Metric("headrace_documents_truncated_total", "counter", "Documents that were cut to fit", _MODEL),
+        Metric("headrace_documents_truncated_total", "counter", "Documents that were truncated to fit", _MODEL),
         Metric("headrace_engine_busy_seconds_total", "counter", "Seconds with a document in flight", _MODEL),
         Metric(
             "headrace_engine_full_seconds_total",
             "counter",
-            "Seconds in which a document waited for room: the engine had all it can hold",
+            "Seconds in which documents waited because the engine was full",
             _MODEL,
         ),
         Metric(
@@ -117,48 +120,49 @@ METRICS: Mapping[str, Metric] = {
             _MODEL,
         ),
         Metric("headrace_engine_start_seconds", "gauge", "Seconds that the engine took to start", _MODEL),
-        Metric("headrace_chunks_in_flight", "gauge", "Chunks under way at this worker", _MODEL),
+        Metric("headrace_chunks_in_flight", "gauge", "Chunks in progress at this worker", _MODEL),
         Metric("headrace_window_documents", "gauge", "Documents in flight at this engine", _MODEL),
-        Metric("headrace_window_waiting", "gauge", "Documents that wait for room", _MODEL),
+        Metric("headrace_window_waiting", "gauge", "Documents waiting for room", _MODEL),
+        Metric("headrace_window_used_tokens", "gauge", "Tokens of KV cache reserved for documents in flight", _MODEL),
         Metric(
-            "headrace_window_used_tokens", "gauge", "Tokens of KV cache that documents in flight take room for", _MODEL
+            "headrace_window_tokens",
+            "gauge",
+            "Tokens of KV cache that documents in flight may reserve at present",
+            _MODEL,
         ),
-        Metric("headrace_window_tokens", "gauge", "Tokens of KV cache that documents may take now", _MODEL),
         Metric("headrace_window_share", "gauge", "Share of the KV cache that may be filled, 0.2 to 1", _MODEL),
         Metric("headrace_kv_cache_tokens", "gauge", "Tokens that the engine's KV cache holds", _MODEL),
         Metric(
             "headrace_run_rows",
             "gauge",
-            "Rows of the output, by outcome, those of earlier runs among them",
+            "Rows of the output by outcome, including those of earlier runs",
             ("pipeline", "outcome"),
             "driver",
         ),
-        Metric("headrace_run_rows_planned", "gauge", "Rows that the output is to have", where="driver"),
-        Metric("headrace_run_rows_resumed", "gauge", "Rows that earlier runs had done", where="driver"),
-        Metric("headrace_run_chunks_left", "gauge", "Chunks that this run has still to do", where="driver"),
-        Metric(
-            "headrace_run_parts_left", "gauge", "Files whose part is still to be published by this run", where="driver"
-        ),
-        Metric("headrace_run_engines", "gauge", "Engines that have reported in the last 15 s", where="driver"),
+        Metric("headrace_run_rows_planned", "gauge", "Rows planned for the output", where="driver"),
+        Metric("headrace_run_rows_resumed", "gauge", "Rows done by earlier runs", where="driver"),
+        Metric("headrace_run_chunks_left", "gauge", "Chunks left in this run", where="driver"),
+        Metric("headrace_run_parts_left", "gauge", "Files whose part this run has yet to publish", where="driver"),
+        Metric("headrace_run_engines", "gauge", "Engines that reported in the last 15 s", where="driver"),
         Metric(
             "headrace_run_engine_restarts",
             "gauge",
-            "Engines of this run that were started in the place of one that had died",
+            "Engines of this run that were started to replace one that died",
             where="driver",
         ),
         Metric(
             "headrace_run_max_error_rate",
             "gauge",
-            "The share of dead letters that ends the run with 3 (max_error_rate)",
+            "The share of dead letters above which the run ends with exit code 3 (max_error_rate)",
             where="driver",
         ),
     )
 }
-"""All metrics that there are, by name."""
+"""All metrics by name."""
 
 
 class Meters:
-    """The metrics of one process, made as they are first used; deaf where there is no Ray in it, or it fails."""
+    """The metrics of one process, each made on first use; does nothing without Ray, or after a failure."""
 
     def __init__(self, **labels: str) -> None:
         import ray
@@ -169,7 +173,7 @@ class Meters:
         self._values: dict[str, set[str]] = {}
 
     def inc(self, name: str, value: float, **labels: str) -> None:
-        """Add to a counter; nothing happens for nothing."""
+        """Add to a counter; an amount of zero is ignored."""
         if value > 0:
             self._record(name, "counter", "inc", value, labels)
 
@@ -188,7 +192,11 @@ class Meters:
             getattr(self._metric(name, kind), method)(value, tags=self._tags(labels))
         except Exception as error:  # noqa: BLE001  (what is only looked at must not end a run)
             self._on = False
-            print(f"headrace: no more metrics: {name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            print(
+                f"headrace: metrics are turned off after an error: {name}: {type(error).__name__}: {error}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _metric(self, name: str, kind: Kind) -> Any:
         made = self._made.get(name)
@@ -218,19 +226,19 @@ class Meters:
 
 
 def bounded(value: str) -> str:
-    """``value`` as a label's value: in one line, and not longer than :data:`MOST_CHARACTERS`."""
+    """``value`` as the value of a label: on one line, at most :data:`MOST_CHARACTERS` long."""
     return " ".join(value.split())[:MOST_CHARACTERS]
 
 
 def model_label(source: str | None) -> str:
-    """What stands for a model in labels: a hub id, or a folder's name without the machine's path to it."""
+    """The name of a model in labels: a hub id, or a folder's name without its path."""
     if not source:
         return "none"
     return PurePath(source).name if source.startswith(("/", ".", "~")) else source
 
 
 class WorkerMetrics:
-    """What a worker records. ``model`` is what its engine loads, None without one; ``last``: of the last stage."""
+    """The metrics of a worker. ``model`` is what its engine loads (None: no engine); ``last``: in the last stage."""
 
     def __init__(self, pipeline: Pipeline, model: str | None, *, last: bool = True) -> None:
         self._meters = Meters(pipeline=pipeline.name, model=model_label(model))
@@ -238,12 +246,12 @@ class WorkerMetrics:
         self._told: dict[tuple[str, str], float] = {}
 
     def chunk(self, record: ChunkRecord) -> None:
-        """A chunk has come to its end here."""
+        """Record that a chunk has ended here."""
         outcome = "failed" if isinstance(record, Failed) else "committed" if record.ours else "lost"
         self._meters.inc("headrace_chunks_total", 1, outcome=outcome)
 
     def committed(self, results: Iterable[RowResult], counts: Counts, seconds: float) -> None:
-        """A chunk is committed by this worker, in so many seconds."""
+        """Record a chunk that this worker committed after ``seconds``."""
         meters = self._meters
         meters.observe("headrace_chunk_seconds", seconds)
         if not self._last:  # rows are counted once, after the last stage
@@ -256,7 +264,7 @@ class WorkerMetrics:
                 meters.inc("headrace_dead_letters_total", number, step=step, reason=str(error_class))
 
     def look(self, report: WorkerReport, window: Window, chunks: int) -> None:
-        """Tell what has come since the last look; ``chunks`` are under way."""
+        """Record what has changed since the last call; ``chunks`` are in progress."""
         usage = report.usage
         self._grown("headrace_prompt_tokens_total", usage.prompt)
         self._grown("headrace_cached_tokens_total", usage.cached)
@@ -289,12 +297,12 @@ class WorkerMetrics:
 
 
 LOOK_SECONDS = 1.0
-"""How often the driver's gauges are set, however many chunks come."""
+"""Seconds between updates of the driver's gauges, however many chunks arrive."""
 
 
 class DriverMetrics(Observer):
-    """What only the driver knows: how much there is to do, and is left. Recorded where the driver is in a Ray cluster
-    (a client's is not: ``ray://``)."""
+    """The metrics of the driver: how much work is planned, and how much is left. They are recorded if the driver runs
+    in a Ray cluster, not through a client (``ray://``)."""
 
     def __init__(self) -> None:
         self._meters: Meters | None = None
@@ -303,11 +311,11 @@ class DriverMetrics(Observer):
         self._said = 0.0
 
     def begun(self, checked: Checked, input: str, output: str) -> None:
-        """Remember whose run it is; there is no Ray yet."""
+        """Remember the pipeline; Ray is not started yet."""
         self._pipeline = checked.pipeline
 
     def working(self, work: Work, result: RunResult) -> None:
-        """The work begins: Ray is there."""
+        """The work begins; Ray is started."""
         self._meters = Meters(pipeline=self._pipeline.name)
         self._result = result
         self._left = len(work.todo)
@@ -317,7 +325,7 @@ class DriverMetrics(Observer):
         self._tell()
 
     def totals(self, totals: Totals) -> None:
-        """Workers have reported."""
+        """The workers have reported."""
         if self._meters is not None:
             self._meters.set("headrace_run_engines", totals.alive)
             self._meters.set("headrace_run_engine_restarts", totals.restarts)
@@ -330,7 +338,7 @@ class DriverMetrics(Observer):
             self._tell()
 
     def published(self, shard: int) -> None:
-        """A file has its part."""
+        """The part of an input file is made."""
         if self._meters is not None:
             self._open.discard(shard)
             self._tell()

@@ -1,4 +1,4 @@
-"""Who else hears of a run besides its user: metrics, traces, lineage. None of them can end it, or is waited for."""
+"""The observers of a run besides its user: metrics, traces, lineage. None of them can fail the run or slow it down."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from headrace.cluster.state.work import Work
 
 
 class Observers(Observer):
-    """Passes on what happens to all that listen; one that fails is told no more, and the user is told why, once."""
+    """Passes events on to all observers; one that fails is dropped, and the user is told why, once."""
 
     def __init__(self, observers: list[Observer], warn: Callable[[str], None]) -> None:
         self._observers = observers
         self._warn = warn
         self.result: RunResult | None = None
-        """What :meth:`ended` is told."""
+        """The result that :meth:`ended` passes on."""
 
     @property
     def traced(self) -> bool:
-        """Whether workers are to say when they did what."""
+        """Whether workers record times, for traces."""
         return any(getattr(observer, "traces", False) for observer in self._observers)
 
     def begun(self, checked: Checked, input: str, output: str) -> None:
@@ -55,12 +55,12 @@ class Observers(Observer):
             except Exception as error:  # noqa: BLE001  (what looks on must not end a run)
                 self._observers.remove(observer)
                 said = f"{type(error).__name__}: {error}"
-                self._warn(f"{type(observer).__name__} has failed, and is told no more: {said}")
+                self._warn(f"{type(observer).__name__} failed and is turned off for this run: {said}")
 
 
 @contextmanager
 def observed(listener: Listener) -> Iterator[Observers]:
-    """Those who are to hear of a run, as the environment says; they hear of its end, too, however it comes."""
+    """The observers that the environment asks for; they are also told of the run's end, however it ends."""
     from headrace.cluster.observability.lineage import lineage
     from headrace.cluster.observability.metrics import DriverMetrics
     from headrace.cluster.observability.tracing import tracing

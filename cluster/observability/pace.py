@@ -1,4 +1,4 @@
-"""How fast a run gets on."""
+"""The speed of a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from headrace.cluster.state.totals import Totals
 
 LEAST_ROWS = 8
-"""Rows that must be through before it is said how long the rest will take: the first ones fill the engine."""
+"""Rows that must be done before the time left is shown: the first ones only fill the engine."""
 
 
 class Pace:
@@ -18,13 +18,13 @@ class Pace:
         self._last: tuple[float, Totals] | None = None
 
     def see(self, totals: Totals) -> None:
-        """Take in the totals of now."""
+        """Take the current totals."""
         if self._first is None and totals.usage.requests:
             self._first = (time.monotonic(), totals)
         self._last = (time.monotonic(), totals)
 
     def figures(self) -> dict[str, float]:
-        """Rates by name; empty before there are any. ``seconds_left`` only where it can be said."""
+        """Rates by name; empty before the first row. ``seconds_left`` only once it can be estimated."""
         if self._first is None or self._last is None:
             return {}
         (began, first), (now, last) = self._first, self._last
@@ -43,7 +43,7 @@ class Pace:
         return found
 
     def text(self) -> str:
-        """Rates in words; empty before there are any."""
+        """The rates as text; empty before the first row."""
         found = self.figures()
         if not found or self._last is None:
             return ""
@@ -51,7 +51,7 @@ class Pace:
             f"{found['rows_per_second']:.{1 if found['rows_per_second'] >= 1 else 2}f} rows/s",
             f"{found['tokens_per_second']:,.0f} tokens/s",
             f"{found['cached_share']:.0%} of prompts cached",
-            f"{self._last[1].dead} dead",
+            f"{self._last[1].dead} dead letters",
         ]
         if "seconds_left" in found:
             parts.append(f"{duration(found['seconds_left'])} left")

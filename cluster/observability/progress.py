@@ -1,4 +1,4 @@
-"""How a run shows itself: a bar on a terminal, a plain line now and then elsewhere."""
+"""The progress of a run: a bar on a terminal, a plain line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     pass
 
 LINE_SECONDS = 10.0
-"""How often a line is printed where there is no terminal."""
+"""Seconds between lines if there is no terminal."""
 
 
 PHASES = {
     "checking": "checking the pipeline and the input",
-    "reusing": "looking for rows that were answered before",
+    "reusing": "looking for answers to reuse",
     "starting": "starting Ray and checking the prompts",
     "measuring": "measuring the layouts on a sample",
     "running": "starting the engine",
-    "publishing": "publishing",
+    "publishing": "publishing the output",
     "reporting": "writing the report",
 }
 
 
 class LineListener(Listener):
-    """A line for each phase, and one every :data:`LINE_SECONDS` while rows are coming."""
+    """A line for each phase, and one every :data:`LINE_SECONDS` while rows are processed."""
 
     def __init__(self) -> None:
         self._pace = Pace()
@@ -76,7 +76,7 @@ class BarListener(Listener):
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Show the bar while inside."""
+        """Show the bar inside the context."""
         with self._progress:
             yield
 

@@ -1,4 +1,4 @@
-"""What a run did, on the terminal."""
+"""The summary of a run on the terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def print_summary(result: RunResult) -> None:
-    """Print what a run did."""
+    """Print the summary of a run."""
     from rich.text import Text
 
     console = terminal.console()
@@ -26,9 +26,9 @@ def print_summary(result: RunResult) -> None:
         rate = counts.dead / max(1, counts.rows)
         console.print(
             Text(
-                f"Too many dead letters: {counts.dead:,} of {counts.rows:,} rows ({rate:.1%}) are more than "
-                f"max_error_rate allows. What is committed stays. headrace errors {shown(result.output)} shows them; "
-                f"to accept them, raise max_error_rate and run the same command again."
+                f"Too many dead letters: {counts.dead:,} of {counts.rows:,} rows ({rate:.1%}), more than "
+                f"max_error_rate allows. Committed chunks are kept. To see the dead letters: headrace errors "
+                f"{shown(result.output)}. To accept them, raise max_error_rate and run the same command again."
             )
         )
 
@@ -37,7 +37,7 @@ def _print_notes(console: Console, result: RunResult) -> None:
     from rich.text import Text
 
     if result.status == "already complete":
-        console.print(Text(f"{shown(result.output)} is complete already: nothing to do."))
+        console.print(Text(f"{shown(result.output)} is already complete: nothing to do."))
     for note in result.notes:
         console.print(Text(f"note: {note}"))
     for word, paths in (
@@ -61,7 +61,7 @@ def _table(result: RunResult) -> Table:
     rows = f"{counts.answered:,} answered, {counts.filtered:,} filtered out, {counts.dead:,} dead letters"
     table.add_row("rows", rows + (f" ({result.resumed:,} from earlier runs)" if result.resumed else ""))
     if usage.reused:
-        table.add_row("reused", f"{usage.reused:,} rows took the answers that they had")
+        table.add_row("reused", f"{usage.reused:,} rows reused existing answers")
     if usage.requests:
         _usage_rows(table, result)
     if result.outlook and usage.requests:
@@ -76,15 +76,15 @@ def _table(result: RunResult) -> Table:
 
 
 def _usage_rows(table: Table, result: RunResult) -> None:
-    """What was asked of the engines."""
+    """Tokens and requests."""
     usage, figures = result.totals.usage, result.totals.figures
     share = figures.cached / max(1, figures.prompt)
     table.add_row(
         "tokens",
-        f"{figures.prompt:,} in, {figures.cached:,} of them cached ({share:.0%}), {figures.computed:,} computed, "
-        f"{figures.output:,} out",
+        f"{figures.prompt:,} input, {figures.cached:,} of them cached ({share:.0%}), {figures.computed:,} computed; "
+        f"{figures.output:,} output",
     )
-    table.add_row("requests", f"{usage.requests:,}, {usage.retries:,} of them second tries")
+    table.add_row("requests", f"{usage.requests:,}, {usage.retries:,} of them retries")
     shares = (
         ("order efficiency", figures.order_efficiency),
         ("layout efficiency", figures.layout_efficiency),
@@ -93,15 +93,15 @@ def _usage_rows(table: Table, result: RunResult) -> None:
     )
     table.add_row("efficiency", ", ".join(f"{name} {share:.2f}" for name, share in shares if share is not None))
     steps = ", ".join(f"{step} {tokens:.1f}" for step, tokens in figures.output_per_row.items())
-    table.add_row("out per row", f"{steps} tokens")
+    table.add_row("output/row", f"{steps} tokens")
     if usage.truncated:
         table.add_row("truncated", f"{usage.truncated:,} documents")
     if usage.duplicates:
-        table.add_row("equal rows", f"{usage.duplicates:,} took the answers of an equal one")
+        table.add_row("duplicates", f"{usage.duplicates:,} rows share the answers of an identical row")
 
 
 def _forecast_rows(table: Table, result: RunResult, outlook: Outlook) -> None:
-    """What was forecast, beside what happened."""
+    """The forecast, with how far the run was off."""
     chosen = dict.fromkeys(outlook.choice.layouts.values())
     table.add_row("layout", f"{', '.join(chosen)} ({outlook.choice.reason})")
     totals, taken = result.totals, outlook.taken
@@ -110,9 +110,9 @@ def _forecast_rows(table: Table, result: RunResult, outlook: Outlook) -> None:
     if taken.seconds is not None:
         said += f", {taken.seconds:,.1f} engine seconds ({_off(totals.busy_seconds, taken.seconds)})"
     if not outlook.observed:
-        said += "; nothing was observed yet, so as if no condition skipped a step"
+        said += "; assuming that no condition skips a step, because nothing had been observed yet"
     table.add_row("forecast", said)
 
 
 def _off(happened: float, forecast: float) -> str:
-    return f"it was {happened / forecast - 1:+.1%}" if forecast else "it was 0"
+    return f"actual: {happened / forecast - 1:+.1%}" if forecast else f"actual: {happened:,.0f}"

@@ -1,4 +1,4 @@
-"""Where output goes: a terminal as wide as it is, or a file or pipe, where lines should not be broken at 80."""
+"""The console: as wide as the terminal, or wide enough for a file or pipe that lines are not wrapped at 80."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 FILE_WIDTH = 160
-"""Columns where there is no terminal to say."""
+"""Columns if there is no terminal."""
 
 
 def console() -> Console:

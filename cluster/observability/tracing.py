@@ -1,12 +1,11 @@
-"""OpenTelemetry: one trace a run, with a span for each phase, each chunk, and what each step asked for it.
+"""OpenTelemetry: one trace per run, with a span for each phase, each chunk, and each step's requests for it.
 
-On where OpenTelemetry is configured, in its own way (``OTEL_EXPORTER_OTLP_ENDPOINT`` and so on), or where the program
-that runs a pipeline has set up a provider. The workers tell in a chunk's record when they did what, and the driver
-makes the spans: an engine that takes its worker along takes no spans along, and only the driver has to reach the
-collector.
+Tracing is on if OpenTelemetry is configured in its own way (``OTEL_EXPORTER_OTLP_ENDPOINT`` and so on), or if the
+program that runs a pipeline has set up a provider. Workers put times into a chunk's record, and the driver makes the
+spans: so none are lost when an engine takes its worker down, and only the driver has to reach the collector.
 
-Names of attributes are those of OpenTelemetry's conventions for generative AI where there is one. No span holds any
-text of a document, a prompt or an answer.
+Attributes are named by OpenTelemetry's conventions for generative AI where these have a name. No span contains text of
+a document, a prompt or an answer.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ if TYPE_CHECKING:
     from headrace.cluster.state.work import Work
 
 MOST_CHUNKS = 10_000
-"""Chunks of a run that have spans, spread over it; failed ones have them always. A trace of millions serves nobody."""
+"""Most chunks of a run with spans, spread over the run; failed chunks always have them."""
 
 FLUSH_SECONDS = 10.0
-"""How long the end of a run waits for the last spans to be taken."""
+"""How long the end of a run waits for its last spans to be exported."""
 
 MOST_CHARACTERS = 500
-"""Of the first line of an error's message."""
+"""Most characters of the first line of an error message."""
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
@@ -49,7 +48,7 @@ def configured() -> bool:
 
 
 def tracing(warn: Callable[[str], None]) -> Tracing | None:
-    """What makes the spans of a run; None where nobody wants any. ``warn`` hears why there are none."""
+    """The maker of a run's spans; None if none are wanted. ``warn`` is told if there cannot be any."""
     provider = _providers_own()
     if provider is not None:
         return Tracing(provider, warn, ours=False)
@@ -58,7 +57,7 @@ def tracing(warn: Callable[[str], None]) -> Tracing | None:
     try:
         return Tracing(_provider(), warn, ours=True)
     except ImportError as missing:
-        warn(f"no traces: OpenTelemetry is configured, but not installed ({missing}). pip install 'headrace[otel]'")
+        warn(f"no traces: OpenTelemetry is configured but not installed ({missing}). Run: pip install 'headrace[otel]'")
     except ValueError as wrong:
         warn(f"no traces: {wrong}")
     return None
@@ -128,7 +127,7 @@ class Tracing(Observer):
         flush.start()
         flush.join(FLUSH_SECONDS)
         if flush.is_alive():
-            self._warn(f"the last spans were not taken in {FLUSH_SECONDS:g} s")
+            self._warn(f"the last spans were not exported within {FLUSH_SECONDS:g} s")
 
     def _flush(self) -> None:
         if self._ours:
@@ -137,7 +136,7 @@ class Tracing(Observer):
             self._provider.force_flush()
 
     def _chunk(self, record: ChunkRecord) -> None:
-        """The spans of a chunk: one for each stage that it has gone through."""
+        """The spans of a chunk: one for each stage that it passed."""
         from opentelemetry import trace
         from opentelemetry.trace import Status, StatusCode
 
@@ -170,7 +169,7 @@ class Tracing(Observer):
             span.end(_ns(told["ended"]))
 
     def _step(self, context: Any, told: Mapping[str, Any], step: str, counts: Mapping[str, int]) -> None:
-        """What a step asked for a chunk, as one operation: rows go through all steps side by side."""
+        """A step's requests for a chunk, as one operation: the rows run through all steps at the same time."""
         began, ended = told["times"]["ask"]
         self._tracer.start_span(
             f"chat {told['model']}",
@@ -192,7 +191,7 @@ class Tracing(Observer):
 
 
 class ChunkTimes:
-    """When a worker did what with a chunk; ``told`` is plain data, for the chunk's record."""
+    """Times of a worker's work on a chunk; ``told`` is plain data, for the chunk's record."""
 
     def __init__(self, model: str | None, provider: str) -> None:
         now = time.time()
@@ -207,21 +206,21 @@ class ChunkTimes:
         }
 
     def begin(self) -> None:
-        """Its turn has come."""
+        """The work on the chunk begins."""
         self.told["began"] = self.told["ended"] = time.time()
 
     def mark(self, name: str) -> None:
-        """``name`` is over: it began where the one before ended."""
+        """The phase ``name`` is over; it began when the one before ended."""
         now = time.time()
         self.told["times"][name] = (self.told["ended"], now)
         self.told["ended"] = now
 
     def done(self, counts: Mapping[str, int], steps: Mapping[str, Mapping[str, int]]) -> None:
-        """The chunk is committed: rows by outcome, and what each step has asked."""
+        """The chunk is committed: note rows by outcome, and each step's requests."""
         self.told |= {"counts": dict(counts), "steps": dict(steps)}
 
     def failed(self, error: Exception) -> None:
-        """The chunk could not be done."""
+        """The chunk failed."""
         self.told |= {"failed": type(error).__name__, "ended": time.time()}
 
 
@@ -234,7 +233,7 @@ def _first_line(text: str) -> str:
 
 
 def _providers_own() -> Any:
-    """The provider that the program around us has set up; None where there is none."""
+    """The provider that the surrounding program has set up, or None."""
     import sys
 
     trace = sys.modules.get("opentelemetry.trace")  # if it is not imported, nobody has
@@ -246,11 +245,11 @@ def _providers_own() -> Any:
 
 
 def _provider() -> Any:
-    """A provider as the environment describes it.
+    """A provider according to the environment.
 
     Raises:
         ImportError: OpenTelemetry is not installed.
-        ValueError: the environment names an exporter or a protocol that there is not.
+        ValueError: the environment names an unknown exporter or protocol.
     """
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -265,7 +264,7 @@ def _provider() -> Any:
         elif exporter.strip() == "console":
             provider.add_span_processor(BatchSpanProcessor(ConsoleSpanExporter()))
         elif exporter.strip() not in ("none", ""):
-            raise ValueError(f"OTEL_TRACES_EXPORTER is {exporter.strip()!r}; headrace has otlp, console and none.")
+            raise ValueError(f"OTEL_TRACES_EXPORTER is {exporter.strip()!r}, but must be otlp, console or none.")
     return provider
 
 
@@ -280,4 +279,4 @@ def _otlp() -> Any:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as Grpc
 
         return Grpc()
-    raise ValueError(f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}; headrace has http/protobuf and grpc.")
+    raise ValueError(f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}, but must be http/protobuf or grpc.")

@@ -1,1 +1,1 @@
-"""Reports: a page and figures for each output, what has shifted since an earlier one, and what a run cost."""
+"""Reports: a page and figures for an output, what moved since an earlier output, and the cost of a run."""

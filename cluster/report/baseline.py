@@ -1,4 +1,4 @@
-"""The answers that a report compares with: those of another output, or of this one before its latest generation."""
+"""The answers that a report compares with: another output, or this one before its latest generation."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Baseline:
     """Answers to compare with.
 
     Attributes:
-        what: its name for people.
-        made: when its report was made, or else its plan.
+        what: a name for users.
+        made: when its report was made, otherwise its plan.
         counts: rows by outcome.
     """
 
@@ -37,10 +37,10 @@ class Baseline:
 
     @classmethod
     def of_report(cls, report: Mapping[str, Any], what: str) -> Baseline:
-        """From the content of ``report.json``.
+        """The baseline from the content of ``report.json``.
 
         Raises:
-            KeyError, TypeError: another version of headrace wrote it.
+            KeyError, TypeError: it was written by another version of headrace.
         """
         seen = AnswerStats.from_data(report["seen"])
         return cls(what, report["report"]["made"], report["plan"], seen, report["counts"])
@@ -53,15 +53,15 @@ class Baseline:
 def find_baseline(
     plan: Plan, facts: Mapping[str, Any], settings: ReportSettings, before: Mapping[str, Any] | None
 ) -> Baseline | None:
-    """The first there is of: the output that the settings name, the output that rows were reused from, this output as
-    an earlier generation left it.
+    """Find what to compare with: the output that the settings name, otherwise the output that rows were reused from,
+    otherwise this output as an earlier generation left it.
 
     Args:
-        facts: what the run has counted, or an earlier report.
+        facts: the figures of the run, or an earlier report.
         before: the report that the output had before the run.
 
     Raises:
-        UserError, OSError: the output that the settings name is none, or cannot be read.
+        UserError, OSError: the output that the settings name is not an output, or cannot be read.
     """
     other = settings.previous or plan.seeds.get("output")
     if other:
@@ -85,10 +85,10 @@ def find_baseline(
 
 
 def read_baseline(output: str) -> Baseline:
-    """The statistics of an output: those of its report, or else of an inspection.
+    """The statistics of an output, from its report or else from its parts.
 
     Raises:
-        UserError: it is no output of headrace.
+        UserError: it is not an output of headrace.
         OSError: it cannot be read.
     """
     store, plan = open_output(output)

@@ -1,4 +1,4 @@
-"""Building a report: what the run has counted, put together with an inspection of the answers. Nothing is written."""
+"""Builds a report from the figures of the run and an inspection of the answers. Nothing is written."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from headrace.pipelines.storage.locations import shown
 from headrace.pipelines.storage.store import Store
 
 EXAMPLES = 3
-"""Dead letters that are shown of each reason."""
+"""Dead letters shown for each reason."""
 
 MOST_GROUPS = 30
-"""Reasons that are listed."""
+"""Most reasons listed."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """What a report shows of single rows, and the lengths of the documents that were read for that."""
+    """The single rows in a report, and the lengths of the documents read for them."""
 
     random: tuple[ShownRow, ...] = ()
     least_sure: tuple[ShownRow, ...] = ()
@@ -55,9 +55,9 @@ def build_report(
     """The content of a report, for the page and for ``report.json``.
 
     Args:
-        facts: what the run has counted (``RunResult.as_report``), or an earlier report.
+        facts: the figures of the run (``RunResult.as_report``), or an earlier report.
         before: the report that the output had before the run.
-        whole: compare the whole output with the previous one, instead of only what its last generation has added.
+        whole: compare the whole output with the previous one, not only the rows that its last generation added.
         strict: fail if the output that the settings name as the previous one cannot be read.
 
     Raises:
@@ -73,7 +73,7 @@ def build_report(
             raise
         # The first night has none before it.
         baseline = None
-        warnings.append(f"there is no previous output to hold the answers against: {problem}")
+        warnings.append(f"there is no previous output to compare with: {problem}")
     described = fresh or inspection
     groups, all_letters = _letters(store, plan, facts, settings)
     shifts = _shifts(baseline, described, facts["counts"], fresh=fresh is not None)
@@ -114,8 +114,7 @@ def build_report(
 
 
 def _fresh(store: Store, plan: Plan, settings: ReportSettings) -> Inspection | None:
-    """An inspection of the rows that this generation has added to an output that had others; None where there are
-    none."""
+    """An inspection of the rows that this generation added to existing ones; None if it added none."""
     spans = [span for shard in plan.shards if not shard.pruned for span in shard.spans]
     new = sum(span.last - span.first for span in spans if span.plan == plan.number)
     total = sum(span.last - span.first for span in spans)
@@ -126,7 +125,7 @@ def _fresh(store: Store, plan: Plan, settings: ReportSettings) -> Inspection | N
 
 
 def _shifts(baseline: Baseline | None, now: Inspection, counts: Mapping[str, int], *, fresh: bool) -> tuple[Shift, ...]:
-    """The shifts since the baseline; ``fresh``: of the rows that have been added since."""
+    """The shifts since the baseline; with ``fresh``, those of the rows added since."""
     if baseline is None:
         return ()
     added = {name: max(0, count - baseline.counts.get(name, 0)) for name, count in counts.items()}
@@ -147,7 +146,7 @@ def _letters(
 
 
 def _listed(groups: Sequence[Group], steps: Mapping[str, Step], *, redact: bool) -> list[dict[str, Any]]:
-    """Groups for ``report.json``. Those that look alike when redacted are merged."""
+    """Groups for ``report.json``. Groups that are the same once redacted are merged."""
     found: dict[Any, dict[str, Any]] = {}
     for at, group in enumerate(groups):
         reason = redacted_reason(group.error_class, group.rule) if redact else alike(group.reason)
@@ -174,7 +173,7 @@ def _rows(plan: Plan, inspection: Inspection, groups: Sequence[Group], settings:
 
     def shown_letter(letter: Letter) -> ShownLetter:
         place = place_of(plan, letter)
-        found = documents.found[place] if place else Document(None, "its input file is not known")
+        found = documents.found[place] if place else Document(None, "its input file is unknown")
         return ShownLetter(letter, found)
 
     return _Rows(

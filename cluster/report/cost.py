@@ -1,4 +1,4 @@
-"""What a run cost."""
+"""The cost of a run."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from headrace.pipelines.spec.report_settings import ReportSettings
 
 
 def cost(facts: Mapping[str, Any], settings: ReportSettings) -> dict[str, Any]:
-    """Tokens, hours and money of a run. An amount whose price is not known is None.
+    """Tokens, hours and money of a run. An amount without a price is None.
 
-    An API is sent every prompt whole, so all prompt tokens count there, cached or not.
+    For an API all prompt tokens count, cached or not, because it is sent every prompt in full.
     """
     totals = facts.get("totals") or {}
     usage = totals.get("usage") or {}

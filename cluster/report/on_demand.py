@@ -26,14 +26,14 @@ from headrace.pipelines.storage.store import Store
 
 @dataclass(frozen=True, slots=True)
 class ReportRequest:
-    """What the command line asks for.
+    """The arguments of ``headrace report``.
 
     Attributes:
         output: the output to report on.
         previous: the output to compare with; None for the one that its run compared with.
-        to: a local file for the page. Nothing is written into the output then.
-        redact: None leaves it as it was.
-        prices: keys of :class:`ReportSettings` with the prices that were given.
+        to: a local file for the page; if given, nothing is written into the output.
+        redact: None keeps the setting of the last report.
+        prices: the given prices, by their keys in :class:`ReportSettings`.
     """
 
     output: str
@@ -53,25 +53,25 @@ class ReportRequest:
         gpu_price: str | None = None,
         api_price: str | None = None,
     ) -> ReportRequest:
-        """From the options of the command.
+        """The request for the options of the command.
 
         Raises:
-            UserError: they exclude each other, or one that is needed is missing.
+            UserError: options exclude each other, or a required one is missing.
         """
         if compare and (output or previous):
-            raise UserError("--compare A B names both outputs: leave OUTPUT and --previous out.")
+            raise UserError("--compare A B names both outputs. Remove OUTPUT and --previous.")
         if compare:
             previous, output = compare
         if not output:
-            raise UserError("Name the output: headrace report OUTPUT, or headrace report --compare A B.")
+            raise UserError("No output was given. Use headrace report OUTPUT, or headrace report --compare A B.")
         return cls(output, previous, to, redact, _prices(gpu_price, api_price))
 
 
 def report_output(request: ReportRequest) -> WrittenReport:
-    """Write the report of an output, finished or not, into the output or into a file of its own.
+    """Write the report of an output, finished or not, into the output or into a separate file.
 
     Raises:
-        UserError: it is no output, a part of it cannot be read, or the file cannot be written.
+        UserError: it is not an output, a part of it cannot be read, or the file cannot be written.
     """
     with _readable(request):
         return _report_output(request)
@@ -79,7 +79,7 @@ def report_output(request: ReportRequest) -> WrittenReport:
 
 @contextmanager
 def _readable(request: ReportRequest) -> Iterator[None]:
-    """Turn what a damaged file raises into a message for the user."""
+    """Turn the errors of a damaged file into a message for the user."""
     try:
         yield
     except (pa.ArrowException, OSError) as problem:
@@ -106,7 +106,7 @@ def compare_outputs(request: ReportRequest) -> ReportContent:
     """The shifts from one output to another. A page is written only if the request names a file for it.
 
     Raises:
-        UserError: one of them is no output, a part cannot be read, or the file cannot be written.
+        UserError: one of them is not an output, a part cannot be read, or the file cannot be written.
     """
     with _readable(request):
         return _compare_outputs(request)
@@ -140,7 +140,7 @@ def with_prices(pipeline: Pipeline, gpu_price: str | None, api_price: str | None
     """The pipeline with the prices of the command line, if any were given.
 
     Raises:
-        UserError: they do not look like prices.
+        UserError: a price has the wrong form.
     """
     change = _prices(gpu_price, api_price)
     return pipeline.model_copy(update={"report": pipeline.report.model_copy(update=change)}) if change else pipeline
@@ -157,7 +157,7 @@ def _prices(gpu_price: str | None, api_price: str | None) -> dict[str, Any]:
 
 
 def _facts(store: Store, plan: Plan, output: str) -> dict[str, Any]:
-    """What the last run has reported on this plan. For an unfinished output: what is known without a report."""
+    """The last run's report on this plan; for an unfinished output, what is known without a report."""
     last = read_report(store) or {}
     complete = is_complete(store, plan)
     if complete and last.get("plan") == plan.number and "counts" in last:

@@ -1,4 +1,4 @@
-"""``report.json``, and the output that it lies in."""
+"""``report.json``, and its output."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ from headrace.pipelines.storage.opening import open_store
 from headrace.pipelines.storage.store import Store
 
 FORMAT = 1
-"""Version of what a report adds to ``report.json``."""
+"""Format version of what a report adds to ``report.json``."""
 
 
 def open_output(output: str) -> tuple[Store, Plan]:
     """An output and its latest plan.
 
     Raises:
-        UserError: it is no output of headrace.
+        UserError: it is not an output of headrace.
     """
     store = open_store(output)
     plan = load_plan(store)
     if plan is None:
-        raise UserError(f"{output!r} is no output of headrace: there is no plan in it.")
+        raise UserError(
+            f"{output!r} is not an output of headrace: it contains no plan. Name the output folder of a run."
+        )
     return store, plan
 
 
 def read_report(store: Store) -> dict[str, Any] | None:
-    """``report.json``; None where there is none, or it is damaged."""
+    """``report.json``; None if it is missing or damaged."""
     try:
         found = json.loads(store.read(REPORT))
     except (FileNotFoundError, ValueError):

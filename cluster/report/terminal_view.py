@@ -12,7 +12,7 @@ from headrace.pipelines.report.drift import Shift
 
 
 def show_report(report: WrittenReport) -> None:
-    """Print where the page is, and what in it to look at."""
+    """Print the location of the page, and what needs attention."""
     console = terminal.console()
     for warning in report.warnings:
         console.print(Text(f"note: {warning}"))
@@ -20,7 +20,7 @@ def show_report(report: WrittenReport) -> None:
 
 
 def show_comparison(content: ReportContent, to: str | None) -> None:
-    """Print the shifts between two outputs, the flagged first, and where the page is (``to``), if there is one."""
+    """Print the shifts between two outputs, flagged ones first, and the location of the page (``to``), if any."""
     console = terminal.console()
     report = content.report
     previous = report["previous"]
@@ -31,16 +31,18 @@ def show_comparison(content: ReportContent, to: str | None) -> None:
     if content.shifts:
         console.print(_table(content.shifts))
     else:
-        console.print(Text("They have nothing in common that could be held against each other."))
+        console.print(Text("The two outputs have nothing in common that can be compared."))
     flagged = len(content.flagged)
-    console.print(Text(f"{flagged} of {len(content.shifts)} moved by more than chance and more than little."))
+    console.print(
+        Text(f"{flagged} of {len(content.shifts)} distributions moved by a large amount that is unlikely to be chance.")
+    )
     if to is not None:
         print(to)
 
 
 def _table(shifts: tuple[Shift, ...]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for heading in ("", "column", "what", "most", "before", "now", "moved", "chance"):
+    for heading in ("", "column", "what", "largest", "before", "now", "moved", "chance"):
         table.add_column(heading, justify="right" if heading in ("before", "now", "moved", "chance") else "left")
     for each in shifts:
         if not each.distance:

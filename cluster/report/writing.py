@@ -1,6 +1,6 @@
-"""Writing a report into its output: ``report.html``, and ``report.json`` with its figures.
+"""Writes a report into its output: ``report.html``, and ``report.json`` with the figures.
 
-``report.json`` holds no rows. The page does, unless it is to be redacted.
+``report.json`` contains no rows. The page does, unless it is redacted.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ TROUBLE = (
     ArithmeticError,  # a value of a kind that no statistic is prepared for
     MemoryError,
 )
-"""What may go wrong with a report. None of it may fail a run that has done its work."""
+"""Errors that a report can run into. None of them may fail a run, because its work is done."""
 
 MOST_WARNINGS = 3
-"""Shifts that the summary of a run names."""
+"""Most shifts that the summary of a run lists."""
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenReport:
-    """A report that was written: where its page is, and what in it a person should look at."""
+    """A written report: the location of its page, and what needs attention."""
 
     page: str
     warnings: tuple[str, ...]
@@ -61,7 +61,7 @@ def write_report(
     """Build the report of an output and write it there; see :func:`~headrace.cluster.report.build.build_report`.
 
     Raises:
-        TROUBLE: it cannot be built or written.
+        TROUBLE: the report cannot be built or written.
     """
     from headrace.cluster.report.page.render import render
 

@@ -1,1 +1,1 @@
-"""The state of a run as values: what was checked, what there is to do, how far it is, what came of it."""
+"""The state of a run as values: what was checked, what is to do, its progress, its result."""

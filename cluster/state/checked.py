@@ -1,4 +1,4 @@
-"""A pipeline and an input that fit each other: all that can be known before an engine starts."""
+"""A pipeline checked against an input: everything that can be known before an engine starts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from headrace.pipelines.spec.pipeline import Pipeline
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A pipeline and an input that fit each other, and the models that are there for them, by name."""
+    """A pipeline and an input that fit each other, and their models by name."""
 
     pipeline: Pipeline
     corpus: Corpus
@@ -38,16 +38,16 @@ class Checked:
 
     @property
     def only_model(self) -> Located | None:
-        """The model, where there is one for all steps."""
+        """The model, if all steps share one."""
         return self.models[self.stages[0].model] if len(self.stages) == 1 else None
 
     @property
     def observation_key(self) -> str:
-        """What is asked, whatever the layout: what was observed of it is kept under this."""
+        """A key for what is asked, whatever the layout; observations are kept under it."""
         return "-".join(fingerprints(opened(self.pipeline), self._identities).values())
 
     def fingerprints(self, layouts: Mapping[str, Layout], priors: Priors) -> dict[str, str]:
-        """Of each step, with these layouts where the pipeline leaves them open, and priors that were fitted."""
+        """The fingerprint of each step, with these layouts where the pipeline leaves them open, and fitted priors."""
         return fingerprints(self.pipeline, self._identities, layouts=layouts, priors=priors)
 
     @property
@@ -55,16 +55,16 @@ class Checked:
         return {name: ModelIdentity(model.identity, model.arguments) for name, model in self.models.items()}
 
     def stages_as_data(self) -> list[dict[str, Any]]:
-        """Each stage's model, as it is loaded, and its steps."""
+        """Each stage's model as it is loaded, and its steps, as plain data."""
         located = [(stage, self.models[stage.model]) for stage in self.stages]
         return [{"model": m.source, "revision": m.revision, "steps": list(stage.steps)} for stage, m in located]
 
 
 def check(pipeline: Pipeline, input: str) -> Checked:
-    """All that can be known before an engine starts.
+    """Check ``pipeline`` against ``input``, as far as possible before an engine starts.
 
     Raises:
-        UserError: whatever is wrong, all problems of a kind together.
+        UserError: the mistakes found; all of one kind are reported together.
     """
     corpus = find_shards(input)
     _check_columns(pipeline, corpus)
@@ -100,13 +100,13 @@ def _check_columns(pipeline: Pipeline, corpus: Corpus) -> None:
 
 
 def notes_of(pipeline: Pipeline, stages: tuple[Stage, ...]) -> tuple[str, ...]:
-    """What a user should be told of a pipeline that is in order."""
+    """Notes for the user on a pipeline without mistakes."""
     of_steps = (note for step in pipeline.steps for note in step.notes())
     return (*of_steps, *limits_of(pipeline, stages), *unused_models(pipeline, stages))
 
 
 def step_fields(pipeline: Pipeline) -> list[pa.Field]:
-    """The steps' output columns; a Map's function is imported for its type, from the pipeline's folder too."""
+    """The steps' output columns. A `map` step's function is imported for its type, also from the pipeline's folder."""
     if pipeline.folder and str(pipeline.folder) not in sys.path:
         sys.path.insert(0, str(pipeline.folder))
     fields = []
@@ -124,6 +124,6 @@ def _check_document_types(pipeline: Pipeline, columns: pa.Schema) -> None:
         if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
             raise UserError(
                 pipeline.message(
-                    ("document",), f'the column "{name}" is {kind}, and a document is text: decode it first'
+                    ("document",), f'the column "{name}" is {kind}, but a document must be text: decode it first'
                 )
             )

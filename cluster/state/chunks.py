@@ -1,4 +1,4 @@
-"""A chunk on its way from the driver through the workers of each stage and back, and what became of it."""
+"""A chunk on its way from the driver through the workers of each stage and back, and its result."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from headrace.pipelines.output.checkpoint import Counts
 from headrace.pipelines.output.plan import Chunk
 
 Spans = tuple[Mapping[str, Any], ...]
-"""When each stage did what, as plain data, if the run is traced (see ``observability.tracing.ChunkTimes``)."""
+"""Times of each stage as plain data, if the run is traced (see ``observability.tracing.ChunkTimes``)."""
 
 Scope = Literal["user", "chunk", "run"]
-"""What a failure ends: the run, because the user must fix something (``user``); this chunk only (``chunk``), which a
-later run does again; or the run, because going on is hopeless (``run``)."""
+"""What a failure ends. ``user``: the run, because the user must fix something. ``chunk``: this chunk only, which a
+later run retries. ``run``: the run, because there is no point in continuing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,9 @@ class Committed:
 
     Attributes:
         counts: rows by outcome.
-        stats: usage and seconds, as the file's footer has them.
-        ours: whether this worker wrote the file; False if another one was faster.
-        asked: rows with a document that were asked here; ``lost`` of them are dead letters.
+        stats: usage and seconds, as in the file's footer.
+        ours: whether this worker wrote the file; False if another worker was faster.
+        asked: rows with a document that were sent to the model here; ``lost`` of them are dead letters.
     """
 
     chunk: Chunk
@@ -41,7 +41,7 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A chunk that was not committed, and why."""
+    """A chunk that was not committed, and the reason."""
 
     chunk: Chunk
     reason: str
@@ -54,7 +54,7 @@ ChunkRecord = Committed | Failed
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """A chunk to do, and the file that its rows are in; with a record once a stage has done it."""
+    """A chunk to process and the file with its rows; with a record once a stage has processed it."""
 
     chunk: Chunk
     shard: Shard
@@ -69,7 +69,7 @@ class Descriptor:
 
     @classmethod
     def from_json(cls, text: str) -> Descriptor:
-        """From what :meth:`to_json` gives."""
+        """The inverse of :meth:`to_json`."""
         data = json.loads(text)
         chunk, record = Chunk(**data["chunk"]), data.get("record")
         return cls(chunk, Shard(**data["shard"]), None if record is None else _record(chunk, record))

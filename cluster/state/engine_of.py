@@ -1,4 +1,4 @@
-"""The engine that a stage of a checked pipeline gets."""
+"""The engine of a stage of a checked pipeline."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from headrace.pipelines.output.stages import Stage
 
 
 def engine_config(checked: Checked, allotment: Allotment, stage: Stage | None = None) -> EngineConfig:
-    """The engine of a stage (the first, or only one, if none is named) of a checked pipeline, in the room it gets."""
+    """The engine of a stage (by default the first) of a checked pipeline, with the resources allotted to it."""
     stage = stage or checked.stages[0]
     model, located = checked.pipeline.spec_of(stage.model), checked.models[stage.model]
     return EngineConfig(

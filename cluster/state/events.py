@@ -1,4 +1,4 @@
-"""Who hears of a run: its user, and whoever looks on (metrics, traces, lineage)."""
+"""Who is told of a run: its user, and observers (metrics, traces, lineage)."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from headrace.cluster.state.work import Work
 
 
 class Listener:
-    """Hears how a run gets on; this one does nothing. The command line shows a bar."""
+    """Is told of a run's progress; this one does nothing. The command line shows a progress bar."""
 
     def phase(self, name: str) -> None:
         """A phase begins: ``checking``, ``reusing``, ``starting``, ``measuring``, ``running``, ``publishing``,
         ``reporting``."""
 
     def say(self, note: str) -> None:
-        """Something that the user should know before the work starts."""
+        """A note for the user before the work starts."""
 
     def warn(self, note: str) -> None:
-        """Something beside the run has failed, and the run goes on."""
+        """Something outside the run itself has failed; the run continues."""
         self.say(note)
 
     def progress(self, totals: Totals) -> None:
@@ -28,19 +28,19 @@ class Listener:
 
 
 class Observer:
-    """Hears what happens in a run, in this order; this one does nothing.
+    """Is told what happens in a run, in this order; this one does nothing.
 
-    Calls come from the driver's thread, but for :meth:`totals` and :meth:`published`, which come from others.
+    Calls come from the driver's thread, except :meth:`totals` and :meth:`published`, which come from other threads.
     """
 
     def begun(self, checked: Checked, input: str, output: str) -> None:
-        """The pipeline fits the input. ``output`` is its URI. A run that is refused before has not begun."""
+        """The pipeline fits the input; ``output`` is a URI. Not called for a run that is refused earlier."""
 
     def phase(self, name: str, began: float, ended: float) -> None:
         """A phase is over; both times are seconds since the epoch."""
 
     def working(self, work: Work, result: RunResult) -> None:
-        """The plan is saved and what is done is counted; ``result`` grows from now on."""
+        """The plan is saved and finished work is counted; ``result`` is updated from now on."""
 
     def totals(self, totals: Totals) -> None:
         """The workers have reported."""
@@ -49,11 +49,11 @@ class Observer:
         """A worker has returned a chunk's record."""
 
     def published(self, shard: int) -> None:
-        """A file has its part."""
+        """The part of an input file is made."""
 
     def ended(self, result: RunResult | None, error: BaseException | None) -> None:
         """The run is over: with a result, or with an error."""
 
 
 NOBODY = Observer()
-"""Hears, and does nothing."""
+"""An observer that does nothing."""

@@ -1,4 +1,4 @@
-"""What a worker reports of itself once a second, for the driver's totals and for metrics."""
+"""What a worker reports once a second, for the driver's totals and for metrics."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class WorkerReport:
     """A worker's running totals since its engine started.
 
     Attributes:
-        time: when it was made, seconds since the epoch.
+        time: when the report was made, seconds since the epoch.
         actor: the Ray actor, the same for all processes that Ray starts for it.
         stage: the number of the worker's stage; ``last`` if it is the last one.
-        engine_seconds: what the engine took to start.
-        rows: that came to their end; ``committed`` of them are in the output.
+        engine_seconds: time that the engine took to start.
+        rows: rows that are finished; ``committed`` of them are in the output.
         documents: rows that had a document; ``asked`` of them reached the engine.
         least: prompt tokens that no order of requests could have saved; None if the engine shares no prefixes.
         busy_seconds: time with a document in flight; in ``full_seconds`` of it others waited for room.
@@ -46,11 +46,11 @@ class WorkerReport:
     usage: Usage = field(default_factory=Usage)
 
     def to_json(self) -> bytes:
-        """For the cluster's key-value store."""
+        """The report as JSON, for the cluster's key-value store."""
         return json.dumps(asdict(self)).encode()
 
     @classmethod
     def from_json(cls, text: bytes) -> WorkerReport:
-        """From what :meth:`to_json` gives."""
+        """The inverse of :meth:`to_json`."""
         data = json.loads(text)
         return cls(**{**data, "engine": EngineFacts.from_data(data["engine"]), "usage": Usage(**data["usage"])})

@@ -1,4 +1,4 @@
-"""What is wanted of an output that is there: the rerun options of a run."""
+"""The rerun options: what a run recomputes of an existing output."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from dataclasses import dataclass
 from headrace.pipelines.spec.errors import UserError
 
 REDO = ("changed", "all")
-"""What ``--recompute`` takes."""
+"""Values of ``--recompute``."""
 
 RETRY = ("errors",)
-"""What ``--retry`` takes."""
+"""Values of ``--retry``."""
 
 
 @dataclass(frozen=True, slots=True)
 class RerunOptions:
-    """What is wanted of an output that is there, besides that it be complete.
+    """What a run does with an existing output, besides completing it.
 
     Attributes:
-        recompute: ``changed``, ``all``, or nothing.
-        retry: ``errors``, or nothing.
-        prune: whether the parts of files that are gone go, too.
-        reuse: another output, whose answers are to be taken for rows that are the same.
+        recompute: ``changed``, ``all`` or empty.
+        retry: ``errors`` or empty.
+        prune: whether to remove the parts of files that are gone from the input.
+        reuse: another output whose answers are reused for unchanged rows; may be empty.
     """
 
     recompute: str = ""
@@ -33,17 +33,17 @@ class RerunOptions:
     def of(
         cls, recompute: str | None, retry: str | None, *, prune: bool = False, reuse: str | None = None
     ) -> RerunOptions:
-        """From what stands on the command line.
+        """From the values of the command line.
 
         Raises:
-            UserError: words that there are not.
+            UserError: an unknown value, or options that exclude each other.
         """
         if recompute not in (None, *REDO):
             raise UserError(f"--recompute takes {' or '.join(REDO)}, not {recompute!r}.")
         if retry not in (None, *RETRY):
             raise UserError(f"--retry takes {' or '.join(RETRY)}, not {retry!r}.")
         if recompute and retry:
-            raise UserError("--recompute and --retry are two runs: first the one, then the other.")
+            raise UserError("--recompute and --retry cannot be combined. Run one, then the other.")
         return cls(recompute or "", retry or "", prune, reuse or "")
 
 

@@ -22,13 +22,13 @@ class RunResult:
 
     Attributes:
         counts: rows by outcome, of the whole output; ``resumed`` of them were committed by earlier runs.
-        totals: of this run's own work.
+        totals: the work of this run alone.
         seconds: by phase.
-        outlook: what was forecast for the rows that this run was to do.
-        stages: the models, as they were loaded, and the steps that ran on each.
-        series: how the totals grew.
+        outlook: the forecast for the rows of this run.
+        stages: the models as they were loaded, and the steps of each.
+        series: the totals over time.
         started: ISO 8601, UTC.
-        report: where the page is; empty if there is none.
+        report: location of the page; empty if there is none.
     """
 
     status: Status
@@ -48,7 +48,7 @@ class RunResult:
 
     @property
     def exit_code(self) -> int:
-        """0 done, 3 too many dead letters."""
+        """0 for success, 3 for too many dead letters."""
         return 3 if self.status == "too many dead letters" else 0
 
     def as_report(self) -> dict[str, Any]:

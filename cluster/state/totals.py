@@ -1,4 +1,4 @@
-"""What is known of a run while it goes on."""
+"""Running totals of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from headrace.pipelines.inference.usage import Usage
 
 @dataclass(slots=True)
 class StageTotals:
-    """What one model's workers have of the :class:`Totals`."""
+    """The part of the :class:`Totals` of one model's workers."""
 
     documents: int = 0
     asked: int = 0
@@ -22,11 +22,11 @@ class StageTotals:
 
 @dataclass(slots=True)
 class Totals:
-    """What is known of a run while it goes on: rows by outcome, tokens, seconds. All sums over the workers.
+    """Running totals of a run: rows by outcome, tokens, seconds. All are sums over the workers.
 
     ``least`` are the prompt tokens that no order of requests could have saved; None if an engine shares no prefixes.
-    ``engines`` have been started, ``restarts`` of them in the place of one that had died; ``alive`` have reported of
-    late. ``stages`` has what is each model's, by the number of its stage.
+    ``engines`` counts engines started, ``restarts`` those that replaced a dead one, ``alive`` those that reported
+    recently. ``stages`` has the part of each model, by the number of its stage.
     """
 
     planned: int = 0
@@ -47,5 +47,5 @@ class Totals:
 
     @property
     def figures(self) -> Figures:
-        """How much of the engines' work had to be done."""
+        """How much of the engines' work was necessary."""
         return Figures.of(self.usage, self.least, self.busy_seconds, self.full_seconds)

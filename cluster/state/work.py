@@ -1,4 +1,4 @@
-"""What a run is to do: the plan for what is wanted, what of it is done, and what is known of the rest."""
+"""The work of a run: the plan, what of it is done, and what is known of the rest."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from headrace.pipelines.storage.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The plan of a run, and what of it is done and to do.
+    """The plan of a run, what of it is done, and what is left.
 
     Attributes:
-        published: the counts of the shards that have their part.
-        bases: of each chunk to do of which answers are there, where they lie.
-        origins: what of each base stands.
-        dead: dead letters that are to be asked again.
+        published: the counts of the shards whose part is made.
+        bases: for each chunk left that already has answers, the plan that holds them.
+        origins: which answers of each base are still valid.
+        dead: dead letters to retry.
         idle: the numbers of the stages that need no engine.
-        notes: what the user should be told before the work starts.
-        lender: the output whose answers are to be taken, until they are.
+        notes: notes for the user before the work starts.
+        lender: the output whose answers are reused, until they are taken.
         taken: what was found there.
     """
 
@@ -65,21 +65,22 @@ class Work:
         choice: LayoutChoice,
         options: RerunOptions = NO_RERUN,
     ) -> Work:
-        """Plan ``checked`` with the layouts chosen, and see what is there already.
+        """Plan ``checked`` with the chosen layouts, and find out what is done already.
 
         Raises:
-            UserError: as :func:`next_plan`; dead letters are to be asked again where there is no output.
+            UserError: as :func:`next_plan`; or dead letters are to be retried, but there is no output.
         """
         pipeline = checked.pipeline
         if options.retry and previous is None:
             raise UserError(
-                f"--retry errors: {shown(store.uri)} has no plan, so no dead letters. Run without it first."
+                f"--retry errors: there are no dead letters, because {shown(store.uri)} is not an output yet. "
+                "Run without --retry first."
             )
         reads = Graph.of(pipeline).input_columns
         other = _other(store, options) if options.reuse else None
         lender = Previous.open(other, pipeline, reads) if other is not None and previous is None else None
         if lender is not None:
-            choice = LayoutChoice(lender.plan.layouts, "the output whose answers are taken has it", lender.plan.priors)
+            choice = LayoutChoice(lender.plan.layouts, "the reused output uses it", lender.plan.priors)
         base = previous or (lender.plan if lender is not None else None)
         layouts, priors, fingerprints = settled(checked, base, choice)
         spec = _spec(checked, fingerprints, layouts, priors)
@@ -94,43 +95,43 @@ class Work:
         if other is not None and not plan.seeds and work.rows_asked_afresh:
             raise UserError(
                 f"--reuse: the {work.rows_asked_afresh:,} rows that are left in {shown(store.uri)} were planned "
-                "without it, and nothing would be taken for them. Nothing was changed. Run without --reuse, or with "
-                "it into another output folder."
+                "without it, so no answers would be reused. Nothing was changed. Run without --reuse, or use --reuse "
+                "with another output folder."
             )
         return work._with_bases(checked, store)
 
     @property
     def todo(self) -> Collection[Chunk]:
-        """The chunks that are to do."""
+        """The chunks that are left."""
         return self.done.left
 
     @property
     def rows_left(self) -> int:
-        """Rows that are to do."""
+        """Rows that are left."""
         return sum(chunk.rows for chunk in self.todo)
 
     @property
     def rows_asked_afresh(self) -> int:
-        """Rows that are to do and were planned with nothing to go by."""
+        """Rows that are left and have no answers to reuse."""
         return sum(chunk.rows for chunk in self.todo if not chunk.bases)
 
     def take_over(self, checked: Checked, store: Store) -> Work:
-        """Take from the lender what is to be taken; before the plan is saved."""
+        """Take the answers to reuse from the lender; call this before the plan is saved."""
         if self.lender is None or not self.plan.seeds:
             return self
         found = take(store, self.plan, checked.pipeline, checked.columns, self.lender)
         steps = self.plan.seeds["steps"]
         new = [step.name for step in checked.pipeline.steps if step.name not in steps]
         note = (
-            f"{found.found:,} of {found.wanted:,} rows are as they were in {self.plan.seeds['output']}: "
-            f"their answers are taken{f', but for {chr(44).join(new)}' if new else ''}"
+            f"{found.found:,} of {found.wanted:,} rows are the same as in {self.plan.seeds['output']}: "
+            f"their answers are reused{f', except for {chr(44).join(new)}' if new else ''}"
         )
         if afresh := self.rows_asked_afresh:
-            note += f"; {afresh:,} rows that were planned without --reuse are asked"
+            note += f"; {afresh:,} rows that were planned without --reuse are answered anew"
         return replace(self, taken=found, lender=None, notes=(*self.notes, note))
 
     def _with_bases(self, checked: Checked, store: Store) -> Work:
-        """What is known of the chunks to do, and what is to be said of it."""
+        """The same with the existing answers of the chunks to process, and notes on them."""
         pipeline, plan = checked.pipeline, self.plan
         if not any(span.bases for shard in plan.shards for span in shard.spans):
             return self
@@ -148,10 +149,10 @@ class Work:
     def portions(
         self, checked: Checked, *, whole: bool = False, staged: Mapping[Chunk, Collection[str]] | None = None
     ) -> tuple[Portion, ...]:
-        """How many rows are asked which steps; empty where all rows are asked all of them, unless ``whole``.
+        """How many rows run which steps; empty if all rows run all steps, unless ``whole``.
 
-        Rows that were filtered out count with those that were answered: how many there are stands in their chunks.
-        ``staged`` are the steps of stages that have committed their answers of a chunk.
+        Rows that were filtered out count as answered; their number is in their chunks. ``staged`` has, for a chunk, the
+        steps of stages that have committed their answers.
         """
         staged = staged or {}
         if not self.bases and not staged and not whole:
@@ -173,7 +174,8 @@ class Work:
     def _said(self, checked: Checked) -> list[str]:
         said = []
         if self.dead:
-            said.append(f"{self.dead:,} dead letters are asked again; the other answers are kept")
+            which = "1 dead letter is" if self.dead == 1 else f"{self.dead:,} dead letters are"
+            said.append(f"{which} retried; other answers are kept")
         names = [step.name for step in checked.pipeline.steps]
         again = [chunk for chunk in self.todo if any(base > 0 for base in chunk.bases) and not chunk.retry]
         if again:
@@ -184,39 +186,41 @@ class Work:
             redone = [name for name in names if name not in stand]
             kept = [name for name in names if name in stand]
             said.append(
-                f"{rows:,} rows are done again: "
-                f"{'steps ' + ', '.join(redone) if redone else 'no step'} anew, {', '.join(kept) or 'none'} kept"
+                f"{rows:,} rows are run again: "
+                f"{', '.join(redone) or 'no step'} recomputed; {', '.join(kept) or 'none'} kept"
             )
             said += hoisted_note(self.plan, redone)
         if self.idle and len(self.idle) == len(checked.stages):
-            said.append("nothing is to be asked, so no engine is started")
+            said.append("no rows are left for a model, so no engine is started")
         return said
 
 
 def _other(store: Store, options: RerunOptions) -> Store:
     if object_uri(options.reuse) is None and local_path(options.reuse).is_file():
-        raise UserError(f"--reuse: {options.reuse} is a file. Name the folder that a run has put its output into.")
+        raise UserError(f"--reuse: {options.reuse} is a file. Name the output folder of a run.")
     other = open_store(options.reuse)
     if other.uri == store.uri:
-        raise UserError("--reuse names the output itself, whose answers are kept anyway. Name another output.")
+        raise UserError("--reuse names the output itself, whose answers are kept in any case. Name another output.")
     return other
 
 
 def hoisted_note(plan: Plan, redone: Sequence[str]) -> list[str]:
-    """Why steps that nobody has edited are asked again, where they share a header with one that was."""
+    """Why unedited steps are recomputed: they share a header with an edited one."""
     hoisted = [name for name in redone if plan.layouts.get(name) == "hoisted"]
     if len(hoisted) < 2:
         return []
-    return [f"{', '.join(hoisted)} share one header (layout hoisted): a change of one of them changes what all read"]
+    return [
+        f"{', '.join(hoisted)} share one header (layout hoisted): a change to one of them changes the prompts of all"
+    ]
 
 
 def settled(
     checked: Checked, base: Plan | None, choice: LayoutChoice
 ) -> tuple[dict[str, Layout], dict[str, Mapping[str, float]], dict[str, str]]:
-    """Layouts, priors and fingerprints of the pipeline, with those that ``base`` has wherever a step stands.
+    """Layouts, priors and fingerprints of the pipeline, taken from ``base`` for every step that is unchanged.
 
-    A step that was only renamed keeps its layout and its priors. Priors that were fitted for a step that is asked
-    differently now are not its own any more.
+    A step that was only renamed keeps its layout and priors. Priors fitted for a step whose prompt has changed are
+    dropped.
     """
     pipeline = checked.pipeline
     chosen = dict(choice.layouts)
@@ -242,7 +246,7 @@ def settled(
 
 
 def changes_of(checked: Checked, previous: Plan, choice: LayoutChoice) -> list[str]:
-    """What of ``previous`` would not stand, a clause each."""
+    """What has changed since ``previous``, one clause each."""
     layouts, priors, fingerprints = settled(checked, previous, choice)
     return differences(previous, _spec(checked, fingerprints, layouts, priors))
 
@@ -272,7 +276,7 @@ def columns_of(checked: Checked) -> dict[str, list[str]]:
 
 
 def _redo(store: Store, previous: Plan | None, spec: PlanSpec, max_error_rate: float, options: RerunOptions) -> Redo:
-    """What of the previous plan is to be done again. What it has begun to do again is gone on with, not begun anew."""
+    """What to redo of the previous plan. A redo that it has begun is continued, not started again."""
     if previous is None:
         return Redo(prune=options.prune)
     redo = options.recompute or options.retry
@@ -294,10 +298,10 @@ def _redo(store: Store, previous: Plan | None, spec: PlanSpec, max_error_rate: f
 
 
 def _ended(store: Store, plan: Plan, out: Mapping[int, Counts], rate: float) -> bool:
-    """Whether the runs of a plan have come to their end: all parts are there, and `_SUCCESS` or too many dead letters.
+    """Whether the runs of a plan have ended: all parts are made, and there is `_SUCCESS` or too many dead letters.
 
-    Where the last one died between the two, there is something to go on with. Where one died that was about to save the
-    next plan, there is not.
+    If the last run died between the two, it has to be continued. If a run died just before it saved the next plan, it
+    does not.
     """
     if any(shard.has_part and not shard.gone and shard.index not in out for shard in plan.shards):
         return False

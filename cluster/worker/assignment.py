@@ -1,4 +1,4 @@
-"""What the workers of a stage are told."""
+"""The assignment of a stage's workers."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from headrace.pipelines.output.plan import CommitInfo
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What all workers of a stage are told: plain data, the same for each.
+    """What all workers of a stage need to know: plain data, the same for each.
 
     Attributes:
         columns: the input's columns, with the types to read them as.
         keep: the columns that this stage's file carries along.
-        stage: its number.
-        steps: the names of the steps that run here; None for all of them.
+        stage: the number of the stage.
+        steps: the names of the steps that run here; None for all.
         before: what the stage before has committed; None in the first stage.
-        chunk_seconds: time in which a row must come to its end.
-        engine: None where nothing is to be asked, because all answers of this stage's steps are there.
-        origins: what of each base of the chunks stands.
-        key: with ``reads`` what the digests of rows are made of; none if there are none.
-        traced: whether a chunk's record is to say what was done when.
+        chunk_seconds: the time in which a row must finish.
+        engine: None if no engine is needed, because all answers of this stage's steps exist.
+        origins: which answers of each base of the chunks are still valid.
+        key: the columns that, with ``reads``, the digests of rows are made from; empty if there are no digests.
+        traced: whether to record times in the records of chunks.
     """
 
     run_id: str

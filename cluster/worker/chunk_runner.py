@@ -1,4 +1,4 @@
-"""The rows of one chunk through the chain, all at once or some of them, equal ones once."""
+"""Runs the rows of one chunk through the chain, all at once or some of them; identical rows run once."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from headrace.pipelines.input.rows import as_rows
 from headrace.pipelines.output.plan import Chunk
 
 ROWS_PER_SLICE = 256
-"""Rows turned into Python objects at a time."""
+"""Rows converted into Python objects at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkRows:
-    """What is known of a chunk's rows before they are asked.
+    """What is known of a chunk's rows before they run.
 
     Attributes:
-        table: the input columns that the pipeline reads, a row for each of the chunk.
-        bad: rows (counted from the chunk's first) that cannot be asked, and why.
-        earlier: each row as the stage before left it, or an earlier plan.
+        table: the input columns that the pipeline reads, one row for each row of the chunk.
+        bad: rows (counted from the chunk's first) that cannot be used, with the reasons.
+        earlier: each row's result from the stage before, or from an earlier plan.
     """
 
     chunk: Chunk
@@ -40,13 +40,13 @@ class ChunkRows:
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """Who hears how the rows of a chunk get on.
+    """Callbacks for the progress of a chunk's rows.
 
     Attributes:
-        in_flight: holds the rows that are with the engine, or with a function, for whoever wants to know.
-        first: is called when the engine gets a row while it has none.
-        done: is told of each row that comes to its end.
-        died: is called, and does not return, when the engine is gone; here the rows in flight are still known.
+        in_flight: holds the rows that an engine or a function is working on.
+        first: is called when the engine gets a row and has no other.
+        done: is called with each finished row.
+        died: is called when the engine has died, while the rows in flight are still known; does not return.
     """
 
     in_flight: set[int]
@@ -60,7 +60,7 @@ class ChunkRunner:
 
     Args:
         here: the steps that run here.
-        unasked: the steps of these that nobody can be asked, for there is no engine.
+        unasked: those of them that cannot run, because there is no engine.
     """
 
     def __init__(
@@ -80,26 +80,26 @@ class ChunkRunner:
 
     @property
     def results(self) -> list[RowResult]:
-        """Of all rows that were asked so far."""
+        """The results of all rows that have run so far."""
         return list(self._results.values())
 
     def give_up(self, row: int, letter: DeadLetter) -> None:
-        """A row is not to be asked, nor any that is equal to it."""
+        """Make a row a dead letter without running it, and all rows identical to it."""
         for _, values in self._rows({row}):
             self._given_up[_digest(values, self._earlier[row - self._chunk.first])] = letter
 
     def left(self) -> list[int]:
-        """Rows that have not come to their end."""
+        """Rows that are not finished."""
         return [row for row in range(self._chunk.first, self._chunk.last) if row not in self._results]
 
     def was_asked(self, row: int) -> bool:
-        """Whether the engine was asked about a row that has come to its end."""
+        """Whether a finished row was sent to the engine."""
         return self._results[row].usage.requests > 0
 
     async def ask(self, wanted: Collection[int] | None = None) -> None:
-        """Take rows (all, if none are named) through the chain; those that are done already stay as they are.
+        """Run rows (by default all) through the chain; finished rows are left as they are.
 
-        Only so many are started ahead as the window can soon take.
+        Only as many rows are started ahead as the window can soon take.
         """
         gate = asyncio.Semaphore(2 * self._chain.window.documents)
         try:
@@ -114,7 +114,7 @@ class ChunkRunner:
     async def _take(
         self, row: int, values: Mapping[str, Any], group: asyncio.TaskGroup, gate: asyncio.Semaphore
     ) -> None:
-        """Settle a row at once, or start what will."""
+        """Settle a row at once, or start the task that will."""
         before = self._earlier[row - self._chunk.first]
         key = _digest(values, before)
         if (reason := self._bad.get(row - self._chunk.first)) is not None:
@@ -129,7 +129,7 @@ class ChunkRunner:
             await self._reuse(row, values, known, before.usage.reused)
             return
         if not known.steps >= self._unasked:
-            raise RuntimeError(f"{self._chunk.name}: row {row} is to be asked, and no engine was started for it")
+            raise RuntimeError(f"{self._chunk.name}: row {row} needs an engine, but none was started")
         if (same := self._first.get(key)) is not None:
             group.create_task(self._repeat(row, same))
             return
@@ -147,7 +147,7 @@ class ChunkRunner:
             gate.release()
 
     async def _reuse(self, row: int, values: Mapping[str, Any], known: Earlier, reused: int) -> None:
-        """Run what asks no model for a row whose answers are there."""
+        """Run the steps without a model for a row whose answers exist."""
         self._begin(row)  # a function may yet hang
         try:
             result = await self._chain.run(row, values, known)
@@ -182,12 +182,12 @@ class ChunkRunner:
 
 
 def unless_settled(result: RowResult, letter: DeadLetter) -> RowResult:
-    """A row that can be asked no more is dead, unless an earlier stage has settled it."""
+    """A row that cannot run any more is a dead letter, unless an earlier stage has settled it."""
     return RowResult(result.row, "dead", result.answers, letter) if result.outcome == "answered" else result
 
 
 def _digest(values: Mapping[str, Any], before: RowResult) -> bytes:
-    """What stands for all that the chain is told of a row."""
+    """A digest of everything that the chain gets of a row."""
     known = before.earlier or Earlier()
     told = (values, before.answers, sorted(known.steps), known.failed)
     return hashlib.blake2b(repr(told).encode("utf-8", "surrogatepass"), digest_size=16).digest()

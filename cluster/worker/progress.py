@@ -15,7 +15,7 @@ from headrace.pipelines.inference.usage import Usage
 
 
 class Progress:
-    """Counts what a worker does; :meth:`publish` puts it where the driver reads it (the cluster's key-value store)."""
+    """Counts what a worker does; :meth:`publish` puts it into the cluster's key-value store, for the driver."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Progress:
         self._usage = Usage()
 
     def add(self, result: RowResult) -> None:
-        """A row has come to its end."""
+        """Count a finished row."""
         self._rows += 1
         self._documents += result.has_document
         self._asked += result.usage.requests > 0
@@ -52,7 +52,7 @@ class Progress:
         self._usage.merge(result.usage)
 
     def report(self) -> WorkerReport:
-        """The totals as they are now."""
+        """The current totals."""
         usage = Usage()
         usage.merge(self._usage)
         usage.merge(self._chain.usage)
@@ -80,7 +80,7 @@ class Progress:
         )
 
     def publish(self) -> WorkerReport:
-        """Put the totals; they are for looking at, so nothing depends on their being current."""
+        """Publish the totals. They are only shown, so nothing depends on how recent they are."""
         from ray.experimental.internal_kv import _internal_kv_put
 
         report = self.report()

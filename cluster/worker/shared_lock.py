@@ -1,4 +1,4 @@
-"""A shared and exclusive lock for a worker's engine: chunks share it, a chunk under suspicion has it alone."""
+"""A shared and exclusive lock for a worker's engine: chunks share it, a suspect chunk holds it alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 
 class SharedLock:
-    """Held by many at once (shared) or by one (exclusive). New holders wait behind an exclusive one, so it gets in."""
+    """Held by many (shared) or by one (exclusive). New holders wait behind one that waits to hold it exclusively."""
 
     def __init__(self) -> None:
         self._changed = asyncio.Condition()
@@ -18,7 +18,7 @@ class SharedLock:
 
     @asynccontextmanager
     async def shared(self) -> AsyncIterator[None]:
-        """Hold it with others."""
+        """Hold the lock with others."""
         async with self._changed:
             await self._changed.wait_for(lambda: not self._alone and not self._waiting)
             self._inside += 1
@@ -31,7 +31,7 @@ class SharedLock:
 
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[None]:
-        """Hold it alone."""
+        """Hold the lock alone."""
         async with self._changed:
             self._waiting += 1
             try:

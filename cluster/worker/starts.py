@@ -1,16 +1,15 @@
-"""How often a worker's engine was started in vain."""
+"""Counts failed starts of a worker's engine."""
 
 from __future__ import annotations
 
 MOST_STARTS = 3
-"""Starts of an engine in a row that may come to nothing before the run is given up."""
+"""Failed starts of an engine in a row after which the run ends."""
 
 
 class Starts:
-    """How often this actor's engine was started, and nothing came of it: kept where its next process reads it.
+    """Counts failed starts of this actor's engine, and stores the count for the actor's next process.
 
-    A start is through when the labels' priors are there: an engine that dies of the first thing it is asked has not
-    started.
+    A start succeeds when the labels' priors are known: an engine that dies at its first request has not started.
     """
 
     def __init__(self, run_id: str) -> None:
@@ -20,7 +19,7 @@ class Starts:
         self.hopeless = False
 
     def begin(self) -> bool:
-        """The engine is about to be started; False where that makes no sense any more."""
+        """The engine is about to start; False if there is no point in trying again."""
         from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
         if not self._key:
@@ -31,7 +30,7 @@ class Starts:
         return not self.hopeless
 
     def succeeded(self) -> None:
-        """The engine answers."""
+        """The engine has answered."""
         from ray.experimental.internal_kv import _internal_kv_del
 
         if self._key:
@@ -39,12 +38,12 @@ class Starts:
 
     @property
     def message(self) -> str:
-        """What to say when there is no hope."""
-        return f"The engine has died {MOST_STARTS} times in a row before it answered anything."
+        """The message when there is no point in trying again."""
+        return f"The engine died {MOST_STARTS} times in a row before its first answer."
 
 
 def actor_id() -> str | None:
-    """The actor's that runs in this process: the same for all processes that Ray starts for it. None without Ray."""
+    """The id of this process's actor, the same for all processes that Ray starts for it. None without Ray."""
     import ray
 
     return str(ray.get_runtime_context().get_actor_id()) if ray.is_initialized() else None

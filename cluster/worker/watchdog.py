@@ -1,4 +1,4 @@
-"""A thread that sees when a worker's chunks stand still; the event loop may be what hangs, so it does not ask it."""
+"""A thread that notices when a worker's chunks hang. It does not use the event loop, because that may be what hangs."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from dataclasses import dataclass
 from headrace.pipelines.output.poison_rows import Attempt
 
 LOOKS = 20
-"""How often it looks in the time that a chunk has."""
+"""Checks within the time that a chunk has."""
 
 
 @dataclass(slots=True)
 class Watched:
-    """A try of a chunk, and when there was last a sign of life of it (monotonic seconds)."""
+    """An attempt at a chunk, and the time of its last sign of life (monotonic seconds)."""
 
     attempt: Attempt
     last: float
 
     def sign(self) -> None:
-        """A row has come to its end, or a phase has."""
+        """A row or a phase has finished."""
         self.last = time.monotonic()
 
 
 class Watchdog:
-    """Calls ``hung``, in its own thread, with the tries that stand still, when a row of a chunk is with the engine
-    and none has come to its end for ``seconds``; or when nothing at all has happened for so long.
+    """Calls ``hung``, in its own thread, with the attempts that hang: those with a row at the engine of which no row
+    has finished for ``seconds``, or all of them if nothing at all has happened for that long.
 
-    A chunk whose rows wait for room, or for its turn, has no time running: others have.
+    No time runs for a chunk whose rows wait for room, or that waits for its turn.
     """
 
     def __init__(self, seconds: float, hung: Callable[[list[Attempt]], None]) -> None:
@@ -42,12 +42,12 @@ class Watchdog:
 
     @property
     def attempts(self) -> list[Attempt]:
-        """What is being tried now."""
+        """The current attempts."""
         return [each.attempt for each in list(self._watched.values())]
 
     @contextmanager
     def over(self, attempt: Attempt) -> Iterator[Watched]:
-        """Watch over a try."""
+        """Watch an attempt."""
         watched = self._watched[id(attempt)] = Watched(attempt, time.monotonic())
         try:
             yield watched
@@ -55,7 +55,7 @@ class Watchdog:
             del self._watched[id(attempt)]
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         self._stop.set()
 
     def _run(self) -> None:

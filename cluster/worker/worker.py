@@ -1,12 +1,12 @@
 """The worker: the Ray Data actor that hosts an engine, takes chunks, commits them and returns a record of each.
 
-Where a pipeline has several models, a worker belongs to one stage: it reads what the stage before it has committed of
-a chunk, and commits the chunk's answers so far, or in the last stage the chunk.
+In a pipeline with several models, a worker belongs to one stage. It reads what the stage before has committed of a
+chunk, and commits the chunk's answers so far, or in the last stage the chunk.
 
 Rows of several chunks are in flight at once (Ray Data keeps a few tasks at each actor), so the engine is not idle
-while the tail of a chunk drains. A failure that is not a row's own is returned in the chunk's record, for the driver
-to say; only an engine that is dead, or hangs, ends the process, so that Ray starts another and runs the chunk again.
-What was with the engine then is noted first (``poison_rows``), so that a row which kills engines is found.
+while the tail of a chunk drains. A failure that is not caused by a row is returned in the chunk's record, and the
+driver reports it. Only an engine that has died or hangs ends the process, so that Ray starts another and runs the
+chunk again. Before that, the rows in flight are noted (``poison_rows``), so that a row that kills engines is found.
 """
 
 from __future__ import annotations
@@ -59,20 +59,20 @@ from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.storage.opening import open_store
 
 REPORT_SECONDS = 1.0
-"""How often a worker says how far it is."""
+"""Seconds between a worker's reports."""
 
 CHUNKS_AT_A_WORKER = 4
-"""Chunks in flight at one worker, so that the tail of one is filled by the next."""
+"""Chunks in flight at one worker, so that the next one fills the tail of the one before."""
 
 CONTROL_TRIES = 4
-"""Rows that are looked at for one that the engine is asked about, each time a row above suspicion is needed."""
+"""Most rows to try each time a row above suspicion is needed, until one is sent to the engine."""
 
 NOTE_SECONDS = 60.0
-"""Time that a worker which leaves has to say why."""
+"""Time for a worker to note why it ends."""
 
 
 class Worker:
-    """See the module. Constructed by Ray Data in an actor; called with one chunk descriptor at a time."""
+    """A worker; see the module. Ray Data constructs it in an actor, and calls it with batches of chunk descriptors."""
 
     def __init__(self, assignment: Assignment) -> None:
         if assignment.folder and assignment.folder not in sys.path:
@@ -118,7 +118,7 @@ class Worker:
         self._metrics = WorkerMetrics(self._pipeline, self._model, last=not assignment.commit.suffix)
 
     async def __call__(self, batch: Mapping[str, Any]) -> AsyncIterator[dict[str, list[Any]]]:
-        """Work through the chunks of a batch; yields each descriptor with the chunk's record in it."""
+        """Process the chunks of a batch; yield each descriptor with the chunk's record in it."""
         for text in batch["chunk"]:
             wanted = Descriptor.from_json(text)
             if not isinstance(wanted.record, Failed):  # in the stage before: the driver must hear of it
@@ -126,7 +126,7 @@ class Worker:
             yield {"chunk": [wanted.to_json()]}
 
     async def _record(self, wanted: Descriptor) -> ChunkRecord:
-        """Do a chunk, or say why it could not be done."""
+        """Process a chunk; a failure becomes the record."""
         if self._starts.hopeless:
             return Failed(wanted.chunk, self._starts.message, "run")
         if self._started is None:
@@ -167,7 +167,7 @@ class Worker:
         self._metrics.look(self._progress.publish(), self._chain.window, len(self._watchdog.attempts))
 
     async def _chunk(self, chunk: Chunk, shard: Shard, times: ChunkTimes) -> ChunkRecord:
-        """Do a chunk, with nothing else on the engine if earlier tries have died."""
+        """Process a chunk, alone on the engine if earlier attempts have died."""
         if done := await asyncio.to_thread(self._committed, chunk):
             # Whoever did it may have died before its notes were gone.
             await asyncio.to_thread(self._store.delete, notes_name(self._assignment.commit, chunk))
@@ -188,7 +188,7 @@ class Worker:
         return record
 
     async def _unless_done(self, chunk: Chunk, shard: Shard, watched: Watched, times: ChunkTimes) -> Committed:
-        """Try a chunk. Another run that commits it meanwhile removes what its stages have left."""
+        """Try a chunk. Another run may commit it meanwhile, and then removes what its stages have left."""
         try:
             return await self._try(chunk, shard, watched, times)
         except FileNotFoundError:
@@ -197,7 +197,7 @@ class Worker:
             raise
 
     async def _try(self, chunk: Chunk, shard: Shard, watched: Watched, times: ChunkTimes) -> Committed:
-        """Read, ask, commit."""
+        """Read, run, commit."""
         started = time.monotonic()
         attempt = watched.attempt
         troubled = attempt.notes.deaths > 0
@@ -255,11 +255,11 @@ class Worker:
         return replace(record, counts=theirs.counts, stats=theirs.stats) if theirs else record
 
     def _read(self, attempt: Attempt, shard: Shard, chunk: Chunk, columns: Sequence[str]) -> Rows:
-        """A chunk's rows; the bad ones cannot be asked. Called in a thread."""
+        """A chunk's rows; the bad ones cannot be used. Called in a thread."""
         if attempt.notes.unreadable:
             said = (
                 f"rows {chunk.first} to {chunk.last - 1} of the input file {chunk.path!r} cannot be read: the process "
-                f"died of it each time"
+                f"died at each attempt"
             )
             schema = pa.schema([self._assignment.columns.field(name) for name in columns])
             nulls = {field.name: pa.nulls(chunk.rows, field.type) for field in schema}
@@ -281,7 +281,7 @@ class Worker:
         )
 
     async def _apart(self, runner: ChunkRunner, attempt: Attempt) -> None:
-        """Ask a chunk's rows so that it is known which of them were with the engine if it dies: suspects first."""
+        """Run a chunk's rows in groups, suspects first, so that it is known which were at the engine if it dies."""
         for row in attempt.notes.poison_rows:
             runner.give_up(row.row, DeadLetter(DOCUMENT, ErrorClass.POISON_ROW, row.reason, "", row.deaths))
         if groups := attempt.notes.groups():
@@ -295,7 +295,7 @@ class Worker:
             await runner.ask(left)
 
     async def _control(self, runner: ChunkRunner, attempt: Attempt, suspects: set[int]) -> None:
-        """See that the engine answers at all: about a row above suspicion, another one at each try if it dies."""
+        """Check that the engine answers at all, with a row above suspicion; if it dies, another one the next time."""
         if self._assignment.engine is None:
             return  # nobody is asked anything: what has died was the process
         given_up = {given.row for given in attempt.notes.poison_rows}
@@ -315,11 +315,11 @@ class Worker:
         self._leave(f"the engine died: {error}", self._watchdog.attempts)
 
     def _hung(self, attempts: list[Attempt]) -> None:
-        """Nothing goes on (in the watchdog's thread)."""
-        self._leave(f"nothing has come to its end for {self._assignment.chunk_seconds:g} s", attempts, hung=True)
+        """The chunks hang (called in the watchdog's thread)."""
+        self._leave(f"no row has finished for {self._assignment.chunk_seconds:g} s", attempts, hung=True)
 
     def _leave(self, reason: str, blamed: Sequence[Attempt], *, hung: bool = False) -> NoReturn:
-        """End this process, for nothing in it can be trusted any more; Ray starts another. What is known is noted."""
+        """Note what is known and end this process, because nothing in it can be trusted; Ray starts another."""
         print(f"headrace worker: {reason}", file=sys.stderr, flush=True)
         pool = ThreadPoolExecutor(thread_name_prefix="notes")
         attempts = self._watchdog.attempts
@@ -334,9 +334,9 @@ class Worker:
         end()
 
     def _committed(self, chunk: Chunk) -> Committed | None:
-        """What to say of a chunk that somebody has committed already: a worker that died with its report unsaid.
+        """The record of a chunk that is committed already, such as by a worker that died before it could report it.
 
-        A stage has nothing to do either where the chunk's own file is there: its own may have been removed since.
+        A stage has nothing to do either if the chunk's own file exists: the stage's file may have been removed since.
         """
         for name in dict.fromkeys((self._assignment.commit.name(chunk), chunk.name)):
             if self._store.exists(name):
@@ -346,9 +346,9 @@ class Worker:
         return None
 
     def _earlier(self, chunk: Chunk) -> tuple[list[RowResult], Mapping[str, Any]]:
-        """What is known of the rows, and what that has cost so far.
+        """What is known of the rows, and the usage for it so far.
 
-        That is what the stage before has left of them, and what their base has (see ``seeds``).
+        It comes from the stage before, and from the chunk's base (see ``carried_answers``).
         """
         results, stats = [RowResult(row, "answered") for row in range(chunk.first, chunk.last)], {}
         if self._assignment.before is not None:
@@ -363,7 +363,7 @@ class Worker:
 
 
 def end() -> NoReturn:
-    """End this process at once, and those that it has started: an engine that hangs would outlive it."""
+    """End this process and those that it has started at once, because an engine that hangs would outlive it."""
     for child in multiprocessing.active_children():
         child.kill()
     os._exit(1)

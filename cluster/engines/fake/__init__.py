@@ -1,1 +1,1 @@
-"""An engine without a model, for trying pipelines out and for tests."""
+"""An engine without a model, to try out pipelines and for tests."""

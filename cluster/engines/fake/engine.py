@@ -1,11 +1,11 @@
-"""An engine without a model: instant, made-up, valid answers, for trying a pipeline's plumbing and for faults.
+"""An engine without a model: instant, valid, made-up answers, to try out a pipeline and to test faults.
 
-Its answers follow from the prompt alone, so two runs agree. ``faults`` maps a text to what happens to a request whose
-prompt contains it: ``cut``, ``invalid`` (an answer outside the constraint), ``invalid_once`` (only until it is asked
-again), ``refuse``, ``die`` (as when an engine's own process crashes), ``kill`` (the worker's process is gone, as when
-the system kills it), ``hang`` (the request never ends) or ``block`` (the whole process stands still); ``die``,
-``kill``, ``hang`` and ``block`` with ``_once`` do so the first time only, which needs a ``log``. A fault for the empty
-text is every request's. ``seconds`` is the time of one request; ``log`` names a file that gets a line for every one.
+Its answers depend on the prompt alone, so two runs agree. ``faults`` maps a text to what happens to a request whose
+prompt contains it: ``cut``, ``invalid`` (an answer outside the constraint), ``invalid_once`` (only until it is
+retried), ``refuse``, ``die`` (as if an engine's own process crashed), ``kill`` (the worker's process is gone, as if
+the system killed it), ``hang`` (the request never ends) or ``block`` (the whole process stops). ``die``, ``kill``,
+``hang`` and ``block`` with ``_once`` happen the first time only, which needs a ``log``. A fault for the empty text
+applies to every request. ``seconds`` is the time of one request; ``log`` names a file that gets a line for each.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ async def _block() -> None:
 FOREVER_S = 1e6
 
 MAX_MODEL_LEN, BLOCK = 32_768, 16
-"""Tokens of context, and in a block of the prefix cache, unless arguments say otherwise."""
+"""Default tokens of context, and of a block of the prefix cache."""
 
 _ENDS = {"die": _die, "kill": _kill, "hang": _hang, "block": _block}
-"""Faults that no answer comes after."""
+"""Faults after which there is no answer."""
 
 
 class FakeEngine:
-    """See the module."""
+    """The fake engine; see the module."""
 
     def __init__(self, args: Mapping[str, Any]) -> None:
         self.tokenizer = BytesTokenizer()
@@ -108,7 +108,7 @@ class FakeEngine:
         )
 
     def _first_time(self, text: str) -> bool:
-        """Whether this prompt comes for the first time, over all engines that share the log."""
+        """Whether this prompt is new to all engines that share the log."""
         if self._log:
             asked = [json.loads(line)["prompt"] for line in Path(self._log).read_text().splitlines()]
             return asked.count(text) <= 1
@@ -117,7 +117,7 @@ class FakeEngine:
         return first
 
     def _cached(self, prompt: Sequence[int]) -> int:
-        """Tokens of the prompt that a prefix cache of ``kv_tokens`` would have, now that it is asked."""
+        """Tokens of the prompt that are in a prefix cache of ``kv_tokens`` tokens."""
         chained, cached, known = 0, 0, True
         for start in range(0, len(prompt) - self._block, self._block):
             chained = hash((chained, tuple(prompt[start : start + self._block])))
@@ -134,7 +134,7 @@ class FakeEngine:
         self._blocks.clear()
 
     def shutdown(self) -> None:
-        """There is nothing to stop."""
+        """Do nothing: there is nothing to stop."""
 
 
 @lru_cache(maxsize=64)
@@ -144,5 +144,5 @@ def _parsed(schema: str) -> tuple[Any, dict[int, int]]:
 
 
 def capabilities(args: Mapping[str, Any]) -> Capabilities:
-    """What the engine can do: all that there is."""
+    """The engine's capabilities: everything."""
     return Capabilities(prefix_block=int(args.get("block_size", BLOCK)), requests=int(args.get("max_num_seqs", 256)))

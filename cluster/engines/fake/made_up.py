@@ -1,4 +1,4 @@
-"""Made-up values that are valid under a JSON Schema."""
+"""Made-up values that are valid for a JSON Schema."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from headrace.operators.schema.nodes import heights
 WORDS = "water wheel mill stone grain river channel weir sluice flour".split()  # noqa: SIM905
 
 DEPTH, VALUES = 4, 500
-"""Where a made-up value stops growing: below so many levels, and after so many values, it is as small as it can be."""
+"""Limits of a made-up value: beyond this many levels, or values, it is as small as possible."""
 
 
 def instance(schema: Any, dice: random.Random, levels: Mapping[int, int] | None = None) -> Any:
-    """A value that is valid under the common keywords of ``schema``; ``levels`` is what its :func:`heights` gives."""
+    """A value that is valid for the common keywords of ``schema``; ``levels`` is its :func:`heights`."""
     levels = heights(schema) if levels is None and isinstance(schema, Mapping) else levels or {}
     return _Maker(schema, dice, levels).value(schema, 0)
 

@@ -1,4 +1,4 @@
-"""The fake engine's provider: it stands in for vLLM while a pipeline is tried out, so it takes vLLM's arguments."""
+"""The fake engine's provider: it stands in for vLLM while a pipeline is tried out, so it accepts vLLM's arguments."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from headrace.operators.capabilities import Capabilities
 from headrace.pipelines.spec.resources import Model, Resources
 
 FAKE = "fake"
-"""The engine's name, and the model's that means it."""
+"""The engine's name, and the name of the model that selects it."""
 
 
 class FakeProvider(EngineProvider):
-    """An engine whose answers are made up. What it gets of the machine is what vLLM would get."""
+    """An engine that makes answers up. It gets the same resources as vLLM would."""
 
     name = FAKE
     ids = frozenset((FAKE,))

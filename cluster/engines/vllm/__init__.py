@@ -1,1 +1,1 @@
-"""vLLM: the provider, its arguments, the engine, and what is checked of grammars before it runs."""
+"""vLLM: the provider, its arguments, the engine, and the checks of grammars before it runs."""

@@ -1,4 +1,4 @@
-"""vLLM's engine arguments: those that headrace sets, those that decide answers, those that there are."""
+"""vLLM's engine arguments: those that headrace sets, those that can change answers, and all known ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RESERVED: Mapping[str, str | None] = {
     "enable_prefix_caching": None,
     "structured_outputs_config": None,
 }
-"""Arguments that headrace sets itself, with the key that decides them (None: they are not for choosing)."""
+"""Arguments that headrace sets itself, each with the pipeline key to use instead (None: there is none)."""
 
 EXCLUDED_ARGUMENTS: Mapping[str, str] = {
     "async_scheduling": "scheduling",
@@ -45,13 +45,13 @@ EXCLUDED_ARGUMENTS: Mapping[str, str] = {
     "swap_space": "where the KV cache lies",
     "use_tqdm_on_load": "logging",
 }
-"""Arguments that decide speed and room, not answers. All others count: ``dtype``, ``max_model_len``..."""
+"""Arguments that affect speed and memory, not answers. All others count: ``dtype``, ``max_model_len``..."""
 
 COUNTED_VALUES: Mapping[str, str] = {"load_format": "dummy"}
-"""Values of these, in small letters, that do decide answers."""
+"""Values of these, in lower case, that do change answers."""
 
 CPU_BLOCK, GPU_BLOCK = 32, 16
-"""Tokens in a block of the prefix cache: on a CPU vLLM's own 128 is longer than most headers."""
+"""Tokens in a block of the prefix cache on a CPU, where vLLM's own 128 is longer than most headers."""
 
 NEEDS = Needs(
     gpus=True,
@@ -65,48 +65,48 @@ NEEDS = Needs(
 """What an engine needs of a machine."""
 
 GRAMMAR_SECONDS = 300
-"""Time for a grammar to compile; vLLM's own 5 s are soon over where other work has the processor."""
+"""Time for a grammar to compile; vLLM's own 5 s are too short on a busy machine."""
 
 IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
-"""The model runs in the engine core's process, not in one more that takes 10 to 25 s to import everything again. vLLM
-prefers the other on CPUs, to set that process's OpenMP threads; ours are set before the core starts."""
+"""The model runs in the engine core's process. On CPUs vLLM prefers another process, to set its OpenMP threads, but
+that takes 10 to 25 s to import everything again. Here the threads are set before the core starts."""
 
 
 def decides(argument: str, value: object) -> bool:
-    """Whether an argument decides answers."""
+    """Whether an argument can change answers."""
     return argument not in EXCLUDED_ARGUMENTS or str(value).lower() == COUNTED_VALUES.get(argument)
 
 
 def wanted_length(model: Model) -> int | None:
-    """Tokens of context that the pipeline asks for itself, where that is a number of tokens."""
+    """The context length that the pipeline sets, if it is a number of tokens."""
     length = model.arguments.get("max_model_len")
     return length if isinstance(length, int) and not isinstance(length, bool) and length > 0 else None
 
 
 def length_problem(model: Model) -> Mapping[str, str]:
-    """What is wrong with ``max_model_len``, by that name."""
+    """A problem of ``max_model_len``, by this name."""
     length = model.arguments.get("max_model_len")
     if length is None or wanted_length(model):
         return {}
-    return {"max_model_len": f"must be a number of tokens, 1 or more, not {length!r}"}
+    return {"max_model_len": f"must be a number of tokens, at least 1, not {length!r}"}
 
 
 def unknown_arguments(model: Model) -> Mapping[str, str]:
-    """A sentence for each argument that vLLM does not have; none where vLLM is not installed."""
+    """A sentence for each argument that vLLM does not know; empty if vLLM is not installed."""
     known = known_arguments() if model.arguments else []
     found = {}
     for name in model.arguments:
         if known and name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f'; did you mean "{near[0]}"?' if near else ""
-            found[name] = f"there is no such engine argument in vLLM{hint}"
+            found[name] = f"unknown engine argument of vLLM{hint}"
     return found
 
 
 def known_arguments() -> list[str]:
-    """The names of vLLM's engine arguments; empty where vLLM is not installed, or keeps them elsewhere.
+    """The names of vLLM's engine arguments; empty if vLLM is not installed, or defines them elsewhere.
 
-    They are read out of its source text: importing it takes ten seconds and more.
+    They are read from its source text, because importing vLLM takes ten seconds or more.
     """
     spec = find_spec("vllm")
     source = Path(spec.origin).parent / "engine" / "arg_utils.py" if spec and spec.origin else None
@@ -122,7 +122,7 @@ def known_arguments() -> list[str]:
 
 
 def engine_args(config: EngineConfig) -> dict[str, Any]:
-    """Arguments of vLLM's engine; the pipeline's own come last and win."""
+    """The arguments for vLLM's engine; those of the pipeline override the others."""
     args: dict[str, Any] = {
         "model": config.model,
         "revision": config.revision,
@@ -147,13 +147,13 @@ def engine_args(config: EngineConfig) -> dict[str, Any]:
 
 
 def cpu_dtype() -> str:
-    """bfloat16 where the CPU multiplies it, else float32: emulated, it is slower than what it replaces."""
+    """bfloat16 if the CPU supports it, else float32: emulated bfloat16 is slower."""
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     return "bfloat16" if any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16")) else "float32"
 
 
 def set_environment(config: EngineConfig) -> None:
-    """What vLLM reads from the environment, set before its first import."""
+    """Set the environment variables that vLLM reads; call it before vLLM is first imported."""
     # Its warnings are about what is set here on purpose; and standard output is for answers.
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")

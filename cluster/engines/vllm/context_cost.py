@@ -1,9 +1,9 @@
-"""What attention costs beside the rest of a model, from its configuration: so that a layout with a long head can be
-weighed against one that computes more tokens behind a short one.
+"""The cost of attention relative to the rest of a model, from its configuration. It makes a layout with a long head
+comparable with one that computes more tokens behind a short head.
 
-A prompt token takes two operations for each weight of a layer that it goes through, and attention four for each
-number of its heads and token of context: those are prefill's. A token that is generated reads the keys and values
-of all its context from memory, which an engine does far more slowly than it computes.
+In prefill, a prompt token takes two operations per weight of each layer, and attention takes four per number of its
+heads and per token of context. A generated token reads the keys and values of its whole context from memory, which is
+far slower than computing.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 from headrace.pipelines.inference.engine import NO_CONTEXT_COST, ContextCost
 
 GPU_BALANCE = 200.0
-"""Operations in the time that it takes to read a byte: by their data sheets 156 of an A100 (312 TFLOPS, 2.0 TB/s), 295
+"""Operations in the time of reading one byte. By their data sheets: 156 of an A100 (312 TFLOPS, 2.0 TB/s), 295
 of an H100 (989 TFLOPS, 3.35 TB/s)."""
 
 CPU_BALANCE = 10.0
-"""The same of processors without matrix units: two AVX2 cores prefill at 115 GFLOPS and read 13 GB/s."""
+"""The same for processors without matrix units: two AVX2 cores prefill at 115 GFLOPS and read 13 GB/s."""
 
 NEEDED = ("hidden_size", "num_attention_heads", "intermediate_size")
 OPTIONAL = (
@@ -31,11 +31,11 @@ OPTIONAL = (
 
 
 def context_cost(config: Mapping[str, Any], kv_bytes: int, balance: float) -> ContextCost:
-    """The costs for a model of this configuration (``config.json``); none for one whose attention is of another kind.
+    """The costs for a model with this configuration (``config.json``); none if its attention is of another kind.
 
     Args:
-        kv_bytes: of a number in the KV cache.
-        balance: operations in the time that it takes to read a byte.
+        kv_bytes: bytes per number in the KV cache.
+        balance: operations in the time of reading one byte.
     """
     windowed = config.get("sliding_window") and config.get("use_sliding_window", True)
     if not _says_all(config) or config.get("kv_lora_rank") or windowed:
@@ -47,20 +47,20 @@ def context_cost(config: Mapping[str, Any], kv_bytes: int, balance: float) -> Co
 
 
 def _says_all(config: Mapping[str, Any]) -> bool:
-    """Whether the configuration has the sizes of all layers in common, as numbers."""
+    """Whether the configuration has one set of sizes for all layers, as numbers."""
     return all(isinstance(config.get(key), int) and config[key] > 0 for key in NEEDED) and all(
         isinstance(config.get(key) or 0, int) for key in OPTIONAL
     )
 
 
 def _heads(config: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Heads of queries, heads of keys and of values, numbers in a head."""
+    """Number of query heads, number of key-value heads, size of a head."""
     heads = config["num_attention_heads"]
     return heads, config.get("num_key_value_heads") or heads, config.get("head_dim") or config["hidden_size"] // heads
 
 
 def _weights(config: Mapping[str, Any]) -> int:
-    """Weights of a layer that a token goes through."""
+    """Weights of a layer that a token passes."""
     heads, kv_heads, size = _heads(config)
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     if experts := config.get("num_experts_per_tok"):

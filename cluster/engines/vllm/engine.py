@@ -17,7 +17,7 @@ from headrace.pipelines.inference.engine import ContextCost, EngineDied, Request
 
 
 class VllmEngine:
-    """One vLLM engine; construct it in a process with a ``__main__`` guard (its core is a process of its own)."""
+    """One vLLM engine. Construct it in a program with a ``__main__`` guard, because its core is a separate process."""
 
     def __init__(self, config: EngineConfig) -> None:
         set_environment(config)
@@ -72,7 +72,7 @@ class VllmEngine:
             raise RequestRefused(str(error)) from error
         answer = final.outputs[0]
         if answer.finish_reason not in ("stop", "length"):
-            raise RequestRefused(f"it ended with finish reason {answer.finish_reason!r}")
+            raise RequestRefused(f"the request ended with finish reason {answer.finish_reason!r}")
         text, logprobs = answer.text, {}
         if isinstance(constraint, Choice):
             option_of = dict(zip(constraint.token_ids, constraint.options, strict=True))
@@ -88,7 +88,7 @@ class VllmEngine:
         )
 
     async def reset_prefix_cache(self) -> None:
-        """Forget all prefixes, so that a measurement starts cold."""
+        """Forget all prefixes, so that a measurement starts with an empty cache."""
         await self._llm.reset_prefix_cache()
 
     def shutdown(self) -> None:
@@ -100,15 +100,15 @@ class VllmEngine:
 
 
 def kv_bytes(vllm_config: Any) -> int:
-    """Bytes of a number in the KV cache."""
+    """Bytes per number in the KV cache."""
     wanted = vllm_config.cache_config.cache_dtype
     return 1 if str(wanted).startswith("fp8") else int(vllm_config.model_config.dtype.itemsize)
 
 
 def stat_loggers() -> list[Any] | None:
-    """What tells Ray's Prometheus endpoints of vLLM's own metrics; nothing where this process is not in Ray.
+    """Loggers that pass vLLM's own metrics to Ray's Prometheus endpoints; none if this process is not in Ray.
 
-    They are the only ones then: ``disable_log_stats`` leaves out vLLM's own loggers, and these stay.
+    They are the only loggers: ``disable_log_stats`` removes vLLM's own, and these stay.
     """
     import ray
 
@@ -124,7 +124,7 @@ def stat_loggers() -> list[Any] | None:
 
 
 def sampling_params(constraint: Constraint, sampling: Sampling) -> Any:
-    """vLLM's parameters; built once for each step, for they are checked when they are built."""
+    """vLLM's parameters; built once per step, because building them checks them."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 

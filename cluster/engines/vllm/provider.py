@@ -1,4 +1,4 @@
-"""vLLM as an engine of headrace: what it says before it runs. The engine itself is imported when it starts."""
+"""vLLM's provider: its description before it runs. The engine itself is imported when it starts."""
 
 from __future__ import annotations
 
@@ -72,23 +72,23 @@ class VllmProvider(EngineProvider):
         name = model.id
         if name == DEFAULT:
             yield (
-                "The model is default: each pod makes it on its first use, for which the image needs the extra "
-                "default-model. It is for trying out."
+                "The model is default, which is meant for trying out. Each pod creates it on first use; for that the "
+                "image needs the extra default-model."
             )
         elif name.startswith("/"):
-            yield f"The model {name} is a folder: it must be in the image, under that path."
+            yield f"The model {name} is a folder: the image must contain it at this path."
         elif name.startswith((".", "~")) or name.count("/") != 1:
             raise UserError(
-                f"The model {name!r} is a folder of this machine, and pods do not see it. Give a hub id, or put the "
-                f"folder into the image and name it by its absolute path."
+                f"The model {name!r} is a folder of this machine, which pods cannot see. Give a hub id, or put the "
+                f"folder into the image and give its absolute path."
             )
         else:
             if Path(name).is_dir() or (folder is not None and (folder / name).is_dir()):
-                yield f"The model {name} is a folder here, and a hub id on the cluster."
+                yield f"The model {name} is a folder here, but a hub id on the cluster."
             if model.revision is None:
                 yield (
                     f"The model {name} has no revision. If its branch moves between two attempts, the second is "
-                    f"refused because its answers would be another model's: set revision to a commit."
+                    f"refused, because its answers would come from another model. Set revision to a commit."
                 )
 
     def downloads(self, model: Model) -> bool:

@@ -1,8 +1,8 @@
-"""Random walks through a grammar: what an engine could write, and how long a token's mask takes it.
+"""Random walks through a grammar: texts that an engine could write, and the time for each token's mask.
 
-A grammar that compiles in no time may still need tens of milliseconds for each token's mask, and the engine waits for
-that before every token of every sequence. So the walk is timed before the engine is: in processor time, as other work
-on the machine must not count.
+A grammar that compiles at once may still need tens of milliseconds for each token's mask, and the engine waits for it
+before every token of every sequence. So walks are timed before the engine starts. Processor time is used, because other
+work on the machine must not count.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 CLOSING = 0.3
-"""How often a token that ends something is taken where there is one: without it, texts of random tokens fill every
-bound, and a walk sees little but its first text."""
+"""How often a token that ends something is chosen if there is one. Otherwise strings of random tokens would fill every
+bound, and a walk would hardly get past its first string."""
 
 _CLOSERS = ('"', '"}', '"]', '",', "}", "]", '"},"', '","')
 
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """One way through a grammar: its text, whether it came to an end, and the processor time that it took."""
+    """One walk through a grammar: its text, whether it reached an end, and its processor time."""
 
     text: str
     finished: bool
@@ -30,7 +30,7 @@ class Walk:
 
 
 class Walker:
-    """Walks through grammars that were compiled for one tokenizer."""
+    """Walks through grammars compiled for one tokenizer."""
 
     def __init__(self, info: Any, tokenizer: Any) -> None:
         """``info`` is xgrammar's ``TokenizerInfo``, ``tokenizer`` the Transformers tokenizer."""
@@ -46,7 +46,7 @@ class Walker:
         self._closers = [i for text in _CLOSERS if (i := vocabulary.get(text.encode())) is not None]
 
     def walk(self, compiled: Any, dice: random.Random, most: int) -> Walk:
-        """Take allowed tokens at random, at most ``most``."""
+        """Choose allowed tokens at random, at most ``most``."""
         begun = time.process_time()
         matcher = self._xgrammar.GrammarMatcher(compiled)
         ids: list[int] = []
@@ -55,7 +55,7 @@ class Walker:
             restricted = matcher.fill_next_token_bitmask(self._mask)
             token = self._choose(dice) if restricted else dice.randrange(self._size)
             if not matcher.accept_token(token):
-                raise RuntimeError(f"the grammar does not take token {token}, which its own mask allows")
+                raise RuntimeError(f"the grammar rejects token {token}, which its own mask allows")
             ids.append(token)
             finished = matcher.is_terminated()
         seconds = time.process_time() - begun

@@ -1,4 +1,4 @@
-"""The sections on the answers: labels, confidences, lengths and nulls, beside those of the baseline if there is one."""
+"""The sections on the answers: labels, confidences, lengths and nulls, compared with the baseline if there is one."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from headrace.pipelines.report.answer_stats import ColumnStats, FieldStats
 from headrace.pipelines.report.lengths import EDGES, LengthStats
 
 MOST_LABELS = 40
-"""Labels of a step that are listed."""
+"""Most labels listed for a step."""
 
 MOST_NULLS = 30
-"""Fields that are listed."""
+"""Most fields listed."""
 
 Cells = Sequence[Any]
 
@@ -29,8 +29,8 @@ class LabelsView:
     """The labels of a step, or the values of a closed field, as a table.
 
     Attributes:
-        shift: of the labels.
-        asked: the shift of the rows that have any, where it is flagged.
+        shift: the shift of the labels.
+        asked: the shift of the share of rows with an answer, if it is flagged.
     """
 
     name: str
@@ -56,7 +56,7 @@ class HistogramView:
 
 @dataclass(frozen=True, slots=True)
 class NullsView:
-    """The fields that are most often null, as a table; ``more`` says how many others there are."""
+    """The fields that are most often null, as a table; ``more`` tells how many others there are."""
 
     caption: str
     head: list[str]
@@ -68,14 +68,14 @@ class NullsView:
 def inspected(content: ReportContent) -> str:
     """Which rows the figures on the answers describe."""
     stats = content.inspection.stats
-    which = "among the rows that this run has added" if content.report["fresh"] else "of the output"
+    which = "added by this run" if content.report["fresh"] else "of the output"
     if not content.report["complete"]:
-        which = "of the parts that are published"
+        which = "in the published parts"
     if stats.whole:
-        return f"All {stats.rows:,} answered rows {which} were looked at."
+        return f"Based on all {stats.rows:,} answered rows {which}."
     return (
-        f"A sample {which}: {stats.rows:,} answered rows, in {stats.places:,} places at equal distances over "
-        f"{stats.planned:,} rows."
+        f"Based on a sample of {stats.rows:,} answered rows {which}, from {stats.places:,} places at equal distances "
+        f"in {stats.planned:,} rows."
     )
 
 
@@ -90,7 +90,7 @@ class AnswersView:
         self._charts = charts
 
     def labels(self) -> list[LabelsView]:
-        """The labels of each step that chooses some, and the values of each closed field."""
+        """The labels of each step that gives labels, and the values of each closed field."""
         views = []
         for name, column in self._columns.items():
             old = self._before.get(name)
@@ -110,7 +110,7 @@ class AnswersView:
         whole = column.answered if column.many else sum(values.values())
         whole_before = (old.answered if column.many and old else sum(before.values())) if before else 0
         several = "; a row may have several" if column.many else ""
-        skipped = f", {column.null:,} not asked" if column.null else ""
+        skipped = f", {column.null:,} skipped" if column.null else ""
         return LabelsView(
             name,
             f"{whole:,} rows{skipped}{_more_labels(values, before)}{several}",
@@ -153,13 +153,13 @@ class AnswersView:
             old = self._before.get(name)
             was = _scaled(old.confidence, sum(bins)) if old and old.confidence else None
             number = len(bins)
-            labels = [f"{i * 100 // number} %" for i in range(number)]
-            mean = f"On average {column.mean_confidence:.3f}" if column.mean_confidence is not None else ""
+            labels = [f"{i * 100 // number}%" for i in range(number)]
+            mean = f"Mean {column.mean_confidence:.3f}" if column.mean_confidence is not None else ""
             views.append(
                 HistogramView(
                     name,
-                    self._charts.histogram(f"Confidence of {name}, rows", bins, [*labels, "100 %"], was),
-                    f"{mean}.{' The line is how it was before, scaled to as many rows.' if was else ''}",
+                    self._charts.histogram(f"Confidence of {name}, rows", bins, [*labels, "100%"], was),
+                    f"{mean}.{' The line shows the earlier ones, scaled to the same number of rows.' if was else ''}",
                     f"Confidence of {name}",
                     ["confidence from", "rows", "share"],
                     [
@@ -178,8 +178,11 @@ class AnswersView:
 
     def _of_documents(self) -> Iterator[HistogramView]:
         for key, of in (
-            ("document_tokens", "documents that the forecast looked at"),
-            ("document_characters", "documents that were read for this page, at and behind the rows that it shows"),
+            ("document_tokens", "documents sampled for the forecast"),
+            (
+                "document_characters",
+                "documents read for this page: those of the rows that it shows, and of rows after them",
+            ),
         ):
             lengths = LengthStats.from_data(self._report.get(key))
             if lengths and lengths.count:
@@ -207,8 +210,8 @@ class AnswersView:
         return HistogramView(
             name,
             self._charts.histogram(name, counts, [*labels, short_count(EDGES[last + 1])], was, unit="texts"),
-            f"{lengths.count:,} {of}: half have at most {lengths.p50:,}, 95 % at most {lengths.p95:,}, the longest "
-            f"{lengths.most:,}. Two columns to each doubling.",
+            f"{lengths.count:,} {of}. Half have at most {lengths.p50:,}, 95% at most {lengths.p95:,}; the longest has "
+            f"{lengths.most:,}. Two columns per doubling.",
             f"Lengths of {name}",
             [f"{lengths.unit} from", "texts", "share"],
             [(f"{EDGES[i]:,}", f"{bins[i]:,}", share_of(bins[i], lengths.count)) for i in span if bins.get(i)],
@@ -264,7 +267,7 @@ def _labels_head(whole_before: int) -> list[str]:
 
 
 def _scaled(counts: Sequence[float], whole: float) -> list[float] | None:
-    """The same shape with another sum, to draw two samples in one chart."""
+    """The same distribution with another sum, to draw two samples in one chart."""
     total = sum(counts)
     return [count * whole / total for count in counts] if total else None
 

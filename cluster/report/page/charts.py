@@ -1,7 +1,7 @@
-"""Charts as SVG in the page: no script, widths in percent so that a phone shows them in their own size.
+"""Charts as SVG in the page: without script, and with widths in percent, so that text keeps its size on a phone.
 
-Colours are classes, which the page's style sheet gives values to, light and dark. Each chart has a title and a
-description for those who do not see it; beside it the page has its numbers as a table.
+Colours are classes, defined in the page's style sheet for light and dark. Each chart has a title and a description for
+screen readers; next to it the page has the numbers as a table.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup, escape
 
 HEIGHT = 154
-"""Pixels of a chart, of which :data:`PLOT` are above the axis."""
+"""Height of a chart in pixels, of which :data:`PLOT` are above the axis."""
 
 PLOT, TOP = 130, 18
 
@@ -22,12 +22,12 @@ MOST_TICKS = 6
 
 @dataclass(slots=True)
 class Charts:
-    """Makes the charts of one page; their ids are theirs alone."""
+    """Makes the charts of one page, each with a unique id."""
 
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def bar(self, share: float, before: float | None = None) -> Markup:
-        """A horizontal bar from 0 to 1 in a table's cell, whose numbers stand beside it; a mark for how it was."""
+        """A horizontal bar from 0 to 1 in a cell of a table, with a mark for the earlier value."""
         share = min(max(share, 0.0), 1.0)
         mark = (
             ""
@@ -75,7 +75,7 @@ class Charts:
         before: Sequence[float] | None = None,
         unit: str = "rows",
     ) -> Markup:
-        """Columns, one for each count; ``labels`` stand below where each begins (and one where the last ends).
+        """Columns, one per count; ``labels`` are placed below the beginning of each, and one at the end of the last.
 
         ``before`` is drawn as a line of steps, in the same unit.
         """
@@ -104,7 +104,7 @@ class Charts:
                 pieces.append(_tick(i * width, label, last=i >= number))
         pieces.append(Markup('<text class="tick" x="0" y="11">{:,.0f} {}</text>').format(most, unit))
         peak = max(range(len(counts)), key=lambda i: counts[i]) if counts else 0
-        said = f"Most at {labels[peak]}" if counts and labels else "Nothing to show"
+        said = f"Highest at {labels[peak]}" if counts and labels else "Nothing to show"
         return self._svg(title, said, Markup("").join(pieces), HEIGHT, "histogram")
 
     def lines(
@@ -116,9 +116,9 @@ class Charts:
         top: float | None = None,
         unit: str = "",
     ) -> Markup:
-        """Values over time: from, to (in any unit of time) and the value, None where there is none.
+        """Values over time: from, to (in any unit of time) and the value, which may be None.
 
-        ``ends`` are the labels of begin and end; ``top`` is the value at the top of the chart (the highest, if None).
+        ``ends`` are the labels of begin and end; ``top`` is the value at the top of the chart (None: the highest).
         """
         values = [value for _, _, value in points if value is not None]
         most = top if top is not None else max([*values, 1e-12])
@@ -145,7 +145,7 @@ class Charts:
         said = "Nothing to show"
         if values:
             least, mean = min(values), sum(values) / len(values)
-            said = f"Between {_scale(least)}{unit} and {_scale(max(values))}{unit}, on average {_scale(mean)}{unit}"
+            said = f"Between {_scale(least)}{unit} and {_scale(max(values))}{unit}, mean {_scale(mean)}{unit}"
         return self._svg(title, said, Markup("").join(pieces), HEIGHT, "lines")
 
     def _svg(self, title: str, description: str, inside: Markup, height: int, kind: str) -> Markup:
@@ -158,7 +158,7 @@ class Charts:
 
 
 def _stretched(inside: Markup) -> Markup:
-    """Points of a line have no percentages, so they are drawn in a picture that is stretched; its strokes are not."""
+    """A picture stretched to the chart, because points of a line cannot be percentages; strokes keep their width."""
     return Markup(
         '<svg x="0" y="0" width="100%" height="{0}" viewBox="0 0 1000 {0}" preserveAspectRatio="none">{1}</svg>'
     ).format(PLOT + 2, inside)

@@ -1,4 +1,4 @@
-"""What the page of a report shows, before it is put into words and charts."""
+"""The content of a report's page, before it becomes text and charts."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class ShownLetter:
 
 @dataclass(frozen=True, slots=True)
 class ReportContent:
-    """What a page shows.
+    """The content of a page.
 
     Attributes:
-        report: what ``report.json`` holds.
-        inspection: of the rows that the page describes.
-        before: the answers that these are compared with.
-        shifts: between the two.
+        report: the content of ``report.json``.
+        inspection: the rows that the page describes.
+        before: the answers that they are compared with.
+        shifts: the shifts between the two.
         letters: dead letters by group, in the order of ``report["dead_letters"]``.
         warnings: what could not be done.
     """
@@ -53,22 +53,22 @@ class ReportContent:
 
     @property
     def flagged(self) -> tuple[str, ...]:
-        """The flagged shifts, in words."""
+        """The flagged shifts, as sentences."""
         return tuple(describe_shift(shift) for shift in self.shifts if shift.flagged)
 
 
 def describe_shift(shift: Shift) -> str:
-    """A shift in a sentence, without its full stop."""
+    """A shift as a sentence, without the full stop."""
     name, was, is_now = shift.most
     what = {
-        "outcomes": "rows by outcome have moved",
+        "outcomes": "the outcomes of rows have moved",
         "labels": f"the labels of {shift.column} have moved",
         "values": f"the values of {shift.column} have moved",
         "confidence": f"the confidence of {shift.column} has moved",
         "lengths": f"the lengths of {shift.column} have moved",
-        "asked": f"{shift.column} is asked of other rows",
+        "asked": f"the share of rows with {shift.column} has moved",
         "null": f"the nulls of {shift.column} have moved",
     }[shift.what]
     if shift.what == "lengths":
         return f"{what}: {shift.distance:.0%} of the texts"
-    return f"{what} ({shift.distance:.0%} of rows): {name} was {was:.1%} and is {is_now:.1%}"
+    return f"{what} ({shift.distance:.0%} of rows): {name} was {was:.1%}, is now {is_now:.1%}"

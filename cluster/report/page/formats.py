@@ -1,4 +1,4 @@
-"""How the page writes numbers, times and texts."""
+"""Formats numbers, times and texts for the page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 VALUE_CHARACTERS = 2_000
-"""Characters of an answer, or of a kept column, that are shown."""
+"""Most characters shown of an answer or a kept column."""
 
 
 def share_of(part: float, whole: float) -> str:
@@ -20,7 +20,7 @@ def share_of(part: float, whole: float) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share without decimals, and ``-`` where there is none."""
+    """A share without decimals; ``-`` for None."""
     return "-" if share is None else f"{share:.0%}"
 
 
@@ -38,7 +38,7 @@ def money(amount: float) -> str:
 
 
 def moment(text: str) -> str:
-    """``2026-11-21 15:48 UTC`` of an ISO 8601 time."""
+    """An ISO 8601 time as ``2026-11-21 15:48 UTC``."""
     return f"{text[:10]} {text[11:16]} UTC" if len(text) >= 16 and text[10] == "T" else text
 
 
@@ -48,7 +48,7 @@ def first_names(paths: Sequence[str], most: int = 5) -> str:
 
 
 def cut(text: str, most: int = VALUE_CHARACTERS) -> str:
-    """The text, or its beginning and its length."""
+    """The text; a long one is cut, and its length added."""
     return text if len(text) <= most else f"{text[:most]} … ({len(text):,} characters)"
 
 
@@ -68,7 +68,7 @@ def value_text(value: Any) -> str:
 
 
 def visible(value: Any) -> Any:
-    """A value with pictures in place of control characters, which HTML forbids or browsers do not show."""
+    """A value with symbols instead of control characters, which HTML forbids or browsers do not show."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     return "".join(_picture(c) if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" else c for c in value)

@@ -1,4 +1,4 @@
-"""The sections "At a glance" and "Rows by outcome": what became of the rows, and what a person should look at."""
+"""The sections "At a glance" and "Rows by outcome": the outcomes of rows, and what needs attention."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headrace.cluster.report.page.formats import cut, first_names, money, share_
 from headrace.cluster.report.page.shifts import ShiftView, shift_view
 
 Tile = tuple[str, str, str]
-"""Name, value, and a remark on it."""
+"""Name, value, and a remark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,11 @@ def tiles(report: Mapping[str, Any]) -> list[Tile]:
     running = (report.get("seconds") or {}).get("running")
     if running and totals.get("rows"):
         fresh = max(0, totals["rows"] - totals.get("usage", {}).get("reused", 0))
-        found.append(("rows a second", f"{fresh / running:,.3g}", f"in {duration(running)}, start included"))
+        found.append(("rows per second", f"{fresh / running:,.3g}", f"in {duration(running)}, including the start"))
     if cost["prompt_tokens"]:
         share = share_of(cost["cached_tokens"], cost["prompt_tokens"])
         found.append(("prompt tokens", short_count(cost["prompt_tokens"]), f"{share} from the cache"))
-        found.append(("tokens generated", short_count(cost["output_tokens"]), ""))
+        found.append(("output tokens", short_count(cost["output_tokens"]), ""))
     if cost["money"] is not None:
         found.append(("money", money(cost["money"]), f"{cost['gpu_hours']:,.3g} GPU-hours"))
     elif cost["gpu_hours"]:
@@ -54,23 +54,26 @@ def tiles(report: Mapping[str, Any]) -> list[Tile]:
 
 
 def attention(content: ReportContent) -> list[str]:
-    """What a person should look at, in sentences."""
+    """What needs attention, in sentences."""
     report = content.report
     counts = report["counts"]
     lines = []
     if not report["complete"]:
-        lines.append(f"The output is {report['status']}. What is committed stays; the same command goes on.")
+        lines.append(
+            f"The output is not complete (status: {report['status']}). Committed chunks are kept. "
+            "Run the same command again to resume."
+        )
     lines += [f"{sentence[:1].upper()}{sentence[1:]}." for sentence in content.flagged]
     rows = sum(counts.values())
     if counts["dead"]:
         groups = report["dead_letters"]["groups"]
-        most = f" Most often: {groups[0]['step']}: {cut(groups[0]['reason'], 160)}" if groups else ""
+        most = f" Most frequent: {groups[0]['step']}: {cut(groups[0]['reason'], 160)}" if groups else ""
         lines.append(f"{counts['dead']:,} of {rows:,} rows are dead letters ({share_of(counts['dead'], rows)}).{most}")
     if gone := (report.get("changes") or {}).get("gone"):
-        lines.append(f"{len(gone):,} input files are gone; their parts stay: {first_names(gone)}.")
+        lines.append(f"{len(gone):,} input files are gone; their parts are kept: {first_names(gone)}.")
     usage = (report.get("totals") or {}).get("usage") or {}
     if usage.get("truncated"):
-        lines.append(f"{usage['truncated']:,} documents were too long, and were truncated.")
+        lines.append(f"{usage['truncated']:,} documents were too long and were truncated.")
     return lines
 
 
@@ -88,7 +91,7 @@ def outcomes(content: ReportContent, charts: Charts) -> OutcomesView:
     if report.get("resumed"):
         said.append(f"{report['resumed']:,} of the rows were committed by earlier runs.")
     if report.get("reused"):
-        said.append(f"{report['reused']:,} took the answers that they had before.")
+        said.append(f"{report['reused']:,} rows reused existing answers.")
     return OutcomesView(
         charts.stacked("Rows by outcome", parts),
         [(charts.key(kind, name), f"{count:,}", share_of(count, rows)) for name, count, kind in parts],

@@ -1,4 +1,4 @@
-"""The sections "Cost" and "Plan": tokens, hours and money, and the forecast beside what happened."""
+"""The sections "Cost" and "Plan": tokens, hours and money; forecast and actual figures."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from headrace.pipelines.report.answer_stats import ColumnStats
 Cells = Sequence[str]
 
 EFFICIENCY = (
-    ("order efficiency", "order_efficiency", "the least that any order could compute, over what was computed"),
-    ("layout efficiency", "layout_efficiency", "what the cheapest allowed layout would compute, over this one"),
-    ("useful prefill", "useful_prefill", "each document's tokens once, over what was computed"),
-    ("full batch", "full_batch", "time in which a document waited for room"),
+    ("order efficiency", "order_efficiency", "tokens that the best order would compute, divided by tokens computed"),
+    (
+        "layout efficiency",
+        "layout_efficiency",
+        "tokens that the cheapest allowed layout would compute, divided by tokens of this layout",
+    ),
+    ("useful prefill", "useful_prefill", "each document's tokens once, divided by tokens computed"),
+    ("full batch", "full_batch", "share of time in which documents waited because the engine was full"),
 )
 """Name, key in the report's figures, and explanation of each measure."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanView:
-    """The tables of the section on the plan, and why the layouts are what they are."""
+    """The tables of the section on the plan, and the reason for the layouts."""
 
     steps: list[Cells]
     because: str
@@ -33,28 +37,28 @@ class PlanView:
 
 
 def cost_rows(cost: Mapping[str, Any]) -> list[Cells]:
-    """What the run took."""
+    """What the run used."""
     rows: list[Cells] = [
         ("prompt tokens", f"{cost['prompt_tokens']:,}", ""),
         (
-            "of them from the cache",
+            "of them cached",
             f"{cost['cached_tokens']:,}",
             f"{share_of(cost['cached_tokens'], cost['prompt_tokens'])} of the prompt tokens",
         ),
-        ("tokens generated", f"{cost['output_tokens']:,}", ""),
-        ("engine-hours", f"{cost['engine_hours']:,.3g}", "time in which engines had work, summed over them"),
+        ("output tokens", f"{cost['output_tokens']:,}", ""),
+        ("engine-hours", f"{cost['engine_hours']:,.3g}", "time in which engines had work, summed over the engines"),
     ]
     if cost["gpu_hours"]:
-        rows.append(("GPU-hours", f"{cost['gpu_hours']:,.3g}", "the same times the GPUs of each engine"))
+        rows.append(("GPU-hours", f"{cost['gpu_hours']:,.3g}", "engine-hours times the GPUs of each engine"))
     if cost["money"] is not None:
-        rows.append(("money", money(cost["money"]), f"at {money(cost['gpu_price'])} for a GPU-hour"))
+        rows.append(("money", money(cost["money"]), f"at {money(cost['gpu_price'])} per GPU-hour"))
     if cost["api_money"] is not None:
         sent, written = cost["api_price"]
         rows.append(
             (
                 "the same tokens at an API",
                 money(cost["api_money"]),
-                f"at {money(sent)} for a million in, {money(written)} for a million out",
+                f"at {money(sent)} per million input tokens, {money(written)} per million output tokens",
             )
         )
     return rows
@@ -71,7 +75,7 @@ def cost_note(cost: Mapping[str, Any]) -> str:
 
 
 def plan_view(report: Mapping[str, Any], columns: Mapping[str, ColumnStats]) -> PlanView:
-    """The plan of the output, and how the last run compares with its forecast."""
+    """The plan of the output, and the last run compared with its forecast."""
     models = {step: stage for stage in report.get("stages") or () for step in stage["steps"]}
     layouts = report.get("layouts") or {}
     figures = report.get("figures") or {}
@@ -100,13 +104,13 @@ def _predicted(report: Mapping[str, Any]) -> list[Cells]:
     pairs = (
         ("prompt tokens", forecast["prompt"], figures["prompt"]),
         ("prompt tokens computed", forecast["computed"], figures["computed"]),
-        ("tokens generated", forecast["output"], figures["output"]),
+        ("output tokens", forecast["output"], figures["output"]),
         ("engine seconds", forecast["seconds"], report["totals"]["busy_seconds"]),
     )
     return [
         (
             name,
-            "not known" if said is None else f"{said:,.0f}",
+            "unknown" if said is None else f"{said:,.0f}",
             f"{happened:,.0f}",
             f"{happened / said - 1:+.1%}" if said else "-",
         )

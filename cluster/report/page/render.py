@@ -1,7 +1,7 @@
-"""From a report's content to its page.
+"""Renders a report's content as its page.
 
-All values go through Jinja's escaping, so a document is shown as the text that it is. A content security policy
-also forbids scripts, and all styles except the page's own.
+All values go through Jinja's escaping, so a document is shown as plain text. A content security policy also forbids
+scripts, and all styles except the page's own.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SECTIONS = (
 )
 
 NUMBER_CHARACTERS = 16
-"""A cell with more characters is no number, and may be broken into lines."""
+"""A cell with more characters is not a number, and may be wrapped."""
 
 
 def render(content: ReportContent) -> str:
@@ -81,7 +81,7 @@ def _context(content: ReportContent) -> dict[str, Any]:
         "random": [row_view(row, columns) for row in content.random],
         "least_sure": [row_view(row, columns) for row in content.least_sure],
         "dead": letter_groups(content),
-        "dead_note": "" if report["dead_letters"]["all"] else "There are so many that only the first were read.",
+        "dead_note": "" if report["dead_letters"]["all"] else "Only the first 200,000 were read.",
         "timeline": timeline(report, charts),
         "cost": cost_rows(report["cost"]),
         "cost_note": cost_note(report["cost"]),
@@ -90,7 +90,7 @@ def _context(content: ReportContent) -> dict[str, Any]:
 
 
 def _frame(content: ReportContent) -> dict[str, Any]:
-    """What stands around the sections: the style, and which output this is."""
+    """The frame around the sections: the style, and the identity of the output."""
     report = content.report
     style = _resource("page.css")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()

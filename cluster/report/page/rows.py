@@ -1,4 +1,4 @@
-"""The sections "Rows to read" and "Dead letters": documents beside what the model said about them."""
+"""The sections "Rows to read" and "Dead letters": documents next to the model's answers."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from headrace.pipelines.report.inspection import PickedRow
 from headrace.pipelines.report.rows import Document
 
 HEAD_CHARACTERS = 700
-"""Characters of a document that are shown at once. One click shows the next:"""
+"""Characters of a document shown at once. A click shows this many more:"""
 
 TAIL_CHARACTERS = 8_000
 
 REASON_CHARACTERS = 300
-"""Characters of a group's reason that are shown."""
+"""Most characters shown of a group's reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentView:
-    """A document: its beginning, what a click shows, or why there is nothing to show; and the kept columns."""
+    """A document: its beginning, what a click shows, or why it is not shown; and the kept columns."""
 
     head: str
     tail: str
@@ -33,7 +33,7 @@ class DocumentView:
 
 @dataclass(frozen=True, slots=True)
 class AnswerView:
-    """An answer: its confidence, and its fields by name where it has some, else its text."""
+    """An answer: its confidence, and its fields by name if it has fields, else its text."""
 
     name: str
     sure: str
@@ -53,7 +53,7 @@ class RowView:
 
 @dataclass(frozen=True, slots=True)
 class LetterView:
-    """A dead letter; ``reason`` is empty where the group's says the same."""
+    """A dead letter; ``reason`` is empty if it equals the group's."""
 
     place: str
     tries: str
@@ -64,7 +64,7 @@ class LetterView:
 
 @dataclass(frozen=True, slots=True)
 class LetterGroupView:
-    """Dead letters of one step that have one reason."""
+    """Dead letters of one step and one reason."""
 
     count: str
     share: str
@@ -121,7 +121,7 @@ def letter_groups(content: ReportContent) -> list[LetterGroupView]:
 
 def _letter(shown: ShownLetter, of_group: str) -> LetterView:
     letter = shown.letter
-    tries = {0: "not asked", 1: "1 try"}.get(letter.tries, f"{letter.tries} tries")
+    tries = {0: "not sent to the model", 1: "1 try"}.get(letter.tries, f"{letter.tries} tries")
     return LetterView(
         f"{letter.shard} row {letter.row}",
         tries,
@@ -139,6 +139,6 @@ def _document(document: Document) -> DocumentView:
     tail = rest[:TAIL_CHARACTERS]
     more = f"{len(rest):,} more characters"
     if len(rest) > len(tail):
-        more += f", the first {len(tail):,} of them"
+        more += f" (the first {len(tail):,} are shown)"
     kept = [(name, cut(value, VALUE_CHARACTERS)) for name, value in (document.kept or {}).items()]
     return DocumentView(text[:at], tail, more, document.problem if document.text is None else "", kept)

@@ -1,4 +1,4 @@
-"""Shifts as the page shows them: a sentence below what has shifted."""
+"""Shifts on the page: a sentence below the distribution that moved."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class ShiftView:
 
 
 def shift_view(shifts: Iterable[Shift], what: str, column: str = "", *, only_flagged: bool = False) -> ShiftView | None:
-    """The shift of ``what`` in ``column`` (see :class:`~headrace.pipelines.report.drift.Shift`); None where there is
-    none to show."""
+    """The shift of ``what`` in ``column`` (see :class:`~headrace.pipelines.report.drift.Shift`); None if there is none
+    to show."""
     found = next((each for each in shifts if (each.what, each.column) == (what, column)), None)
     if found is None or (only_flagged and not found.flagged):
         return None
@@ -30,6 +30,6 @@ def _text(shift: Shift) -> str:
     rare = shift.chance < CHANCE
     chance = "less than once in a thousand times" if rare else f"with a probability of {shift.chance:.2g}"
     if shift.what == "lengths":
-        return f"{shift.distance:.1%} of the texts moved to other lengths. Chance alone does that {chance}."
-    where = f"; {name} was {was:.1%} and is {now:.1%}" if shift.distance else ""
-    return f"{shift.distance:.1%} of the rows moved{where}. Chance alone does that {chance}."
+        return f"{shift.distance:.1%} of the texts moved to other lengths. By chance alone, this happens {chance}."
+    where = f"; {name} was {was:.1%}, is now {now:.1%}" if shift.distance else ""
+    return f"{shift.distance:.1%} of the rows moved{where}. By chance alone, this happens {chance}."

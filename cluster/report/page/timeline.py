@@ -16,7 +16,7 @@ from headrace.pipelines.report.series import Rate, rates
 
 @dataclass(frozen=True, slots=True)
 class TimeChart:
-    """A rate over time, and what it is."""
+    """A rate over time, and its explanation."""
 
     name: str
     chart: Markup
@@ -35,17 +35,19 @@ class TimelineView:
 
 
 def timeline(report: Mapping[str, Any], charts: Charts) -> TimelineView | None:
-    """The rates of the last run; None where it was too short, or asked nothing."""
+    """The rates of the last run; None if it was too short, or made no requests."""
     found = rates(report.get("series") or {})
     if not any(each.tokens or each.rows for each in found):
         return None
     return TimelineView(
         [
-            _chart(charts, "Rows a second", "Rows that came to their end.", found, [each.rows for each in found]),
-            _chart(charts, "Tokens a second", "Prompts and answers together.", found, [each.tokens for each in found]),
+            _chart(charts, "Rows per second", "Finished rows.", found, [each.rows for each in found]),
+            _chart(
+                charts, "Tokens per second", "Prompts and answers together.", found, [each.tokens for each in found]
+            ),
             _share_chart(
                 charts,
-                "Prompts from the cache",
+                "Cached prompts",
                 "Share of the prompt tokens that were in the prefix cache.",
                 found,
                 [each.cached for each in found],
@@ -53,13 +55,14 @@ def timeline(report: Mapping[str, Any], charts: Charts) -> TimelineView | None:
             _share_chart(
                 charts,
                 "Full batch",
-                "Share of the engines' time in which a document waited for room: what is below 100 % is room to spare.",
+                "Share of the engines' time in which documents waited because the engine was full. Below 100%, there "
+                "is room.",
                 found,
                 [each.full for each in found],
             ),
         ],
-        "The last run, from when the workers were sent for, in minutes and seconds. Nothing comes before the engines "
-        "are up.",
+        "The last run, in minutes and seconds from when the workers were requested. There is nothing to show before "
+        "the engines have started.",
         "the run over time",
         ["until", "rows/s", "tokens/s", "cached", "full batch"],
         [
@@ -77,12 +80,12 @@ def _chart(charts: Charts, name: str, said: str, found: Sequence[Rate], values: 
 def _share_chart(
     charts: Charts, name: str, said: str, found: Sequence[Rate], shares: Sequence[float | None]
 ) -> TimeChart:
-    """The same of shares, from 0 to 100 %."""
+    """The same for shares, from 0 to 100%."""
     points = [
         (each.begin, each.end, share if share is None else share * 100)
         for each, share in zip(found, shares, strict=True)
     ]
-    return TimeChart(name, charts.lines(name, points, ends=_ends(found), top=100.0, unit=" %"), said)
+    return TimeChart(name, charts.lines(name, points, ends=_ends(found), top=100.0, unit="%"), said)
 
 
 def _ends(found: Sequence[Rate]) -> tuple[str, str]:
