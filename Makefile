@@ -15,12 +15,13 @@ ARGS := --limit 40 --set max_error_rate=0.1
 # make test TESTS="tests/test_models.py -k folder"
 TESTS :=
 
-.PHONY: help setup demo test check docs docs-serve bench chaos hostile scale airflow clean distclean
+.PHONY: help setup demo test quick check docs docs-serve bench chaos hostile scale airflow clean distclean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       run the example on real reviews and print the answers"
 	@echo "make test       run all tests"
+	@echo "make quick      run the tests that need neither Ray nor vLLM, in under two minutes"
 	@echo "make check      run ruff and mypy, and check the import direction"
 	@echo "make docs       build the documentation into build/site (docs-serve: and serve it at http://127.0.0.1:8000)"
 	@echo "make bench      compare with Ray Data LLM, bare vLLM and Transformers; about an hour (ARGS=--quick: minutes)"
@@ -46,6 +47,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(PY) -m pytest $(TESTS)
+
+quick: $(STAMP)
+	$(PY) -m pytest -q -n 2 --dist loadfile -m "not slow" $(TESTS)
 
 check: $(STAMP)
 	$(PY) -m ruff check .
