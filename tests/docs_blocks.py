@@ -21,6 +21,7 @@ PAGES = [
     *sorted(ROOT.glob("*.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
     ROOT / "cluster" / "deploy" / "README.md",
+    *sorted((ROOT / "examples" / "plugins").glob("*/README.md")),
 ]
 LANGUAGES = ("yaml", "python", "sh", "json", "toml", "text", "{eval-rst}")
 NOT_RUN = re.compile(r"<!-- not (run|a pipeline): (.+) -->")
@@ -34,6 +35,7 @@ class Block:
     Attributes:
         line: of its first line of code.
         mark: ``run`` ("not run") or ``a pipeline`` ("not a pipeline"); empty for a block without such a comment.
+        why: the comment's reason. ``part of FILE`` has the block's lines compared with the file's.
     """
 
     page: Path
@@ -41,6 +43,7 @@ class Block:
     language: str
     text: str
     mark: str
+    why: str
 
     @property
     def place(self) -> str:
@@ -55,7 +58,8 @@ def blocks_of(page: Path) -> Iterator[Block]:
         if language is not None:
             if line == "```":
                 found = NOT_RUN.fullmatch(above)
-                yield Block(page, start, language, "\n".join(code) + "\n", found[1] if found else "")
+                mark, why = found.groups() if found else ("", "")
+                yield Block(page, start, language, "\n".join(code) + "\n", mark, why)
                 above, language = "", None
             else:
                 code.append(line)

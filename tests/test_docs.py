@@ -126,6 +126,17 @@ def test_the_docs_show_the_example_and_its_twin_in_python(tmp_path: Path) -> Non
     assert load_pipeline(tmp_path / "twin.py") == example
 
 
+def test_code_that_is_part_of_a_file_is_what_the_file_says() -> None:
+    found = [block for block in all_blocks("python") if block.why.startswith("part of ")]
+    assert len(found) >= 3
+    for block in found:
+        rest = (ROOT / block.why.removeprefix("part of ")).read_text()
+        pieces = (piece.strip("\n") for piece in re.split(r"^ *# \.\.\.\n", block.text, flags=re.MULTILINE))
+        for piece in filter(None, pieces):
+            assert piece in rest, f"{block.place}: {block.why} does not say, in this order:\n{piece}"
+            rest = rest.partition(piece)[2]
+
+
 @pytest.fixture
 def workplace(tmp_path: Path, here: InProcess, monkeypatch: pytest.MonkeyPatch) -> Workplace:
     """A folder with what the pages' commands read; runs are in this process, with the fake model."""
