@@ -110,7 +110,7 @@ def test_arguments_are_templates_and_become_the_command(told: Told) -> None:
 
 def test_too_many_dead_letters_are_said_and_not_tried_again(told: Told) -> None:
     assert len(told.jobs.of("dead")) == 1
-    assert "2 of 4 rows (50.0%) could not be answered" in told.logs["too_many_dead"]
+    assert "2 of 4 rows (50.0%) failed" in told.logs["too_many_dead"]
     assert "headrace errors s3://o/dead" in told.logs["too_many_dead"]
 
 
@@ -136,5 +136,5 @@ def test_a_timeout_stops_the_job(told: Told, task: str) -> None:
 
 
 def test_a_pipeline_that_is_not_there_is_said_before_anything_is_sent(told: Told) -> None:
-    assert "nowhere.yaml: there is no such file" in told.logs["no_file"]
+    assert "nowhere.yaml: no such file" in told.logs["no_file"]
     assert len(told.jobs.of("good")) == 1

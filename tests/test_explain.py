@@ -249,7 +249,7 @@ def test_a_model_to_which_no_row_comes_is_not_measured_and_says_so(explain: Call
     assert "none of the 8 rows reaches the model big (fake), so it is not measured" in done.stderr
     assert first["taken"]["seconds"] is not None
     assert second["taken"]["seconds"] is None
-    assert "measurement" in second["money"]["money"]
+    assert "until measured" in second["money"]["money"]
     assert "measurement" in json.loads(done.stdout)["together"]["money"]["money"]
 
 
@@ -344,7 +344,7 @@ def test_an_edit_redoes_the_steps_of_one_model_and_the_others_engine_is_not_star
     )
     said = capsys.readouterr().out
     assert "none: no rows are left for this model, so no engine is started" in said
-    assert "not known: nothing was measured of big (fake) yet" in said
+    assert "unknown: not measured yet for big (fake)" in said
     here(two(steps=steps), source, recompute="changed")
     assert here.engines == 1, "as it was said"
 

@@ -150,7 +150,7 @@ def test_a_cluster_that_goes_away(submission: Submission, capsys: pytest.Capture
     api.down = False
     api.jobs.clear()
     assert follow(client, submission.id) == 1
-    assert "does not know" in capsys.readouterr().err
+    assert "no longer knows" in capsys.readouterr().err
 
 
 def test_stopping_waits_until_it_is_over(submission: Submission, capsys: pytest.CaptureFixture[str]) -> None:
