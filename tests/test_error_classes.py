@@ -150,7 +150,7 @@ def test_advice(error_class: str, says: str) -> None:
 
 
 def test_a_step_may_give_advice_of_its_own() -> None:
-    assert advice(ErrorClass.FUNCTION, Map(name="m", function="a:b")) == "mend the function of the `map` step."
+    assert advice(ErrorClass.FUNCTION, Map(name="m", function="a:b")) == "fix the function of the `map` step."
     assert advice(ErrorClass.CUT, Map(name="m", function="a:b")) == advice(ErrorClass.CUT)
 
 
@@ -211,7 +211,7 @@ SCHEMA: dict[str, Any] = {
         ('{"big": 99999999999999999999}', "does not fit into 64 bits"),
         (f"{SECRET}", "not JSON: it cannot be parsed"),
         (f"{{}} {SECRET}", "not JSON: more text after it"),
-        (f'{{"{SECRET}": 1, "{SECRET}": 2}}', "not JSON: a key is there twice"),
+        (f'{{"{SECRET}": 1, "{SECRET}": 2}}', "not JSON: duplicate key"),
         ('{"name": 1e999}', "not JSON: is beyond what a 64-bit float can hold"),
         ('{"name": NaN}', "not JSON: a number that is not a JSON value"),
         (f'{{"name": "{SECRET}\\ud800"}}', "not JSON: half of a surrogate pair"),
