@@ -136,5 +136,5 @@ def test_a_timeout_stops_the_job(told: Told, task: str) -> None:
 
 
 def test_a_pipeline_that_is_not_there_is_said_before_anything_is_sent(told: Told) -> None:
-    assert "nowhere.yaml: there is no such file" in told.logs["no_file"]
+    assert "nowhere.yaml: does not exist" in told.logs["no_file"]
     assert len(told.jobs.of("good")) == 1

@@ -131,7 +131,7 @@ def test_no_probabilities_are_no_fault_of_a_function(many: bool) -> None:
         ("too_long", "too_long: truncate"),
         ("cut", "max_tokens"),
         ("empty_document", "max_error_rate"),
-        ("input_damaged", "write it anew"),
+        ("input_damaged", "write it again"),
         ("poison_row", "look at the row"),
         ("function", "operator"),
         ("refused", "max_model_len"),
@@ -239,7 +239,7 @@ def test_a_function_s_value_that_is_refused_names_the_rule(monkeypatch: pytest.M
 def test_a_reason_without_a_rule_is_redacted_to_what_its_class_means() -> None:
     assert redacted_reason(ErrorClass.EMPTY_DOCUMENT, "") == "the document is null or empty"
     assert redacted_reason(ErrorClass.INVALID, "is too long") == "… is too long …"
-    assert redacted_reason(ErrorClass.OTHER, "") == "(a reason that may hold text of rows)"
+    assert redacted_reason(ErrorClass.OTHER, "") == "(a reason that may contain text of rows)"
 
 
 def test_a_summary_that_breaks_its_form_is_invalid() -> None:

@@ -91,7 +91,7 @@ def test_a_measurement_says_how_good_each_layout_is_and_what_the_input_costs(exp
 
 
 def test_a_fixed_layout_is_taken_and_the_reason_is_the_pipeline(explain: Callable[..., Result]) -> None:
-    assert "Taken: hoisted: the pipeline says so." in explain(layout="hoisted").stdout
+    assert "Taken: hoisted: set in the pipeline." in explain(layout="hoisted").stdout
 
 
 def test_a_limit_counts(explain: Callable[..., Result]) -> None:
@@ -266,7 +266,7 @@ def test_fixed_layouts_are_measured_and_taken_with_several_models_too(corpus: Wr
     assert {answers["opinion"] for answers in left.answers} == {"negative"}
     found = explain_pipeline(pipeline, str(checked.corpus.shards[0].uri))
     assert {view.layout for model in found.models for view in model.steps} == {"hoisted"}
-    assert found.models[1].outlook.choice.reason == "the pipeline says so"
+    assert found.models[1].outlook.choice.reason == "set in the pipeline"
 
 
 def test_a_model_whose_layouts_are_all_fixed_is_measured_in_these_and_the_reference(
@@ -280,7 +280,7 @@ def test_a_model_whose_layouts_are_all_fixed_is_measured_in_these_and_the_refere
     assert set(first["layouts"]) == set(first["quality"]) == {"instruction_first", "document_first", "hoisted"}
     assert second["layouts"] == {}
     assert set(second["quality"]) == {"instruction_first", "hoisted"}
-    assert second["taken"]["because"] == "the pipeline says so"
+    assert second["taken"]["because"] == "set in the pipeline"
     assert set(second["taken"]["layouts"].values()) == {"hoisted"}
 
 

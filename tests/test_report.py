@@ -458,7 +458,9 @@ def test_reading_documents_comes_to_an_end(done: InProcess, monkeypatch: pytest.
     plan = load_plan(open_store(str(done.output)))
     assert plan is not None
     documents = report_rows.read_documents(plan, [(0, 1), (0, 3), (1, 25), (1, 2)], seconds=-1)
-    assert {each.problem for each in documents.found.values()} == {"the -1 s for reading documents were over"}
+    assert {each.problem for each in documents.found.values()} == {
+        "the time limit for reading documents (-1 s) was reached"
+    }
     documents = report_rows.read_documents(plan, [(0, 1), (0, 3), (1, 25), (1, 2)])
     assert documents.found[0, 3].text == "document a 3."
     assert documents.found[1, 25].problem == "it is null"
@@ -616,9 +618,9 @@ def test_an_output_without_report_can_be_compared(done: InProcess, corpus: Write
     ("words", "said"),
     [
         ([], "Name the output"),
-        (["nowhere"], "is no output of headrace"),
+        (["nowhere"], "is not an output of headrace"),
         (["OUT", "--compare", "a", "b"], "leave OUTPUT and --previous out"),
-        (["OUT", "--previous", "nowhere"], "is no output of headrace"),
+        (["OUT", "--previous", "nowhere"], "is not an output of headrace"),
         (["OUT", "--gpu-price", "much"], "--gpu-price"),
         (["OUT", "--to", "no/such/folder/page.html"], "cannot be written"),
     ],

@@ -201,7 +201,7 @@ def test_a_row_that_kills_or_hangs_engines_is_a_dead_letter_and_the_rest_is_answ
     dead = it.dead()
     assert list(dead) == [37]
     tries = dead[37]["tries"]
-    assert dead[37]["reason"] == f"the row {word} the engine {tries} times, at last alone"
+    assert dead[37]["reason"] == f"the row {word} the engine {tries} times, the last time alone"
     # On a busy machine a worker may stand still for a second over nothing, which is no row's fault.
     assert tries == it.deaths or (how == "hang" and tries < it.deaths)
     # The first death, four halvings of sixteen rows, of which the last leaves it alone, and once more alone.

@@ -1,7 +1,7 @@
 """YAML and JSON files as plain data, with the line of each value.
 
-YAML is read as version 1.2 has it: ``yes``, ``no``, ``on``, ``off`` and ``2024-01-31`` are text (they are labels more
-often than anything else), numbers in mapping keys stay as written, and a duplicate key is an error.
+YAML is read as version 1.2 defines it: ``yes``, ``no``, ``on``, ``off`` and ``2024-01-31`` are text (they are usually
+labels), numbers in mapping keys stay as written, and a duplicate key is an error.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.places import Loc, loc_text
 
 MAX_NODES = 100_000
-"""Values in a file, aliases written out: a pipeline has hundreds, an alias bomb has billions."""
+"""Values in a file, with aliases expanded: a pipeline has hundreds, an alias bomb has billions."""
 
 
 def read_text(file: Path) -> str:
-    """What a text file holds.
+    """The content of a text file.
 
     Raises:
-        UserError: it cannot be read, or is no UTF-8.
+        UserError: it cannot be read, or is not UTF-8.
     """
     try:
         return file.read_text(encoding="utf-8-sig")
@@ -35,10 +35,10 @@ def read_text(file: Path) -> str:
 
 
 def read_data(file: Path) -> tuple[Any, dict[Loc, int | str]]:
-    """What a YAML or JSON file holds, and the line of each value.
+    """The content of a YAML or JSON file, and the line of each value.
 
     Raises:
-        UserError: it cannot be read, or is neither.
+        UserError: it cannot be read, or is neither YAML nor JSON.
     """
     text = read_text(file)
     if file.suffix.lower() != ".json":
@@ -54,11 +54,11 @@ def read_data(file: Path) -> tuple[Any, dict[Loc, int | str]]:
 
 
 def read_yaml(text: str, name: str) -> tuple[Any, dict[Loc, int | str]]:
-    """What a YAML text holds, and the line of each value; ``name`` is what messages call the text.
+    """The content of a YAML text, and the line of each value; ``name`` is the name of the text in messages.
 
     Raises:
-        UserError: it is no YAML, has a duplicate key or a value that is no plain data, or grows beyond
-            :data:`MAX_NODES`.
+        UserError: it is not YAML, has a duplicate key or a value that is not plain data, or expands to more than
+            :data:`MAX_NODES` values.
     """
     try:
         loader = _Yaml12(text)
@@ -124,9 +124,9 @@ class _Reader:
         self.lines[loc] = line if line is not None else node.start_mark.line + 1
         self._count += 1
         if self._count > MAX_NODES:
-            raise UserError(f"{self._at(node)}: aliases make this file hold more than {MAX_NODES:,} values")
+            raise UserError(f"{self._at(node)}: with its aliases expanded, the file has more than {MAX_NODES:,} values")
         if id(node) in self._open:
-            raise UserError(f"{self._at(node)}: {loc_text(loc)} contains itself by an alias")
+            raise UserError(f"{self._at(node)}: {loc_text(loc)} contains itself through an alias")
         self._open.add(id(node))
         try:
             if isinstance(node, yaml.SequenceNode):
@@ -148,7 +148,7 @@ class _Reader:
             if key.value in first:
                 place = f"{loc_text(loc)}: " if loc else ""
                 raise UserError(
-                    f'{self._at(key)}: {place}key "{key.value}" stands there twice (the first is on line'
+                    f'{self._at(key)}: {place}duplicate key "{key.value}" (the first is on line'
                     f" {first[key.value]}): remove one"
                 )
             first[key.value] = line
@@ -165,7 +165,7 @@ class _Reader:
         value = self.loader.construct_object(node)
         if isinstance(value, str | int | float | None):
             return value
-        raise UserError(f"{self._at(node)}: {node.tag} cannot be used in a pipeline file; put the value in quotes")
+        raise UserError(f"{self._at(node)}: {node.tag} is not allowed in a pipeline file; put the value in quotes")
 
     def _at(self, node: yaml.Node) -> str:
         return f"{self.name}:{node.start_mark.line + 1}"

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a pipeline, as places and sentences without its own words."""
+"""What pydantic finds wrong with a pipeline, as places and clauses without pydantic's own words."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from headrace.pipelines.spec.steps import OPERATORS
 
 
 def problems_of(error: ValidationError) -> list[tuple[Loc, str]]:
-    """What is wrong, as places and sentences without pydantic's own words."""
+    """What is wrong, as places and clauses without pydantic's own words."""
     problems: list[tuple[Loc, str]] = []
     for details in error.errors(include_url=False):
         if details["type"] == "pipeline":
@@ -57,7 +57,7 @@ def _in_words(details: ErrorDetails) -> tuple[Loc, str]:
             return loc, f"must match the regular expression {ctx['pattern']}, not {_given(given)}"
         allowed = "letters, digits and _" if loc[:1] == ("steps",) else "letters, digits, - and _"
         begins = "a letter" if loc[:1] == ("steps",) else "a letter or a digit"
-        return loc, f"must be {allowed}, beginning with {begins}, not {_given(given)}"
+        return loc, f"must consist of {allowed} and begin with {begins}, not {_given(given)}"
     return loc, _WORDS.get(kind, _other)(details["msg"], ctx) + _but(kind, given)
 
 
@@ -73,7 +73,7 @@ def _no_step(given: object) -> str:
     if isinstance(given, Mapping) and set(given) & set(OPERATORS):
         named = next(key for key in given if key in OPERATORS)
         return (
-            f"a step is a mapping with one key, its operator; here stand {', '.join(map(str, given))}:"
+            f"a step is a mapping with one key, its operator, but this one has {', '.join(map(str, given))}:"
             f' indent the other keys below "{named}"'
         )
     return f"a step is a mapping with one key, its operator ({kinds}), not {_given(given)}"
