@@ -77,8 +77,8 @@ class Previous:
         plan = load_plan(store)
         if plan is None:
             raise UserError(
-                f"--reuse: {shown(store.uri)} is not an output of headrace: it contains no plan. Name the output folder "
-                "of a run."
+                f"--reuse: {shown(store.uri)} is not an output of headrace: it contains no plan. Name the output "
+                "folder of a run."
             )
         if not plan.key:
             raise UserError(
