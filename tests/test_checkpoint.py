@@ -160,7 +160,7 @@ def test_rows_of_another_shard_and_errors_that_do_not_match_are_never_committed(
         (changed("_shard", ["a", "a", "a", "b"]), "rows of other shards"),
         (changed("_error", [None] * 4), "a dead row has no _error"),
         (changed("_error", [{"step": "x"}] * 4), "or an answered one has"),
-        (changed("_row", [0, 1, 2, None]), "or null"),
+        (changed("_row", [0, 1, 2, None]), "is null or a duplicate"),
         (right.drop_columns(["label"]), "columns are"),
         (right.append_column("more", right["id"]), "columns are"),
     ]

@@ -61,7 +61,7 @@ def test_it_shows_steps_prompts_layouts_and_what_is_taken(explain: Callable[...,
     assert "Classify the text by its opinion." in said
     for layout in ("instruction_first", "document_first", "hoisted"):
         assert layout in said
-    assert "Taken: instruction_first: no other layout was measured" in said
+    assert "Taken: instruction_first: no other layout has been measured" in said
     assert "not measured on this kind of machine yet" in said
     assert "--measure" in said
 
@@ -161,7 +161,7 @@ def test_each_model_has_its_steps_its_prompts_and_a_forecast_and_all_have_a_sum(
     assert "reply  generate  stage 2, big (fake)  (waits for bad, opinion)" in tree[3]
     assert "tone, by big (fake)" in said
     assert "Classify the text by its tone." in said
-    assert said.count("Taken: instruction_first: with several models no other is taken") == 2
+    assert said.count("Taken: instruction_first: the default for several models") == 2
     assert "no filter dropped a row: nothing was observed yet" in said
     assert "not known: nothing was measured of fake, big (fake) yet (--measure)" in said
     assert said.index("fake: the whole input") < said.index("big (fake): the whole input")

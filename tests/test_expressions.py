@@ -92,7 +92,7 @@ def test_names_are_root_columns() -> None:
     ("sql", "message"),
     [
         ("opinio = 'x'", 'unknown column or earlier step "opinio"; did you mean "opinion"'),
-        ('opinion = "negative"', "text is in single quotes: 'negative'"),
+        ('opinion = "negative"', "put text in single quotes: 'negative'"),
         ("facts.porpose = 'x'", 'unknown field "porpose"; did you mean "purpose"'),
         ("opinion > 3", "does not fit its columns"),
         ("opinion + 1 = 2", "does not fit its columns"),

@@ -167,7 +167,7 @@ def test_a_layout_in_which_only_a_fixed_step_was_measured_was_not_measured(revie
     assert choice.layouts == {"opinion": REFERENCE, "short": "hoisted", "reply": REFERENCE}
     assert choice.reason == "no other layout has been measured for this pipeline"
     some = choose(reviews(steps=STEPS[:2]), lambda layouts: -costs(layouts), quality)  # type: ignore[arg-type]
-    assert "were not measured for opinion" in some.reason
+    assert "have not been measured for opinion" in some.reason
 
 
 # -- steps that are alike ------------------------------------------------------------------------------------

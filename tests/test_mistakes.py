@@ -146,8 +146,8 @@ def test_a_key_that_is_missing_or_misspelt_or_holds_what_it_cannot(old: str, new
         ('{" ": a, bad: b}', "labels: a label is empty"),
         ("[~, bad]", "labels: a label is empty"),
         ("[[good], bad]", "labels: a label must be text, not ['good']"),
-        ("[good]", "labels: needs at least 2 (there are 1)"),
-        ("[]", "labels: needs at least 2 (there are 0)"),
+        ("[good]", "labels: needs at least 2, but has 1"),
+        ("[]", "labels: needs at least 2, but has 0"),
         ("good", "labels: must be a list of labels, or a mapping of labels to descriptions, not 'good'"),
         (f"{LABELS}, examples: [{{document: d, answer: positve}}]",
          ": examples[0].answer: unknown label 'positve' (labels: positive, negative)"),
@@ -176,7 +176,7 @@ def test_labels(labels: str, message: str) -> None:
             "{properties: {a: {type: integer, minimum: 5, maximum: 1}}}",
             "/properties/a: there is no 64-bit integer between",
         ),
-        ("facts.json", "does not exist (relative to the pipeline file)"),
+        ("facts.json", "the file '"),
     ],
 )
 def test_schemas(schema: str, message: str) -> None:
@@ -257,7 +257,7 @@ def test_a_filter_that_says_neither_yes_nor_no() -> None:
         ("name: facts", "name: id",
          'r.yaml:7: steps[1].extract.name: step "id" has the column "id", which `keep` copies from'),
         ("name: facts", "name: my facts", "r.yaml:7: steps[1].extract.name: must consist of letters, digits and _ and"),
-        ("keep: [id]", "keep: [id, starz]", 'r.yaml:10: keep: unknown column "starz"; did you mean "stars"? (there'),
+        ("keep: [id]", "keep: [id, starz]", 'r.yaml:10: keep: unknown column "starz"; did you mean "stars"? (known'),
         ("keep: [id]", "keep: [id, id]", 'r.yaml:10: keep: duplicate column "id"'),
     ],
 )  # fmt: skip
@@ -331,7 +331,7 @@ def test_inputs(input: str, make: Callable[[Path], object] | None, message: str)
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("other", "holds something that headrace has not made: 'notes.txt'. Use an empty folder"),
+        ("other", "contains files that headrace did not make: 'notes.txt'. Use an empty folder"),
         ("input", "is the input 'input' or lies inside it"),
         ("input/output", "is the input 'input' or lies inside it"),
         ("r.yaml", "is a file. Name a folder, which need not exist yet."),
@@ -407,7 +407,7 @@ def test_a_prompt_that_leaves_no_room_for_a_document() -> None:
     ("resources", "message"),
     [
         ("{workers: 0}", "resources.workers: must be a number of engines (1 or more) or [least, most], not 0"),
-        ("{workers: [3, 1]}", "resources.workers: least is more than most"),
+        ("{workers: [3, 1]}", "resources.workers: least must not be above most"),
         ("{gpus: -1}", "resources.gpus: must be 0 or more, not -1"),
         ("{memory: lots}", "resources.memory: must be a size such as \"4GiB\" or \"512MB\", not 'lots'"),
         ("{memroy: 4GiB}", 'resources: unknown key "memroy"; did you mean "memory"?'),
@@ -461,19 +461,25 @@ def bad(text: str) -> str:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("nothing.yaml", None, "nothing.yaml: does not exist: a pipeline is a .yaml, .yml, .json or .py file"),
-        ("input", None, "input: is a folder: a pipeline is a .yaml"),
+        ("nothing.yaml", None, "nothing.yaml: does not exist; a pipeline is a .yaml, .yml, .json or .py file"),
+        ("input", None, "input: is a folder; a pipeline is a .yaml"),
         ("r.txt", "name: x", "r.txt: a pipeline is a .yaml"),
         ("r.yaml", "", "r.yaml: a pipeline is a mapping (name, document, steps...), but this file is empty"),
         ("r.yaml", "- a\n", "r.yaml: a pipeline is a mapping (name, document, steps...), but this file is a list"),
         ("r.yaml", "a: [b\nc: d", "r.yaml:2: not YAML: "),
         ("r.yaml", "name: a\n\tb: c\n", "r.yaml:2: not YAML: "),
+        (
+            "r.yaml",
+            "name: r\ndocument: {{ review }}\n",
+            'r.yaml:2: a key must be text; put templates in quotes: "{{ column }}"',
+        ),
+        ("r.yaml", "document: {{ review }} text\n", "r.yaml:1: not YAML: "),
         ("r.json", '{"name": }', "r.json:1: not JSON: "),
         ("r.py", "x = 1\n", "r.py: defines no pipeline: assign a headrace.Pipeline to a name"),
         ("r.py", "import nowhere_at_all\n", "r.py:1: ModuleNotFoundError: No module named 'nowhere_at_all'"),
         ("r.py", "x = 1\nx = = 1\n", "r.py:2: SyntaxError"),
         ("r.py", "x = 1\nraise SystemExit(0)\n", "r.py:2: SystemExit: 0"),
-        ("r.py", bad("Classify(name='a', labels=['x'])"), "r.py:2: labels: needs at least 2 (there are 1)"),
+        ("r.py", bad("Classify(name='a', labels=['x'])"), "r.py:2: labels: needs at least 2, but has 1"),
     ],
 )
 def test_pipeline_files(name: str, text: str | None, message: str) -> None:
@@ -483,9 +489,25 @@ def test_pipeline_files(name: str, text: str | None, message: str) -> None:
     assert refusal("check", name).startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("document: {{ review }} text\n", '; put templates in quotes: "{{ column }}"'),
+        ("document: {% if a %}b{% endif %}\n", '; put templates in quotes: "{{ column }}"'),
+        ("prompt: Reply: nicely\n", '; put text that contains ": " in quotes'),
+        ("a: [b\nc: d", "expected ',' or ']', but got ':'"),
+    ],
+)
+def test_a_yaml_error_says_what_usually_causes_it(text: str, hint: str) -> None:
+    write(text, "r.yaml")
+    assert refusal("check", "r.yaml").endswith(hint)
+
+
 def test_a_folder_that_is_no_output() -> None:
-    assert refusal("status", "nothing") == "'nothing' is not an output of headrace: it contains no plan."
-    assert refusal("status", "input") == "'input' is not an output of headrace: it contains no plan."
+    assert refusal("status", "nothing") == (
+        "'nothing' is not an output of headrace: it contains no plan. Name the output folder of a run."
+    )
+    assert refusal("status", "input").startswith("'input' is not an output of headrace: it contains no plan.")
 
 
 def test_all_mistakes_of_a_file_are_told_at_once() -> None:

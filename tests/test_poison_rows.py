@@ -125,14 +125,14 @@ def test_a_small_chunk_may_be_mostly_killers(rows: int, seen: int | None, data: 
 def test_an_engine_that_dies_of_everything_condemns_no_row() -> None:
     for seen in (None, 0, 1, 50):
         notes, why = through(1000, lambda _: True, seen=seen)
-        assert "it is the engine and not a row" in why
+        assert "the cause is the engine and not a row" in why
         assert not notes.poison_rows
         assert notes.deaths <= 3 + MOST_CONTROLS
 
 
 def test_an_engine_that_dies_under_load_alone_condemns_no_row() -> None:
     notes, why = through(1000, lambda group: len(group) > 700, seen=100)
-    assert "no row does it alone" in why
+    assert "no single row causes it" in why
     assert not notes.poison_rows
     assert notes.deaths == MOST_UNEXPLAINED
 
@@ -223,7 +223,7 @@ def test_a_storage_that_hangs_ends_the_run_and_no_row_is_blamed(store: LocalStor
         with attempt.storage():
             attempt.died(hung=True)
     notes = Attempt.of(store, INFO, CHUNK, Owner.me("run")).notes
-    assert "reading its rows or writing its answers has hung, 3 times" in notes.hopeless(5)
+    assert "reading its rows or writing its answers has hung 3 times" in notes.hopeless(5)
     assert not notes.suspects
     assert not notes.unreadable
     assert not Attempt.of(store, INFO, CHUNK, Owner.me("later")).notes.hopeless(5)

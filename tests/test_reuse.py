@@ -203,7 +203,7 @@ def test_what_cannot_be_reused_is_refused_with_the_reason(here: InProcess, tmp_p
     for pipeline, lender, words in (
         (STEPS, "keyed", "needs the pipeline's `key`"),
         (KEYED, "unkeyed", "without `key`"),
-        (KEYED, "in", "no output of headrace"),
+        (KEYED, "in", "not an output of headrace"),
         (changed(lambda d: d.update(key=["id", "night"]), KEYED), "keyed", "Both must be the same"),
         (changed(lambda d: d.update(document="{{ text }} {{ night }}"), KEYED), "keyed", "reads the columns"),
         (changed(lambda d: d.update(document="See {{ text }}!", keep=[]), KEYED), "keyed", "no step"),

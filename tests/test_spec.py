@@ -181,7 +181,7 @@ def test_engine_arguments_may_stand_beside_the_id() -> None:
         (changed(model=5), "must be a mapping, not 5"),
         (changed(model={"dtype": "half"}), 'key "id" is missing'),
         (changed(resources={"gpu": 1}), 'unknown key "gpu"; did you mean "gpus"?'),
-        (changed(resources={"workers": [3, 1]}), "least is more than most"),
+        (changed(resources={"workers": [3, 1]}), "least must not be above most"),
         (changed(resources={"workers": 0}), "must be a number of engines"),
         (changed(resources={"workers": True}), "must be a number of engines"),
         (changed(resources={"memory": "lots"}), 'must be a size such as "4GiB"'),

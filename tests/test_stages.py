@@ -106,7 +106,7 @@ def test_a_model_that_is_needed_twice_is_refused_with_the_steps_and_the_way_out(
     with pytest.raises(UserError) as refused:
         stages_of(twice)
     said = str(refused.value)
-    assert said.startswith("p.yaml:14: steps[2].generate: each model works on a row once")
+    assert said.startswith("p.yaml:14: steps[2].generate: a row visits each model once")
     assert '"polish" (the pipeline\'s model) waits for "judge" (model big)' in said
     assert '"judge" (model big) waits for "draft" (the pipeline\'s model)' in said
     assert 'give "polish" a model with another name under `models`' in said

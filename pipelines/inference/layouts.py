@@ -123,7 +123,7 @@ def choose(
         if unknown := [name for name in free if len(measured[name]) < len(LAYOUTS)]:
             why = (
                 f"the cheaper layouts change too many answers, or have not been measured for {', '.join(unknown)} "
-                "(or its answers cannot be compared)"
+                "(or answers there cannot be compared)"
             )
         elif any(len(allowed[name]) < len(LAYOUTS) for name in free):
             why = "the cheaper layouts change too many answers"

@@ -35,7 +35,7 @@ def check_output_folder(store: Store, input_uri: str) -> None:
     if names and f"{FOLDER}/" not in names:
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         raise UserError(
-            f"The output folder {root!r} holds something that headrace has not made: "
+            f"The output folder {root!r} contains files that headrace did not make: "
             f"{', '.join(repr(name) for name in names[:5])}{more}. Use an empty folder, or one that does "
             "not exist yet."
         )

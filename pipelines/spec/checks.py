@@ -132,8 +132,8 @@ def _unknown_columns(pipeline: Definition, schema: pa.Schema) -> Iterable[tuple[
     """Columns that the document, ``keep`` or ``key`` name but the input does not have."""
     for name in sorted(pipeline.document_template.variables):
         if name not in schema.names:
-            hint = " (the document cannot read answers)" if name in pipeline.answers else ""
-            yield ("document",), unknown(name, schema.names, "column") + hint
+            hint = "; the document cannot read answers" if name in pipeline.answers else ""
+            yield ("document",), unknown(name, schema.names, "column", hint)
     for text in _path_problems(pipeline.document_template.paths, plain(schema), "column"):
         yield ("document",), text
     for key in ("keep", "key"):

@@ -20,6 +20,10 @@ MAX_NODES = 100_000
 """Values in a file, with aliases expanded: a pipeline has hundreds, an alias bomb has billions."""
 
 
+QUOTE_TEMPLATES = '; put templates in quotes: "{{ column }}"'
+"""The end of a message about a mapping that was probably meant as a template."""
+
+
 def read_text(file: Path) -> str:
     """The content of a text file.
 
@@ -72,11 +76,21 @@ def read_yaml(text: str, name: str) -> tuple[Any, dict[Loc, int | str]]:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise UserError(f"{name}:{mark.line + 1 if mark else 1}: not YAML: {error.problem or error.context}") from error
+        line = mark.line if mark else 0
+        problem = f"{error.problem or error.context}{_hint(text, line)}"
+        raise UserError(f"{name}:{line + 1}: not YAML: {problem}") from error
     except yaml.YAMLError as error:
         raise UserError(f"{name}: not YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise UserError(f"{name}: nested too deeply") from error
+
+
+def _hint(text: str, line: int) -> str:
+    """What usually causes an error in this line (from 0) of a YAML text, as the end of a sentence."""
+    wrong = (text.splitlines() or [""])[: line + 1][-1]
+    if "{{" in wrong or "{%" in wrong:
+        return QUOTE_TEMPLATES
+    return '; put text that contains ": " in quotes' if wrong.count(": ") > 1 else ""
 
 
 class _Yaml12(yaml.SafeLoader):
@@ -141,7 +155,8 @@ class _Reader:
         first: dict[str, int] = {}
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise UserError(f"{self._at(key)}: a key must be text")
+                templated = isinstance(key, yaml.MappingNode)
+                raise UserError(f"{self._at(key)}: a key must be text{QUOTE_TEMPLATES if templated else ''}")
             if key.tag == "tag:yaml.org,2002:merge":
                 continue
             line = key.start_mark.line + 1

@@ -137,8 +137,8 @@ class Expression:
         """
         for name in sorted(self.names):
             if name not in schema.names:
-                quoted = f" (text is in single quotes: '{name}')" if f'"{name}"' in self.sql else ""
-                raise UserError(f"{self.where}: {unknown(name, schema.names, 'column or earlier step')}{quoted}")
+                hint = f"; put text in single quotes: '{name}'" if f'"{name}"' in self.sql else ""
+                raise UserError(f"{self.where}: {unknown(name, schema.names, 'column or earlier step', hint)}")
         # Two rows of nulls: Polars finds many type errors only when it runs, none of them needs values, and
         # two rows show whether the result has one value for each.
         columns = plain(schema, self.names)
@@ -250,12 +250,12 @@ def plain(schema: pa.Schema, names: frozenset[str] | None = None) -> pa.Schema:
     )
 
 
-def unknown(name: str, known: list[str] | tuple[str, ...], what: str) -> str:
-    """A clause about an unknown name: the most similar known one, and all known ones."""
+def unknown(name: str, known: list[str] | tuple[str, ...], what: str, hint: str = "") -> str:
+    """A clause about an unknown name: the most similar known one, a hint, and all known ones."""
     near = difflib.get_close_matches(name, known, n=1)
     suggestion = f'; did you mean "{near[0]}"?' if near else ""
     shown = ", ".join(list(known)[:30]) + (f", and {len(known) - 30} more" if len(known) > 30 else "")
-    return f'unknown {what} "{name}"{suggestion} (known: {shown or "none"})'
+    return f'unknown {what} "{name}"{suggestion}{hint} (known: {shown or "none"})'
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:

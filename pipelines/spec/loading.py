@@ -40,7 +40,7 @@ def load_pipeline(path: str | Path, overrides: Sequence[str] = (), model: str | 
     file, name = split_name(str(path))
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "does not exist"
-        raise UserError(f"{file}: {what}: a pipeline is a {_FORMATS} file")
+        raise UserError(f"{file}: {what}; a pipeline is a {_FORMATS} file")
     folder = file.resolve().parent
     if file.suffix == ".py":
         found = from_python(file, name)

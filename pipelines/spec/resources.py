@@ -103,7 +103,7 @@ class Resources(Plain):
         if not whole or len(numbers) != (2 if isinstance(value, list | tuple) else 1) or min(numbers, default=0) < 1:
             raise ValueError(f"must be a number of engines (1 or more) or [least, most], not {value!r}")
         if list(numbers) != sorted(numbers):
-            raise ValueError(f"least is more than most: {value!r}")
+            raise ValueError(f"least must not be above most: {value!r}")
         return tuple(numbers) if len(numbers) == 2 else value
 
     @field_validator("memory", mode="before")

@@ -104,6 +104,10 @@ def _other(message: str, ctx: Mapping[str, Any]) -> str:
     return re.sub(r"^Input should be (?:a valid )?", "must be ", message)
 
 
+def _number(value: float) -> str:
+    return f"{int(value) if value == int(value) else value:,}"
+
+
 _WORDS: Mapping[str, Any] = {
     "string_type": lambda m, c: "must be text",
     "int_type": lambda m, c: "must be a whole number",
@@ -114,10 +118,10 @@ _WORDS: Mapping[str, Any] = {
     "finite_number": lambda m, c: "must be a finite number",
     "bool_type": lambda m, c: "must be true or false",
     "bool_parsing": lambda m, c: "must be true or false",
-    "greater_than_equal": lambda m, c: f"must be {c['ge']:,} or more",
-    "less_than_equal": lambda m, c: f"must be {c['le']:,} or less",
-    "greater_than": lambda m, c: f"must be more than {c['gt']:,}",
-    "less_than": lambda m, c: f"must be less than {c['lt']:,}",
+    "greater_than_equal": lambda m, c: f"must be {_number(c['ge'])} or more",
+    "less_than_equal": lambda m, c: f"must be {_number(c['le'])} or less",
+    "greater_than": lambda m, c: f"must be more than {_number(c['gt'])}",
+    "less_than": lambda m, c: f"must be less than {_number(c['lt'])}",
     "literal_error": lambda m, c: f"must be {c['expected']}".replace("'", '"'),
     "list_type": lambda m, c: "must be a list",
     "tuple_type": lambda m, c: "must be a list",
@@ -127,8 +131,8 @@ _WORDS: Mapping[str, Any] = {
     "model_attributes_type": lambda m, c: "must be a mapping",
     "string_too_short": lambda m, c: "must not be empty",
     "string_too_long": lambda m, c: f"must have at most {c['max_length']} characters",
-    "too_short": lambda m, c: f"needs at least {c['min_length']} (there are {c['actual_length']})",
-    "too_long": lambda m, c: f"takes at most {c['max_length']} (there are {c['actual_length']})",
+    "too_short": lambda m, c: f"needs at least {c['min_length']}, but has {c['actual_length']}",
+    "too_long": lambda m, c: f"takes at most {c['max_length']}, but has {c['actual_length']}",
 }
 
 
