@@ -1,7 +1,7 @@
-"""What is asked of a document, and how an answer is read. Pure functions of a row: no Ray, no vLLM, no I/O.
+"""What is asked about a document, and how an answer is read. Pure functions of a row: no Ray, no vLLM, no I/O.
 
-The names below are loaded on first use: a plugin can import them while operators are being loaded, and who looks for
-plugins of another kind need not load any operator.
+The names below are imported on first use. So a plugin can import them while operators are being loaded, and looking up
+plugins of another kind loads no operator.
 """
 
 from importlib import import_module

@@ -1,8 +1,8 @@
-"""How well two answers agree, 0 to 1.
+"""How well two answers agree, from 0 to 1.
 
-What is compared is what can be right or wrong: labels, numbers, dates, true and false, values of an enum. Two good
-summaries have few words in common, so of free text only that there is an answer at all counts; how alike texts are
-is for the reader of a sample to judge.
+Only what can be right or wrong is compared: labels, numbers, dates, booleans, enum values. Two good summaries share few
+words, so for free text it counts only whether there is an answer. How similar two texts are is left to whoever reads a
+sample.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from headrace.operators.schema.nodes import fields_of, flatten
 
 
 def of_labels(answer: Any, other: Any) -> float:
-    """1 for the same label; for lists of labels the size of what they share over that of all in either."""
+    """1 for the same label; for lists of labels, the size of the intersection over the size of the union."""
     if not isinstance(other, list):
         return float(answer == other)
     a, b = set(answer or ()), set(other)
@@ -22,14 +22,14 @@ def of_labels(answer: Any, other: Any) -> float:
 
 
 def of_texts(answer: Any, other: Any) -> float:
-    """1 where there is an answer at all."""
+    """1 if there is an answer."""
     return float(answer is not None)
 
 
 def of_values(schema: Mapping[str, Any], answer: Any, other: Any) -> float:
     """The share of the values in ``other`` that can be right or wrong, by ``schema``, and are the same in ``answer``.
 
-    1 for an answer where there is no such value.
+    1 if ``other`` has no such value.
     """
     if answer is None:
         return 0.0

@@ -1,9 +1,9 @@
-"""What every operator shares: the value that names a step, and the methods by which it describes itself.
+"""What every operator shares: a value that describes a step, and the methods by which it describes itself.
 
-An operator says *what is asked* (``questions``) and *how an answer is read* (``outcomes``). It knows nothing
-of tokens, layouts, engines or files. A step of a pipeline is a :class:`ModelStep`, which asks the model, or a
-:class:`RowStep`, which works on the row alone. Whatever else headrace has to know of a step, it asks the step: the
-methods have defaults, and an operator overrides those that do not fit it.
+An operator says *what is asked* (``questions``) and *how an answer is read* (``outcomes``). It knows nothing about
+tokens, layouts, engines or files. A step of a pipeline is either a :class:`ModelStep`, which asks the model, or a
+:class:`RowStep`, which works on the row alone. Whatever else headrace needs to know about a step, it asks the step: the
+methods have defaults, and an operator overrides those that do not fit.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=100)]
-"""A step's name, which is also its output column. Names that begin with ``_`` are headrace's own."""
+"""A step's name, which is also its output column. Names that begin with ``_`` are reserved for headrace."""
 
 
 class Step(BaseModel):
     """An operator in a pipeline: a frozen plain value, the same from YAML and from Python.
 
-    Not a base for an operator by itself: derive from :class:`ModelStep` or :class:`RowStep`, set ``kind``, declare what
-    a pipeline file may say as pydantic fields (a docstring below each is its description in the JSON Schema), and
+    Do not derive from this class directly: derive from :class:`ModelStep` or :class:`RowStep`. Set ``kind``, declare
+    what a pipeline file may say as pydantic fields (a docstring below each is its description in the JSON Schema), and
     register the class in the package's ``pyproject.toml`` under the name that is its ``kind``::
 
         [project.entry-points."headrace.operators"]
@@ -43,13 +43,13 @@ class Step(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
 
     kind: ClassVar[str]
-    """What a pipeline file calls the operator."""
+    """The operator's name in a pipeline file."""
 
     gates: ClassVar[bool] = False
-    """Whether the step may leave rows out (``Filtered``). Every later step waits for one that may."""
+    """Whether the step may leave rows out (``Filtered``). If so, every later step waits for it."""
 
     not_in_fingerprint: ClassVar[Mapping[str, str]] = {}
-    """Fields that cannot change an answer, each with the reason: editing them keeps the answers that are there."""
+    """Fields that cannot change an answer, each with the reason. Editing them keeps existing answers."""
 
     code_version: ClassVar[int] = 1
     """Raise it when the operator's code asks or reads differently. Earlier answers then count as outdated."""
@@ -60,7 +60,7 @@ class Step(BaseModel):
     """A Polars SQL expression over columns and earlier answers; other rows skip the step."""
 
     def fields(self) -> list[pa.Field]:
-        """The typed output columns; none for a step that only decides which rows go on.
+        """The typed output columns; empty for a step that only decides which rows go on.
 
         Raises:
             ValueError: the types follow from code that cannot be imported.
@@ -72,68 +72,68 @@ class Step(BaseModel):
         return tuple(column.name for column in self.fields())
 
     def notes(self) -> list[str]:
-        """What a user should be told at check time: what stays JSON text, what only the final check enforces."""
+        """What a user should know at check time: what stays JSON text, what only the final check enforces."""
         return []
 
     def problems(self) -> list[tuple[str, str]]:
-        """What is wrong with the step that shows only when a user's code is imported: the field, and a clause.
+        """What is wrong with the step that only shows once a user's code is imported: the field, and a clause.
 
-        It is asked after everything else that can be checked without the input.
+        Called after everything else that can be checked without the input.
         """
         return []
 
     def templates(self) -> Mapping[str, str]:
-        """The Jinja templates of this step by the field that holds them."""
+        """The Jinja templates of this step, by the field that holds them."""
         return {}
 
     def conditions(self) -> Mapping[str, str]:
-        """The Polars SQL expressions of this step, each true or false for a row, by the field that holds them."""
+        """The Polars SQL conditions of this step, by the field that holds them."""
         return {} if self.when is None else {"when": self.when}
 
     def reads_by_field(self) -> Mapping[str, Sequence[str]]:
-        """The columns and earlier answers that the step reads beside those in templates and conditions.
+        """The columns and earlier answers that the step reads, besides those in templates and conditions.
 
-        They are listed by the field that names them, which messages point to.
+        They are listed by the field that names them, so that messages can point to it.
         """
         return {}
 
     @property
     def reads_whole_row(self) -> bool:
-        """Whether the step gets all that the pipeline reads and the earlier steps answer. It waits for all of these."""
+        """Whether the step gets the whole row: all columns that the pipeline reads, and all earlier answers."""
         return False
 
     def closed_values(self) -> Mapping[str, Sequence[str]]:
-        """The only texts that an output column can hold, by column: conditions that compare with others are refused."""
+        """The only texts that a column can hold, by output column. Comparing the column with another is refused."""
         return {}
 
     def python_references(self) -> Sequence[str]:
         """Python code that must be importable where the step runs, as ``package.module`` or ``package.module:name``.
 
-        What lies beside the pipeline file is shipped with it: by ``headrace manifest`` whatever is named here, by
-        ``headrace submit``, which reads pipeline files as text, the second form where a field of the step has it. The
-        operator's own package need not be named: it must be installed on the cluster.
+        Code beside the pipeline file is shipped with it. ``headrace manifest`` ships whatever is named here. ``headrace
+        submit`` reads pipeline files as text, so it ships the second form, where a field of the step has it. Do not
+        name the operator's own package: it must be installed on the cluster.
         """
         return ()
 
     def shown(self) -> Mapping[str, Shown]:
-        """What a report shows of each output column; a column that is left out is not shown by itself."""
+        """What a report shows of each output column. Columns that are left out are not shown."""
         return {column: Shown() for column in self.columns()}
 
     def advice(self, error_class: ErrorClass) -> str:
-        """What to do about this step's dead letters of a class, in a sentence; empty where the general one will do."""
+        """What to do about this step's dead letters of a class, in a sentence; empty if the general advice will do."""
         return ""
 
 
 class RowStep(Step):
-    """A step that asks no model.
+    """A step that does not ask the model.
 
-    For example, one that gives the length of a column::
+    For example, a step that returns the length of a column::
 
         class Length(RowStep):
             kind: ClassVar[str] = "length"
 
             of: str
-            '''The column.'''
+            '''The column to measure.'''
 
             def fields(self) -> list[pa.Field]:
                 return [pa.field(self.name, pa.int64())]
@@ -148,25 +148,25 @@ class RowStep(Step):
 
     @abstractmethod
     def apply(self, row: Mapping[str, Any], holds: Callable[[str], bool]) -> Answer | Rejection | Filtered:
-        """Answer for one row. ``when`` has been seen to.
+        """Answer one row. The step's ``when`` has already been applied.
 
         An exception makes the row a dead letter of the class ``function``.
 
         Args:
-            row: what the step reads, by name: columns and earlier answers as plain Python.
+            row: what the step reads, by name: columns and earlier answers, as plain Python values.
             holds: whether the condition in a field (see :meth:`Step.conditions`) is true for the row.
         """
 
 
 class Example(BaseModel):
-    """A few-shot example: a document as text and the answer that is right for it."""
+    """A few-shot example: a document as text, and its right answer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     document: str
     """The document of the example, as text."""
     answer: JsonValue
-    """The answer that is right for it."""
+    """The right answer for this document."""
 
 
 ASKED_IN_WORDS = "the prompt asks for it in words, and every answer is checked, so more answers may be retried"
@@ -181,38 +181,38 @@ _ENFORCED: Mapping[ConstraintKind, str] = {
 class ModelStep(Step):
     """A step that asks the model: it says what is asked, and reads the answer.
 
-    ``instruction`` replaces the built-in task description; it may be a template over earlier answers, in which case
-    it goes after the document instead of into the shared header. ``max_tokens`` bounds one answer, ``retries`` is how
-    often a bad answer is asked again. ``layout`` fixes where the prompt keeps its parts, which the pipeline's
-    ``layout`` decides otherwise. ``model`` is another model than the pipeline's: a name in its ``models``, or what
-    ``model`` takes there.
+    ``instruction`` replaces the built-in task description. If it is a template over earlier answers, it goes after the
+    document instead of into the shared header. ``max_tokens`` limits one answer, and ``retries`` is how often a
+    rejected answer is retried. ``layout`` fixes where the prompt keeps its parts; by default the pipeline's ``layout``
+    decides. ``model`` is another model than the pipeline's: a name in its ``models``, or anything that ``model`` takes
+    there.
     """
 
     instruction: str | None = Field(default=None, min_length=1)
     """Replaces the built-in task description; may be a template over earlier answers."""
     examples: tuple[Example, ...] = ()
-    """Worked examples: a document and the answer that is right for it."""
+    """Worked examples: a document and its right answer."""
     max_tokens: int | None = Field(default=None, ge=1)
-    """The most tokens that one answer may have."""
+    """The maximum number of tokens in one answer."""
     temperature: float = Field(default=0.0, ge=0.0, le=2.0)
-    """0 always takes the likeliest token; more is more random."""
+    """0 always takes the likeliest token; higher values are more random."""
     seed: int = Field(default=0, ge=0)
-    """Decides the random choices where `temperature` is above 0."""
+    """Seed of the random choices if `temperature` is above 0."""
     retries: int = Field(default=1, ge=0, le=10)
-    """How often a bad answer is asked again before the row is a dead letter."""
+    """How often a rejected answer is retried before the row becomes a dead letter."""
     layout: Layout | None = None
-    """Where this step's prompt keeps what is the same for all rows; by default as the pipeline's."""
+    """Where this step's prompt keeps the parts that are the same for all rows. Default: the pipeline's."""
     model: str | None = Field(default=None, min_length=1)
     """Another model than the pipeline's: a name in `models`, `default`, a hub id, or a folder."""
 
     calibrated: ClassVar[bool] = False
-    """Whether :meth:`read` needs priors: completions of the same questions on a document that says nothing."""
+    """Whether :meth:`read` needs priors: completions of the same questions on a content-free document."""
 
     @abstractmethod
     def questions(self, context: str = "") -> tuple[Question, ...]:
         """The requests of one attempt, in the order in which :meth:`read` takes their completions.
 
-        ``context`` is what this row's earlier answers add, rendered: empty for a step whose templates are static.
+        ``context`` is what this row's earlier answers add, rendered. It is empty if the step's templates are static.
         """
 
     @abstractmethod
@@ -221,7 +221,7 @@ class ModelStep(Step):
     ) -> Answer | Rejection:
         """Turn the completions of one attempt into an answer.
 
-        An exception makes the attempt a rejected one, of the class ``function``.
+        An exception rejects the attempt, with the class ``function``.
 
         Args:
             priors: the completions of the same questions on a content-free document; empty unless ``calibrated``.
@@ -229,14 +229,14 @@ class ModelStep(Step):
         """
 
     def for_engine(self, capabilities: Capabilities) -> ModelStep:
-        """The step to ask, given what the engine can do; most steps are asked alike by all engines.
+        """The step to ask, given what the engine can do. Most steps are the same for all engines.
 
         Example: without log-probabilities a classification reads its label from the text.
         """
         return self
 
     def limits(self, capabilities: Capabilities) -> list[str]:
-        """What a user should know of the answers of such an engine: a sentence each, without the step's name.
+        """What a user should know about the answers of such an engine: one sentence each, without the step's name.
 
         The default names the constraints that the engine does not enforce.
         """
@@ -244,7 +244,7 @@ class ModelStep(Step):
         return [f"the engine does not enforce {_ENFORCED[kind]}: {ASKED_IN_WORDS}" for kind in sorted(missing)]
 
     def for_vocabulary(self, encode: Callable[[str], Sequence[int]]) -> ModelStep:
-        """The step to ask, given how the model's tokenizer encodes text; most steps do not depend on it.
+        """The step to ask, given how the model's tokenizer encodes text. Most steps do not depend on it.
 
         Raises:
             ValueError: the step cannot be asked with this vocabulary.
@@ -255,23 +255,23 @@ class ModelStep(Step):
     def options(self) -> Mapping[str, str]:
         """What the model answers for each label of a question with labels: the label, or a code for it.
 
-        Where there are some, and :attr:`calibrated` is set, priors can be fitted to answers that are taken for right.
+        If there are any and :attr:`calibrated` is set, priors can be fitted to answers that are assumed to be right.
         """
         return {}
 
     def agreement(self, answer: Any, other: Any) -> float | None:
-        """How well two answers agree, 0 to 1, by which layouts are chosen; None if that cannot be told.
+        """How well two answers agree, from 0 to 1, by which layouts are chosen; None if this cannot be determined.
 
         Args:
-            answer: the value of the column ``name``, as plain Python; None where there is no answer.
+            answer: the value of the column ``name``, as plain Python; None if there is no answer.
             other: the value to compare with: the right one, or that of another layout; never None.
         """
         return None
 
     def gold_column(self) -> str | None:
-        """The input column that holds right answers; None without one.
+        """The input column that holds right answers; None if there is none.
 
-        A field that names it must be called ``gold``, and be in :attr:`not_in_fingerprint`.
+        A field that names it must be called ``gold``, and must be in :attr:`not_in_fingerprint`.
         """
         return None
 
@@ -280,7 +280,7 @@ class ModelStep(Step):
         return None
 
     def gold_answer(self, value: Any) -> Any:
-        """A value of the gold column as an answer, as :meth:`agreement` takes it; None where none is known."""
+        """A value of the gold column as an answer, in the form :meth:`agreement` takes; None if it is unknown."""
         return value
 
     def gold_doubt(self, answers: Sequence[Any]) -> str | None:
@@ -288,7 +288,7 @@ class ModelStep(Step):
         return None
 
     def trace_attributes(self) -> Mapping[str, str]:
-        """Attributes of the step's spans, in OpenTelemetry's words."""
+        """Attributes of the step's spans, named as OpenTelemetry names them."""
         asks_json = any(isinstance(question.constraint, Json) for question in self.questions())
         return {"gen_ai.output.type": "json" if asks_json else "text"}
 
@@ -297,7 +297,7 @@ class ModelStep(Step):
 
     @cached_property
     def dynamic(self) -> tuple[Template, ...]:
-        """The templates that read columns or earlier answers: rendered for each row, they are the context."""
+        """The templates that read columns or earlier answers. Rendered for each row, they are the context."""
         return tuple(t for t in self._parsed.values() if not t.is_static)
 
     @cached_property
@@ -305,14 +305,14 @@ class ModelStep(Step):
         return {field: Template.parse(source, field) for field, source in self.templates().items()}
 
     def static(self, field: str) -> str:
-        """The text of a template that is the same for every row; empty for one that is not there or is dynamic."""
+        """The text of a template that is the same for every row; empty if it is missing or dynamic."""
         template = self._parsed.get(field)
         return template.render({}) if template is not None and template.is_static else ""
 
     def header(self, task: str, form: str) -> str:
         """The static part of a prompt: the task and the form of the answer.
 
-        The user's instruction replaces the built-in ``task``, also when it is dynamic and comes after the document.
+        The user's instruction replaces the built-in ``task``, even if it is dynamic and comes after the document.
         """
         task = self.static("instruction") if self.instruction else task
         return f"{task}{chr(10) if chr(10) in form else ' '}{form}".strip()

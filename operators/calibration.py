@@ -1,9 +1,9 @@
-"""Priors of labels that are fitted to answers which are taken for right.
+"""Priors of labels, fitted to answers that are assumed to be right.
 
-A prompt that puts its instruction far from the document ranks documents as well as one that does not, but leans to one
-label, and what it says of a content-free text does not show by how much. Another layout's answers, or gold, on a
-sample show it: the prior is what has to be taken off each label's log-probability so that each label is chosen as
-often as it is there. Only offsets are fitted, so the ranking stays the model's own.
+A prompt whose instruction is far from the document ranks documents as well as one whose instruction is close, but it is
+biased towards one label, and what it scores on a content-free text does not show by how much. The answers of another
+layout, or gold labels, on a sample do show it: the prior is what must be subtracted from each label's log-probability
+so that each label is chosen as often as it occurs. Only offsets are fitted, so the ranking stays the model's own.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, pstdev
 
 ROUNDS = 200
-"""Of proportional fitting; it has long settled by then."""
+"""Rounds of proportional fitting; it converges long before."""
 
 SHARPNESS = 0.25
 """Softness of a choice while fitting, in standard deviations of the scores: nearly a choice, but with a slope."""
 
 LEAST = 8
-"""Answers below which nothing is fitted."""
+"""With fewer answers nothing is fitted."""
 
 
 def fit_prior(scores: Sequence[Mapping[str, float]], right: Sequence[str]) -> dict[str, float] | None:
-    """The prior with which the options are chosen as often as they are right.
+    """The prior with which each option is chosen as often as it is right.
 
     Args:
         scores: log-probabilities of all options, for each document.
-        right: the option that is right for each.
+        right: the right option for each document.
 
     Returns:
-        A log-probability for each option, up to a constant; None where there is too little to go by.
+        A log-probability for each option, up to a constant; None if there is too little data.
     """
     if len(scores) < LEAST or len(set(right)) < 2:
         return None
@@ -51,12 +51,12 @@ def fit_prior(scores: Sequence[Mapping[str, float]], right: Sequence[str]) -> di
 
 
 def chosen(scores: Mapping[str, float], prior: Mapping[str, float]) -> str:
-    """The option that is left highest when the prior is taken off."""
+    """The option with the highest score once the prior is subtracted."""
     return max(scores, key=lambda option: scores[option] - prior.get(option, 0.0))
 
 
 def cross_fitted(scores: Sequence[Mapping[str, float]], right: Sequence[str]) -> list[str] | None:
-    """What would be chosen for each document with a prior fitted to the others: to every second one."""
+    """What would be chosen for each document with a prior fitted to the other half: to every second document."""
     halves = [fit_prior(scores[i::2], right[i::2]) for i in (0, 1)]
     if halves[0] is None or halves[1] is None:
         return None

@@ -1,4 +1,4 @@
-"""What an engine can do, as a plain value: steps, prompts and forecasts ask it, and none of them knows an engine."""
+"""What an engine can do, as a plain value: steps, prompts and forecasts read it instead of knowing any engine."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Capabilities:
     """What an engine can do.
 
     Attributes:
-        prompts: ``tokens`` takes token ids, control tokens of the chat format among them. ``messages`` takes texts by
+        prompts: ``tokens`` takes token ids, including control tokens of the chat format. ``messages`` takes texts by
             role, and the engine applies its own chat format.
         logprobs: ``chosen`` returns the log-probability of each label at the answer's first token. ``top`` returns
             those of the likeliest tokens only, so some labels may be missing. ``none`` returns none.
-        constraints: what it decodes under. Other answers are asked for in words; all of them are checked.
+        constraints: the kinds it enforces while decoding. Others are asked for in words; all answers are checked.
         prefix_block: tokens in a block of the prefix cache. None: no prefixes are shared between requests.
-        requests: requests that one engine works on at once.
+        requests: requests that one engine handles at once.
         prefill: with ``messages``, whether the engine continues an assistant's turn that the request begins.
         estimates: whether the tokenizer only estimates how many tokens a text has.
     """
@@ -36,10 +36,10 @@ class Capabilities:
     estimates: bool = False
 
     def decodes(self, kind: ConstraintKind | None) -> bool:
-        """Whether the engine enforces this constraint while it decodes; true for free text, which has none."""
+        """Whether the engine enforces this constraint while decoding; true for free text, which has none."""
         return kind is None or kind in self.constraints
 
     @property
     def compares_tokens(self) -> bool:
-        """Whether labels are compared by the log-probabilities of tokens that headrace names."""
+        """Whether labels are compared by the log-probabilities of tokens that headrace chooses."""
         return self.prompts == "tokens" and self.logprobs != "none"

@@ -1,8 +1,8 @@
-"""Classify: one or several of a set of labels, in one token a question, with a confidence.
+"""Classify: one or several of a set of labels, in one token per question, with a confidence.
 
-The labels' log-probabilities at the answer's first token are compared after each label's prior has been taken off:
-its log-probability where the document is content-free (Zhao et al., "Calibrate Before Use", arXiv:2102.09690). A
-model that leans to one label whatever it reads loses the lean, not the reading.
+The labels' log-probabilities at the answer's first token are compared after each label's prior has been subtracted: its
+log-probability when the document is content-free (Zhao et al., "Calibrate Before Use", arXiv:2102.09690). This removes
+the bias of a model that prefers one label whatever it reads, and keeps the effect of the document.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_LABELS = 128
 YES, NO = "yes", "no"
 
 LABEL_TOKENS = 16
-"""Least room for a label that is read from text: chat models like to put a word before it, or a mark around it."""
+"""Minimum tokens for a label that is read from text: chat models often put a word before it, or marks around it."""
 _LABELS = written(
     {"type": "array", "items": {"type": ["string", "number"]}, "minItems": 2, "uniqueItems": True},
     {"type": "object", "additionalProperties": {"type": ["string", "null"]}, "minProperties": 2},
@@ -39,7 +39,7 @@ _LABELS = written(
 
 
 def _as_label(value: object) -> str:
-    """The label that an item of a list stands for, as it would be written in a pipeline file."""
+    """The label that an item of a list stands for, as a pipeline file would spell it."""
     if value is None:
         raise ValueError("a label is empty")
     if isinstance(value, bool):
@@ -53,19 +53,19 @@ class Classify(ModelStep):
     """Choose one label (or, with ``many``, each label that applies).
 
     Columns: ``NAME`` (a dictionary string; a list of them with ``many``) and ``NAME_confidence``: the calibrated
-    probability of the chosen label, 0 to 1 (with ``many`` one for each chosen label). An engine that returns the
-    log-probabilities of the likeliest tokens only gives the label's own probability, not calibrated; one that returns
-    none has its label read from the text, and the confidence is null.
+    probability of the chosen label, 0 to 1 (with ``many`` one for each chosen label). If the engine returns the
+    log-probabilities of the likeliest tokens only, the confidence is the label's own probability, not calibrated. If it
+    returns none, the label is read from the text and the confidence is null.
 
     ``labels`` maps each label to a description (which may be empty); a plain list of labels works too. ``gold`` names
-    an input column that holds right labels (null where none is known), by which layouts can be measured.
+    an input column with right labels (null where unknown), by which layouts can be measured.
     """
 
     kind: ClassVar[str] = "classify"
     calibrated: ClassVar[bool] = True
 
     not_in_fingerprint: ClassVar[Mapping[str, str]] = {
-        "gold": "right answers to measure layouts by; no prompt holds them"
+        "gold": "right answers to measure layouts by; no prompt contains them"
     }
 
     labels: Mapping[str, str] = Field(min_length=2, max_length=MAX_LABELS, json_schema_extra=_LABELS)
@@ -73,12 +73,12 @@ class Classify(ModelStep):
     many: bool = False
     """Choose each label that applies, instead of one."""
     gold: str | None = None
-    """An input column with right labels, by which layouts are measured; it decides nothing else."""
+    """An input column with right labels. It is used to measure layouts and for nothing else."""
     _codes: tuple[str, ...] = PrivateAttr(default=())
     _capabilities: Capabilities = PrivateAttr(default=Capabilities())
 
     def for_engine(self, capabilities: Capabilities) -> Classify:
-        """This step, whose labels are told by whatever the engine returns of them."""
+        """This step, reading labels from whatever the engine returns about them."""
         if capabilities == self._capabilities:
             return self
         step = self.model_copy()
@@ -102,7 +102,7 @@ class Classify(ModelStep):
         return [said, *super().limits(capabilities)]
 
     def for_vocabulary(self, encode: Encode) -> Classify:
-        """This step, asking for a short code per label where labels begin with the same token."""
+        """This step, asking for a short code per label if labels begin with the same token."""
         if self.many:
             return self
         (question,) = self.questions()
@@ -122,7 +122,7 @@ class Classify(ModelStep):
             labels = [_as_label(label) for label in value]
             twice = sorted({label for label in labels if labels.count(label) > 1})
             if twice:
-                raise ValueError(f"label {twice[0]!r} stands there twice")
+                raise ValueError(f"duplicate label {twice[0]!r}")
             return dict.fromkeys(labels, "")
         if isinstance(value, Mapping):
             return {label: "" if text is None else text for label, text in value.items()}
@@ -136,7 +136,7 @@ class Classify(ModelStep):
             if not label.strip():
                 raise ValueError("a label is empty")
             if "\n" in label:
-                raise ValueError(f"label {label!r} has a line break")
+                raise ValueError(f"label {label!r} contains a line break")
             other = seen.setdefault(label.strip().casefold(), label)
             if other != label:
                 raise ValueError(
@@ -150,7 +150,7 @@ class Classify(ModelStep):
             answers = example.answer if self.many else [example.answer]
             if not isinstance(answers, list):
                 raise ValueError(  # noqa: TRY004  (pydantic takes these)
-                    f"examples[{i}].answer must be a list of labels, for this step may choose many"
+                    f"examples[{i}].answer must be a list of labels, because this step may choose many"
                 )
             for answer in answers:
                 if not self.is_label(answer):
@@ -160,7 +160,7 @@ class Classify(ModelStep):
         return self
 
     def is_label(self, value: object) -> bool:
-        """Whether ``value`` is one of the labels, as it would be written in a pipeline file."""
+        """Whether ``value`` is one of the labels, as a pipeline file would spell it."""
         return isinstance(value, str | int | float) and _as_label(value) in self.labels
 
     def gold_column(self) -> str | None:
@@ -169,16 +169,16 @@ class Classify(ModelStep):
     def gold_problem(self, type: pa.DataType) -> str | None:
         if self.many:
             if not (pa.types.is_list(type) or pa.types.is_large_list(type)):
-                return f"it is {type}, and must be a list of labels, for this step may choose many"
+                return f"it is {type}, but must be a list of labels, because this step may choose many"
             type = type.value_type
         value = type.value_type if pa.types.is_dictionary(type) else type
         types = pa.types
         kinds = [types.is_string, types.is_large_string, types.is_string_view, types.is_boolean]
         kinds += [types.is_integer, types.is_floating, types.is_null]
-        return None if any(is_kind(value) for is_kind in kinds) else f"it is {type}, and a label is text"
+        return None if any(is_kind(value) for is_kind in kinds) else f"it is {type}, but labels are text"
 
     def gold_answer(self, value: Any) -> str | list[str] | None:
-        """A value of the gold column as an answer; None where it is null. It need not be one of the labels."""
+        """A value of the gold column as an answer; None if it is null. It need not be one of the labels."""
         if value is None:
             return None
         if self.many and isinstance(value, list):
@@ -190,7 +190,7 @@ class Classify(ModelStep):
         if not given or any(label in self.labels for label in given):
             return None
         return (
-            f"holds {given[0]!r}, and none of what was seen there is a label (labels: {', '.join(self.labels)}). "
+            f"holds {given[0]!r}, and none of the sampled values is a label (labels: {', '.join(self.labels)}). "
             "Name another column, or write labels there"
         )
 
@@ -248,7 +248,7 @@ class Classify(ModelStep):
 
     @property
     def _answer_tokens(self) -> int:
-        """One, where it tells the labels apart; else enough for any label, which has no more tokens than bytes."""
+        """One if it tells the labels apart; otherwise enough for any label, which has no more tokens than bytes."""
         if self._capabilities.compares_tokens:
             return 1
         return max(LABEL_TOKENS, 8 + max(len(option.encode()) for option in self.options.values()))
@@ -294,7 +294,7 @@ class Classify(ModelStep):
         return self._answer(label_of[best], probabilities[best])
 
     def _read_uncalibrated(self, completions: Sequence[Completion]) -> Answer | Rejection:
-        """Labels by the log-probabilities that there are, or else by the text."""
+        """Labels by the log-probabilities that the engine returned, or else by the text."""
         if self.many:
             chosen: list[str] = []
             confidences: list[float] = []
@@ -315,7 +315,7 @@ class Classify(ModelStep):
         return self._answer(label_of[option], p)
 
     def _told(self, completion: Completion, options: Sequence[str]) -> tuple[str | None, float | None]:
-        """The likeliest of the options that have a log-probability, with its probability; else the one written."""
+        """The likeliest of the options that have a log-probability, with its probability; else the one in the text."""
         known = {option: value for option, value in completion.logprobs.items() if option in options}
         if known and self._capabilities.logprobs == "top":
             best = max(known, key=lambda option: known[option])
@@ -327,7 +327,7 @@ class Classify(ModelStep):
 
 
 def calibrated(logprobs: Mapping[str, float], prior: Mapping[str, float]) -> dict[str, float]:
-    """Probabilities of the options with their priors taken off: softmax of ``logprobs - prior``."""
+    """Probabilities of the options with their priors subtracted: softmax of ``logprobs - prior``."""
     scores = {option: value - prior.get(option, math.nan) for option, value in logprobs.items()}
     top = max(scores.values(), default=0.0)
     weights = {option: math.exp(score - top) for option, score in scores.items()}

@@ -1,6 +1,7 @@
-"""The class of a dead letter: what kept a row from its answer, in one word that holds nothing of the row.
+"""The class of a dead letter: why a row has no answer, in one word that contains nothing of the row.
 
-Whoever raises an error sets the class, and it is stored beside the words. Metrics, advice and redacted reports read it.
+The code that raises an error sets the class, which is stored beside the reason. Metrics, advice and redacted reports
+read it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from enum import StrEnum
 
 
 class ErrorClass(StrEnum):
-    """All classes. The values are stored in outputs and are labels of metrics, so they stay as they are."""
+    """All classes. The values are stored in outputs and are labels of metrics, so they never change."""
 
     EMPTY_DOCUMENT = "empty_document"
     TOO_LONG = "too_long"
@@ -28,7 +29,7 @@ class ErrorClass(StrEnum):
 
     @classmethod
     def stored(cls, value: str | None) -> ErrorClass:
-        """The class that an output says; :attr:`OTHER` where it says none, or one of another version."""
+        """The class that an output states; :attr:`OTHER` if it states none, or one of another version."""
         return next((each for each in cls if each.value == value), cls.OTHER)
 
     @property
@@ -39,15 +40,16 @@ class ErrorClass(StrEnum):
 
 _MEANINGS: Mapping[ErrorClass, str] = {
     ErrorClass.EMPTY_DOCUMENT: "the document is null or empty",
-    ErrorClass.TOO_LONG: "the document, or the prompt with it, does not fit into the model",
-    ErrorClass.INPUT_DAMAGED: "the row cannot be read, or holds what its column's type cannot",
-    ErrorClass.TEMPLATE: "a template does not render for the row",
+    ErrorClass.TOO_LONG: "the document, or the prompt with it, does not fit the model",
+    ErrorClass.INPUT_DAMAGED: "the row cannot be read, or holds a value that its column's type cannot hold",
+    ErrorClass.TEMPLATE: "a template fails for the row",
     ErrorClass.CONDITION: "a condition (`when`, `where`) fails for the row",
-    ErrorClass.FUNCTION: "the function of a `map`, or the code of an operator, raises or returns what it must not",
+    ErrorClass.FUNCTION: "the function of a `map`, or the code of an operator, raises or returns a value that is not "
+    "allowed",
     ErrorClass.REFUSED: "the engine refuses the request",
-    ErrorClass.CUT: "the answer was cut at `max_tokens`",
+    ErrorClass.CUT: "the answer was cut off at `max_tokens`",
     ErrorClass.NOT_JSON: "the answer is not JSON",
-    ErrorClass.INVALID: "the answer breaks its schema, or does not have the form that was asked for",
+    ErrorClass.INVALID: "the answer breaks its schema, or does not have the required form",
     ErrorClass.NO_LOGPROBS: "the engine returned no probabilities for the labels",
     ErrorClass.POISON_ROW: "the row kills or hangs the engine",
     ErrorClass.OTHER: "anything else",

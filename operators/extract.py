@@ -1,4 +1,4 @@
-"""Extract: fields of a JSON Schema, read out of the document."""
+"""Extract: fields of a JSON Schema, filled in from the document."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from headrace.operators.written import JSON_SCHEMA
 class Extract(ModelStep):
     """Extract what ``schema`` describes: a JSON Schema as a mapping, or a pydantic model.
 
-    Column: ``NAME``, a struct with the schema's types; what Arrow cannot type is JSON text. The schema's own
-    ``description`` texts go into the prompt. With ``short_keys`` the engine writes letters for the names of properties
-    and for long ``enum`` values, and the prompt says what each stands for.
+    Column: ``NAME``, a struct with the schema's types; what Arrow has no type for is JSON text. The schema's own
+    ``description`` texts go into the prompt. With ``short_keys`` the engine writes letters instead of property names
+    and long ``enum`` values, and the prompt says what each letter means.
     """
 
     kind: ClassVar[str] = "extract"
 
     schema_: dict[str, Any] = Field(alias="schema", json_schema_extra=JSON_SCHEMA)
-    """A JSON Schema, or the path of a file that holds one, relative to this file."""
+    """A JSON Schema, or the path of a file with one, relative to this file."""
     short_keys: bool = False
-    """Decode letters for names and long enum values: fewer tokens, the same answer."""
+    """Decode letters instead of names and long enum values: fewer tokens, the same answer."""
 
     @field_validator("schema_", mode="before")
     @classmethod

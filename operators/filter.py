@@ -1,4 +1,4 @@
-"""Filter: which rows go on."""
+"""Filter: which rows continue."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from headrace.operators.outcomes import Answer, Filtered
 class Filter(RowStep):
     """Keep the rows for which ``where``, a Polars SQL expression over columns and earlier answers, is true.
 
-    The others are counted as filtered and are in neither the output nor the dead letters. Every later step waits for
-    the decision, so a row that is filtered out costs nothing more. ``when`` limits which rows are looked at: the rest
-    goes on.
+    The other rows are counted as filtered and are in neither the output nor the dead letters. Every later step waits
+    for the decision, so a filtered row costs nothing more. ``when`` limits which rows are tested; the others continue.
     """
 
     kind: ClassVar[str] = "filter"
     gates: ClassVar[bool] = True
 
     where: str = Field(min_length=1)
-    """A Polars SQL expression over columns and earlier answers; other rows leave here."""
+    """A Polars SQL expression over columns and earlier answers. Rows for which it is not true are left out."""
 
     def conditions(self) -> Mapping[str, str]:
         return {**super().conditions(), "where": self.where}

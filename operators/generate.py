@@ -21,15 +21,15 @@ from headrace.operators.structured import Structure
 from headrace.operators.written import JSON_SCHEMA
 
 MAX_TOKENS = 256
-"""Room for an answer in free text, unless ``max_tokens`` says otherwise."""
+"""Tokens of an answer in free text, unless ``max_tokens`` is set."""
 
 
 class Generate(ModelStep):
     """Answer ``prompt`` about the document, in free text or as JSON of ``schema``.
 
     ``prompt`` may be a template over columns and earlier answers; the document itself is in the prompt already.
-    ``instruction`` adds standing orders before it; ``short_keys`` is as for Extract. Column: ``NAME``, a string, or
-    what ``schema`` makes of it.
+    ``instruction`` adds general orders before it; ``short_keys`` works as in Extract. Column: ``NAME``, a string, or
+    the types of ``schema``.
     """
 
     kind: ClassVar[str] = "generate"
@@ -37,9 +37,9 @@ class Generate(ModelStep):
     prompt: str = Field(min_length=1)
     """What to do with the document; may be a template over columns and earlier answers."""
     schema_: dict[str, Any] | None = Field(default=None, alias="schema", json_schema_extra=JSON_SCHEMA)
-    """A JSON Schema, or the path of a file that holds one, relative to this file."""
+    """A JSON Schema, or the path of a file with one, relative to this file."""
     short_keys: bool = False
-    """Decode letters for names and long enum values: fewer tokens, the same answer."""
+    """Decode letters instead of names and long enum values: fewer tokens, the same answer."""
 
     @field_validator("schema_", mode="before")
     @classmethod
@@ -49,7 +49,7 @@ class Generate(ModelStep):
     @model_validator(mode="after")
     def _structure_holds(self) -> Generate:
         if self.short_keys and self.schema_ is None:
-            raise ValueError("short_keys is for answers in JSON: give a schema, or leave short_keys out")
+            raise ValueError("short_keys is for answers in JSON: add a schema, or remove short_keys")
         if self.structure and (self.examples or self.short_keys):
             self.structure.check_examples(self.examples)
         return self
@@ -106,5 +106,5 @@ class Generate(ModelStep):
 
 
 def _first_sentence(text: str) -> str:
-    """What a prompt begins with, as a reminder of all of it."""
+    """The beginning of a prompt, as a reminder of all of it."""
     return re.split(r"(?<=[.!?])\s|\n", text.strip(), maxsplit=1)[0]

@@ -10,14 +10,14 @@ _MARKS = _BLANK + "\"'`*_"
 """What models put around a label: quotes and Markdown."""
 
 _ENDS = ".,;:!"
-"""What ends a clause that is a label alone."""
+"""What ends a clause that consists of a label alone."""
 
 
 def label_in(text: str, options: Collection[str]) -> str | None:
-    """The option that an answer names; None where it names none, or more than one.
+    """The option that an answer names; None if it names none, or more than one.
 
-    The answer must be the option, or begin with it as a clause of its own: ``Positive. The customer is happy``. Case,
-    quotes and Markdown do not count. An option within a sentence is no answer: ``not positive``.
+    The answer must be the option, or begin with it as a separate clause: ``Positive. The customer is happy``. Case,
+    quotes and Markdown are ignored. An option within a sentence is not an answer: ``not positive``.
     """
     wanted = {_folded(option): option for option in options}
     for marks in (_BLANK, _BLANK + _ENDS, _MARKS, _MARKS + _ENDS):  # the most literal reading first

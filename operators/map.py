@@ -1,4 +1,4 @@
-"""Map: an importable Python function of a row, for what a model is not needed for."""
+"""Map: an importable Python function of a row, for work that needs no model."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _SCHEMA_OF_TYPE = {str: "string", int: "integer", float: "number", bool: "boolea
 class Map(RowStep):
     """Call ``function`` (``"package.module:name"``) with the row and keep what it returns.
 
-    The function takes one mapping: the columns and earlier answers that ``reads`` names (without ``reads``: all that
-    the document, the expressions and the earlier steps use or give). Its value must fit ``schema``; without one, the
-    function's return annotation (``str``, ``int``, ``float``, ``bool`` or a pydantic model) says the type, and
-    anything else is JSON text. An exception makes the row a dead letter.
+    The function takes one mapping: the columns and earlier answers that ``reads`` names (without ``reads``, everything
+    that the document, the expressions and the earlier steps use or return). Its value must fit ``schema``. Without a
+    schema, the function's return annotation (``str``, ``int``, ``float``, ``bool`` or a pydantic model) gives the type;
+    anything else becomes JSON text. If the function raises, the row is a dead letter.
     """
 
     kind: ClassVar[str] = "map"
@@ -44,7 +44,7 @@ class Map(RowStep):
     reads: tuple[str, ...] | None = None
     """The columns and earlier answers that the function gets."""
     schema_: dict[str, Any] | None = Field(default=None, alias="schema", json_schema_extra=JSON_SCHEMA)
-    """A JSON Schema, or the path of a file that holds one, relative to this file."""
+    """A JSON Schema, or the path of a file with one, relative to this file."""
 
     @field_validator("function", mode="before")
     @classmethod
@@ -63,7 +63,7 @@ class Map(RowStep):
         """The function itself.
 
         Raises:
-            ValueError: it cannot be imported, or is no function.
+            ValueError: it cannot be imported, or is not a function.
         """
         module_name, _, name = self.function.partition(":")
         try:
@@ -80,10 +80,10 @@ class Map(RowStep):
         return found  # type: ignore[no-any-return]
 
     def _returned(self) -> Any:
-        """The function's return annotation; ``None`` where there is none, or none that can be known.
+        """The function's return annotation; ``None`` if there is none, or if it cannot be determined.
 
         Raises:
-            ValueError: it does not take a row, or an annotation of it is no type.
+            ValueError: the function does not take a row, or one of its annotations is not a type.
         """
         function = self.callable
         try:
@@ -94,7 +94,7 @@ class Map(RowStep):
             signature.bind({})
         except TypeError as error:
             raise ValueError(
-                f"function: {self.function!r} must take one argument, the row, and takes {signature}"
+                f"function: {self.function!r} must take one argument, the row, but its signature is {signature}"
             ) from error
         try:
             return inspect.signature(function, eval_str=True).return_annotation
@@ -146,10 +146,10 @@ class Map(RowStep):
         return {self.name: Shown(enums=dict(enums_of(self.schema_)))}
 
     def advice(self, error_class: ErrorClass) -> str:
-        return "mend the function of the `map` step." if error_class is ErrorClass.FUNCTION else ""
+        return "fix the function of the `map` step." if error_class is ErrorClass.FUNCTION else ""
 
     def apply(self, row: Mapping[str, Any], holds: Callable[[str], bool] = lambda field: True) -> Answer | Rejection:
-        """Call the function; whatever it raises is the row's problem, not the run's."""
+        """Call the function; an exception in it fails the row, not the run."""
         validator, column = self._typed
         given = row if self.reads is None else {name: row[name] for name in self.reads}
         try:
@@ -179,11 +179,11 @@ def _repr(value: object) -> str:
     try:
         return repr(value)
     except Exception:  # noqa: BLE001  (it is the user's class)
-        return f"a {type(value).__name__} that has no text"
+        return f"a {type(value).__name__} whose repr() fails"
 
 
 def _said(error: BaseException) -> str:
     try:
         return str(error)
     except Exception:  # noqa: BLE001  (it is the user's class)
-        return "(an error that has no text)"
+        return "(an error whose message cannot be read)"

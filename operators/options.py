@@ -1,4 +1,4 @@
-"""Which token tells the options of a question apart, in a vocabulary that is given by how it encodes text."""
+"""Which token tells the options of a question apart, in a vocabulary given by how it encodes text."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ Encode = Callable[[str], Sequence[int]]
 
 
 def first_tokens(prime: str, options: Sequence[str], encode: Encode) -> tuple[list[int], tuple[int, ...]]:
-    """The tokens that all of ``prime + option`` begin with, and the next one of each option.
+    """The tokens that all of ``prime + option`` begin with, and the next token of each option.
 
-    Encoding prime and option together keeps the tokens that the model knows (``" positive"``, not a lone space), in
-    vocabularies that put a space before a word as in those that mark the start of a text.
+    Encoding prime and option together keeps the tokens that the model knows (``" positive"``, not a separate space),
+    both in vocabularies that put a space before a word and in those that mark the start of a text.
     """
     encoded = [encode(f"{prime} {option}") for option in options]
     shared = 0
@@ -22,7 +22,7 @@ def first_tokens(prime: str, options: Sequence[str], encode: Encode) -> tuple[li
 
 
 def codes_for(prime: str, labels: Sequence[str], encode: Encode) -> tuple[str, ...] | None:
-    """A short code for each label, of one token each; None where one token tells the labels themselves apart.
+    """A short code for each label, of one token each; None if one token already tells the labels apart.
 
     Raises:
         ValueError: the vocabulary has too few short codes for this many labels.

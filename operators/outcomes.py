@@ -1,4 +1,4 @@
-"""What a step makes of a row: an answer, the reason why there is none, or the decision that the row goes no further."""
+"""The outcome of a step for a row: an answer, the reason why there is none, or the decision to leave the row out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from headrace.operators.error_classes import ErrorClass
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A step's values for one row, by output column: plain Python that :meth:`Step.fields` can hold."""
+    """A step's values for one row, by output column: plain Python values that fit :meth:`Step.fields`."""
 
     values: Mapping[str, Any]
 
@@ -21,10 +21,10 @@ class Rejection:
     """Why there is no answer.
 
     Attributes:
-        reason: a clause for the model, which is told it when it is asked again, and for readers of the dead letter.
+        reason: a clause for the model, which sees it when the step is retried, and for readers of the dead letter.
         raw: what was answered.
         error_class: the kind of error. The default is an answer that breaks the rules of the step.
-        rule: the part of ``reason`` that holds nothing of the row, which a redacted report shows. Without it such a
+        rule: the part of ``reason`` that contains nothing of the row. A redacted report shows it; without it, such a
             report shows what the class means.
     """
 
@@ -36,4 +36,4 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Filtered:
-    """A step's decision that the row leaves the pipeline: it is in neither the output nor the dead letters."""
+    """A step's decision that the row leaves the pipeline. The row is in neither the output nor the dead letters."""

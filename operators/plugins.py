@@ -1,7 +1,7 @@
 """Plugins: what installed packages register under an entry-point group of headrace.
 
 headrace registers its own operators, engines and sources the same way, in its ``pyproject.toml``. A plugin that cannot
-be loaded is kept with the reason: it must not harm a pipeline that does not use it.
+be loaded is kept with the reason: it must not break a pipeline that does not use it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 OWN_PACKAGE = "headrace"
-"""The distribution whose plugins come first, and whose names no other package can take."""
+"""The distribution whose plugins come first. No other package can use their names."""
 
 GROUPS = ("headrace.operators", "headrace.engines", "headrace.sources")
 """The entry-point groups of headrace."""
@@ -25,7 +25,7 @@ GROUPS = ("headrace.operators", "headrace.engines", "headrace.sources")
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """A plugin that was loaded: its name in the group, the distribution it comes from, and the object itself."""
+    """A loaded plugin: its name in the group, the distribution it comes from, and the object itself."""
 
     name: str
     package: str
@@ -47,8 +47,8 @@ class Failure:
 class Plugins:
     """The plugins of a group by name, headrace's own first.
 
-    A name can be in both: a package that claims a name of headrace's is in ``failed``, and headrace's own object in
-    ``loaded``. So look in ``loaded`` first.
+    A name can be in both: if a package claims one of headrace's names, that claim is in ``failed``, and headrace's own
+    object in ``loaded``. So look in ``loaded`` first.
     """
 
     loaded: Mapping[str, Plugin]
@@ -63,11 +63,11 @@ def load_plugins(group: str) -> Plugins:
     'headrace'
 
     Raises:
-        ImportError: a plugin of this group asks for the group while it is being imported itself.
+        ImportError: a plugin of this group needs the whole group while it is being imported itself.
     """
     if group in _loading.groups:
         raise ImportError(
-            f"the plugins of {group} are being loaded at this moment, and importing one of them needs all of them. "
+            f"{group}: its plugins are still being loaded, and importing one of them requires all of them. "
             "Import what reads pipelines (headrace.Pipeline, headrace.pipelines) inside the functions that use it"
         )
     _loading.groups.add(group)
@@ -95,7 +95,7 @@ def _load(found: Iterable[EntryPoint]) -> Plugins:
         claims = list(same)
         if _package(claims[0]) == OWN_PACKAGE:
             _load_one(claims[0], loaded, failed)
-            rest, why = claims[1:], f"{name!r} is a name of headrace's own: the package must choose another one"
+            rest, why = claims[1:], f"{name!r} is one of headrace's own names: the package must choose another one"
         elif len(claims) > 1:
             owners = " and ".join(f"{_package(point)} {_version(point)}" for point in claims)
             rest, why = claims, f"the packages {owners} both register {name!r}: uninstall one of them"

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, get_args
 from headrace.operators.capabilities import ConstraintKind
 
 Layout = Literal["instruction_first", "document_first", "hoisted"]
-"""Where a prompt keeps what is the same for all rows; ``pipelines/inference/prompts.py`` says what each one means."""
+"""Where a prompt keeps what is the same for all rows; ``pipelines/inference/prompt_text.py`` explains each layout."""
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
@@ -23,8 +23,8 @@ customer reviews its calibrated accuracy was 0.82 without marks and 0.92 with th
 class Choice:
     """The answer is one of ``options``.
 
-    Where the engine compares tokens, ``token_ids`` has the token that tells each option, in their order; the layout
-    fills them in. Otherwise it is empty, and the answer is the option's text.
+    If the engine compares tokens, ``token_ids`` has the token that identifies each option, in the same order; the
+    layout fills them in. Otherwise it is empty, and the answer is the option's text.
     """
 
     kind: ClassVar[ConstraintKind | None] = "choice"
@@ -42,13 +42,13 @@ class Json:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """The answer is free text, or text that matches the regular expression ``pattern`` as a whole."""
+    """The answer is free text, or text that matches all of the regular expression ``pattern``."""
 
     pattern: str | None = None
 
     @property
     def kind(self) -> ConstraintKind | None:
-        """None for free text, which is no constraint."""
+        """None for free text, which has no constraint."""
         return None if self.pattern is None else "pattern"
 
 
@@ -57,7 +57,7 @@ Constraint = Choice | Json | Text
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How an answer is drawn. ``temperature`` 0 is greedy; ``repetition_penalty`` 1.0 is none."""
+    """How an answer is sampled. ``temperature`` 0 is greedy; ``repetition_penalty`` 1.0 means no penalty."""
 
     max_tokens: int
     temperature: float = 0.0
@@ -77,11 +77,10 @@ class Shot:
 class Question:
     """One request about a document, as text, before a layout and a tokenizer turn it into a prompt.
 
-    ``instruction`` is the same for every row, and so can be shared; ``context`` is what this row's earlier answers
-    add (empty for most steps) and goes last; ``reminder`` is what has to be said after the document in every layout;
-    ``brief`` is the task in one sentence, for a layout that has said it in full long before; ``prime`` opens the
-    assistant's turn, and the answer continues it; ``full_prime`` does so where the instruction does not stand before
-    the document alone.
+    ``instruction`` is the same for every row, so it can be shared. ``context`` is what this row's earlier answers add
+    (empty for most steps); it goes last. ``reminder`` must be said after the document in every layout. ``brief`` is the
+    task in one sentence, for a layout whose full instruction is far away. ``prime`` opens the assistant's turn, and the
+    answer continues it; ``full_prime`` replaces it if the instruction is not directly before the document.
     """
 
     instruction: str
@@ -108,5 +107,5 @@ class Completion:
 
     @property
     def cut(self) -> bool:
-        """Whether the engine ran out of tokens: such an answer is never an answer."""
+        """Whether the engine ran out of tokens: a cut answer is never accepted."""
         return self.finish_reason == "length"

@@ -1,4 +1,4 @@
-"""All operators, headrace's own and those of installed packages, by the word that a pipeline file uses."""
+"""All operators, headrace's own and those of installed packages, by their names in pipeline files."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ GROUP = "headrace.operators"
 
 @dataclass(frozen=True, slots=True)
 class Operators:
-    """The classes of all operators by ``kind``, headrace's own first; and what cannot be used, by its name."""
+    """The classes of all operators by ``kind``, headrace's own first, and the ones that cannot be used, by name."""
 
     classes: Mapping[str, type[Step]]
     failed: Mapping[str, Failure]
 
     def failure(self, kind: str) -> str | None:
-        """Why an operator that a package provides cannot be used, and what to do; None where no package provides it."""
+        """Why an operator of a package cannot be used, and what to do; None if no package provides it."""
         failure = None if kind in self.classes else self.failed.get(kind)
         if failure is None:
             return None
@@ -39,7 +39,7 @@ def all_operators() -> Operators:
     """All operators, loaded once per process.
 
     Raises:
-        RuntimeError: headrace's own are not among them.
+        RuntimeError: headrace's own operators are missing.
     """
     found = load_plugins(GROUP)
     classes: dict[str, type[Step]] = {}
@@ -54,14 +54,14 @@ def all_operators() -> Operators:
     if not own:
         raise RuntimeError(
             "headrace's own operators are not registered: the installed headrace is older than this code, or was "
-            "copied without its metadata. Install it again (in a clone: make setup)"
+            "copied without its metadata. Reinstall it (in a clone: make setup)"
         )
     order = {name: place for place, name in enumerate(dict.fromkeys((*BUILT_IN, *own)))}
     return Operators(dict(sorted(classes.items(), key=lambda item: order.get(item[0], len(order)))), failed)
 
 
 def _problem(plugin: Plugin) -> str | None:
-    """Why what an entry point leads to is no operator of its name; None if it is one."""
+    """Why the object of an entry point is not an operator of that name; None if it is one."""
     value = plugin.value
     if not (isinstance(value, type) and issubclass(value, ModelStep | RowStep)):
         return f"{value!r:.100} is not a class that derives from ModelStep or RowStep of headrace.operators"
@@ -72,7 +72,7 @@ def _problem(plugin: Plugin) -> str | None:
         return f"{called}: {problem}"
     kind = getattr(value, "kind", None)
     if kind != plugin.name:
-        return f"the entry point is called {plugin.name!r}, and the kind of {called} is {kind!r}: they must be the same"
+        return f"the entry point is called {plugin.name!r}, but the kind of {called} is {kind!r}: they must be equal"
     return None
 
 

@@ -12,8 +12,8 @@ class Shown:
 
     Attributes:
         labels: the texts that the column can hold, in the order in which they are listed.
-        many: whether a row has a list of labels, of which each counts.
-        confidence: the column that has the confidences, 0 to 1, of these answers.
+        many: whether a row has a list of labels, each of which counts.
+        confidence: the column with the confidences, 0 to 1, of these answers.
         enums: the texts that a field within the answer can hold, by the field's dotted path.
     """
 

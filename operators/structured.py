@@ -1,4 +1,4 @@
-"""Answers that are JSON of a schema: what Extract and Generate have in common."""
+"""Answers that are JSON of a schema: what Extract and Generate share."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NAMED = 8
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """A schema, made ready once for all rows: its short form, the grammar, the validator, the column's type."""
+    """A schema, prepared once for all rows: its short form, grammar, validator and column type."""
 
     name: str
     schema: Mapping[str, Any]
@@ -53,7 +53,7 @@ class Structure:
         """Prepare a checked schema.
 
         Raises:
-            SchemaError: it is too big for the prompt to say what every short key stands for.
+            SchemaError: it is too big for the prompt to explain every short key.
         """
         short = short_form(schema, codes=short_keys)
         decoding, _ = decoding_schema(short.schema, schema)
@@ -66,7 +66,7 @@ class Structure:
         try:
             description = describe(short.schema, schema, whole=short_keys and not recursive)
         except SchemaError as error:
-            raise SchemaError(f"short_keys: {error}; leave short_keys out, or ask for fewer fields") from None
+            raise SchemaError(f"short_keys: {error}; remove short_keys, or ask for fewer fields") from None
         return cls(
             name=name,
             schema=schema,
@@ -85,7 +85,7 @@ class Structure:
         return pa.field(self.name, self.column.type)
 
     def shown(self) -> Shown:
-        """What a report shows of the column: how often each value of a closed field was given."""
+        """What a report shows of the column: how often each value of a closed field occurs."""
         return Shown(enums=dict(enums_of(self.schema)))
 
     def agreement(self, answer: Any, other: Any) -> float:
@@ -93,10 +93,10 @@ class Structure:
         return of_values(self.schema, answer, other)
 
     def check_examples(self, examples: Sequence[Example]) -> None:
-        """See to it that worked examples show answers that would be accepted.
+        """Check that worked examples show answers that would be accepted.
 
         Raises:
-            ValueError: the first that would not, and why.
+            ValueError: the first one that would not be, and why.
         """
         for i, example in enumerate(examples):
             problem = self.validator.problem(example.answer)

@@ -17,13 +17,13 @@ from headrace.operators.outcomes import Answer, Rejection
 from headrace.operators.questions import Completion, Question, Sampling, Shot, Text
 
 WORDS_PER_SENTENCE = 20
-"""Of a usual sentence: so many sentences may a summary have that so many words make."""
+"""Words of a typical sentence; a summary may have ``max_words`` divided by this many sentences."""
 
 CHARACTERS_PER_WORD = 8
-"""Room for a word and the space after it; an English word has 5 letters."""
+"""Characters for a word and the space after it; an English word has 5 letters."""
 
 REPETITION_PENALTY = 1.1
-"""Small models repeat themselves without one."""
+"""Without one, small models repeat themselves."""
 
 _ENDS = ".!?。！？"  # noqa: RUF001  (other scripts end sentences, too)
 _BEGIN = rf"[^{_ENDS}\n\r\t ]"
@@ -36,14 +36,14 @@ class Summarize(ModelStep):
     """Summarize the document in whole sentences, at most ``max_words`` words of them.
 
     Column: ``NAME``, a string. The grammar that the engine decodes with allows a number of sentences that fits
-    ``max_words`` and nothing after them, so a summary comes to its end instead of being cut. Sentences beyond
-    ``max_words`` are left off; a first sentence that alone is longer is no summary, and is asked again.
+    ``max_words`` and nothing after them, so a summary ends instead of being cut. Sentences beyond ``max_words`` are
+    dropped. If the first sentence alone is longer, the answer is rejected and retried.
     """
 
     kind: ClassVar[str] = "summarize"
 
     max_words: int = Field(default=60, ge=3, le=1000)
-    """The longest summary, in words."""
+    """The maximum number of words in a summary."""
 
     def fields(self) -> list[pa.Field]:
         return [pa.field(self.name, pa.string())]

@@ -1,4 +1,4 @@
-"""What a pipeline file may say for a field, where that is more than the field itself takes."""
+"""What a pipeline file may say for a field, if that is more than the field itself accepts."""
 
 from __future__ import annotations
 

@@ -409,6 +409,6 @@ def test_what_a_function_gives_that_cannot_be_written_is_a_dead_letter(reviews: 
     made = reviews(steps=[step("map", "it", function=f"tests.test_chain:{function}")])
     (result,) = rows(made, FakeEngine({}), "a mill by the river")
     assert result.dead is not None
-    assert "holds half of a surrogate pair, which is no character" in result.dead.reason
+    assert "contains half of a surrogate pair, which is not a character" in result.dead.reason
     result.dead.reason.encode()
     result.dead.raw.encode()

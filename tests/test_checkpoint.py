@@ -124,12 +124,12 @@ def test_of_many_workers_on_the_same_chunks_each_chunk_has_one_winner(tmp_path: 
 @pytest.mark.parametrize(
     ("rows", "dead", "counts", "says"),
     [
-        ([4, 5, 6], (), Counts(answered=3), "account for 3 rows, and the chunk has 4"),
+        ([4, 5, 6], (), Counts(answered=3), "account for 3 rows, but the chunk has 4"),
         ([4, 5, 6, 7], (), Counts(answered=4, filtered=1), "account for 5 rows"),
-        ([4, 5, 6], (), Counts(answered=4), "outcomes are {'answered': 3}, counted were {'answered': 4}"),
-        ([4, 5, 6, 7], (5,), Counts(answered=4), "counted were {'answered': 4}"),
+        ([4, 5, 6], (), Counts(answered=4), "outcomes are {'answered': 3}, but {'answered': 4} were counted"),
+        ([4, 5, 6, 7], (5,), Counts(answered=4), "but {'answered': 4} were counted"),
         ([4, 5, 6, 7], (), Counts(answered=5, dead=-1), "account for 4 rows"),
-        ([4, 5, 6, 6], (), Counts(answered=4), "a _row is there twice"),
+        ([4, 5, 6, 6], (), Counts(answered=4), "a _row is null or a duplicate"),
         ([4, 5, 6, 8], (), Counts(answered=4), "a _row is outside the chunk"),
         ([3, 4, 5, 6], (), Counts(answered=4), "a _row is outside the chunk"),
     ],
@@ -160,7 +160,7 @@ def test_rows_of_another_shard_and_errors_that_do_not_match_are_never_committed(
         (changed("_shard", ["a", "a", "a", "b"]), "rows of other shards"),
         (changed("_error", [None] * 4), "a dead row has no _error"),
         (changed("_error", [{"step": "x"}] * 4), "or an answered one has"),
-        (changed("_row", [0, 1, 2, None]), "or null"),
+        (changed("_row", [0, 1, 2, None]), "is null or a duplicate"),
         (right.drop_columns(["label"]), "columns are"),
         (right.append_column("more", right["id"]), "columns are"),
     ]
@@ -243,10 +243,10 @@ def test_a_file_that_is_not_the_chunk_that_its_name_says_is_noticed(tmp_path: Pa
     one, other = plan.chunks()
     commit(store, plan, one)
     store.replace(other.name, store.read(one.name))
-    with pytest.raises(Unaccounted, match="holds another chunk"):
+    with pytest.raises(Unaccounted, match="contains another chunk"):
         chunk_record(store, other)
     store.replace(other.name, b"no parquet")
-    with pytest.raises(Unaccounted, match="is no chunk file"):
+    with pytest.raises(Unaccounted, match="is not a chunk file"):
         chunk_record(store, other)
     with pytest.raises(FileNotFoundError):
         chunk_record(store, replace(one, last=3))

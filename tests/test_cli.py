@@ -202,7 +202,7 @@ def test_sample_writes_nothing(pipeline: str, corpus: Write, tmp_path: Path) -> 
 def test_status_of_a_folder_that_is_no_output(tmp_path: Path) -> None:
     done = headrace("status", str(tmp_path))
     assert done.exit_code == 2
-    assert f"{str(tmp_path)!r} is no output of headrace" in done.stderr
+    assert f"{str(tmp_path)!r} is not an output of headrace" in done.stderr
 
 
 def test_status_of_an_output_without_rows(pipeline: str, corpus: Write, tmp_path: Path) -> None:

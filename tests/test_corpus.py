@@ -161,7 +161,7 @@ def test_a_file_that_is_not_parquet_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_bytes(b"")
     assert "is empty: 0 bytes" in refused(tmp_path)
     (tmp_path / "bad.parquet").write_bytes((tmp_path / "good.parquet").read_bytes()[:-20])
-    assert "is cut off" in refused(tmp_path)
+    assert "is truncated" in refused(tmp_path)
     content = bytearray((tmp_path / "good.parquet").read_bytes())
     content[-40:-10] = b"\xff" * 30
     (tmp_path / "bad.parquet").write_bytes(content)
@@ -169,7 +169,7 @@ def test_a_file_that_is_not_parquet_is_named(tmp_path: Path) -> None:
     assert "damaged Parquet footer" in refused(tmp_path)
     (tmp_path / "bad.parquet").unlink()
     (tmp_path / "bad.parquet").symlink_to("nowhere")
-    assert "link to nothing" in refused(tmp_path)
+    assert "broken link" in refused(tmp_path)
 
 
 def test_a_file_with_the_same_column_twice_is_refused(tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ def test_an_engine_that_shares_no_prefixes_has_no_layouts_to_choose() -> None:
     assert set(of_no_prefixes(pipeline).layouts.values()) == {"instruction_first"}
     fixed = Pipeline.model_validate({**REVIEWS, "layout": "hoisted"})
     assert set(of_no_prefixes(fixed).layouts.values()) == {"hoisted"}
-    assert of_no_prefixes(fixed).reason == "the pipeline says so"
+    assert of_no_prefixes(fixed).reason == "set in the pipeline"
     chained = prepare(pipeline, alone)
     prompts = [prompt for ready in chained.steps.values() for prompt in ready.prompts]
     assert chained.room(100, 7) == sum(len(prompt) + 100 for prompt in prompts) + 7

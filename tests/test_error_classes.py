@@ -131,7 +131,7 @@ def test_no_probabilities_are_no_fault_of_a_function(many: bool) -> None:
         ("too_long", "too_long: truncate"),
         ("cut", "max_tokens"),
         ("empty_document", "max_error_rate"),
-        ("input_damaged", "write it anew"),
+        ("input_damaged", "write it again"),
         ("poison_row", "look at the row"),
         ("function", "operator"),
         ("refused", "max_model_len"),
@@ -150,7 +150,7 @@ def test_advice(error_class: str, says: str) -> None:
 
 
 def test_a_step_may_give_advice_of_its_own() -> None:
-    assert advice(ErrorClass.FUNCTION, Map(name="m", function="a:b")) == "mend the function of the `map` step."
+    assert advice(ErrorClass.FUNCTION, Map(name="m", function="a:b")) == "fix the function of the `map` step."
     assert advice(ErrorClass.CUT, Map(name="m", function="a:b")) == advice(ErrorClass.CUT)
 
 
@@ -211,7 +211,7 @@ SCHEMA: dict[str, Any] = {
         ('{"big": 99999999999999999999}', "does not fit into 64 bits"),
         (f"{SECRET}", "not JSON: it cannot be parsed"),
         (f"{{}} {SECRET}", "not JSON: more text after it"),
-        (f'{{"{SECRET}": 1, "{SECRET}": 2}}', "not JSON: a key is there twice"),
+        (f'{{"{SECRET}": 1, "{SECRET}": 2}}', "not JSON: duplicate key"),
         ('{"name": 1e999}', "not JSON: is beyond what a 64-bit float can hold"),
         ('{"name": NaN}', "not JSON: a number that is not a JSON value"),
         (f'{{"name": "{SECRET}\\ud800"}}', "not JSON: half of a surrogate pair"),
@@ -239,7 +239,7 @@ def test_a_function_s_value_that_is_refused_names_the_rule(monkeypatch: pytest.M
 def test_a_reason_without_a_rule_is_redacted_to_what_its_class_means() -> None:
     assert redacted_reason(ErrorClass.EMPTY_DOCUMENT, "") == "the document is null or empty"
     assert redacted_reason(ErrorClass.INVALID, "is too long") == "… is too long …"
-    assert redacted_reason(ErrorClass.OTHER, "") == "(a reason that may hold text of rows)"
+    assert redacted_reason(ErrorClass.OTHER, "") == "(a reason that may contain text of rows)"
 
 
 def test_a_summary_that_breaks_its_form_is_invalid() -> None:

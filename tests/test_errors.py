@@ -160,7 +160,7 @@ def test_an_output_without_dead_letters_and_a_folder_that_is_none(output: Callab
     assert "0 dead letters in 20 rows (0.0%)" in errors(output({})).stdout
     refused = errors(str(tmp_path / "nothing"))
     assert refused.exit_code == 2
-    assert "is no output of headrace" in refused.stderr
+    assert "is not an output of headrace" in refused.stderr
 
 
 def test_memory_does_not_grow_with_the_reasons(output: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:

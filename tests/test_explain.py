@@ -61,7 +61,7 @@ def test_it_shows_steps_prompts_layouts_and_what_is_taken(explain: Callable[...,
     assert "Classify the text by its opinion." in said
     for layout in ("instruction_first", "document_first", "hoisted"):
         assert layout in said
-    assert "Chosen: instruction_first: no other layout was measured" in said
+    assert "Chosen: instruction_first: no other layout has been measured" in said
     assert "not measured on this kind of machine yet" in said
     assert "--measure" in said
 
@@ -91,7 +91,7 @@ def test_a_measurement_says_how_good_each_layout_is_and_what_the_input_costs(exp
 
 
 def test_a_fixed_layout_is_taken_and_the_reason_is_the_pipeline(explain: Callable[..., Result]) -> None:
-    assert "Chosen: hoisted: the pipeline says so." in explain(layout="hoisted").stdout
+    assert "Chosen: hoisted: set in the pipeline." in explain(layout="hoisted").stdout
 
 
 def test_a_limit_counts(explain: Callable[..., Result]) -> None:
@@ -161,7 +161,7 @@ def test_each_model_has_its_steps_its_prompts_and_a_forecast_and_all_have_a_sum(
     assert "reply  generate  stage 2, big (fake)  (waits for bad, opinion)" in tree[3]
     assert "tone, model big (fake)" in said
     assert "Classify the text by its tone." in said
-    assert said.count("Chosen: instruction_first: with several models no other is taken") == 2
+    assert said.count("Chosen: instruction_first: the default for several models") == 2
     assert "no filter drops a row: nothing has been observed yet" in said
     assert "unknown: not measured yet for fake, big (fake) (use --measure)" in said
     assert said.index("fake: the whole input") < said.index("big (fake): the whole input")
@@ -266,7 +266,7 @@ def test_fixed_layouts_are_measured_and_taken_with_several_models_too(corpus: Wr
     assert {answers["opinion"] for answers in left.answers} == {"negative"}
     found = explain_pipeline(pipeline, str(checked.corpus.shards[0].uri))
     assert {view.layout for model in found.models for view in model.steps} == {"hoisted"}
-    assert found.models[1].outlook.choice.reason == "the pipeline says so"
+    assert found.models[1].outlook.choice.reason == "set in the pipeline"
 
 
 def test_a_model_whose_layouts_are_all_fixed_is_measured_in_these_and_the_reference(
@@ -280,7 +280,7 @@ def test_a_model_whose_layouts_are_all_fixed_is_measured_in_these_and_the_refere
     assert set(first["layouts"]) == set(first["quality"]) == {"instruction_first", "document_first", "hoisted"}
     assert second["layouts"] == {}
     assert set(second["quality"]) == {"instruction_first", "hoisted"}
-    assert second["taken"]["because"] == "the pipeline says so"
+    assert second["taken"]["because"] == "set in the pipeline"
     assert set(second["taken"]["layouts"].values()) == {"hoisted"}
 
 

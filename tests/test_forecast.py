@@ -305,13 +305,13 @@ def test_gold_of_many_labels_is_a_list(reviews: Make, tmp_path: Path) -> None:
     checked = check(pipeline, with_gold(tmp_path / "in", pa.array([["yes"], None, ["no", None, "yes"], []] * 10)))
     assert sample_rows(checked, 40).gold["opinion"][:4] == [["yes"], None, ["no", "yes"], []]
     with pytest.raises(
-        UserError, match=r"gold: the column \"right\" holds no labels: it is string, and must be a list"
+        UserError, match=r"gold: the column \"right\" does not hold labels: it is string, but must be a list"
     ):
         check(pipeline, with_gold(tmp_path / "other", pa.array(["yes"])))
 
 
 def test_gold_that_holds_no_labels_is_refused_before_an_engine_starts(reviews: Make, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"holds no labels: it is list<.*string>, and a label is text"):
+    with pytest.raises(UserError, match=r"does not hold labels: it is list<.*string>, but labels are text"):
         check(judging(reviews), with_gold(tmp_path / "list", pa.array([["yes"]])))
     checked = check(judging(reviews), with_gold(tmp_path / "case", pa.array(["Yes", "No"])))
     with pytest.raises(

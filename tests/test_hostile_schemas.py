@@ -53,10 +53,10 @@ def beside(levels: int) -> dict[str, Any]:
         ({"$ref": "#/$defs/d0", "$defs": {f"d{i}": record(a={"$ref": f"#/$defs/d{min(i + 1, 99)}"})
                                             for i in range(99)} | {"d99": {"type": "string"}}},
          "nested deeper than 64 levels"),
-        (record(**{f"p{i}": {} for i in range(10_001)}), "/: the schema holds 10,002 schemas, at most 10,000"),
-        ({**record(a={"$ref": "#"})}, "/: every value of it has to hold another such value, without end"),
+        (record(**{f"p{i}": {} for i in range(10_001)}), "/: the schema contains 10,002 schemas, at most 10,000"),
+        ({**record(a={"$ref": "#"})}, "/: every value of it must contain another such value, without end"),
         (record(a={"type": "array", "minItems": 1, "items": {"$ref": "#/properties/a"}}),
-         "every value of it has to hold another"),
+         "every value of it must contain another"),
         (record(a={"type": "array", "minItems": 10**9}), "/properties/a: minItems 1000000000 is more than any answer"),
         (record(a={"type": "string", "minLength": 10**9}), "/properties/a: minLength 1000000000 is more than"),
         ({"type": "object", "minProperties": 10**9}, "/: minProperties 1000000000 is more than"),

@@ -158,7 +158,7 @@ def test_a_line_that_is_no_object_is_a_bad_row_with_its_number(tmp_path: Path, s
         assert row == 2 * number + 1, line[:40]
         assert bad[row].startswith(f"line {3 * number + 3} of the input file 'x{suffix}' {why}"), line[:40]
     [note] = corpus.notes
-    assert f"'x{suffix}': {len(BAD)} of {2 * len(BAD)} lines are no rows and will be dead letters; line 3 is no" in note
+    assert f"'x{suffix}': {len(BAD)} of {2 * len(BAD)} lines are not rows and become dead letters; line 3 is no" in note
 
 
 def test_half_a_character_is_that_columns_trouble(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_half_a_character_is_that_columns_trouble(tmp_path: Path) -> None:
     rows, bad = read(corpus)
     assert rows == [{"a": None, "b": 1}, {"a": "x", "b": 2}]
     assert list(bad) == [0]
-    assert bad[0].startswith("the column 'a' holds what is no string")
+    assert bad[0].startswith("the column 'a' has a value that is not of type string")
     assert read(corpus, ["b"])[1] == {}
 
 
@@ -205,10 +205,10 @@ def test_a_file_without_any_object_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("suffix", "damage", "says"),
     [
-        (".jsonl.gz", lambda content: content[:-40], "is damaged or cut off behind line"),
-        (".jsonl.zst", lambda content: content[:-40], "is damaged or cut off behind line"),
-        (".jsonl.gz", lambda content: content + b"trailing", "is damaged or cut off behind line"),
-        (".jsonl.gz", lambda _: b'{"a": 1}\n', "is damaged or cut off behind line 0"),
+        (".jsonl.gz", lambda content: content[:-40], "is damaged or truncated after line"),
+        (".jsonl.zst", lambda content: content[:-40], "is damaged or truncated after line"),
+        (".jsonl.gz", lambda content: content + b"trailing", "is damaged or truncated after line"),
+        (".jsonl.gz", lambda _: b'{"a": 1}\n', "is damaged or truncated after line 0"),
     ],
 )
 def test_a_compressed_file_that_is_damaged_is_refused(tmp_path: Path, suffix: str, damage: Any, says: str) -> None:

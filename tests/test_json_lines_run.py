@@ -153,7 +153,7 @@ def test_lines_that_are_no_rows_are_dead_letters_with_their_numbers(here: InProc
         "line 1 of the input file 'x.jsonl' is not JSON: ",
         "line 4 of the input file 'x.jsonl' is not UTF-8: ",
         "line 6 of the input file 'x.jsonl' is JSON, but not an object: ",
-        "the column 'text' holds what is no string: ",
+        "the column 'text' has a value that is not of type string: ",
     ]
     for reason, begins in zip(dead["_reason"], said, strict=True):
         assert reason.startswith(begins)
@@ -199,7 +199,7 @@ def test_check_explain_and_sample_take_json_lines(pipeline: str, tmp_path: Path)
     checked = headrace("check", pipeline, "--input", source)
     assert "Input: 26 rows in 1 files" in checked
     assert (
-        "note: the input file 'x.jsonl': 1 of 26 lines are no rows and will be dead letters; line 26 is not" in checked
+        "note: the input file 'x.jsonl': 1 of 26 lines are not rows and become dead letters; line 26 is not" in checked
     )
     assert (
         "note: the input file 'x.jsonl': the column 'other' holds integers and text, so it is read as text" in checked

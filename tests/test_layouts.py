@@ -165,9 +165,9 @@ def test_a_layout_in_which_only_a_fixed_step_was_measured_was_not_measured(revie
     fixed = [STEPS[0], {"summarize": {**STEPS[1]["summarize"], "layout": "hoisted"}}, STEPS[2]]  # type: ignore[dict-item]
     choice = choose(reviews(steps=fixed), costs, quality)  # type: ignore[arg-type]
     assert choice.layouts == {"opinion": REFERENCE, "short": "hoisted", "reply": REFERENCE}
-    assert choice.reason == "no other layout was measured for this pipeline"
+    assert choice.reason == "no other layout has been measured for this pipeline"
     some = choose(reviews(steps=STEPS[:2]), lambda layouts: -costs(layouts), quality)  # type: ignore[arg-type]
-    assert "were not measured for opinion" in some.reason
+    assert "have not been measured for opinion" in some.reason
 
 
 # -- steps that are alike ------------------------------------------------------------------------------------

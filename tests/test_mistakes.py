@@ -42,7 +42,7 @@ SCHEMA = "{type: object, properties: {product: {type: string}}, required: [produ
 WHEN = "opinion = 'negative'"
 DOCUMENT = "{{ review }}"
 
-COLUMNS = "(there are: id, review, stars, meta, blob)"
+COLUMNS = "(known: id, review, stars, meta, blob)"
 
 
 @pytest.fixture(autouse=True)
@@ -139,15 +139,15 @@ def test_a_key_that_is_missing_or_misspelt_or_holds_what_it_cannot(old: str, new
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ("[good, bad, good]", "labels: label 'good' stands there twice"),
-        ("{good: a, bad: b, good: c}", 'labels: key "good" stands there twice (the first is on line 5): remove one'),
+        ("[good, bad, good]", "labels: duplicate label 'good'"),
+        ("{good: a, bad: b, good: c}", 'labels: duplicate key "good" (the first is on line 5): remove one'),
         ("[good, Good]", "labels: labels 'good' and 'Good' differ only in case or spaces"),
         ('["", bad]', "labels: a label is empty"),
         ('{" ": a, bad: b}', "labels: a label is empty"),
         ("[~, bad]", "labels: a label is empty"),
         ("[[good], bad]", "labels: a label must be text, not ['good']"),
-        ("[good]", "labels: needs at least 2 (there are 1)"),
-        ("[]", "labels: needs at least 2 (there are 0)"),
+        ("[good]", "labels: needs at least 2, but has 1"),
+        ("[]", "labels: needs at least 2, but has 0"),
         ("good", "labels: must be a list of labels, or a mapping of labels to descriptions, not 'good'"),
         (f"{LABELS}, examples: [{{document: d, answer: positve}}]",
          ": examples[0].answer: unknown label 'positve' (labels: positive, negative)"),
@@ -163,14 +163,20 @@ def test_labels(labels: str, message: str) -> None:
     ("schema", "message"),
     [
         ("5", "/: a schema is a mapping such as {type: object, properties: ...}, not 5"),
-        ("{type: objekt}", "/type: 'objekt' is not what JSON Schema allows here"),
-        ("{type: object, propertys: {}}", "/propertys: 'propertys' is no keyword of JSON Schema; write 'properties'"),
-        ("{properties: {a: {type: string, maxLenght: 5}}}", "/properties/a/maxLenght: 'maxLenght' is no keyword"),
-        ("{properties: {a: {pattern: '(a'}}}", "/properties/a: pattern '(a' is no regular expression"),
+        ("{type: objekt}", "/type: 'objekt' is not allowed here by JSON Schema"),
+        (
+            "{type: object, propertys: {}}",
+            "/propertys: 'propertys' is not a keyword of JSON Schema; write 'properties'",
+        ),
+        ("{properties: {a: {type: string, maxLenght: 5}}}", "/properties/a/maxLenght: 'maxLenght' is not a keyword"),
+        ("{properties: {a: {pattern: '(a'}}}", "/properties/a: pattern '(a' is not a regular expression"),
         ("{properties: {a: {$ref: '#/$defs/b'}}}", "/properties/a: $ref '#/$defs/b' points to nothing"),
         ("{properties: {a: {$ref: 'http://x.org/a'}}}", "/properties/a: $ref 'http://x.org/a' is remote"),
-        ("{properties: {a: {type: integer, minimum: 5, maximum: 1}}}", "/properties/a: no 64-bit integer lies between"),
-        ("facts.json", "there is no file "),
+        (
+            "{properties: {a: {type: integer, minimum: 5, maximum: 1}}}",
+            "/properties/a: there is no 64-bit integer between",
+        ),
+        ("facts.json", "the file '"),
     ],
 )
 def test_schemas(schema: str, message: str) -> None:
@@ -192,12 +198,12 @@ def test_an_example_that_does_not_fit_its_schema(step: str) -> None:
     ("template", "message"),
     [
         ("{{ reveiw }}", f'unknown column "reveiw"; did you mean "review"? {COLUMNS}'),
-        ("{{ meta.lnag }}", 'unknown field "lnag"; did you mean "lang"? (there are: lang) in "meta"'),
+        ("{{ meta.lnag }}", 'unknown field "lnag"; did you mean "lang"? (known: lang) in "meta"'),
         ("{{ blob }}", 'the column "blob" is binary, but a document must be text: decode it first'),
         ("{{ review }", "the template: unexpected '}'"),
         ("{% if review %}x", "the template: Unexpected end of template."),
         ("{{ review | uper }}", "the template: No filter named 'uper'"),
-        ("The same for all.", "reads no column: it would be the same for every row; write {{ column }} into it"),
+        ("The same for all.", "reads no column, so it would be the same for every row; write {{ column }} into it"),
         ("{{ review.__class__.__mro__ }}", "__' cannot be used here"),
         ("{{ cycler.__init__.__globals__.os.popen('id') }}", "__' cannot be used here"),
         ("{% include '/etc/passwd' %}", "the template: include cannot be used here"),
@@ -218,14 +224,14 @@ def test_a_template_of_a_step() -> None:
 @pytest.mark.parametrize(
     ("when", "message"),
     [
-        ("opinion = = 'negative'", "is no Polars SQL expression"),
+        ("opinion = = 'negative'", "is not a Polars SQL expression"),
         ("", "is empty"),
         ("opinon = 'negative'", 'unknown column or earlier step "opinon"; did you mean "opinion"?'),
         ("stars = 'many'", "\"stars = 'many'\" does not fit its columns: cannot compare string with numeric type"),
         ("opinion > 5", "'opinion > 5' does not fit its columns: cannot compare string with numeric type"),
         ("opinion = 'negativ'", 'step "opinion": unknown label "negativ"; did you mean "negative"?'),
         ("opinion in ('negativ')", 'step "opinion": unknown label "negativ"; did you mean "negative"?'),
-        ("stars + 1", "'stars + 1' gives a number, not true or false"),
+        ("stars + 1", "'stars + 1' returns a number, not true or false"),
         ("max(stars) > 2", "looks at more than one row"),
         ("summary is null", 'reads "summary", which is this step\'s own answer'),
     ],
@@ -238,21 +244,21 @@ def test_conditions(when: str, message: str) -> None:
 
 def test_a_filter_that_says_neither_yes_nor_no() -> None:
     found = run("  - summarize", '  - filter: {name: good, where: "stars"}\n  - summarize')
-    assert found == "r.yaml:9: steps[2].filter.where: 'stars' gives a number, not true or false"
+    assert found == "r.yaml:9: steps[2].filter.where: 'stars' returns a number, not true or false"
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         (f"{LABELS}", f'{LABELS}, when: "summary is null"',
-         'r.yaml:5: steps[0].classify.when: reads "summary", which a later step answers: move that one up'),
+         'r.yaml:5: steps[0].classify.when: reads "summary", which is the answer of a later step: move that step up'),
         ("name: facts", "name: opinion",
-         'r.yaml:7: steps[1].extract.name: two steps are called "opinion": each needs a name of its own'),
+         'r.yaml:7: steps[1].extract.name: two steps are called "opinion": rename one'),
         ("name: facts", "name: id",
-         'r.yaml:7: steps[1].extract.name: step "id" gives the column "id", which `keep` carries along'),
-        ("name: facts", "name: my facts", "r.yaml:7: steps[1].extract.name: must be letters, digits and _,"),
-        ("keep: [id]", "keep: [id, starz]", 'r.yaml:10: keep: unknown column "starz"; did you mean "stars"? (there'),
-        ("keep: [id]", "keep: [id, id]", 'r.yaml:10: keep: column "id" stands there twice'),
+         'r.yaml:7: steps[1].extract.name: step "id" has the column "id", which `keep` copies from'),
+        ("name: facts", "name: my facts", "r.yaml:7: steps[1].extract.name: must consist of letters, digits and _ and"),
+        ("keep: [id]", "keep: [id, starz]", 'r.yaml:10: keep: unknown column "starz"; did you mean "stars"? (known'),
+        ("keep: [id]", "keep: [id, id]", 'r.yaml:10: keep: duplicate column "id"'),
     ],
 )  # fmt: skip
 def test_steps_and_columns_that_do_not_go_together(old: str, new: str, message: str) -> None:
@@ -274,7 +280,7 @@ FUNCTIONS = {
         ("nowhere_at_all:f", "cannot import 'nowhere_at_all': No module named 'nowhere_at_all'"),
         ("fine:f", "'fine' has no function 'f'"),
         ("fine:x", "'fine' has no function 'x'"),
-        ("fine:nothing", "'fine:nothing' must take one argument, the row, and takes () -> int"),
+        ("fine:nothing", "'fine:nothing' must take one argument, the row, but its signature is () -> int"),
         ("fine:odd", "an annotation of 'fine:odd' cannot be read: NameError: name 'Foo' is not defined"),
         ("raises:f", "cannot import 'raises': it raised ZeroDivisionError"),
         ("does_not_parse:f", "cannot import 'does_not_parse': it raised SyntaxError"),
@@ -305,14 +311,14 @@ def cut_in_half(file: Path) -> None:
         ("other", Path.mkdir, "The input 'other' has no file whose name ends with .parquet"),
         ("input/*.pq", None, "The input 'input/*.pq' has no file that matches"),
         ("a.parquet", lambda f: f.write_text("a,b\n1,2\n"), "is not a Parquet file: it begins with b'a,b"),
-        ("a.parquet", cut_in_half, "is cut off: it begins as Parquet and has no footer"),
+        ("a.parquet", cut_in_half, "is truncated: it begins as Parquet, but has no footer"),
         ("a.parquet", Path.touch, "is empty: 0 bytes, not even a Parquet footer"),
         (
             "ftp://bucket/folder",
             None,
             "ftp:// is not supported here. Local paths, file://, s3://, gs://, abfs:// and hf",
         ),
-        ("", None, "A path is empty."),
+        ("", None, "The path is empty."),
     ],
 )
 def test_inputs(input: str, make: Callable[[Path], object] | None, message: str) -> None:
@@ -325,13 +331,13 @@ def test_inputs(input: str, make: Callable[[Path], object] | None, message: str)
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("other", "holds something that headrace has not made: 'notes.txt'. Use an empty folder"),
+        ("other", "contains files that headrace did not make: 'notes.txt'. Use an empty folder"),
         ("input", "is the input 'input' or lies inside it"),
         ("input/output", "is the input 'input' or lies inside it"),
-        ("r.yaml", "is a file. Name a folder, which may not exist yet."),
-        ("r.yaml/output", "r.yaml' is a file. Name a folder elsewhere."),
+        ("r.yaml", "is a file. Name a folder, which need not exist yet."),
+        ("r.yaml/output", "r.yaml' is a file. Name another folder."),
         ("ftp://bucket/output", "ftp:// is not supported here"),
-        ("", "A path is empty."),
+        ("", "The path is empty."),
     ],
 )
 def test_outputs(output: str, message: str) -> None:
@@ -345,7 +351,7 @@ def test_outputs(output: str, message: str) -> None:
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_an_output_folder_that_cannot_be_written(folder: Path) -> None:
     Path("mine").mkdir(mode=0o555)
-    assert "takes no files from this user" in run(output="mine/output")
+    assert "is not writable for this user" in run(output="mine/output")
 
 
 @pytest.mark.parametrize(
@@ -401,7 +407,7 @@ def test_a_prompt_that_leaves_no_room_for_a_document() -> None:
     ("resources", "message"),
     [
         ("{workers: 0}", "resources.workers: must be a number of engines (1 or more) or [least, most], not 0"),
-        ("{workers: [3, 1]}", "resources.workers: least is more than most"),
+        ("{workers: [3, 1]}", "resources.workers: least must not be above most"),
         ("{gpus: -1}", "resources.gpus: must be 0 or more, not -1"),
         ("{memory: lots}", "resources.memory: must be a size such as \"4GiB\" or \"512MB\", not 'lots'"),
         ("{memroy: 4GiB}", 'resources: unknown key "memroy"; did you mean "memory"?'),
@@ -428,11 +434,11 @@ def test_more_than_the_machine_has(resources: str, message: str) -> None:
     [
         (["--limit", "0"], "Invalid value for '--limit': Input should be greater than or equal to 1"),
         (["--limit", "some"], "Invalid value for '--limit'"),
-        (["--set", "steps[9].seed=1"], "there is no steps[9] (steps: [0] opinion, [1] facts, [2] summary)"),
+        (["--set", "steps[9].seed=1"], "steps[9] does not exist (steps: [0] opinion, [1] facts, [2] summary)"),
         (["--set", "steps.opinon.seed=1"], 'no step is called "opinon"; did you mean "opinion"?'),
         (["--set", "foo=1"], '--set foo=1: unknown key "foo" (keys: '),
         (["--set", "steps[0].max_tokens=x"], "steps[0].classify.max_tokens: must be a whole number, not 'x'"),
-        (["--set", "resources.workers"], "needs a value, as in --set resources.workers=2"),
+        (["--set", "resources.workers"], "needs a value, such as --set resources.workers=2"),
         (["--set", "keep=[reveiw]"], 'keep: unknown column "reveiw"; did you mean "review"?'),
         (["--wrokers", "2"], "No such option: --wrokers"),
     ],
@@ -455,19 +461,25 @@ def bad(text: str) -> str:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("nothing.yaml", None, "nothing.yaml: there is no such file: a pipeline is a .yaml, .yml, .json or .py file"),
-        ("input", None, "input: is a folder: a pipeline is a .yaml"),
+        ("nothing.yaml", None, "nothing.yaml: does not exist; a pipeline is a .yaml, .yml, .json or .py file"),
+        ("input", None, "input: is a folder; a pipeline is a .yaml"),
         ("r.txt", "name: x", "r.txt: a pipeline is a .yaml"),
-        ("r.yaml", "", "r.yaml: a pipeline is a mapping (name, document, steps...), and this file is empty"),
-        ("r.yaml", "- a\n", "r.yaml: a pipeline is a mapping (name, document, steps...), and this file is a list"),
+        ("r.yaml", "", "r.yaml: a pipeline is a mapping (name, document, steps...), but this file is empty"),
+        ("r.yaml", "- a\n", "r.yaml: a pipeline is a mapping (name, document, steps...), but this file is a list"),
         ("r.yaml", "a: [b\nc: d", "r.yaml:2: not YAML: "),
         ("r.yaml", "name: a\n\tb: c\n", "r.yaml:2: not YAML: "),
+        (
+            "r.yaml",
+            "name: r\ndocument: {{ review }}\n",
+            'r.yaml:2: a key must be text; put templates in quotes: "{{ column }}"',
+        ),
+        ("r.yaml", "document: {{ review }} text\n", "r.yaml:1: not YAML: "),
         ("r.json", '{"name": }', "r.json:1: not JSON: "),
         ("r.py", "x = 1\n", "r.py: defines no pipeline: assign a headrace.Pipeline to a name"),
         ("r.py", "import nowhere_at_all\n", "r.py:1: ModuleNotFoundError: No module named 'nowhere_at_all'"),
         ("r.py", "x = 1\nx = = 1\n", "r.py:2: SyntaxError"),
         ("r.py", "x = 1\nraise SystemExit(0)\n", "r.py:2: SystemExit: 0"),
-        ("r.py", bad("Classify(name='a', labels=['x'])"), "r.py:2: labels: needs at least 2 (there are 1)"),
+        ("r.py", bad("Classify(name='a', labels=['x'])"), "r.py:2: labels: needs at least 2, but has 1"),
     ],
 )
 def test_pipeline_files(name: str, text: str | None, message: str) -> None:
@@ -477,9 +489,25 @@ def test_pipeline_files(name: str, text: str | None, message: str) -> None:
     assert refusal("check", name).startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("document: {{ review }} text\n", '; put templates in quotes: "{{ column }}"'),
+        ("document: {% if a %}b{% endif %}\n", '; put templates in quotes: "{{ column }}"'),
+        ("prompt: Reply: nicely\n", '; put text that contains ": " in quotes'),
+        ("a: [b\nc: d", "expected ',' or ']', but got ':'"),
+    ],
+)
+def test_a_yaml_error_says_what_usually_causes_it(text: str, hint: str) -> None:
+    write(text, "r.yaml")
+    assert refusal("check", "r.yaml").endswith(hint)
+
+
 def test_a_folder_that_is_no_output() -> None:
-    assert refusal("status", "nothing") == "'nothing' is no output of headrace: there is no plan in it."
-    assert refusal("status", "input") == "'input' is no output of headrace: there is no plan in it."
+    assert refusal("status", "nothing") == (
+        "'nothing' is not an output of headrace: it contains no plan. Name the output folder of a run."
+    )
+    assert refusal("status", "input").startswith("'input' is not an output of headrace: it contains no plan.")
 
 
 def test_all_mistakes_of_a_file_are_told_at_once() -> None:

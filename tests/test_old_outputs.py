@@ -89,7 +89,7 @@ def test_letters_of_a_complete_output_are_read_and_are_of_no_known_class(here: I
 def test_a_report_of_an_old_output_shows_reasons_and_a_redacted_one_none(here: InProcess, corpus: Write) -> None:
     here(STEPS, corpus(rows(0, 20)))
     make_old(here.output)
-    for arguments, reasons in (([], {CUT, EMPTY}), (["--redact"], {"(a reason that may hold text of rows)"})):
+    for arguments, reasons in (([], {CUT, EMPTY}), (["--redact"], {"(a reason that may contain text of rows)"})):
         made = CliRunner().invoke(app, ["report", str(here.output), *arguments])
         assert made.exit_code == 0, made.output
         groups = here.report()["dead_letters"]["groups"]

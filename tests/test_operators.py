@@ -94,8 +94,8 @@ def test_an_operator_of_a_package_is_found(registered: Callable[..., str | None]
 @pytest.mark.parametrize(
     ("kind", "code", "said"),
     [
-        ("other", GOOD, "the entry point is called 'other', and the kind of plug_operators.Operator is 'mine'"),
-        ("mine", GOOD.replace('    kind: ClassVar[str] = "mine"\n', ""), "is None: they must be the same"),
+        ("other", GOOD, "the entry point is called 'other', but the kind of plug_operators.Operator is 'mine'"),
+        ("mine", GOOD.replace('    kind: ClassVar[str] = "mine"\n', ""), "is None: they must be equal"),
         ("mine", GOOD.replace("def apply", "def use"), "plug_operators.Operator does not define apply"),
         ("mine", GOOD.replace("RowStep", "Step"), "is not a class that derives from ModelStep or RowStep"),
         ("mine", "Operator = 7", "7 is not a class that derives from ModelStep or RowStep"),

@@ -125,14 +125,14 @@ def test_a_small_chunk_may_be_mostly_killers(rows: int, seen: int | None, data: 
 def test_an_engine_that_dies_of_everything_condemns_no_row() -> None:
     for seen in (None, 0, 1, 50):
         notes, why = through(1000, lambda _: True, seen=seen)
-        assert "it is the engine and not a row" in why
+        assert "the cause is the engine and not a row" in why
         assert not notes.poison_rows
         assert notes.deaths <= 3 + MOST_CONTROLS
 
 
 def test_an_engine_that_dies_under_load_alone_condemns_no_row() -> None:
     notes, why = through(1000, lambda group: len(group) > 700, seen=100)
-    assert "no row does it alone" in why
+    assert "no single row causes it" in why
     assert not notes.poison_rows
     assert notes.deaths == MOST_UNEXPLAINED
 
@@ -168,7 +168,7 @@ def test_notes_are_as_they_were_written() -> None:
     assert Notes.from_json(notes.to_json()) == notes
     given_up = replace(notes, points=2, suspects=((5, 6),)).begin("group", [5], OURS).died("run", hung=True)
     assert Notes.from_json(given_up.to_json()) == given_up
-    assert given_up.poison_rows[0].reason == "the row hung the engine 3 times, at last alone"
+    assert given_up.poison_rows[0].reason == "the row hung the engine 3 times, the last time alone"
     for damaged in (b"", b"{}", b"[1]", notes.to_json()[:50], b'{"running": 5}'):
         assert Notes.from_json(damaged) == Notes()
 
@@ -223,7 +223,7 @@ def test_a_storage_that_hangs_ends_the_run_and_no_row_is_blamed(store: LocalStor
         with attempt.storage():
             attempt.died(hung=True)
     notes = Attempt.of(store, INFO, CHUNK, Owner.me("run")).notes
-    assert "reading its rows or writing its answers has come to no end, 3 times" in notes.hopeless(5)
+    assert "reading its rows or writing its answers has hung 3 times" in notes.hopeless(5)
     assert not notes.suspects
     assert not notes.unreadable
     assert not Attempt.of(store, INFO, CHUNK, Owner.me("later")).notes.hopeless(5)

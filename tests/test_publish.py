@@ -380,7 +380,7 @@ def test_who_is_superseded_while_publishing_takes_success_away_and_the_next_run_
             other_driver()
 
     monkeypatch.setattr(LocalStore, "replace", sleeping)
-    with pytest.raises(Superseded, match="`_SUCCESS` is taken away"):
+    with pytest.raises(Superseded, match="`_SUCCESS` is removed"):
         publish_shard(store, first, first.shards[0])
     assert not store.exists("_SUCCESS")
     assert not published(store, first)
@@ -413,7 +413,7 @@ def test_who_is_superseded_at_the_end_leaves_no_mark(
 
     monkeypatch.setattr(LocalStore, "put_if_absent", late)
     monkeypatch.setattr(LocalStore, "replace", early)
-    with pytest.raises(Superseded, match="`_SUCCESS` is taken away"):
+    with pytest.raises(Superseded, match="`_SUCCESS` is removed"):
         do(store, first)
     assert not store.exists("_SUCCESS")
     assert len(marked) == (when == "after")
@@ -553,7 +553,7 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     for number in range(7):
         (tmp_path / f"out/{number}.csv").write_bytes(b"")
-    with pytest.raises(UserError, match=r"out' holds something .*: '0\.csv', .* and 2 more\. Use an empty"):
+    with pytest.raises(UserError, match=r"out' contains files .*: '0\.csv', .* and 2 more\. Use an empty"):
         check_output_folder(open_store(str(tmp_path / "out")), str(tmp_path / "in"))
 
 

@@ -100,7 +100,7 @@ def test_a_value_that_the_widest_type_cannot_hold_is_an_error_and_not_another_va
     rows = ChunkReader(corpus.schema).read(corpus.shards[0], 0, 3, ["x"])
     assert rows.table["x"].to_pylist() == [1.0, None, 2.0]
     assert list(rows.bad) == [1]
-    assert rows.bad[1].startswith("the column 'x' holds what is no double: ")
+    assert rows.bad[1].startswith("the column 'x' has a value that is not of type double: ")
 
 
 def test_a_file_that_changes_after_it_was_found_is_noticed(tmp_path: Path) -> None:

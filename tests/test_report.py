@@ -460,7 +460,9 @@ def test_reading_documents_comes_to_an_end(done: InProcess, monkeypatch: pytest.
     plan = load_plan(open_store(str(done.output)))
     assert plan is not None
     documents = report_rows.read_documents(plan, [(0, 1), (0, 3), (1, 25), (1, 2)], seconds=-1)
-    assert {each.problem for each in documents.found.values()} == {"the -1 s for reading documents were over"}
+    assert {each.problem for each in documents.found.values()} == {
+        "the time limit for reading documents (-1 s) was reached"
+    }
     documents = report_rows.read_documents(plan, [(0, 1), (0, 3), (1, 25), (1, 2)])
     assert documents.found[0, 3].text == "document a 3."
     assert documents.found[1, 25].problem == "it is null"

@@ -232,7 +232,7 @@ def test_a_row_that_kills_the_process_is_a_dead_letter_and_one_that_blocks_it_on
     assert it.check_complete().height == 23
     dead = pl.read_parquet(it.output / "_errors" / "*.parquet")
     assert dead["_row"].to_list() == [5]
-    assert re.fullmatch(r"the row killed the engine [3-6] times, at last alone", dead["_reason"][0])
+    assert re.fullmatch(r"the row killed the engine [3-6] times, the last time alone", dead["_reason"][0])
     assert not list(it.output.glob("_headrace/suspects/**/*.json"))
 
 

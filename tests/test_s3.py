@@ -396,7 +396,7 @@ def test_a_storage_that_goes_on_failing_is_given_up_in_bounded_time(through: Cal
     started = time.monotonic()
     with (
         through(Fault("slow_down", "", times=10_000)) as proxy,
-        pytest.raises(StorageUnavailable, match=r"did not answer as it should in 3 s of trying \(SlowDown, HTTP 503\)"),
+        pytest.raises(StorageUnavailable, match=r"did not answer properly within 3 s of trying \(SlowDown, HTTP 503\)"),
     ):
         store.put_if_absent("chunk", b"x")
     assert time.monotonic() - started < 20
@@ -524,7 +524,7 @@ def test_a_listing_longer_than_a_page_is_whole(s3: S3Server, prefix: str) -> Non
         ({"d/x.txt": b"x"}, "", r"holds 'd/'"),
         ({"d/x.parquet": b""}, "", "is empty: 0 bytes"),
         ({"d/x.parquet": b"hello, world"}, "", "is not a Parquet file: it begins with b'hell'"),
-        ({"d/x.parquet": parquet()[:-8]}, "", "is cut off"),
+        ({"d/x.parquet": parquet()[:-8]}, "", "is truncated"),
         ({"d/x.parquet": parquet()}, "/d/*.csv", "no object that matches"),
     ],
 )

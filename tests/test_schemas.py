@@ -45,10 +45,10 @@ def record(**properties: Any) -> dict[str, Any]:
     ("schema", "message"),
     [
         ("string", "/: a schema is a mapping such as {type: object, properties: ...}, not 'string'"),
-        (record(a={"type": "strin"}), "/properties/a/type: 'strin' is not what JSON Schema allows here"),
+        (record(a={"type": "strin"}), "/properties/a/type: 'strin' is not allowed here by JSON Schema"),
         (record(a={"type": "string", "maxLength": -1}), "/properties/a/maxLength: -1 is less than the minimum of 0"),
-        ({"propertes": {}}, "/propertes: 'propertes' is no keyword of JSON Schema; write 'properties'"),
-        (record(a={"tpye": "string"}), "/properties/a/tpye: 'tpye' is no keyword of JSON Schema; write 'type'"),
+        ({"propertes": {}}, "/propertes: 'propertes' is not a keyword of JSON Schema; write 'properties'"),
+        (record(a={"tpye": "string"}), "/properties/a/tpye: 'tpye' is not a keyword of JSON Schema; write 'type'"),
         ({"requried": ["a"]}, "write 'required'"),
         ({"enums": ["a"]}, "write 'enum'"),
         ({"max_length": 3}, "write 'maxLength'"),
@@ -60,36 +60,42 @@ def record(**properties: Any) -> dict[str, Any]:
         ({"anyOf": [{"$ref": "#"}, {"type": "null"}]}, "leads back to itself"),
         (
             {**record(name={}), "required": ["nmae"], "additionalProperties": False},
-            "/: 'nmae' is required, but additionalProperties is false and properties has no 'nmae', so nothing can be "
-            "valid; did you mean 'name'?",
+            "/: 'nmae' is required, but additionalProperties is false and properties has no 'nmae', so no answer can "
+            "be valid; did you mean 'name'?",
         ),
-        (record(a={"pattern": "[a"}), "/properties/a: pattern '[a' is no regular expression"),
-        ({"type": "object", "patternProperties": {"(": {}}}, "patternProperties '(' is no regular expression"),
-        ({"$schema": "https://e.org/mine"}, "/$schema: 'https://e.org/mine' is no dialect that can be checked"),
-        ({"$schema": 3}, "/$schema: 3 is no dialect"),
-        (record(a={"type": "integer", "minimum": 3, "maximum": 2}), "/properties/a: no 64-bit integer lies between"),
+        (record(a={"pattern": "[a"}), "/properties/a: pattern '[a' is not a regular expression"),
+        ({"type": "object", "patternProperties": {"(": {}}}, "patternProperties '(' is not a regular expression"),
+        ({"$schema": "https://e.org/mine"}, "/$schema: 'https://e.org/mine' is not a supported dialect"),
+        ({"$schema": 3}, "/$schema: 3 is not a supported dialect"),
+        (
+            record(a={"type": "integer", "minimum": 3, "maximum": 2}),
+            "/properties/a: there is no 64-bit integer between",
+        ),
         (record(a={"type": "number", "minimum": 3, "maximum": 2}), "/properties/a: minimum 3 is above maximum 2"),
         (record(a={"type": "array", "minItems": 3, "maxItems": 2}), "/properties/a: minItems 3 is above maxItems 2"),
-        (record(a={"type": "number", "minimum": 1, "exclusiveMaximum": 1}), "/properties/a: no number lies between"),
+        (
+            record(a={"type": "number", "minimum": 1, "exclusiveMaximum": 1}),
+            "/properties/a: there is no number between",
+        ),
         (
             record(a={"type": "string", "minLength": 5, "maxLength": 3}),
             "/properties/a: minLength 5 is above maxLength 3",
         ),
         (
             {**record(a={}, b={}), "required": ["a", "b"], "maxProperties": 1},
-            "/: maxProperties 1 is less than what has",
+            "/: maxProperties 1 leaves out required",
         ),
-        ({**record(a={}, b={}), "minProperties": 2, "maxProperties": 1}, "/: maxProperties 1 is less than what has"),
+        ({**record(a={}, b={}), "minProperties": 2, "maxProperties": 1}, "/: maxProperties 1 leaves out required"),
         (
             {
                 **record(a={"type": "integer", "minimum": 3}),
                 "allOf": [{**record(a={"type": "integer", "minimum": 4}, b={}), "required": ["b"]}],
             },
-            "/: allOf requires 'b', and its parts cannot be put together into one object",
+            "/: allOf requires 'b', and its parts cannot be merged into one object",
         ),
         (record(a={"type": "string", "enum": [1]}), "/properties/a: none of the values of enum or const is valid"),
         ({**record(a=False), "required": ["a"]}, "/: 'a' is required, but its schema is false"),
-        ({"const": float("nan")}, "holds a value that JSON has not"),
+        ({"const": float("nan")}, "contains a value that JSON does not have"),
         ({"default": date(2026, 1, 1)}, "quote dates in YAML"),
         ({"$dynamicRef": "#a"}, "/: $dynamicRef is not supported"),
     ],
@@ -273,7 +279,7 @@ def test_strings_lists_and_numbers_without_a_bound_get_one() -> None:
     }
     assert decoding_schema(schema)[1] == [
         "/: a string without maxLength ends at 120 characters and a list without maxItems at 8 items; "
-        "write these keywords for other bounds"
+        "set these keywords for other bounds"
     ]
 
 
@@ -426,10 +432,10 @@ def test_json_is_read(text: str) -> None:
         ("", "Expecting value at character 1"),
         ('{"a":1', "Expecting ',' delimiter at character 7"),
         ('{"a":1} and so on', "there is more text after the JSON value: 'and so on'"),
-        ('{"a":1,"a":2}', "the key 'a' is there twice"),
+        ('{"a":1,"a":2}', "duplicate key 'a'"),
         ("[NaN]", "NaN is not a JSON value"),
         ("-Infinity", "-Infinity is not a JSON value"),
-        ('"\\ud83d"', "the string '\\ud83d' holds half of a surrogate pair, which is no character"),
+        ('"\\ud83d"', "the string '\\ud83d' contains half of a surrogate pair, which is not a character"),
         ('{"\\udc00":1}', "half of a surrogate pair"),
         ('"\ud83d"', "half of a surrogate pair"),
         ('"a\nb"', "Invalid control character at at character 3"),

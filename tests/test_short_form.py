@@ -214,7 +214,7 @@ def test_examples_are_shown_as_the_engine_would_answer_them() -> None:
 
 def test_an_example_with_a_property_that_has_no_letter_is_refused() -> None:
     examples = [{"document": "d", "answer": {"product": "lamp", "colour": "red"}}]
-    with pytest.raises(ValueError, match=r"examples\[0\]\.answer: 'colour' is no property of the schema"):
+    with pytest.raises(ValueError, match=r"examples\[0\]\.answer: 'colour' is not a property of the schema"):
         Extract(name="facts", schema=record(product={}), short_keys=True, examples=examples)
 
 
@@ -311,7 +311,7 @@ def test_every_value_of_a_coded_enum_is_in_the_prompt() -> None:
 
 def test_short_keys_that_the_prompt_has_no_room_for_are_refused() -> None:
     big = record(**{f"field_number_{i}": {"description": "d" * 500} for i in range(300)})
-    message = rf"short_keys: /: a line for each property takes \d+ characters, at most {DESCRIPTION_LIMIT}; leave"
+    message = rf"short_keys: /: a line for each property takes \d+ characters, at most {DESCRIPTION_LIMIT}; remove"
     with pytest.raises(ValueError, match=message):
         Extract(name="facts", schema=big, short_keys=True)
     assert Extract(name="facts", schema=big).fields()
@@ -332,7 +332,7 @@ def test_a_recursive_schema_is_said_to_stay_long() -> None:
 
 
 def test_short_keys_of_free_text_are_refused() -> None:
-    with pytest.raises(ValueError, match="short_keys is for answers in JSON: give a schema, or leave short_keys out"):
+    with pytest.raises(ValueError, match="short_keys is for answers in JSON: add a schema, or remove short_keys"):
         Generate(name="reply", prompt="Reply.", short_keys=True)
 
 

@@ -125,7 +125,7 @@ def test_a_file_whose_suffix_nobody_claims_is_read_as_parquet_where_it_is_named(
     assert sources(find_shards(f"{tmp_path}/in/*.bin")) == {"data.bin": "parquet"}
     put(tmp_path / "in/x.jsonl")
     assert sources(find_shards(str(tmp_path / "in"))) == {"x.jsonl": "jsonl"}
-    assert "'data.bin' (parquet, as no source claims its suffix) and 'x.jsonl'" in refused(tmp_path / "in/*")
+    assert "'data.bin' (parquet, because no source claims its suffix) and 'x.jsonl'" in refused(tmp_path / "in/*")
 
 
 def test_a_folder_may_be_called_like_a_file(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_rows_need_not_be_in_files(install_source: Install, here: InProcess) -> 
 @pytest.mark.parametrize("call", [find_shards, lambda uri: would_read(uri, "/out")])
 def test_a_password_in_a_uri_is_refused_and_not_repeated(install_source: Install, call: Any) -> None:
     install_source("headrace-counter", COUNTER, counter="headrace_counter:Counter")
-    with pytest.raises(UserError, match="count:// URI has a user or a password in it") as raised:
+    with pytest.raises(UserError, match="count:// URI contains a user or a password") as raised:
         call("count://me:hunter2@host/5")
     assert "hunter2" not in str(raised.value)
 
@@ -280,8 +280,8 @@ def test_a_source_that_cannot_be_loaded_is_named_where_it_is_missed(install_sour
 @pytest.mark.parametrize(
     ("code", "entry", "why"),
     [
-        ("Odd = 3", "Odd", "3 is no headrace.pipelines.input.source.Source"),
-        (COUNTER, "Counter", "its entry point is called 'odd', and it calls itself 'counter'"),
+        ("Odd = 3", "Odd", "3 is not a headrace.pipelines.input.source.Source"),
+        (COUNTER, "Counter", "its entry point is called 'odd', but the source calls itself 'counter'"),
         (COUNTER.replace('"counter"', '"odd"').replace('("count",)', '("s3",)'), "Counter", "it claims 's3'"),
         (
             "class Odd:\n    def __init__(self):\n        1 / 0",
@@ -306,7 +306,7 @@ def test_two_sources_of_one_suffix_are_refused_where_it_matters(install_source: 
     install_source("other-csv", CSV.replace('name = "csv"', 'name = "csv2"'), csv2="other_csv:Csv")
     find_shards(str(put(tmp_path / "x.jsonl")))
     said = refused(put(tmp_path / "x.csv"))
-    assert "'.csv' are claimed by more than one source: csv (headrace-csv) and csv2 (other-csv)" in said
+    assert "More than one source claims inputs of '.csv': csv (headrace-csv) and csv2 (other-csv)" in said
 
 
 def test_a_plan_whose_source_is_not_installed_names_it(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_engine_arguments_may_stand_beside_the_id() -> None:
     [
         (changed(naem="x"), '(): unknown key "naem"; did you mean "name"? (keys: name, model,'),
         ({k: v for k, v in DATA.items() if k != "document"}, '(): key "document" is missing'),
-        (changed(name="a b"), "must be letters, digits, - and _"),
+        (changed(name="a b"), "must consist of letters, digits, - and _"),
         (changed(steps=[]), "needs at least 1"),
         (changed(steps=[{"clasify": {}}]), 'unknown operator "clasify"; did you mean "classify"?'),
         (changed(steps=[{"classify": {}, "name": "x"}]), 'indent the other keys below "classify"'),
@@ -176,21 +176,21 @@ def test_engine_arguments_may_stand_beside_the_id() -> None:
         (changed(max_error_rate=2), "must be 1.0 or less"),
         (changed(keep="id"), "must be a list, not 'id'"),
         (changed(keep=[5]), "must be text, not 5; put it in quotes"),
-        (changed(keep=["id", "id"]), 'column "id" stands there twice'),
+        (changed(keep=["id", "id"]), 'duplicate column "id"'),
         (changed(keep=["_row"]), '"_row" is in every output already'),
         (changed(model=5), "must be a mapping, not 5"),
         (changed(model={"dtype": "half"}), 'key "id" is missing'),
         (changed(resources={"gpu": 1}), 'unknown key "gpu"; did you mean "gpus"?'),
-        (changed(resources={"workers": [3, 1]}), "least is more than most"),
+        (changed(resources={"workers": [3, 1]}), "least must not be above most"),
         (changed(resources={"workers": 0}), "must be a number of engines"),
         (changed(resources={"workers": True}), "must be a number of engines"),
         (changed(resources={"memory": "lots"}), 'must be a size such as "4GiB"'),
         (changed(document="{{ review"), "the template: "),
         (changed(document="Hello"), "reads no column"),
-        (with_step(2, when="opinion ="), "is no Polars SQL expression"),
+        (with_step(2, when="opinion ="), "is not a Polars SQL expression"),
         (with_step(2, instruction="{% if %}"), "the template: "),
         (with_step(2, max_words=-1), "or more, not -1"),
-        (with_step(2, name="a-b"), "must be letters, digits and _, beginning with a letter"),
+        (with_step(2, name="a-b"), "must consist of letters, digits and _ and begin with a letter"),
         (with_step(1, shema={}), 'unknown key "shema"; did you mean "schema"?'),
     ],
 )
@@ -231,27 +231,27 @@ def test_step_names_are_unique() -> None:
 
 def test_columns_of_one_step_do_not_collide_with_another() -> None:
     text = refused(with_step(1, name="opinion_confidence"))
-    assert 'step "opinion_confidence" gives the column "opinion_confidence", and so does "opinion"' in text
+    assert 'step "opinion_confidence" has the column "opinion_confidence", and so does "opinion"' in text
 
 
 def test_answers_do_not_collide_with_kept_columns() -> None:
-    assert "`keep` carries along from the input" in refused(changed(keep=["opinion_confidence"]))
+    assert "`keep` copies from the input" in refused(changed(keep=["opinion_confidence"]))
 
 
 def test_a_step_reads_only_what_comes_before_it() -> None:
-    assert 'reads "summary", which a later step answers' in refused(with_step(0, when="summary is null"))
+    assert 'reads "summary", which is the answer of a later step' in refused(with_step(0, when="summary is null"))
     assert "this step's own answer" in refused(with_step(0, when="opinion_confidence > 1"))
 
 
 @pytest.mark.parametrize("when", ["opinion = 'negativ'", "opinion <> 'negativ'", "opinion in ('positive', 'negativ')"])
 def test_a_condition_on_a_label_that_is_none_is_refused(when: str) -> None:
-    message = 'step "opinion": unknown label "negativ"; did you mean "negative"? (there are: positive, negative)'
+    message = 'step "opinion": unknown label "negativ"; did you mean "negative"? (known: positive, negative)'
     assert message in refused(with_step(2, when=when))
 
 
 def test_a_filter_gives_no_answer_to_read() -> None:
     steps = [{"filter": {"name": "long", "where": "n > 1"}}, {"summarize": {"name": "s", "when": "long"}}]
-    assert "a filter gives no answer" in refused(changed(steps=steps))
+    assert "a filter has no answer" in refused(changed(steps=steps))
 
 
 def test_the_input_has_what_the_pipeline_reads() -> None:
@@ -267,7 +267,7 @@ TITLED = {"meta": pa.struct([("title", pa.string())])}
         (
             DATA,
             {"reviw": pa.string()},
-            'document: unknown column "review"; did you mean "reviw"? (there are: ',
+            'document: unknown column "review"; did you mean "reviw"? (known: ',
         ),
         (changed(keep=["idd"]), {}, 'keep: unknown column "idd"; did you mean "id"?'),
         (changed(document="{{ summary }}"), {}, "the document cannot read answers"),
@@ -282,14 +282,14 @@ TITLED = {"meta": pa.struct([("title", pa.string())])}
             {},
             "steps[2].summarize.when: 'opinion > 3' does not fit its columns",
         ),
-        (with_step(2, when="id"), {}, "gives a number, not true or false"),
+        (with_step(2, when="id"), {}, "returns a number, not true or false"),
         (
             with_step(2, instruction="{{ fcts }}"),
             {},
             'summarize.instruction: unknown column or earlier step "fcts"',
         ),
         (with_step(2, instruction="{{ facts.porpose }}"), {}, 'field "porpose"; did you mean "purpose"?'),
-        (changed(keep=None), {"opinion": pa.string()}, 'the input has a column "opinion" already'),
+        (changed(keep=None), {"opinion": pa.string()}, 'the input already has a column "opinion"'),
         (changed(keep=None), {"_row": pa.int64()}, 'the input has a column "_row"'),
     ],
 )

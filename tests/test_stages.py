@@ -106,10 +106,10 @@ def test_a_model_that_is_needed_twice_is_refused_with_the_steps_and_the_way_out(
     with pytest.raises(UserError) as refused:
         stages_of(twice)
     said = str(refused.value)
-    assert said.startswith("p.yaml:14: steps[2].generate: each model works on a row once")
+    assert said.startswith("p.yaml:14: steps[2].generate: a row visits each model once")
     assert '"polish" (the pipeline\'s model) waits for "judge" (model big)' in said
     assert '"judge" (model big) waits for "draft" (the pipeline\'s model)' in said
-    assert 'give "polish" a model by another name under `models`' in said
+    assert 'give "polish" a model with another name under `models`' in said
 
 
 def test_the_way_out_works() -> None:
@@ -166,7 +166,7 @@ def test_entries_take_engine_arguments_and_resources_as_model_does() -> None:
 @pytest.mark.parametrize(
     ("models", "said"),
     [
-        ({"a b": "x"}, "must be letters, digits"),
+        ({"a b": "x"}, "must consist of letters, digits"),
         ({"default": "org/x"}, "choose another name"),
         ({"big": {"id": "org/big", "resources": {"wrkers": 1}}}, 'did you mean "workers"'),
         ({"big": {"revision": "x"}}, 'key "id" is missing'),

@@ -461,7 +461,7 @@ def test_explain_has_no_layouts_to_choose_and_reckons_without_a_cache(call: Call
     assert "other layouts also change answers" not in said
     assert "| user: Classify the text by its opinion." in said
     assert "| assistant: negative" in said
-    assert "Chosen: hoisted: the pipeline says so" in " ".join(call("explain", layout="hoisted").stdout.split())
+    assert "Chosen: hoisted: set in the pipeline" in " ".join(call("explain", layout="hoisted").stdout.split())
 
 
 def test_a_measurement_is_of_what_a_run_takes_and_is_remembered(call: Call) -> None:

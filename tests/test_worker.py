@@ -201,7 +201,7 @@ def test_a_row_that_kills_or_hangs_engines_is_a_dead_letter_and_the_rest_is_answ
     dead = it.dead()
     assert list(dead) == [37]
     tries = dead[37]["tries"]
-    assert dead[37]["reason"] == f"the row {word} the engine {tries} times, at last alone"
+    assert dead[37]["reason"] == f"the row {word} the engine {tries} times, the last time alone"
     # On a busy machine a worker may stand still for a second over nothing, which is no row's fault.
     assert tries == it.deaths or (how == "hang" and tries < it.deaths)
     # The first death, four halvings of sixteen rows, of which the last leaves it alone, and once more alone.
@@ -231,7 +231,7 @@ def test_an_engine_that_dies_of_everything_fails_the_run_and_condemns_nothing(
     assert any(hopeless(record) for record in records)
     said = next(record.reason for record in records if isinstance(record, Failed) and hopeless(record))
     assert "At rows 0 to 15 of 'shard-0.parquet'" in said or "rows" in said
-    assert "it is the engine and not a row" in said or "no row does it alone" in said
+    assert "the cause is the engine and not a row" in said or "no single row causes it" in said
     assert not committed(it.store, it.work.plan)
     assert it.deaths < 30
 

@@ -1,1 +1,1 @@
-"""JSON Schemas: what is allowed, what a grammar and a validator make of them, and the Arrow types of answers."""
+"""JSON Schemas: which ones are allowed, what a grammar and a validator make of them, and the Arrow types of answers."""

@@ -1,4 +1,4 @@
-"""Alternatives in a schema: what stands beside them, and whether they exclude each other."""
+"""Alternatives in a schema: keywords beside them, and whether they exclude each other."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def unwritable(root: Node, kept: Any, other: Any) -> str | None:
 
 
 def check_writable(root: Node, kept: Any, others: Sequence[Any], keyword: str, path: SchemaPath) -> None:
-    """That answers of ``kept``, which is decoded alone, can be valid under the others."""
+    """Check that answers of ``kept``, which is decoded alone, can be valid under the others."""
     for other in others:
         if name := unwritable(root, kept, other):
             raise SchemaError(
-                f"{pointer(path)}: {keyword} requires {name!r}, and its parts cannot be put together into one "
-                "object, so no answer would have it: write all fields in one place"
+                f"{pointer(path)}: {keyword} requires {name!r}, and its parts cannot be merged into one object, so no "
+                "answer would have it: write all fields in one place"
             )
 
 
 def with_what_is_beside(root: Node, rest: Node, branch: Any, ids: set[int]) -> Node | None:
-    """A branch with what stands beside ``anyOf``; a type list there is narrowed to the branch's."""
+    """A branch combined with the keywords beside ``anyOf``; a type list there is narrowed to the branch's."""
     if branch is False:
         return {"not": {}}
     inner, outer = flatten(root, branch), types(rest)
@@ -56,7 +56,7 @@ def with_what_is_beside(root: Node, rest: Node, branch: Any, ids: set[int]) -> N
 
 
 def are_exclusive(root: Node, branches: Sequence[Any]) -> bool:
-    """Whether at most one branch can hold, by type or by a field that each requires with another value."""
+    """Whether at most one branch can be valid, by type or by a field that each requires with another value."""
     flats = [flatten(root, branch) for branch in branches]
     kinds = [{*flat.types, *(("null",) if flat.nullable else ())} for flat in flats]
     kinds = [each | {"integer"} if "number" in each else each for each in kinds]

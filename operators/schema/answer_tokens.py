@@ -1,4 +1,4 @@
-"""How many tokens an answer of a schema may take: what ``max_tokens`` is where the step does not say."""
+"""How many tokens an answer of a schema may take: the default of ``max_tokens``."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ MIN_ANSWER_TOKENS, MAX_ANSWER_TOKENS = 32, 1024
 def max_answer_tokens(schema: Node, root: Node | None = None) -> int:
     """An upper estimate of the tokens of one answer, from the schema's bounds or the default ones.
 
-    Between :data:`MIN_ANSWER_TOKENS` and :data:`MAX_ANSWER_TOKENS`: a schema that may hold more is cut there, and
-    says ``max_tokens`` where that is meant. ``root`` is what its references point into, where that is another schema.
+    Between :data:`MIN_ANSWER_TOKENS` and :data:`MAX_ANSWER_TOKENS`: a schema that allows more is cut there, unless the
+    step sets ``max_tokens``. ``root`` is the schema that references point into, if it is another one.
     """
     characters = _characters(schema if root is None else root, schema, frozenset())
     return min(max(math.ceil(characters / CHARACTERS_PER_TOKEN), MIN_ANSWER_TOKENS), MAX_ANSWER_TOKENS)

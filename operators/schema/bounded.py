@@ -1,8 +1,8 @@
-"""jsonschema's validators with bounds: what judges a model's answer must not take the worker's hours or its process.
+"""jsonschema's validators with limits: checking a model's answer must not take hours or kill the worker.
 
-What differs from jsonschema itself: a pattern has a second of processor time, references are followed a bounded number
-of times and never fetched, ``uniqueItems`` takes linear time, and ``multipleOf`` counts in decimals, where 19.99 is a
-multiple of 0.01.
+Differences from jsonschema itself: a pattern gets one second of processor time, references are followed a limited
+number of times and never fetched, ``uniqueItems`` takes linear time, and ``multipleOf`` counts in decimals, where 19.99
+is a multiple of 0.01.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from referencing import Registry
 from headrace.operators.schema.nodes import Node, dialect
 
 PATTERN_SECONDS = 1.0
-"""Processor time for one search of a pattern; one that does not backtrack without end takes microseconds."""
+"""Processor time for one search of a pattern; a pattern that does not backtrack endlessly takes microseconds."""
 
 MAX_REFERENCES = 20_000
 """References followed for one value: a recursive schema with alternatives tries each of them at every level."""
 
 
 class TooMuchWork(ValueError):
-    """Whether a value is valid cannot be told within bounds; one sentence that says why."""
+    """Whether a value is valid cannot be determined within the limits; one sentence says why."""
 
 
 @lru_cache(maxsize=1024)
@@ -38,7 +38,7 @@ def _compiled(pattern: str) -> Any:
 
 
 def pattern_problem(pattern: str) -> str | None:
-    """Why ``pattern`` is no regular expression; None if it is one."""
+    """Why ``pattern`` is not a regular expression; None if it is one."""
     try:
         _compiled(pattern)
     except (regex.error, ArithmeticError, RecursionError, MemoryError, ValueError) as error:
@@ -50,7 +50,7 @@ def found(pattern: str, text: str) -> bool:
     """Whether ``pattern`` matches anywhere in ``text``.
 
     Raises:
-        TooMuchWork: that cannot be told within :data:`PATTERN_SECONDS`.
+        TooMuchWork: this cannot be determined within :data:`PATTERN_SECONDS`.
     """
     try:
         return _compiled(pattern).search(text, timeout=PATTERN_SECONDS) is not None
@@ -58,12 +58,12 @@ def found(pattern: str, text: str) -> bool:
         what = f"the pattern {pattern:.80} takes more than {PATTERN_SECONDS:g} s on {text[:20]!r}"
         raise TooMuchWork(f"{what}; write it without a repetition inside a repetition") from None
     except MemoryError:
-        raise TooMuchWork(f"the pattern {pattern:.80} takes more memory than there is on {text[:20]!r}") from None
+        raise TooMuchWork(f"the pattern {pattern:.80} needs more memory than there is on {text[:20]!r}") from None
 
 
 @dataclass(frozen=True, slots=True)
 class BoundedValidator:
-    """Judges values by a checked schema, in the draft that it names, formats included."""
+    """Checks values against a checked schema, in the draft that it names, including formats."""
 
     schema: Node
     _validator: JsonSchemaValidator
@@ -95,7 +95,7 @@ class BoundedValidator:
         """What is wrong with a value.
 
         Raises:
-            TooMuchWork: that cannot be told within bounds, while the result is read.
+            TooMuchWork: this cannot be determined within the limits, while the result is read.
         """
         self._left[0] = MAX_REFERENCES
         try:
@@ -107,7 +107,7 @@ class BoundedValidator:
         """Whether a value is valid under a part of the schema.
 
         Raises:
-            TooMuchWork: that cannot be told within bounds.
+            TooMuchWork: this cannot be determined within the limits.
         """
         self._left[0] = MAX_REFERENCES
         try:
@@ -174,7 +174,7 @@ def _unique_items(validator: Any, unique: Any, instance: Any, schema: Mapping[st
 
 
 def _identity(value: Any) -> Any:
-    """Equal for what JSON Schema calls equal: 1 and 1.0 are, 1 and true are not."""
+    """Equal for values that JSON Schema calls equal: 1 and 1.0 are, 1 and true are not."""
     if isinstance(value, bool):
         return ("boolean", value)
     if isinstance(value, list):

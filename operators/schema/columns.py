@@ -1,10 +1,10 @@
-"""The Arrow type of a schema's values, and the way of one value into it and back.
+"""The Arrow type of a schema's values, and the conversion of one value into it and back.
 
-Every valid value must fit, so what Arrow cannot type (a map with free keys, a union, a recursive tree) is kept as JSON
-text and said at check time. Nothing is dropped or rounded in silence: what does not fit after all (an integer beyond
-64 bits, a field that the schema does not name) is a :class:`NotAccepted`, which makes the answer a rejected one.
+Every valid value must fit, so what Arrow has no type for (a map with free keys, a union, a recursive tree) is kept as
+JSON text, and check time says so. Nothing is dropped or rounded silently. A value that does not fit after all (an
+integer of more than 64 bits, a field that the schema does not name) is :class:`NotAccepted`, so the answer is rejected.
 
-An absent field and a null one are the same in a table; that difference alone is lost.
+An absent field and a null one are the same in a table; only that difference is lost.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class Codec(Protocol):
-    """One column type's two directions: a valid JSON value to what Arrow takes, and what Arrow gives to JSON."""
+    """A column type's two conversions: from a valid JSON value to what Arrow takes, and from Arrow's value to JSON."""
 
     @property
     def type(self) -> pa.DataType: ...
@@ -53,17 +53,17 @@ class Column:
         """A valid JSON value as plain Python that ``pa.array([...], self.type)`` takes.
 
         Raises:
-            NotAccepted: the type cannot hold the value; one sentence that says where and why.
+            NotAccepted: the type cannot hold the value; one sentence says where and why.
         """
         return None if value is None else self.codec.to_arrow(value)
 
     def restore(self, value: Any) -> Any:
-        """What Arrow's ``to_pylist`` gives as the JSON value again, without the fields that are null."""
+        """The reverse: a value from Arrow's ``to_pylist`` as the JSON value, without the fields that are null."""
         return None if value is None else self.codec.from_arrow(value)
 
 
 def column_for(schema: Node, where: str = "answer") -> Column:
-    """The column that holds the values of a checked schema; ``where`` is its name, for messages."""
+    """The column for the values of a checked schema; ``where`` is its name in messages."""
     notes: list[str] = []
     codec, nullable = _codec(schema, schema, where, frozenset(), notes)
     return Column(codec.type, codec, nullable, tuple(dict.fromkeys(notes)))
@@ -79,7 +79,7 @@ def _codec(root: Node, schema: Any, where: str, above: frozenset[int], notes: li
         return _json_text(where, reason, notes), True
     if "enum" in node or "const" in node:
         codec = _closed(where, node, top=not above)
-        return codec or _json_text(where, "values of several types have no one type", notes), flat.nullable
+        return codec or _json_text(where, "values of several types have no single type", notes), flat.nullable
     match flat.types:
         case ("object",):
             return _struct(root, node, where, inside, notes), flat.nullable
@@ -96,37 +96,37 @@ def _codec(root: Node, schema: Any, where: str, above: frozenset[int], notes: li
 
 
 def _untyped(flat: Flat) -> str | None:  # noqa: PLR0911 - one return for each reason
-    """Why a node has no one Arrow type, or None if it has."""
+    """Why a node has no single Arrow type; None if it has one."""
     node = flat.node
     if flat.opaque in ("anyOf", "oneOf"):
-        return f"{flat.opaque} of several types has no one type"
+        return f"{flat.opaque} of several types has no single type"
     if flat.opaque:
-        return f"{flat.opaque} with more beside it cannot be typed"
+        return f"{flat.opaque} with other keywords beside it has no column type"
     if "enum" in node or "const" in node:
         return None
     kinds = set(flat.types)
     if not kinds:
-        return "a value without a type cannot be typed"
+        return "a value without a type has no column type"
     if kinds == {"null"}:
-        return "a value that is always null has no type"
+        return "a value that is always null has no column type"
     if kinds == {"integer", "number"}:
         return None
     if len(kinds) > 1:
-        return f"{' or '.join(flat.types)} has no one type"
+        return f"{' or '.join(flat.types)} has no single type"
     if kinds == {"array"}:
         items = node.get("items", True)
         if "prefixItems" in node or isinstance(items, list):
-            return "a list whose items differ by position cannot be typed"
+            return "a list whose items differ by position has no column type"
         if isinstance(items, bool):
-            return "a list without items cannot be typed"
+            return "a list whose items have no schema has no column type"
     if kinds == {"object"} and not is_record(node):
         for keyword in ("patternProperties", "additionalProperties", "unevaluatedProperties"):
             if node.get(keyword):
-                return f"{keyword} cannot be typed"
+                return f"{keyword} has no column type"
         return (
-            "an object without properties cannot be typed"
+            "an object without properties has no column type"
             if not fields_of(node)
-            else ("minProperties asks for properties that are not named, which cannot be typed")
+            else ("minProperties requires properties that are not named, which have no column type")
         )
     return None
 
@@ -167,7 +167,7 @@ def _string(where: str, form: object) -> Codec:
 
 @dataclass(frozen=True, slots=True)
 class JsonText:
-    """What has no Arrow type."""
+    """A value without an Arrow type."""
 
     where: str
 
@@ -205,7 +205,7 @@ class Text:
 class Label:
     """One of a few strings.
 
-    Only for a whole column: Parquet files with a dictionary inside a struct or a list cannot be read by pyarrow's
+    Only for a whole column. A Parquet file with a dictionary inside a struct or a list cannot be read by pyarrow's
     ``ParquetFile`` beyond one row group (apache/arrow, "Nested data conversions not implemented for chunked array
     outputs", 26.0), so there it is a plain string, which Parquet itself stores as a dictionary anyway.
     """
@@ -240,7 +240,7 @@ class Boolean:
 
 @dataclass(frozen=True, slots=True)
 class Integer:
-    """64 bits. JSON Schema counts 3.0 among the integers."""
+    """64 bits. JSON Schema counts 3.0 as an integer."""
 
     where: str
 
@@ -298,7 +298,7 @@ class Date:
         try:
             return date.fromisoformat(text)
         except ValueError as error:
-            raise _refused(self.where, value, "is no date that a calendar holds", f" ({error})") from None
+            raise _refused(self.where, value, "is not a valid date", f" ({error})") from None
 
     def from_arrow(self, value: Any) -> Any:
         return value.isoformat()
@@ -323,7 +323,7 @@ class Timestamp:
             why = "it has no offset from UTC"
         except (ValueError, OverflowError) as error:
             why = str(error)
-        raise _refused(self.where, value, "is no time that a clock holds", f" ({why})")
+        raise _refused(self.where, value, "is not a valid time", f" ({why})")
 
     def from_arrow(self, value: Any) -> Any:
         return value.isoformat().replace("+00:00", "Z")
@@ -363,7 +363,7 @@ class Struct:
         record = _expect(self.where, value, dict)
         extra = [name for name in record if name not in self.fields]
         if extra:
-            raise _refused(self.where, extra[0], "is no property of the schema", ", so no column holds it")
+            raise _refused(self.where, extra[0], "is not a property of the schema", ", so no column holds it")
         result = {}
         for name, codec in self.fields.items():
             item = record.get(name)
@@ -384,7 +384,7 @@ _NAMES: dict[type, str] = {
 
 
 def _expect(where: str, value: Any, kind: type[T]) -> T:
-    """A schema without ``type`` lets through what its keywords do not speak of; a column does not."""
+    """Without ``type`` a schema allows values that its keywords do not mention; a column does not."""
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise _unexpected(where, value, _NAMES[kind])
     return value

@@ -1,12 +1,12 @@
-"""The schema that the engine's grammar gets: what xgrammar can hold of the user's schema, and bounds where it has none.
+"""The schema that the engine's grammar gets: the part of the user's schema that xgrammar supports, with bounds added.
 
-xgrammar ignores some keywords in silence and vLLM refuses others, so a schema cannot go to the engine as it is.
-Here every such keyword is taken out and named, and the check of the finished answer
-(``validation.Validator``) holds the answer to it. The decoding schema is closed and bounded:
-a small model that may go on for ever does, until ``max_tokens`` cuts it, and a cut answer is no answer.
+xgrammar silently ignores some keywords and vLLM refuses others, so a schema cannot go to the engine as it is. Here
+every such keyword is removed and named, and the check of the finished answer (``validation.Validator``) enforces it.
+The decoding schema is closed and bounded: a small model that may continue forever does, until ``max_tokens`` cuts it,
+and a cut answer is never accepted.
 
-What xgrammar 0.2.8 and vLLM 0.32 do was tried out, keyword by keyword; ``tests/test_schemas.py`` holds the
-outcome against vLLM's own check.
+The behaviour of xgrammar 0.2.8 and vLLM 0.32 was tested keyword by keyword; ``tests/test_schemas.py`` checks the result
+against vLLM's own check.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ DEFAULT_MAX_ITEMS = 8
 """Items of a list or a map without a bound: small models repeat themselves long before that."""
 
 MAX_PLACES = 20_000
-"""Nodes of a decoding schema: what stands beside alternatives is repeated in each of them."""
+"""Nodes of a decoding schema: keywords beside alternatives are repeated in each of them."""
 
 KEY_LENGTH = 64
 """Characters of a free key in a map."""
@@ -69,8 +69,8 @@ _ANY_TYPE = ("not", "if", "then", "else")
 def decoding_schema(schema: Node, root: Node | None = None) -> tuple[dict[str, Any], list[str]]:
     """What the grammar gets, and a note for each keyword that only the final check enforces.
 
-    Whatever is valid under the decoding schema and passes the keywords in the notes is valid under ``schema``.
-    ``root`` is what its references point into, where that is another schema.
+    Whatever is valid under the decoding schema and satisfies the keywords in the notes is valid under ``schema``.
+    ``root`` is the schema that references point into, if it is another one.
 
     Raises:
         SchemaError: nothing can be valid under it.
@@ -86,7 +86,7 @@ def decoding_schema(schema: Node, root: Node | None = None) -> tuple[dict[str, A
     if decoder.bounded:
         notes.append(
             f"/: a string without maxLength ends at {DEFAULT_MAX_LENGTH} characters and a list without maxItems at "
-            f"{DEFAULT_MAX_ITEMS} items; write these keywords for other bounds"
+            f"{DEFAULT_MAX_ITEMS} items; set these keywords for other bounds"
         )
     return result, notes
 
@@ -112,12 +112,12 @@ class _Decoder:
         self.notes.append(f"{pointer(path)}: {keyword} is checked after the answer, not while decoding")
 
     def relax(self, schema: Any, path: SchemaPath, inlined: frozenset[int]) -> dict[str, Any] | None:  # noqa: PLR0911 - one return for each form of a node
-        """One node; None where nothing can be valid."""
+        """One node; None if nothing can be valid."""
         self._places += 1
         if self._places > MAX_PLACES:
             raise SchemaError(
-                f"{pointer(path)}: with what stands beside anyOf, oneOf and allOf in every branch the schema has more "
-                f"than {MAX_PLACES:,} places; ask for fewer fields, or put the alternatives side by side"
+                f"{pointer(path)}: with the keywords beside anyOf, oneOf and allOf in every branch, the schema has "
+                f"more than {MAX_PLACES:,} places; ask for fewer fields, or put the alternatives side by side"
             )
         if schema is False or schema == {"not": {}}:
             return None
@@ -178,7 +178,7 @@ class _Decoder:
             merged = None if id(target) in inlined else merge(self.root, [target, others], ids)
             if merged is not None:
                 return self.relax(merged, path, inlined | ids)
-            check_writable(self.root, target, [others], "$ref with more beside it", path)
+            check_writable(self.root, target, [others], "$ref with other keywords beside it", path)
             for keyword in beside:
                 if keyword != "$ref":
                     self.note(path, keyword)
@@ -213,16 +213,14 @@ class _Decoder:
         return self.relax(first, (*path, "allOf", 0), inlined)
 
     def _closed(self, node: Node, path: SchemaPath) -> dict[str, Any]:
-        """The values that the rest of the node lets through: xgrammar would write any of them."""
+        """The values of ``enum`` or ``const`` that the other keywords allow: xgrammar would write any of them."""
         values = node["enum"] if "enum" in node else [node["const"]]
         try:
             valid = [value for value in values if self._validator.allows(node, value)]
         except TooMuchWork as problem:
             raise SchemaError(f"{pointer(path)}: {problem}") from None
         if not valid:
-            raise SchemaError(
-                f"{pointer(path)}: none of the values of enum or const is valid beside the other keywords"
-            )
+            raise SchemaError(f"{pointer(path)}: none of the values of enum or const is valid with the other keywords")
         return {"enum": valid}
 
     def _any_of(self, node: Node, path: SchemaPath, inlined: frozenset[int]) -> dict[str, Any] | None:
@@ -332,12 +330,12 @@ class _Decoder:
         return result
 
     def _properties(self, fields: Node, path: SchemaPath, inlined: frozenset[int]) -> dict[str, Any]:
-        """The named properties, without those that nothing is valid for."""
+        """The named properties, without those that no value is valid for."""
         parts = {name: self.relax(item, (*path, "properties", name), inlined) for name, item in fields.items()}
         return {name: part for name, part in parts.items() if part is not None}
 
     def _others(self, node: Node, path: SchemaPath, inlined: frozenset[int]) -> dict[str, Any] | None:
-        """What properties that are not named may hold; None where there can be none."""
+        """What properties that are not named may hold; None if there can be none."""
         others = node.get("additionalProperties")
         if is_record(node) or others is False:
             return None
@@ -358,7 +356,7 @@ class _Decoder:
         return {"maxLength": KEY_LENGTH}
 
     def _bound_properties(self, node: Node, result: dict[str, Any], path: SchemaPath, *, free: bool) -> None:
-        """Write how many properties there may be; ``free``: some that are not named, too."""
+        """Limit the number of properties; ``free``: there may be some that are not named."""
         if node.get("minProperties"):
             result["minProperties"] = least_of(node, "minProperties", path)
         if free:
@@ -367,12 +365,12 @@ class _Decoder:
         elif "maxProperties" in node:
             result["maxProperties"] = int(node["maxProperties"])
         if not free and result.get("minProperties", 0) > len(result["properties"]):
-            raise SchemaError(f"{pointer(path)}: minProperties asks for more properties than can be there")
+            raise SchemaError(f"{pointer(path)}: minProperties is more than the number of possible properties")
 
     def _patterned(
         self, node: Node, result: dict[str, Any], path: SchemaPath, inlined: frozenset[int]
     ) -> dict[str, Any] | None:
-        """A map whose keys match a pattern: xgrammar holds one such pattern, alone."""
+        """A map whose keys match a pattern: xgrammar supports one such pattern, alone."""
         patterns = node["patternProperties"]
         if len(patterns) > 1 or "propertyNames" in node:
             self.note(path, "patternProperties" if len(patterns) > 1 else "propertyNames")
@@ -392,10 +390,10 @@ class _Decoder:
 
 
 def _check_required(node: Node, properties: Mapping[str, Any], path: SchemaPath) -> None:
-    """Check that what an object must have can be there."""
+    """Check that required properties can exist."""
     required = list(node.get("required", ()))
     missing = [name for name in required if name not in properties]
     if missing:
         raise SchemaError(f"{pointer(path)}: {missing[0]!r} is required, but its schema is false")
     if max(len(required), int(node.get("minProperties", 0))) > node.get("maxProperties", math.inf):
-        raise SchemaError(f"{pointer(path)}: maxProperties {node['maxProperties']} is less than what has to be there")
+        raise SchemaError(f"{pointer(path)}: maxProperties {node['maxProperties']} leaves out required properties")

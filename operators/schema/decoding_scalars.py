@@ -1,4 +1,4 @@
-"""Scalars of a decoding schema: what xgrammar can hold of a string or a number, and bounds where it has none."""
+"""Scalars of a decoding schema: what xgrammar supports of a string or a number, with bounds added."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from headrace.operators.schema.nodes import Node, SchemaError, SchemaPath, point
 from headrace.operators.schema.patterns import grammar_pattern
 
 DEFAULT_MAX_LENGTH = 120
-"""Characters of a string without a bound: a sentence, what a field of an extraction holds. xgrammar 0.2.8 compiles a
-bound up to 128 in 1.6 s of one core and any longer one in 2.7 s. Under a bound of either kind it writes no escapes,
-so such a string holds no quote, backslash or newline."""
+"""Characters of a string without a bound: a sentence, the usual field of an extraction. xgrammar 0.2.8 compiles a bound
+up to 128 in 1.6 s of one core and any longer one in 2.7 s. Under a bound of either kind it writes no escapes, so such a
+string contains no quote, backslash or newline."""
 
 MAX_LEAST = 10_000
-"""The most items, properties or characters that a schema may ask for at least: no answer holds more."""
+"""The highest minimum of items, properties or characters that a schema may set: no answer holds more."""
 
 DEFAULT_MAX_NUMBER = 1e15
-"""With both bounds xgrammar writes plain decimals of at most six places; without, ``1.3333...`` never ends. The
-biggest power of ten that a double holds exactly with its neighbours."""
+"""With both bounds xgrammar writes plain decimals of at most six places; without, ``1.3333...`` never ends. This is the
+largest power of ten that a double, and its neighbours, hold exactly."""
 
 DECIMALS = 6
-"""Places after the point that xgrammar writes under a bound."""
+"""Decimal places that xgrammar writes under a bound."""
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
@@ -41,7 +41,7 @@ class Scalar:
 
     Attributes:
         dropped: keywords that only the final check enforces.
-        bounded: whether it has a bound that the user did not write.
+        bounded: whether it has a bound that the user did not set.
     """
 
     schema: dict[str, Any]
@@ -75,17 +75,17 @@ def integer_scalar(node: Node, path: SchemaPath) -> Scalar:
     most = INT64_MAX if high == math.inf else math.ceil(high) - 1 if open_high else math.floor(high)
     least, most = max(least, INT64_MIN), min(most, INT64_MAX)
     if least > most:
-        raise SchemaError(f"{pointer(path)}: no 64-bit integer lies between minimum and maximum")
+        raise SchemaError(f"{pointer(path)}: there is no 64-bit integer between minimum and maximum")
     return Scalar({"type": "integer", "minimum": least, "maximum": most})
 
 
 def number_scalar(node: Node, path: SchemaPath) -> Scalar:
-    """A number, within its bounds where xgrammar can write those."""
+    """A number, within its bounds if xgrammar can write those."""
     low, high, open_low, open_high = _range(node)
     if low > high:
         raise SchemaError(f"{pointer(path)}: minimum {low} is above maximum {high}")
     if low == high and (open_low or open_high):
-        raise SchemaError(f"{pointer(path)}: no number lies between minimum and maximum, which are both {low}")
+        raise SchemaError(f"{pointer(path)}: there is no number between minimum and maximum, which are both {low}")
     given = [bound for bound in (low, high) if math.isfinite(bound)]
     if any(abs(bound) > DEFAULT_MAX_NUMBER or round(bound, DECIMALS) != bound for bound in given):
         # The grammar of such a bound may hold no number at all, because it writes six places at most.
@@ -101,7 +101,7 @@ def number_scalar(node: Node, path: SchemaPath) -> Scalar:
 
 
 def string_of(node: Node) -> dict[str, Any]:
-    """A string within the lengths of ``node``, or the usual ones."""
+    """A string within the lengths of ``node``, or the default ones."""
     least = int(node.get("minLength", 0))
     most = int(node.get("maxLength", max(DEFAULT_MAX_LENGTH, least)))
     bounds = {"minLength": least, "maxLength": most} if least else {"maxLength": most}

@@ -1,4 +1,4 @@
-"""A schema in words, for the prompt: a small model follows a list of fields where JSON Schema only confuses it."""
+"""A schema in words, for the prompt: a small model follows a list of fields, but is confused by JSON Schema."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ DESCRIPTION_LIMIT = 4000
 """Characters, about 1,000 tokens. A longer header costs every layout more than its last details are worth."""
 
 _DETAIL = ((8, 300), (8, 80), (3, 80), (2, 40), (1, 40), (1, 0))
-"""Depth of nesting and length of each description: the first that fits into the limit is taken."""
+"""Depth of nesting and length of each description: the first pair that fits the limit is used."""
 
 _WHOLE = ((64, 300), (64, 80), (64, 0))
-"""The same where every line is needed; 64 is as deep as a schema may be."""
+"""The same if every line is needed; 64 is as deep as a schema may be."""
 
 _NOISE = ("$schema", "$id", "id", "$comment", "title", "examples", "default")
 
 
 def describe(schema: Node, root: Node | None = None, *, whole: bool = False) -> str:
-    """One line for each property, nested ones indented; compact JSON Schema where the schema is recursive.
+    """One line for each property, nested ones indented; compact JSON Schema if the schema is recursive.
 
     Bounded by :data:`DESCRIPTION_LIMIT`: a big schema loses long descriptions first, then depth, then its last lines;
-    with ``whole`` only descriptions. ``root`` is what its references point into, where that is another schema.
+    with ``whole`` only descriptions. ``root`` is the schema that references point into, if it is another one.
 
     Raises:
         SchemaError: it is too big to be described as a ``whole``.
@@ -119,7 +119,7 @@ def _kind(root: Node, schema: Any) -> str:
 
 
 def _options(node: Node) -> str:
-    """The values of an ``enum`` or ``const``; all of them where they are letters that say nothing by themselves."""
+    """The values of an ``enum`` or ``const``; all of them if they are letters that mean nothing by themselves."""
     if MEANS in node:
         return " | ".join(f"{compact(code)} = {compact(value)}" for code, value in node[MEANS].items())
     options = node["enum"] if "enum" in node else [node["const"]]
@@ -128,7 +128,7 @@ def _options(node: Node) -> str:
 
 
 def _loops(root: Node, schema: Any) -> bool:
-    """Whether lists of lists come back to themselves, which no words can spell out."""
+    """Whether lists of lists lead back to themselves, which no words can spell out."""
     seen: set[int] = set()
     while isinstance(schema, Mapping):
         flat = flatten(root, schema)

@@ -1,8 +1,9 @@
 """How a JSON Schema's nodes are read, for everything that needs more than validation.
 
-The column's type, the grammar, the prompt and the token estimate all ask the same of a node: what does this reference
-point to, may it be null, is it a record with known fields? One answer here keeps the four from disagreeing. Nothing
-here judges whether a schema is right: :func:`headrace.operators.schema.schemas.check_schema` does, and comes first.
+The column's type, the grammar, the prompt and the token estimate all need the same facts about a node: what does this
+reference point to, may it be null, is it a record with known fields? One answer here keeps the four from disagreeing.
+Nothing here decides whether a schema is valid: :func:`headrace.operators.schema.schemas.check_schema` does, and runs
+first.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from jsonschema.validators import validator_for
 Node = Mapping[str, Any]
 
 SchemaPath = tuple[str | int, ...]
-"""Where a node stands in its schema: keys and indexes from the root."""
+"""The path of a node in its schema: keys and indexes from the root."""
 
 ANNOTATIONS = frozenset(
     {
@@ -28,11 +29,11 @@ ANNOTATIONS = frozenset(
         "discriminator", "example", "examples", "id", "readOnly", "title", "writeOnly", "x-headrace-means",
     }
 )  # fmt: skip
-"""Keywords that say something about a value without restricting it (and those that only hold other schemas)."""
+"""Keywords that describe a value without restricting it (and those that only hold other schemas)."""
 
 MEANS = "x-headrace-means"
-"""What the letters of a short form stand for, by letter: the keys of an object, or the values of an ``enum``.
-:mod:`headrace.operators.schema.short_form` writes it, for the prompt to say."""
+"""What the letters of a short form mean, by letter: the keys of an object, or the values of an ``enum``.
+:mod:`headrace.operators.schema.short_form` writes it, and the prompt says it."""
 
 SUBSCHEMA = frozenset(
     {
@@ -57,21 +58,21 @@ IMPLIED_TYPES = {
 
 
 class SchemaError(ValueError):
-    """A schema that headrace cannot work with; the message says where in it, why, and what to do."""
+    """A schema that headrace cannot use; the message says where in it, why, and what to do."""
 
 
 def pointer(path: Sequence[str | int]) -> str:
-    """A JSON pointer (RFC 6901); the root, which is the empty string there, reads better as ``/``."""
+    """A JSON pointer (RFC 6901). The root, an empty string there, is shown as ``/``, which reads better."""
     return "/" + "/".join(str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
 def dialect(schema: Node) -> type[JsonSchemaValidator]:
-    """The validator class of the draft that ``$schema`` names; 2020-12 where it names none."""
+    """The validator class of the draft that ``$schema`` names; 2020-12 if it names none."""
     return validator_for(schema, default=Draft202012Validator)
 
 
 def refs_stand_alone(schema: Node) -> bool:
-    """Whether what stands beside a ``$ref`` is ignored, as up to draft 7."""
+    """Whether keywords beside a ``$ref`` are ignored, as up to draft 7."""
     return "prefixItems" not in dialect(schema).VALIDATORS and "dependentRequired" not in dialect(schema).VALIDATORS
 
 
@@ -101,11 +102,11 @@ def resolve(root: Node, ref: str) -> tuple[Node, str]:
     """What a local ``$ref`` points to, and its pointer.
 
     Raises:
-        SchemaError: it is remote, or points to nothing. The message lacks the place of the ``$ref``.
+        SchemaError: it is remote, or points to nothing. The message does not say where the ``$ref`` is.
     """
     if not ref.startswith("#"):
         raise SchemaError(
-            f"$ref {ref!r} is remote; headrace reads nothing from elsewhere: copy it under $defs and write #/$defs/NAME"
+            f"$ref {ref!r} is remote, and headrace fetches no schemas: copy it under $defs and write #/$defs/NAME"
         )
     fragment = unquote(ref[1:])
     if fragment and not fragment.startswith("/"):
@@ -126,16 +127,16 @@ def resolve(root: Node, ref: str) -> tuple[Node, str]:
     if isinstance(target, bool):
         target = {} if target else {"not": {}}
     if not isinstance(target, Mapping):
-        raise SchemaError(f"$ref {ref!r} points to something that is no schema")
+        raise SchemaError(f"$ref {ref!r} points to something that is not a schema")
     return target, fragment or "/"
 
 
 @dataclass(frozen=True, slots=True)
 class Flat:
-    """A node after its references, its ``null`` and its single-branch combinators are read away.
+    """A node after its references, its ``null`` and its single-branch combinators have been resolved.
 
-    ``ids`` are the identities of the nodes that were passed on the way: meeting one again on the way down means that
-    the schema is recursive. ``opaque`` is the keyword that keeps the node from being read as one shape, if any.
+    ``ids`` are the identities of the nodes that were passed on the way: meeting one of them again further down means
+    that the schema is recursive. ``opaque`` is the keyword that keeps the node from being read as one shape, if any.
     ``restricted`` says that there were branches which only forbid combinations of the fields.
     """
 
@@ -151,7 +152,7 @@ class Flat:
 
 
 def types(node: Node) -> tuple[str, ...]:
-    """The declared types, or the one that the node's keywords imply; empty where anything goes."""
+    """The declared types, or the one that the node's keywords imply; empty if any type is allowed."""
     declared = node.get("type")
     if isinstance(declared, str):
         return (declared,)
@@ -164,7 +165,7 @@ def types(node: Node) -> tuple[str, ...]:
 
 
 def flatten(root: Node, schema: Any) -> Flat:
-    """Read a node as one shape where it is one: ``Optional[Ref]`` as what Ref is, nullable."""
+    """Read a node as one shape if it is one: ``Optional[Ref]`` as what Ref is, nullable."""
     node: Node = as_node(schema)
     ids = {id(node)}
     nullable = restricted = False
@@ -252,9 +253,9 @@ def _only_restricts(node: Node, fields: Collection[str]) -> bool:
 
 
 def merge(root: Node, parts: Sequence[Any], ids: set[int]) -> Node | None:
-    """One node that means all of ``parts``; None where that takes more than putting their keywords side by side.
+    """One node that means all of ``parts``; None if that takes more than putting their keywords side by side.
 
-    The last of them is the one in which the others stand: its ``unevaluatedProperties`` speaks of all their fields.
+    The last of them is the one that contains the others: its ``unevaluatedProperties`` covers all their fields.
     """
     result: dict[str, Any] = {}
     closed = False
@@ -305,9 +306,9 @@ def _both(root: Node, one: Any, other: Any, ids: set[int]) -> Any:
 
 
 def fields_of(node: Node) -> dict[str, Any]:
-    """A record's properties; a name that is only ``required`` is one of them, and may hold anything.
+    """A record's properties. A name that is only ``required`` counts as one, and may hold anything.
 
-    So are those that only a condition names (``then``, ``else``, ``dependentRequired``, ``dependentSchemas``).
+    So do those that only a condition names (``then``, ``else``, ``dependentRequired``, ``dependentSchemas``).
     """
     properties = dict(node.get("properties", {}))
     for name in _names(node.get("required")):
@@ -342,8 +343,8 @@ def _values(mapping: Any) -> Collection[Any]:
 def is_record(node: Node) -> bool:
     """Whether the node is an object whose fields are all named: what a struct can hold.
 
-    JSON Schema leaves an object open unless ``additionalProperties`` says otherwise; nobody who lists properties for
-    an extraction wants others, so an object that says nothing is closed, while decoding and in its column.
+    JSON Schema leaves an object open unless ``additionalProperties`` says otherwise. Whoever lists properties for an
+    extraction wants no others, so such an object is closed by default, while decoding and in its column.
     """
     fields = fields_of(node)
     return (
@@ -357,15 +358,15 @@ def is_record(node: Node) -> bool:
 
 
 def is_recursive(root: Node) -> bool:
-    """Whether a value can hold values of the same schema, to any depth."""
+    """Whether a value can contain values of the same schema, to any depth."""
     return any(recurs for _, recurs in unfold(root))
 
 
 def unfold(root: Node) -> Iterator[tuple[int, bool]]:
     """Every place that a value of the schema has, with its depth and whether the schema recurs there.
 
-    A definition counts wherever it is referred to, so that a small schema may have places without number: whoever
-    reads this stops in time.
+    A definition counts wherever it is referenced, so a small schema may have countless places: the reader must stop in
+    time.
     """
     pending: list[tuple[Any, frozenset[int], int]] = [(root, frozenset(), 0)]
     while pending:
@@ -378,7 +379,7 @@ def unfold(root: Node) -> Iterator[tuple[int, bool]]:
 
 
 def reachable(root: Node) -> Iterator[tuple[tuple[str | int, ...], Node]]:
-    """Every schema of :func:`walk`, and what references point to beyond it (in keywords that are no keywords).
+    """Every schema of :func:`walk`, and what references point to beyond it (under keys that are not keywords).
 
     Raises:
         SchemaError: such a reference points to nothing.
@@ -400,7 +401,7 @@ def reachable(root: Node) -> Iterator[tuple[tuple[str | int, ...], Node]]:
 
 
 def heights(root: Node) -> dict[int, int]:
-    """By ``id``, how many levels the least value of each schema has at most; what has no finite value is left out."""
+    """By ``id``, an upper bound on the levels of each schema's smallest value; schemas without one are absent."""
     nodes = [node for _, node in reachable(root)]
     finite: dict[int, int] = {}
 

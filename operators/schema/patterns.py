@@ -1,13 +1,13 @@
-"""A ``pattern`` for the grammar. xgrammar reads one as the whole of the raw JSON text between the quotes.
+"""A ``pattern`` for the grammar. xgrammar matches it against the whole raw JSON text between the quotes.
 
-JSON Schema searches: ``^[A-Z]`` means "begins with a capital". xgrammar matches all, so it would write one letter. And
-it writes what the pattern says: a quote, a backslash or a newline in it would break the JSON.
+JSON Schema searches: ``^[A-Z]`` means "begins with a capital". xgrammar matches the whole text, so it would write one
+letter. And it writes what the pattern says: a quote, a backslash or a newline in it would break the JSON.
 """
 
 from __future__ import annotations
 
 _ESCAPES = frozenset("dDwWsS.-/()[]{}*+?^$|@#&%:;,=!<>~ _'")
-"""What may follow a backslash: character classes, and punctuation that stands for itself."""
+"""What may follow a backslash: character classes, and punctuation that means itself."""
 
 MAX_REPEAT = 120
 """A counted repetition of more than 128 compiles faster, but then xgrammar 0.2.8 takes 15 to 40 ms for each
@@ -15,9 +15,9 @@ token's mask instead of 0.05 (SmolLM2's 49,152 tokens, one core): an engine woul
 
 
 def grammar_pattern(pattern: str, room: int = MAX_REPEAT) -> str | None:
-    """The pattern as xgrammar has to get it, or None if only the final check can hold an answer to it.
+    """The pattern as xgrammar needs it; None if only the final check can enforce it.
 
-    Where the pattern is open at an end, up to ``room`` characters may stand there.
+    If the pattern is open at an end, up to ``room`` characters may be added there.
     """
     branches = _branches(pattern)
     if branches is None:

@@ -1,9 +1,9 @@
-"""A user's JSON Schema: is it one, and all that headrace makes of it.
+"""A user's JSON Schema: whether it is valid, and everything that headrace derives from it.
 
 :func:`check_schema` comes first and says what is wrong before anything runs. The rest takes a checked schema:
 :class:`Validator` and :func:`parse_json` read answers, :func:`decoding_schema` is what the engine's grammar gets,
-:func:`describe` what the prompt says, :func:`max_answer_tokens` what an answer may cost, and :func:`short_form` what
-of an answer need not be spelled.
+:func:`describe` what the prompt says, :func:`max_answer_tokens` what an answer may cost, and :func:`short_form` which
+parts of an answer need not be decoded.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ MAX_SCHEMAS = 10_000
 """Schemas inside a schema: properties, items, branches, definitions."""
 
 MAX_PLACES = 5_000
-"""Places that a value of the schema has, where definitions count wherever they are used: no model answers so many."""
+"""Places that a value of the schema has, where definitions count wherever they are used: no model answers that many."""
 
 KEYWORDS = frozenset(
     {
@@ -83,18 +83,18 @@ QUIET = frozenset(
         "definitions", "deprecated", "example", "examples", "if", "not", "nullable", "readOnly", "title", "writeOnly",
     }
 )  # fmt: skip
-"""Keywords whose misspelling changes nothing that headrace does, and those too short to tell from another word."""
+"""Keywords whose misspelling changes nothing in headrace, and those too short to tell from another word."""
 
 
 def schema_of(model: type[BaseModel] | Mapping[str, Any] | object) -> Any:
-    """The JSON Schema of a pydantic model; anything else is returned for :func:`check_schema` to judge."""
+    """The JSON Schema of a pydantic model; anything else is returned for :func:`check_schema` to check."""
     if isinstance(model, type) and issubclass(model, BaseModel):
         return model.model_json_schema()
     return model
 
 
 def check_schema(schema: object) -> dict[str, Any]:
-    """Refuse what is no JSON Schema, or none that an answer could follow; the schema as plain data otherwise.
+    """Refuse what is not a JSON Schema, or one that no answer could follow; otherwise the schema as plain data.
 
     Raises:
         SchemaError: what is wrong, the JSON pointer to it, and what to do.
@@ -105,7 +105,7 @@ def check_schema(schema: object) -> dict[str, Any]:
     schemas = sum(1 for _ in walk(plain))
     if schemas > MAX_SCHEMAS:
         raise SchemaError(
-            f"/: the schema holds {schemas:,} schemas, at most {MAX_SCHEMAS:,} can be; copy the part that is asked for"
+            f"/: the schema contains {schemas:,} schemas, at most {MAX_SCHEMAS:,} are allowed; copy the part you need"
         )
     _check_dialect(plain)
     _check_keywords(plain)
@@ -122,19 +122,20 @@ def check_schema(schema: object) -> dict[str, Any]:
 
 
 def _plain(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema as JSON would hold it: its keys strings, no value shared with the caller."""
+    """The schema as JSON would have it: all keys are strings, and no value is shared with the caller."""
     try:
         text = json.dumps(schema, allow_nan=False, ensure_ascii=False)
         text.encode()
     except RecursionError:
-        raise SchemaError(f"/: the schema is nested deeper than {MAX_NESTING} levels, or holds itself") from None
+        raise SchemaError(f"/: the schema is nested deeper than {MAX_NESTING} levels, or contains itself") from None
     except UnicodeEncodeError:
-        raise SchemaError("/: a string of the schema holds half of a surrogate pair") from None
+        raise SchemaError("/: a string in the schema contains half of a surrogate pair") from None
     except (TypeError, ValueError) as error:
-        raise SchemaError(f"/: the schema holds a value that JSON has not ({error}); quote dates in YAML") from None
+        what = "the schema contains a value that JSON does not have"
+        raise SchemaError(f"/: {what} ({error}); quote dates in YAML") from None
     plain: dict[str, Any] = json.loads(text)
     if _depth(plain) > MAX_NESTING:
-        raise SchemaError(f"/: the schema is nested deeper than {MAX_NESTING} levels, which no grammar holds")
+        raise SchemaError(f"/: the schema is nested deeper than {MAX_NESTING} levels, which no grammar supports")
     return plain
 
 
@@ -158,25 +159,25 @@ def _check_dialect(schema: Node) -> None:
     known = validator_for(schema, default=Draft3Validator) if isinstance(named, str) else Draft3Validator
     if known is Draft3Validator:
         raise SchemaError(
-            f"/$schema: {named!r} is no dialect that can be checked; name one from draft-04 to "
-            "https://json-schema.org/draft/2020-12/schema, or leave it out"
+            f"/$schema: {named!r} is not a supported dialect; name one from draft-04 to "
+            "https://json-schema.org/draft/2020-12/schema, or remove it"
         )
 
 
 def _check_keywords(schema: Node) -> None:
-    """A misspelt keyword is allowed by JSON Schema, and then restricts nothing: nobody wants that."""
+    """JSON Schema allows misspelt keywords, but they restrict nothing, which is never intended."""
     for place, node in walk(schema):
         for key in node:
             meant = _misspelt(key)
             if meant is not None:
-                raise SchemaError(f"{pointer((*place, key))}: {key!r} is no keyword of JSON Schema; write {meant!r}")
+                raise SchemaError(f"{pointer((*place, key))}: {key!r} is not a keyword of JSON Schema; write {meant!r}")
 
 
 @lru_cache(maxsize=10_000)
 def _misspelt(key: str) -> str | None:
-    """The keyword that was meant; None for a keyword, and for a word that is far from every one.
+    """The keyword that was meant; None for a keyword, and for a word that is far from every keyword.
 
-    One slip in a short word, two in a long one: ``form``, ``constraints`` and ``_format`` are words of their own.
+    One typo in a short word, two in a long one: ``form``, ``constraints`` and ``_format`` are words in their own right.
     """
     plain = key.replace("_", "").replace("-", "").lower()
     if key in KEYWORDS or len(key) < 3 or not plain.lstrip("$").isalpha() or key.startswith(("_", "x-")):
@@ -193,7 +194,7 @@ def _misspelt(key: str) -> str | None:
 
 
 def _slips(one: str, other: str) -> int:
-    """Letters left out, added, changed, or swapped with the next (optimal string alignment)."""
+    """Letters omitted, added, changed, or swapped with the next (optimal string alignment distance)."""
     rows = [list(range(len(other) + 1))]
     for i, char in enumerate(one, 1):
         row = [i]
@@ -214,11 +215,11 @@ def _check_node(root: Node, node: Node, path: tuple[str | int, ...]) -> None:
         if keyword in node:
             raise SchemaError(f"{here}: {keyword} is not supported; write a plain $ref to a schema under $defs")
     if path and any(not str(node.get(key, "#")).startswith("#") for key in ("$id", "id")) and _has_ref(node):
-        raise SchemaError(f"{here}: an $id inside the schema changes what the $refs below it mean; leave it out")
+        raise SchemaError(f"{here}: an $id inside the schema changes what the $refs below it mean; remove it")
     for keyword, pattern in _patterns(node):
         problem = pattern_problem(pattern)
         if problem is not None:
-            raise SchemaError(f"{here}: {keyword} {pattern!r:.200} is no regular expression: {problem}")
+            raise SchemaError(f"{here}: {keyword} {pattern!r:.200} is not a regular expression: {problem}")
     required = node.get("required")
     if node.get("additionalProperties") is False and isinstance(required, list):
         known = node.get("properties", {})
@@ -227,13 +228,13 @@ def _check_node(root: Node, node: Node, path: tuple[str | int, ...]) -> None:
                 near = difflib.get_close_matches(name, known, n=1)
                 raise SchemaError(
                     f"{here}: {name!r} is required, but additionalProperties is false and properties has no {name!r}, "
-                    "so nothing can be valid"
+                    "so no answer can be valid"
                     + (f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(known) or 'none'}")
                 )
     for key in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
         bound = node.get(key)
         if isinstance(bound, float) and not math.isfinite(bound):
-            raise SchemaError(f"{here}: {key} is infinite; leave it out")
+            raise SchemaError(f"{here}: {key} is infinite; remove it")
 
 
 def _matches_one(node: Node, name: str, here: str) -> bool:
@@ -265,7 +266,7 @@ def _patterns(node: Node) -> Iterator[tuple[str, str]]:
 
 
 def _check_cycles(root: Node) -> None:
-    """A ``$ref`` that leads back to itself without an object or a list between describes nothing, for ever."""
+    """A ``$ref`` that leads back to itself without an object or a list in between describes nothing."""
 
     def visit(node: Any, trail: tuple[int, ...], path: tuple[str | int, ...]) -> None:
         if not isinstance(node, Mapping) or id(node) in done:
@@ -287,29 +288,29 @@ def _check_cycles(root: Node) -> None:
 
 
 def _check_unevaluated(root: Node) -> None:
-    """jsonschema searches these patterns by itself, for as long as that takes."""
+    """jsonschema searches these patterns without headrace's time limit."""
     nodes = list(reachable(root))
     place = next((path for path, node in nodes if "unevaluatedProperties" in node), None)
     if place is not None and any("patternProperties" in node for _, node in nodes):
         raise SchemaError(
-            f"{pointer(place)}: unevaluatedProperties cannot be checked in a schema that has patternProperties; write "
+            f"{pointer(place)}: unevaluatedProperties cannot be checked in a schema with patternProperties; write "
             "additionalProperties"
         )
 
 
 def _check_extent(root: Node) -> None:
-    """Refuse what nothing that reads the whole schema would come to an end with."""
+    """Refuse schemas that take forever to read as a whole."""
     finite = heights(root)
     endless = next((path for path, node in reachable(root) if id(node) not in finite), None)
     if endless is not None:
         raise SchemaError(
-            f"{pointer(endless)}: every value of it has to hold another such value, without end; leave a property out "
+            f"{pointer(endless)}: every value of it must contain another such value, without end; leave a property out "
             "of required, or let it be null"
         )
     for places, (depth, _) in enumerate(unfold(root), 1):
         if depth > MAX_NESTING:
             raise SchemaError(
-                f"/: through its $refs the schema is nested deeper than {MAX_NESTING} levels, which no grammar holds"
+                f"/: through its $refs the schema is nested deeper than {MAX_NESTING} levels, which no grammar supports"
             )
         if places > MAX_PLACES:
             raise SchemaError(
@@ -319,5 +320,5 @@ def _check_extent(root: Node) -> None:
 
 def _wrong(message: str) -> str:
     if "is not valid under any of the given schemas" in message or "is not of type 'object', 'boolean'" in message:
-        return f"{message.split(' is not ', maxsplit=1)[0][:80]} is not what JSON Schema allows here"
+        return f"{message.split(' is not ', maxsplit=1)[0][:80]} is not allowed here by JSON Schema"
     return message if len(message) <= 300 else message[:297] + "..."

@@ -1,12 +1,12 @@
-"""Fewer tokens out: what of an answer the engine need not spell, and how it is put back.
+"""Fewer tokens per answer: which parts the engine need not decode, and how they are put back.
 
-The engine computes every token of an answer, also those that a grammar leaves no choice about. So a required property
-that can hold one value only is not decoded at all; and with ``codes`` the names of an object's properties, and an
-``enum``'s long values, are decoded as letters. :func:`short_form` gives the schema of what is decoded, and the way of
-a value into that form and back: for every valid value ``restore(shorten(value)) == value``.
+The engine computes every token of an answer, even those that the grammar determines. So a required property that can
+have only one value is not decoded at all. With ``codes``, the names of an object's properties and the long values of an
+``enum`` are decoded as letters. :func:`short_form` returns the schema of what is decoded, and converts a value into
+that form and back: for every valid value ``restore(shorten(value)) == value``.
 
-What has no one shape stays as it is: the branches of ``anyOf`` and ``oneOf`` (a constant there tells them apart), free
-keys, lists whose items differ by position, and a recursive schema as a whole.
+What has no single shape stays as it is: the branches of ``anyOf`` and ``oneOf`` (a constant there tells them apart),
+free keys, lists whose items differ by position, and a recursive schema as a whole.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from headrace.operators.schema.nodes import (
 from headrace.operators.schema.not_accepted import NotAccepted
 
 LONG_VALUE = 8
-"""Characters up to which a value of an ``enum`` mostly takes a token or two, so that a letter saves next to nothing."""
+"""Values of an ``enum`` up to this many characters usually take one or two tokens, so a letter saves almost nothing."""
 
 
 class Form(Protocol):
-    """The two directions of one value. What does not have the schema's shape passes, for the validator to judge."""
+    """The two conversions of one value. A value of another shape passes through, for the validator to check."""
 
     def shorten(self, value: Any) -> Any: ...
 
@@ -46,7 +46,7 @@ class Form(Protocol):
 class ShortForm:
     """What is decoded in place of a schema's values.
 
-    ``schema`` describes it; its references point into the schema that it was made of.
+    ``schema`` describes it; its references point into the schema that it was made from.
     """
 
     schema: Node
@@ -56,7 +56,7 @@ class ShortForm:
         """A valid value as the engine would write it.
 
         Raises:
-            NotAccepted: it holds a property or a text that has no letter, for the schema does not name it.
+            NotAccepted: it contains a property or a text that the schema does not name, so that it has no letter.
         """
         return self.form.shorten(value)
 
@@ -64,7 +64,7 @@ class ShortForm:
         """The value that was meant.
 
         Raises:
-            NotAccepted: it holds a letter that stands for nothing; one sentence that says where.
+            NotAccepted: it contains a letter that stands for nothing; one sentence says where.
         """
         return self.form.restore(value)
 
@@ -101,7 +101,7 @@ class Coded:
         for code, text in self.values.items():
             if text == value:
                 return code
-        raise _refused(self.where, f"{value!r:.80}", "is no value of the enum")
+        raise _refused(self.where, f"{value!r:.80}", "is not a value of the enum")
 
     def restore(self, value: Any) -> Any:
         if isinstance(value, str) and value not in self.values:
@@ -140,7 +140,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class ObjectForm:
-    """An object, by the names of its properties. ``coded``: their keys are letters, so that no other key can be."""
+    """An object, by the names of its properties. ``coded``: the keys are letters, so no other key is possible."""
 
     where: str
     fields: Mapping[str, Field | Constant]
@@ -151,7 +151,7 @@ class ObjectForm:
             return value
         others = {name: item for name, item in value.items() if name not in self.fields}
         if others and self.coded:
-            raise _refused(self.where, f"{next(iter(others))!r:.80}", "is no property of the schema")
+            raise _refused(self.where, f"{next(iter(others))!r:.80}", "is not a property of the schema")
         short = {
             field.code: field.form.shorten(value[name])
             for name, field in self.fields.items()
@@ -187,7 +187,7 @@ def _listed(pairs: Iterable[tuple[str, str]]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The short form of one node; ``only`` holds its value where just one is valid."""
+    """The short form of one node; ``only`` holds its value if just one is valid."""
 
     schema: Any
     form: Form

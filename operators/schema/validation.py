@@ -1,4 +1,4 @@
-"""Reading an answer: strict JSON, then every rule of the schema, whatever the grammar could hold of it."""
+"""Reading an answer: strict JSON, then every rule of the schema, whether or not the grammar enforced it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from headrace.operators.schema.nodes import compact
 from headrace.operators.schema.not_accepted import NotAccepted
 
 MAX_ANSWER_DEPTH = 100
-"""Levels of lists and objects in an answer: what reads it after this walks down level by level, within Python's own
-limit."""
+"""Levels of lists and objects in an answer: the code that reads it afterwards recurses level by level, within Python's
+own limit."""
 
 SHOWN = 80
-"""How much of a wrong value a message quotes: enough to recognise it, short enough to go back to the model."""
+"""How much of a wrong value a message quotes: enough to recognise it, short enough to send back to the model."""
 
 _TOO_DEEP = "the JSON is nested too deep"
 
@@ -33,11 +33,11 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def parse_json(text: str) -> Any:
     """Parse one JSON value and nothing else.
 
-    Stricter than :func:`json.loads` where that would let through what a table cannot hold (NaN, Infinity, 1e999, half
-    of a surrogate pair, nesting without end) or what hides an answer (a key twice).
+    Stricter than :func:`json.loads`: refuses what a table cannot hold (NaN, Infinity, 1e999, half of a surrogate pair,
+    endless nesting) and what hides an answer (a duplicate key).
 
     Raises:
-        NotAccepted: the text is not such a value; one sentence that says why.
+        NotAccepted: the text is not such a value; one sentence says why.
     """
     decoder = json.JSONDecoder(
         object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_int=_integer, parse_float=_real
@@ -63,14 +63,15 @@ def _too_deep() -> NotAccepted:
 
 
 def check_characters(value: Any) -> None:
-    """See to it that every string in ``value`` can be written.
+    """Check that every string in ``value`` can be written.
 
     Raises:
         NotAccepted: one cannot.
     """
     half = next((string for string in _strings(value) if _SURROGATE.search(string)), None)
     if half is not None:
-        raise NotAccepted(f"the string {_shown(half)} holds {_HALF_CHARACTER}, which is no character", _HALF_CHARACTER)
+        what = f"the string {_shown(half)} contains {_HALF_CHARACTER}, which is not a character"
+        raise NotAccepted(what, _HALF_CHARACTER)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for index, name in enumerate(names) if name in names[:index])
-        raise NotAccepted(f"the key {_shown(twice)} is there twice", "a key is there twice")
+        raise NotAccepted(f"duplicate key {_shown(twice)}", "duplicate key")
     return result
 
 
@@ -133,13 +134,13 @@ def _shown(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Validator:
-    """Checks values against a schema of any draft, formats included."""
+    """Checks values against a schema of any draft, including formats."""
 
     _validator: BoundedValidator
 
     @classmethod
     def compile(cls, schema: Mapping[str, Any]) -> Validator:
-        """Prepare a schema that :func:`~headrace.operators.schema.schemas.check_schema` let through."""
+        """Prepare a schema that :func:`~headrace.operators.schema.schemas.check_schema` accepted."""
         return cls(BoundedValidator.of(schema))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -147,13 +148,13 @@ class Validator:
         return Validator.compile, (self._validator.schema,)
 
     def check(self, value: Any, where: str = "") -> None:
-        """See to it that a value is valid.
+        """Check that a value is valid.
 
-        ``where`` is what the value is called, the first part of the place in the sentence.
+        ``where`` is the value's name, the first part of the place in the sentence.
 
         Raises:
-            NotAccepted: it is not; one sentence for the model and for people.
-            TooMuchWork: that cannot be told within bounds.
+            NotAccepted: it is not valid; one sentence for the model and for people.
+            TooMuchWork: this cannot be determined within the limits.
         """
         error = best_match(self._validator.errors(value))
         if error is not None:
@@ -162,10 +163,10 @@ class Validator:
             raise NotAccepted(f"{place}: {what}" if place else what, rule)
 
     def problem(self, value: Any, where: str = "") -> str | None:
-        """What is wrong with a value, as :meth:`check` says it; None if it is valid.
+        """What is wrong with a value, worded as in :meth:`check`; None if it is valid.
 
         Raises:
-            TooMuchWork: that cannot be told within bounds.
+            TooMuchWork: this cannot be determined within the limits.
         """
         try:
             self.check(value, where)
@@ -181,7 +182,7 @@ def _place(error: ValidationError, place: str) -> str:
 
 
 def _what(error: ValidationError) -> tuple[str, str]:  # noqa: PLR0911, PLR0912 - one case for each keyword
-    """What is wrong, and the rule that it breaks without anything of the value."""
+    """What is wrong, and the broken rule without anything of the value."""
     value: Any = error.instance
     rule: Any = error.validator_value
     shown = _shown(value)

@@ -1,4 +1,4 @@
-"""The filters that templates may use, and how a value reads in a text."""
+"""The filters that templates may use, and how a value is written as text."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from headrace.operators.templates.limits import (
 
 
 def text_of(value: Any) -> str:
-    """How a value reads in a text: null as nothing, lists and structs as JSON."""
+    """A value as text: null as nothing, lists and structs as JSON."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -38,9 +38,9 @@ def text_of(value: Any) -> str:
     if isinstance(value, dict | list | tuple):
         return _tojson(value)
     if isinstance(value, jinja2.utils.Namespace):
-        raise SecurityError("a namespace is no text: name one of its values")
+        raise SecurityError("a namespace is not text: name one of its values")
     if callable(value):
-        raise SecurityError("a function is no text: call it with ()")
+        raise SecurityError("a function is not text: call it with ()")
     return str(value)
 
 
@@ -52,7 +52,7 @@ def format_text(value: str, *args: Any, **kwargs: Any) -> str:
 
 
 def join_values(values: Iterable[Any] | None, separator: str = "") -> str:
-    """The values as texts, with ``separator`` between them."""
+    """The values as texts, joined by ``separator``."""
     items = [] if values is None else list(values)
     for item in items:
         if isinstance(item, jinja2.Undefined):
@@ -61,7 +61,7 @@ def join_values(values: Iterable[Any] | None, separator: str = "") -> str:
 
 
 def _of_text(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A text filter that takes null for nothing; Jinja's own would make it the text "None"."""
+    """A text filter that treats null as empty; Jinja's own would turn it into the text "None"."""
 
     @wraps(function)
     def wrapped(value: Any, *args: Any, **kwargs: Any) -> Any:
@@ -114,7 +114,7 @@ def _truncate(
 
 def _round(value: float | None, precision: int = 0, method: str = "common") -> Any:
     if abs(precision) > 100:
-        raise SecurityError("round is given a precision of more than 100 digits")
+        raise SecurityError("round has a precision of more than 100 digits")
     return None if value is None else JINJA["round"](value, precision, method)
 
 
@@ -138,7 +138,7 @@ def _sum(
 
 
 def _tojson(value: Any) -> str:
-    """JSON with its letters as they are; Jinja's own escapes them for HTML."""
+    """JSON with its characters as they are; Jinja's own escapes them for HTML."""
     return limited(json.dumps(value, ensure_ascii=False, default=text_of))
 
 
@@ -170,4 +170,4 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "_concatenated": _concatenated,
     "_measured": measured,
 }
-"""By name. Jinja's others reach beyond the template, make HTML, or have no limit."""
+"""By name. Jinja's other filters reach beyond the template, produce HTML, or have no limit."""

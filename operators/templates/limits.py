@@ -1,7 +1,8 @@
 """Limits of one rendering: text, loops, lists, numbers, and time.
 
-What makes a big value from a small one (``*``, ``**``, ``+``, ``%``, ``~``, ``center``, ``replace``...) is checked
-before it runs. Loops, and lists that a template makes, go through filters that count, because Jinja has no hook there.
+Operations that make a big value from a small one (``*``, ``**``, ``+``, ``%``, ``~``, ``center``, ``replace``...) are
+checked before they run. Loops, and lists that a template makes, go through filters that count, because Jinja has no
+hook there.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from jinja2.runtime import Context
 from jinja2.visitor import NodeTransformer
 
 MAX_TEXT = 2**24
-"""Characters of one rendered text, or of any value on the way to it: far beyond every model's context."""
+"""Characters of one rendered text, or of any intermediate value: far beyond every model's context."""
 
 MAX_STEPS = 100_000
-"""Turns that all loops of one rendering may take together. Its ranges may have as many numbers."""
+"""Iterations of all loops of one rendering together. Its ranges may have as many numbers."""
 
 MAX_WIDTH = 10_000
 """The widest padding: ``center``, ``indent``, a ``%`` format."""
@@ -31,19 +32,19 @@ MAX_BITS = 4096
 """Bits of the largest whole number."""
 
 MAX_SECONDS = 5.0
-"""Processor time of one rendering, checked in every turn of a loop."""
+"""Processor time of one rendering, checked in every iteration of a loop."""
 
 MAX_PARTS = 1_000_000
-"""Parts of all lists and mappings that one rendering makes. Those inside others count each time: ``[x, x]`` of
-``[x, x]``, forty times over, takes no memory until something looks at it."""
+"""Parts of all lists and mappings that one rendering makes. Nested ones count every time: ``[x, x]`` of ``[x, x]``,
+forty levels deep, takes no memory until something looks at it."""
 
 BUDGET = "_headrace budget"
-"""Key of the :class:`Budget` among a rendering's values. Because of the blank no template can name it."""
+"""Key of the :class:`Budget` among a rendering's values. Because of the space no template can name it."""
 
 
 @dataclass(slots=True)
 class Budget:
-    """What is left of the limits of one rendering; ``deadline`` is in seconds of the thread's processor time."""
+    """What remains of the limits of one rendering; ``deadline`` is in seconds of the thread's processor time."""
 
     loops: int
     ranges: int
@@ -67,7 +68,7 @@ def budget_of(context: Context) -> Budget:
 
 
 class Counted(NodeTransformer):
-    """Sends each loop, each ``~`` and each list that is made through one of :data:`COUNTING_FILTERS`."""
+    """Sends each loop, each ``~`` and each new list through one of :data:`COUNTING_FILTERS`."""
 
     def __init__(self, environment: jinja2.Environment) -> None:
         self._environment = environment
@@ -161,11 +162,11 @@ def joined(parts: list[str], separator: str = "") -> str:
 
 def check_width(width: object, what: str) -> None:
     if isinstance(width, int) and abs(width) > MAX_WIDTH:
-        raise SecurityError(f"{what} is given a width of more than {MAX_WIDTH:,}")
+        raise SecurityError(f"{what} has a width of more than {MAX_WIDTH:,}")
 
 
 def check_format(text: object) -> None:
-    """Check a ``%`` format; its widths are in it."""
+    """Check a ``%`` format, including its widths."""
     if isinstance(text, str):
         if "*" in text:
             raise SecurityError("a width given as '*' cannot be used in a format")

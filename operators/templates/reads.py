@@ -17,8 +17,8 @@ class Reads:
     Attributes:
         variables: top-level names: columns and steps.
         paths: dotted paths, as far as they are static.
-        column: the name, where the template is that one value and nothing else.
-        handles_null: whether it decides what null gives: it has a condition, a test or a ``default``.
+        column: the name, if the template is that one value and nothing else.
+        handles_null: whether it handles null itself: it has a condition, a test or a ``default``.
     """
 
     variables: frozenset[str]

@@ -1,9 +1,10 @@
 """The sandbox that renders templates.
 
 A pipeline file may come from anybody who can open a pull request, and a row from anywhere, while the worker that
-renders them holds a GPU and storage credentials. Jinja's sandbox stops a template from *leaving*. It does not stop one
-from using up the memory or the time of the worker. So this one also refuses what can recurse (macros, recursive
-loops), counts loops, checks the size of values before they are made, and has a list of allowed filters and methods.
+renders them has a GPU and storage credentials. Jinja's sandbox stops a template from *leaving*. It does not stop a
+template from using up the worker's memory or time. So this sandbox also refuses anything that can recurse (macros,
+recursive loops), counts loops, checks the size of values before they are made, and allows only listed filters and
+methods.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ METHODS: Mapping[type, frozenset[str]] = {
     tuple: frozenset(("count", "index")),
 }
 # fmt: on
-"""Methods of plain values. Others of these types could make big values (``ljust``) or change what a row holds."""
+"""Methods of plain values. Others of these types could make big values (``ljust``) or change the row."""
 
 
 class SandboxedEnvironment(ImmutableSandboxedEnvironment):
@@ -131,10 +132,10 @@ ENVIRONMENT = _environment()
 
 
 def refuse(tree: nodes.Template) -> None:
-    """Refuse what could recurse or reach beyond the template; no document needs it.
+    """Refuse anything that could recurse or reach beyond the template; no document needs it.
 
     Raises:
-        jinja2.TemplateSyntaxError: the template has such a thing.
+        jinja2.TemplateSyntaxError: the template contains such a construct.
     """
     for node_type, what in (
         (nodes.Macro, "macros"),

@@ -24,11 +24,11 @@ _FAILURES = (
     TypeError,
     ValueError,
 )
-"""What rendering raises when a template and its values do not fit. All of it becomes :class:`TemplateProblem`."""
+"""What rendering raises if a template and its values do not fit. All of it becomes :class:`TemplateProblem`."""
 
 
 class TemplateProblem(ValueError):
-    """A template does not parse, or does not render for a row: one sentence that says which, where and why."""
+    """A template cannot be parsed, or cannot be rendered for a row: one sentence says which, where and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +37,13 @@ class Template:
 
     source: str
     where: str
-    """What holds the template, as a user would name it: ``document``, ``steps[0].classify.instruction``."""
+    """The name of what holds the template, for users: ``document``, ``steps[0].classify.instruction``."""
     variables: frozenset[str]
     """Top-level names that are read: columns and steps."""
     paths: frozenset[str]
     """Dotted paths that are read, as far as they are static: ``review``, ``facts.purpose``."""
     handles_null: bool
-    """Whether the template decides what null gives (it has a condition, a test or a ``default``)."""
+    """Whether the template handles null itself (it has a condition, a test or a ``default``)."""
     _column: str | None = field(repr=False)
     _compiled: jinja2.Template | None = field(repr=False, compare=False)
 
@@ -52,7 +52,7 @@ class Template:
         """Parse ``source``.
 
         Raises:
-            TemplateProblem: it is no template, or uses something that templates here cannot.
+            TemplateProblem: it is not a template, or uses something that templates here cannot.
         """
         try:
             tree = ENVIRONMENT.parse(source)
@@ -61,7 +61,7 @@ class Template:
             code = ENVIRONMENT.compile(Counted(ENVIRONMENT).visit(tree))
         except jinja2.TemplateSyntaxError as problem:
             line = f", line {problem.lineno}" if source.count("\n") else ""
-            raise TemplateProblem(f"{where}{line}: {_sentence(problem.message or 'does not parse')}") from problem
+            raise TemplateProblem(f"{where}{line}: {_sentence(problem.message or 'cannot be parsed')}") from problem
         except (RecursionError, MemoryError) as problem:
             raise TemplateProblem(f"{where}: the template is nested too deeply") from problem
         compiled = jinja2.Template.from_code(ENVIRONMENT, code, ENVIRONMENT.make_globals(None))
@@ -72,7 +72,7 @@ class Template:
         return (Template.parse, (self.source, self.where))
 
     def with_names(self, names: Mapping[str, str]) -> str:
-        """The source with other words for the variables that it reads; for comparing, not for rendering."""
+        """The source with other names for the variables that it reads; for comparing, not for rendering."""
         words = []
         before = ""
         for _, kind, word in ENVIRONMENT.lex(self.source):
@@ -88,14 +88,14 @@ class Template:
 
     @property
     def column(self) -> str | None:
-        """The name, where the template is that one value and nothing else (``{{ review }}``)."""
+        """The name, if the template is that one value and nothing else (``{{ review }}``)."""
         return self._column
 
     def render(self, values: Mapping[str, Any]) -> str:
-        """The text for ``values`` (columns and answers by name; more than the template reads does no harm).
+        """The text for ``values`` (columns and answers by name; extra values are ignored).
 
         Raises:
-            TemplateProblem: a name is missing, the template does not fit the values, or a bound is passed.
+            TemplateProblem: a name is missing, the template does not fit the values, or a limit is exceeded.
         """
         try:
             if self._column is not None and self._column in values:
@@ -115,13 +115,13 @@ class Template:
 
 
 def render_document(template: Template, row: Mapping[str, Any]) -> str | None:
-    """The document of ``row``; ``None`` where there is none: every column that the template reads is null.
+    """The document of ``row``; ``None`` if there is none, because every column that the template reads is null.
 
-    A template with a condition, a test or a ``default`` decides for itself (``{{ body or title }}`` does not
-    count: it is empty when both are null, so it is no document either).
+    A template with a condition, a test or a ``default`` decides for itself (``{{ body or title }}`` does not count: it
+    is empty if both are null, so there is no document either).
 
     Raises:
-        TemplateProblem: as :meth:`Template.render`.
+        TemplateProblem: as in :meth:`Template.render`.
     """
     if template.variables and not template.handles_null:
         missing = object()

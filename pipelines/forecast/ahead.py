@@ -1,4 +1,4 @@
-"""What looking ahead takes besides the model, as plain data: it is done wherever the tokenizer is loaded."""
+"""The input of a forecast besides the model, as plain data: the forecast is made wherever the tokenizer is loaded."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from headrace.pipelines.spec.pipeline import Pipeline
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """What looking ahead takes.
+    """The input of a forecast.
 
     Attributes:
-        places: rows of the input to look at; ``rows`` are the rows that they stand for.
+        places: rows of the input to look at; ``rows`` are the rows that they represent.
         history: what is known already.
-        there: the layouts of an output that is there.
-        portions: how many rows are asked which steps, where not all rows are asked all of them.
+        there: the layouts of an existing output.
+        portions: how many rows need which steps, if not all rows need all of them.
         steps: those that run on the model; None for all.
     """
 

@@ -1,8 +1,8 @@
-"""What a run will take: prompt tokens exactly as the block arithmetic has them, time from what was observed.
+"""What a run will take: prompt tokens exactly, by block arithmetic; time from observations.
 
-An :class:`Observation` says what rows did in one layout, on one engine: in a measurement on a sample or in a whole
-run. From it come the shares of rows that conditions let through, the length of answers and of what they add to later
-prompts, and the engine's rates. Nothing is guessed: what was not observed is not forecast.
+An :class:`Observation` records what rows did in one layout, on one engine, in a measurement on a sample or in a whole
+run. It provides the shares of rows that pass conditions, the length of answers and of what they add to later prompts,
+and the engine's rates. Nothing is guessed: what was not observed is not forecast.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class Observation:
 
     Attributes:
         layouts: of each step.
-        rows: how many were taken through the chain.
-        documents: of the rows, those that had a document.
-        asked: of those, the ones that anything was asked about: not filtered out before, nor equal to another one.
+        rows: rows that went through the chain.
+        documents: rows among them that had a document.
+        asked: documents that anything was asked about: neither filtered out before, nor equal to another one.
         seconds: of engine time, summed over the engines.
         computed: prompt tokens that were not in the prefix cache.
         output: tokens of all answers.
-        steps: as :attr:`headrace.pipelines.inference.chain.Usage.steps` has them.
+        steps: as in :attr:`headrace.pipelines.inference.usage.Usage.steps`.
     """
 
     layouts: Mapping[str, Layout]
@@ -47,7 +47,7 @@ class Observation:
 
     @property
     def reached(self) -> int:
-        """Rows that came to this model: as many as the step that was asked the most of them."""
+        """Rows that reached this model: as many as the step with the most rows had."""
         return max((counts.get("rows", 0) for counts in self.steps.values()), default=0)
 
     @property
@@ -56,11 +56,11 @@ class Observation:
         return self.asked / self.documents if self.documents else 0.0
 
     def among(self, rows: int, documents: int, asked: int) -> Observation:
-        """The same, as a share of all rows: of several models' the later ones see what the earlier ones have left."""
+        """The same, as a share of all rows: with several models, later ones see what the earlier ones let through."""
         return dataclasses.replace(self, rows=rows, documents=documents, asked=asked)
 
     def share(self, step: str) -> float:
-        """Share of the rows that were asked anything that the step was asked about."""
+        """Share of the rows with any question that the step was asked about."""
         return self.steps.get(step, {}).get("rows", 0) / self.asked if self.asked else 0.0
 
     def per_request(self, step: str, what: str) -> float:
@@ -69,7 +69,7 @@ class Observation:
         return counts.get(what, 0) / counts["requests"] if counts.get("requests") else 0.0
 
     def second_tries(self, step: str, questions: int) -> float:
-        """Share of the rows asked anything that the step was asked about again, for an answer that was none."""
+        """Share of the rows with any question for which the step was retried, because its answer was rejected."""
         asked = self.steps.get(step, {}).get("requests", 0) / questions
         return (asked - self.steps.get(step, {}).get("rows", 0)) / self.asked if self.asked else 0.0
 
@@ -83,7 +83,7 @@ class Rates:
 
     @classmethod
     def fit(cls, observations: Sequence[Observation]) -> Rates | None:
-        """The rates that explain the observations best (least squares, neither below zero); None without two."""
+        """The rates that fit the observations best (least squares, neither below zero); None without two."""
         points = [(o.computed, o.output, o.seconds) for o in observations if o.seconds > 0]
         if len(points) < 2:
             return None
@@ -102,7 +102,7 @@ class Rates:
         return cls(pt / pp, 0.0) if pp else None
 
     def seconds(self, computed: float, output: float) -> float:
-        """Of one engine."""
+        """Seconds of one engine."""
         return self.prefill * computed + self.decode * output
 
 
@@ -112,7 +112,7 @@ MOST_RUNS = 20
 
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
-    """What only a started engine knows. ``block_size`` is None where it shares no prefixes."""
+    """What only a started engine knows. ``block_size`` is None if it shares no prefixes."""
 
     kv_tokens: int | None
     block_size: int | None
@@ -128,7 +128,7 @@ class EngineFacts:
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> EngineFacts:
-        """What ``asdict`` has made plain."""
+        """The facts from the plain data of ``asdict``."""
         return cls(**{**data, "context": ContextCost(**data["context"])})
 
 
@@ -140,7 +140,7 @@ class History:
         measured: a sample's rows in each layout.
         runs: finished runs, the latest last.
         quality: for each measured layout, each step's score (see :mod:`headrace.pipelines.forecast.quality`).
-        priors: for each measured layout the labels' priors that were fitted, by step and option.
+        priors: for each measured layout, the fitted priors of labels, by step and option.
         gold: the steps whose score is against right answers.
         sample: rows of the measured sample.
     """
@@ -155,28 +155,28 @@ class History:
 
     @property
     def rates(self) -> Rates | None:
-        """Of the engine, from the sample: whole runs have other things in their time."""
+        """The engine's rates, from the sample, because the time of whole runs includes other things."""
         return Rates.fit(list(self.measured.values()))
 
     def observed(self, layouts: Mapping[str, Layout]) -> Observation | None:
-        """The best witness for these layouts: the latest run that had them, a sample, or else any.
+        """The best observation for these layouts: the latest run that had them, a sample, or else any.
 
-        One that asked nothing is none.
+        One in which nothing was asked does not count.
         """
         known = [o for o in (*reversed(self.runs), *self.measured.values()) if o.asked]
         return next(iter([*(o for o in known if o.layouts == layouts), *known]), None)
 
     def scores(self, layouts: Mapping[str, Layout]) -> dict[str, float]:
-        """Each step's score in its layout, of those that have one."""
+        """Each step's score in its layout, for steps that have one."""
         return {s: self.quality[own][s] for s, own in layouts.items() if s in self.quality.get(own, {})}
 
     def fitted(self, layouts: Mapping[str, Layout]) -> Priors:
-        """The priors that were fitted for steps in these layouts."""
+        """The fitted priors of steps in these layouts."""
         known = {step: self.priors.get(layout, {}).get(step) for step, layout in layouts.items()}
         return {step: prior for step, prior in known.items() if prior}
 
     def among(self, rows: int, documents: int, asked: int) -> History:
-        """What was measured, as :meth:`Observation.among` has it."""
+        """What was measured, as in :meth:`Observation.among`."""
         measured = {layout: each.among(rows, documents, asked) for layout, each in self.measured.items()}
         return dataclasses.replace(self, measured=measured)
 
@@ -187,9 +187,9 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Of all rows together. ``output`` and ``seconds`` (of one engine) are None where nothing was observed.
+    """A forecast for all rows together. ``output`` and ``seconds`` (of one engine) are None if nothing was observed.
 
-    ``work`` are the ``computed`` tokens, and what attending to the context takes besides, counted as such tokens.
+    ``work`` is the ``computed`` tokens plus the cost of attending to the context, expressed in such tokens.
     """
 
     rows: int
@@ -207,7 +207,7 @@ class Forecast:
 
 
 def row_cost(chained: Chained, observed: Observation | None) -> RowCost:
-    """What a row costs: with the shares and lengths that were observed, else as if every step were always asked."""
+    """The cost of a row: with the observed shares and lengths, or else as if every step were always asked."""
     requests = []
     for name, ready in chained.steps.items():
         added = observed.per_request(name, "added") if observed else 0.0
@@ -229,7 +229,7 @@ def forecast(
     steps: Collection[str] | None = None,
     context: ContextCost = NO_CONTEXT_COST,
 ) -> Forecast:
-    """What the rows of ``survey`` take in the layouts of ``chained``, if ``steps`` (all, if None) are asked."""
+    """The forecast for the rows of ``survey`` in the layouts of ``chained``, if ``steps`` (all, if None) are asked."""
     if steps is not None:
         return _partly(chained, survey, observed, rates, engines, steps, context)
     asked = _asked(survey, observed)
@@ -259,7 +259,7 @@ def _partly(
     steps: Collection[str],
     context: ContextCost,
 ) -> Forecast:
-    """As :func:`forecast`, for some of the steps: the others' answers are there."""
+    """As :func:`forecast`, for some of the steps: the answers of the others exist."""
     whole = forecast(chained, survey, observed, rates, engines=engines, context=context)
     some = {name: ready for name, ready in chained.steps.items() if name in steps}
     if len(some) == len(chained.steps):
@@ -286,7 +286,7 @@ def _asked(survey: Survey, observed: Observation | None) -> float:
 
 
 def _prefill(cost: RowCost, survey: Survey, asked: float, engines: int, context: ContextCost) -> Forecast:
-    """What reading the prompts of the surveyed rows takes, of which so many are asked anything."""
+    """The cost of reading the prompts of the surveyed rows, if something is asked about ``asked`` of them."""
     lengths = survey.scaled
     each = asked / max(1, len(lengths))
     heads = cost.heads * engines
@@ -300,7 +300,7 @@ def _prefill(cost: RowCost, survey: Survey, asked: float, engines: int, context:
 
 
 def together(forecasts: Sequence[Forecast]) -> Forecast:
-    """Of all rows that the forecasts are for; at least one."""
+    """The forecast for all rows of ``forecasts``, of which there must be at least one."""
     first, *others = forecasts
     for other in others:
         unknown = {

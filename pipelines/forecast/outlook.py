@@ -1,7 +1,7 @@
-"""Looking ahead: which layouts to take, and what the run will compute, in plain data.
+"""Looking ahead: which layouts to use, and what the run will compute, as plain data.
 
-Everything that needs the tokenizer and a sample of the input comes together here, so that it can be done where the
-tokenizer is (loading it takes seconds): by ``explain``, by the check before a run, by a measurement on a worker.
+Everything that needs the tokenizer and a sample of the input is done here, so that it can run where the tokenizer is
+(loading it takes seconds): in ``explain``, in the check before a run, in a measurement on a worker.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from headrace.pipelines.spec.pipeline import Pipeline
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What is to be expected.
+    """What to expect of a run.
 
     Attributes:
         choice: the layout of each step, and why.
         taken: the forecast in these layouts.
-        layouts: the forecasts with one layout wherever the pipeline leaves it open, of those that fit the model.
-        survey: what the forecasts stand on.
-        observed: whether conditions, answers and times were observed, or every step is taken as always asked.
+        layouts: the forecasts with one layout wherever the pipeline leaves it open, for layouts that fit the model.
+        survey: what the forecasts are based on.
+        observed: whether conditions, answers and times were observed; otherwise every step counts as always asked.
     """
 
     choice: LayoutChoice
@@ -39,7 +39,7 @@ class Outlook:
     observed: bool
 
     def to_data(self) -> dict[str, Any]:
-        """As JSON has it; :meth:`from_data` takes it back."""
+        """As JSON data; :meth:`from_data` reads it back."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -54,17 +54,17 @@ class Outlook:
 
 
 Portion = tuple[int, tuple[str, ...]]
-"""So many rows that are asked these steps."""
+"""The number of rows that need these steps."""
 
 MEASURE_ROWS = 3000
-"""Rows from which on a measurement pays: it takes some 200 rows through the chain, and an engine's start."""
+"""Minimum rows for which a measurement pays: it sends about 200 rows through the chain, and starts an engine."""
 
 WORTH = 0.9
-"""A layout is worth measuring if it would cost at most so much of what the reference does."""
+"""A layout is worth measuring if it would cost at most this share of what the reference costs."""
 
 
 def worth_measuring(pipeline: Pipeline, outlook: Outlook, history: History) -> bool:
-    """Whether another layout, if its answers are good enough, would save more than measuring that costs."""
+    """Whether another layout, if its answers are good enough, would save more than measuring it costs."""
     open_steps = [name for name, held in fixed_layouts(pipeline).items() if held is None]
     if not open_steps or outlook.taken.rows < MEASURE_ROWS:
         return False
@@ -75,7 +75,7 @@ def worth_measuring(pipeline: Pipeline, outlook: Outlook, history: History) -> b
 
 
 def _was_measured(history: History, layout: Layout, steps: Collection[str]) -> bool:
-    """Whether these steps were in that layout when it was measured: others may have been fixed then."""
+    """Whether these steps had that layout when it was measured: others may have been fixed then."""
     seen = history.measured.get(layout)
     return seen is not None and all(seen.layouts.get(step) == layout for step in steps)
 
@@ -95,11 +95,11 @@ def look_ahead(
 
     Args:
         steps: those that run on this model; None for all.
-        portions: how many rows are asked which steps, where not all rows are asked all of them.
-        there: what an output that is there already was begun with; without it layouts are chosen.
+        portions: how many rows need which steps, if not all rows need all of them.
+        there: what an existing output was begun with; without it layouts are chosen.
 
     Raises:
-        UserError: as :func:`~headrace.pipelines.inference.chain.prepare`.
+        UserError: as in :func:`~headrace.pipelines.inference.prepare.prepare`.
     """
 
     context = history.engine.context if history.engine else NO_CONTEXT_COST

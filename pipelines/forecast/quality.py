@@ -1,4 +1,4 @@
-"""How good a layout's answers are: against right ones where they are known, else against another layout's."""
+"""How good a layout's answers are: against right ones if they are known, else against another layout's."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def score(
     reference: Sequence[RowResult],
     gold: Sequence[Any] | None = None,
 ) -> float | None:
-    """The mean over rows of how well a step's answers agree with others, 0 to 1.
+    """The mean over rows of how well a step's answers agree with others, from 0 to 1.
 
-    None where nothing can be compared: there are no such rows, or the step cannot tell how well two answers agree.
+    None if nothing can be compared: there are no such rows, or the step cannot tell how well two answers agree.
 
     Args:
         results: of some rows.
-        reference: of the same rows, in the layout that others are held against.
-        gold: the right answers of the same rows, None where one is not known. With it they are what is compared with.
+        reference: of the same rows, in the layout to compare with.
+        gold: the right answers of the same rows, None if unknown. If given, they are compared with instead.
     """
     scores = []
     for i, (ours, theirs) in enumerate(zip(results, reference, strict=True)):

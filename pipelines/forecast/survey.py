@@ -1,7 +1,7 @@
-"""What a sample of the input says of all of it: how many tokens its documents have.
+"""What a sample of the input says about all of it: how many tokens its documents have.
 
-Tokenizing a corpus to know its length costs as much as a good part of the work, so some documents are tokenized, and
-many more are measured in characters: a vocabulary makes nearly the same number of characters of a token throughout a
+Tokenizing a whole corpus to know its length would cost a good part of the work. So some documents are tokenized, and
+many more are measured in characters. A vocabulary makes nearly the same number of characters per token throughout a
 corpus, so the mean length in characters corrects the mean length in tokens (two-phase sampling).
 """
 
@@ -22,10 +22,10 @@ from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.pipeline import Pipeline
 
 PLACES, ROWS_AT_A_PLACE = 32, 256
-"""Where the input is looked at: so many places at equal distances, so many rows at each."""
+"""Where the input is sampled: the number of places, at equal distances, and the rows at each."""
 
 MOST_CHARACTERS = 2_000_000
-"""Characters that are tokenized: two seconds or so."""
+"""Characters that are tokenized, which takes about two seconds."""
 
 
 Place = tuple[Shard, int, int]
@@ -34,14 +34,14 @@ Place = tuple[Shard, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What was seen.
+    """What was found in a sample.
 
     Attributes:
-        rows: of the whole input (or of as much as is wanted of it).
-        seen: rows looked at.
+        rows: of the whole input (or of the wanted part).
+        seen: rows in the sample.
         lengths: tokens of each tokenized document, in the order of the input.
-        asked: share of rows that have a document, one that fits if this is of those (:meth:`within`).
-        scale: mean characters of all documents seen, over those of the tokenized ones.
+        asked: share of rows with a document; in the result of :meth:`within`, one that fits.
+        scale: mean characters of all sampled documents, over those of the tokenized ones.
     """
 
     rows: int
@@ -52,11 +52,11 @@ class Survey:
 
     @property
     def scaled(self) -> list[int]:
-        """The lengths, as those of all documents that were seen, of which not all were tokenized."""
+        """The lengths, scaled to those of all sampled documents, of which not all were tokenized."""
         return [round(length * self.scale) for length in self.lengths]
 
     def within(self, room: int, *, cut: bool) -> Survey:
-        """The documents as they are asked where ``room`` tokens fit: longer ones are cut, or are no documents."""
+        """The documents as they are asked if ``room`` tokens fit: longer ones are cut, or do not count."""
         lengths = self.scaled
         if all(length <= room for length in lengths):
             return self
@@ -64,17 +64,17 @@ class Survey:
         return replace(self, lengths=kept, asked=self.asked * len(kept) / len(lengths), scale=1.0)
 
     def percentile(self, share: float) -> int:
-        """The length that so large a share of the documents does not pass; 0 if there are none."""
+        """The length that this share of the documents does not exceed; 0 if there are none."""
         ordered = sorted(self.lengths)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0
 
     def length(self, share: float) -> int:
-        """The same for all documents that were seen, of which not all were tokenized."""
+        """The same for all sampled documents, of which not all were tokenized."""
         return round(self.percentile(share) * self.scale)
 
 
 def survey(pipeline: Pipeline, places: Sequence[Place], columns: pa.Schema, tokenizer: Tokenizer, rows: int) -> Survey:
-    """Look at the rows at ``places``, which stand for ``rows`` of the input."""
+    """Look at the rows at ``places``, which represent ``rows`` of the input."""
     texts = list(_documents(pipeline, places, columns))
     documents = [text for text in texts if text]
     characters = sum(map(len, documents))
@@ -91,7 +91,7 @@ def survey(pipeline: Pipeline, places: Sequence[Place], columns: pa.Schema, toke
 
 
 def _documents(pipeline: Pipeline, places: Sequence[Place], columns: pa.Schema) -> Iterator[str | None]:
-    """The documents at each place; None for a row that has none."""
+    """The documents at each place; None for a row without one."""
     reader = ChunkReader(columns)
     template = pipeline.document_template
     needed = Graph.of(pipeline).document_columns
@@ -113,7 +113,7 @@ def _text(template: Any, values: dict[str, Any]) -> str | None:
 
 
 def places(shards: Sequence[Shard], rows: int) -> Iterator[Place]:
-    """Row ranges to look at: all of them where there are few, else equal ones at equal distances."""
+    """Row ranges to look at: all of them if there are few, else equal ones at equal distances."""
     width = ROWS_AT_A_PLACE
     distance = max(width, rows // PLACES)
     start = 0  # of the shard, counted over all shards

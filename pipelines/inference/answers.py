@@ -1,4 +1,4 @@
-"""Answers of engines that were asked in words: without what chat models put around what was asked for."""
+"""Answers of engines that were asked in words, without what chat models put around them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _FENCE = re.compile(r"```[A-Za-z]*\n(.*?)\n?```", re.DOTALL)
 def plain_answer(completion: Completion, prompt: Prompt, capabilities: Capabilities) -> Completion:
     """The completion as a step reads it.
 
-    An engine that cannot begin the assistant's turn may repeat the prime, which is no part of the answer. One that
-    does not decode under the constraint may put blanks around the answer, and JSON into a Markdown block.
+    An engine that cannot continue the assistant's turn may repeat the prime, which is not part of the answer. An engine
+    that does not decode under the constraint may put whitespace around the answer, and JSON into a Markdown block.
     """
     text = completion.text
     if capabilities.prompts == "messages" and not capabilities.prefill:

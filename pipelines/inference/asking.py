@@ -1,4 +1,4 @@
-"""One step of one row asked of the model, until an answer holds or the tries are used up."""
+"""Asks the model about one step of one row, until an answer is accepted or no attempts are left."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from headrace.pipelines.inference.results import DeadLetter, RowResult
 
 
 class PromptTooLong(RequestRefused):
-    """A row's own text has made a prompt too long for the model; no engine was asked."""
+    """A row's own text makes a prompt too long for the model. No engine was asked."""
 
 
 class Asker:
-    """Asks the steps of a chain.
+    """Asks the model about the steps of a chain.
 
     Args:
-        truncate: whether a document is cut where a row's own text has made the prompt too long.
+        truncate: whether a document is cut if a row's own text makes the prompt too long.
         keep_raw: keep raw answers and scores in the results.
     """
 
@@ -55,12 +55,12 @@ class Asker:
         result: RowResult,
         tried: DeadLetter | None = None,
     ) -> Answer | DeadLetter:
-        """Ask until an answer holds, or the tries are used up.
+        """Ask until an answer is accepted, or no attempts are left.
 
         Args:
             known: the row's columns and answers so far.
-            result: is told what was asked, and what it took.
-            tried: why an earlier run had no answer; its tries are counted.
+            result: records what was asked, and its cost.
+            tried: why an earlier run had no answer; its attempts count.
         """
         step = ready.step
         try:
@@ -96,7 +96,7 @@ class Asker:
         return [plain_answer(c, p, capabilities) for c, p in zip(completions, prompts, strict=True)]
 
     def _fit(self, prompts: Sequence[Prompt], document: Document) -> Document:
-        """The document, cut where earlier answers or a complaint have made the prompt too long."""
+        """The document, cut if earlier answers or a complaint make the prompt too long."""
         room = self._chained.model.max_model_len - max(len(p) + p.sampling.max_tokens for p in prompts)
         if len(document) <= room:
             return document
@@ -108,7 +108,7 @@ class Asker:
 def _count(
     result: RowResult, ready: Prepared, prompts: Sequence[Prompt], completions: Sequence[Completion], *, first: bool
 ) -> None:
-    """Note in the result what one try took."""
+    """Record the cost of one attempt in the result."""
     result.usage.retries += not first
     result.usage.count(
         ready.step.name,
@@ -129,7 +129,7 @@ def _keep(result: RowResult, ready: Prepared, completions: Sequence[Completion])
 
 
 def _cut(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Rejection | None:
-    """A cut answer is no answer, but for a choice, which is told by how the answer begins."""
+    """A cut answer is never accepted, except for a choice, which is determined by how the answer begins."""
     for prompt, completion in zip(prompts, completions, strict=True):
         if completion.cut and not isinstance(prompt.constraint, Choice):
             reason = f"the answer was cut at {prompt.sampling.max_tokens} tokens"

@@ -1,7 +1,7 @@
-"""The way of one row: its document through all steps of the pipeline, on one engine.
+"""The path of one row: its document through all steps of the pipeline, on one engine.
 
-Steps that do not read one another run together, while the document's prefix is hot. Every row ends in exactly one
-outcome: answered, filtered out, or dead with the reason; nothing that a row contains ends the run.
+Steps that do not read one another run together, while the document's prefix is in the cache. Every row ends in exactly
+one outcome: answered, filtered out, or dead with the reason. Nothing that a row contains ends the run.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from headrace.pipelines.spec.pipeline import Pipeline
 
 
 class Chain:
-    """A pipeline's steps on one engine; :meth:`start` before the first row, then :meth:`run` for many rows at once.
+    """A pipeline's steps on one engine. Call :meth:`start` first, then :meth:`run` for many rows concurrently.
 
     Args:
         columns: the types of the input's columns.
         layouts: of the steps, as :func:`prepare` takes them.
-        priors: of labels, where they were fitted; those of other steps are asked for.
+        priors: fitted priors of labels; those of other steps are measured by the chain.
         steps: the names of the steps that run here; None for all. Answers of others come with the row.
         keep_raw: keep every document and raw answer in the results (for looking at a few rows).
     """
@@ -65,7 +65,7 @@ class Chain:
             if name in self._here
         }
         self.chained = prepare(pipeline, model, layouts, steps=steps)
-        """The model steps that run here, made ready."""
+        """The model steps that run here, prepared."""
         others = prepare_all(pipeline, model, steps)
         self._requests = Requests(engine)
         self._priors = LabelPriors(self.chained, self._requests, model.tokenizer, priors or {})
@@ -78,12 +78,12 @@ class Chain:
 
     @property
     def usage(self) -> Usage:
-        """What was asked besides the rows: the labels' priors."""
+        """Requests that do not belong to a row: the labels' priors."""
         return self._priors.usage
 
     @property
     def least(self) -> int | None:
-        """Prompt tokens that no order of what was answered could save; None where no prefixes are shared."""
+        """Prompt tokens that no order of the requests could save; None if no prefixes are shared."""
         return self._requests.blocks.least if self._requests.blocks else None
 
     @property
@@ -96,11 +96,11 @@ class Chain:
         return self.chained.steps[step].step.options
 
     def takes_priors(self, step: str) -> bool:
-        """Whether priors that are fitted are used: not where each row's question is another one."""
+        """Whether fitted priors are used: not if each row's question is a different one."""
         return self.chained.steps[step].takes_priors
 
     async def start(self) -> None:
-        """Ask what has to be known before the first row: the labels' priors."""
+        """Ask what must be known before the first row: the labels' priors."""
         await self._priors.start()
 
     async def run(
@@ -110,10 +110,10 @@ class Chain:
         earlier: Mapping[str, Any] | Earlier | None = None,
         begun: Callable[[], None] = lambda: None,
     ) -> RowResult:
-        """Take one row through the chain.
+        """Send one row through the chain.
 
-        ``values`` holds the input columns that the pipeline reads, ``earlier`` the answers of steps that ran
-        elsewhere (or before), both as Python. ``begun`` is called when there is room for the row and its steps begin.
+        ``values`` has the input columns that the pipeline reads, ``earlier`` the answers of steps that ran elsewhere
+        (or before), both as Python values. ``begun`` is called when there is room for the row and its steps begin.
         """
         known = earlier if isinstance(earlier, Earlier) else Earlier(earlier or {})
         result = RowResult(row, "answered", dict(known.answers))
@@ -174,7 +174,7 @@ class Chain:
                 break
 
     def _tried(self, step: Step, earlier: Earlier) -> DeadLetter | None:
-        """Why the step had no answer before: its own letter, or that of one beside which it may have been rejected."""
+        """Why the step had no answer before: its own dead letter, or that of a step that ran at the same time."""
         failed = earlier.failed
         if failed is None or (failed.step != step.name and failed.step in self._graph.upstream(step.name)):
             return None
@@ -183,7 +183,7 @@ class Chain:
     async def _step(
         self, step: Step, known: dict[str, Any], document: Document, result: RowResult, tried: DeadLetter | None
     ) -> Answer | DeadLetter | Filtered:
-        """One step for one row; the answer is null where ``when`` is not true."""
+        """One step for one row; the answer is null if ``when`` is not true."""
 
         def holds(field: str) -> bool:
             return bool(self._conditions[step.name, field](known))
@@ -202,10 +202,10 @@ class Chain:
 
 
 def _checked(step: Step, outcome: Answer | DeadLetter | Filtered) -> Answer | DeadLetter | Filtered:
-    """See to it that an operator does what it says: it gives all of its columns, and leaves rows out only if it may."""
+    """Check that an operator keeps its promises: all of its columns are set, and rows are left out only if it gates."""
     problem = ""
     if isinstance(outcome, Answer) and outcome.values.keys() != set(step.columns()):
-        problem = f"answered the columns {sorted(outcome.values)}, and has {sorted(step.columns())}"
+        problem = f"answered the columns {sorted(outcome.values)}, but has {sorted(step.columns())}"
     elif isinstance(outcome, Filtered) and not step.gates:
         problem = "left a row out without `gates`"
     return DeadLetter(step.name, ErrorClass.FUNCTION, f"the operator {step.kind} {problem}") if problem else outcome

@@ -1,9 +1,9 @@
 """What a layout costs: how many prompt tokens the engine has to compute for a row, by block arithmetic.
 
-The prefix cache shares whole blocks only, and never a prompt's last token. Requests of one row that have the same
-head share it and the document, and as much of their tails as is equal. What is the same for all rows (the whole
-blocks of each head) is computed once per engine and counted apart. An engine that shares no prefixes computes all of
-every prompt.
+The prefix cache shares whole blocks only, and never a prompt's last token. Requests of one row with the same head share
+it and the document, and as much of their tails as is equal. What is the same for all rows (the whole blocks of each
+head) is computed once per engine and counted separately. An engine that shares no prefixes computes all of every
+prompt.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from headrace.pipelines.inference.prompts import Prompt
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is known of a prompt before any row: the prompt without a row's own text, and three means over rows.
+    """What is known about a prompt before any row: the prompt without a row's own text, and three means over rows.
 
-    ``added`` tokens follow that differ from row to row (earlier answers); the ``share`` of rows ask it at all, for a
-    condition may skip the others; the answer takes ``output`` tokens.
+    ``added`` tokens follow that differ from row to row (earlier answers). The ``share`` of rows ask it at all, because
+    a condition may skip the others. The answer takes ``output`` tokens.
     """
 
     prompt: Prompt
@@ -32,7 +32,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Requests of a row with one head; ``common[i]`` is what the tail of request ``i`` shares with the one before."""
+    """Requests of a row with one head; ``common[i]`` is the length that the tails of ``i`` and the one before share."""
 
     head: int
     requests: tuple[Request, ...]
@@ -43,7 +43,7 @@ class RowCost:
     """Prompt tokens that a document of a given length costs, for the requests of one row.
 
     Args:
-        prefix_block: tokens in a block of the prefix cache; None where no prefixes are shared.
+        prefix_block: tokens in a block of the prefix cache; None if no prefixes are shared.
     """
 
     def __init__(self, requests: Sequence[Request], prefix_block: int | None) -> None:
@@ -65,14 +65,14 @@ class RowCost:
         )
 
     def computed(self, document: int) -> float:
-        """Prompt tokens of a row that are computed, heads apart, if the cache never loses what is still needed."""
+        """Computed prompt tokens of a row, without heads, if the cache never loses what is still needed."""
         cost = self._known.get(document)
         if cost is None:
             cost = self._known[document] = sum(self._of(group, document) for group in self._groups)
         return cost
 
     def work(self, document: int, context: ContextCost) -> float:
-        """What a row costs, in prompt tokens: those that are computed, and the context that tokens attend to."""
+        """The cost of a row in prompt tokens: the computed ones, and the context that tokens attend to."""
         cost = self.computed(document)
         if context == NO_CONTEXT_COST:
             return cost
@@ -86,7 +86,7 @@ class RowCost:
         return sum(share * computed for share, _, _, computed in self._cases(group, document))
 
     def _cases(self, group: _Group, document: int) -> Iterator[tuple[float, Request, float, float]]:
-        """For shares of the rows: a request, how long its prompt is, and how many tokens of it are computed."""
+        """For shares of the rows: a request, the length of its prompt, and how many of its tokens are computed."""
         block = self._block
         if block is None:
             for request in group.requests:

@@ -17,7 +17,7 @@ TOO_LONG = " (too_long: truncate would cut it)"
 
 
 class NoDocument(Exception):
-    """A row has no document that could be asked about: null, empty, too long, not text."""
+    """A row has no usable document: it is null, empty, too long, or not text."""
 
     def __init__(self, reason: str, error_class: ErrorClass) -> None:
         super().__init__(reason)
@@ -26,7 +26,7 @@ class NoDocument(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A row's document in tokens; ``len`` counts them. ``text`` is None for one that was cut."""
+    """A row's document in tokens; ``len`` counts them. ``text`` is None if the document was cut."""
 
     ids: Sequence[int]
     text: str | None
@@ -57,10 +57,10 @@ class Documents:
         self._room = room
 
     def text(self, values: Mapping[str, Any]) -> str:
-        """The document that the row's columns make.
+        """The document of a row's columns.
 
         Raises:
-            NoDocument: they make none.
+            NoDocument: there is none.
         """
         try:
             text = render_document(self._template, values)
@@ -78,7 +78,7 @@ class Documents:
         return text
 
     async def encoded(self, text: str, usage: Usage) -> Document:
-        """The document in tokens, once for the whole chain; cut to what fits where the pipeline says so.
+        """The document in tokens, once for the whole chain; cut to what fits if the pipeline says so.
 
         Raises:
             NoDocument: it does not fit.

@@ -1,14 +1,14 @@
 """How much of what the engine computed had to be computed: the figures that every run reports.
 
-*Order efficiency*: sort the prompts by their token ids, and let each reuse the whole blocks that it has in common
-with the one before it; no order of the same prompts computes less. That least is the number of different blocks (a
-block being its tokens and all before it) plus each prompt's rest, so it is counted as prompts go by.
+*Order efficiency*: sort the prompts by their token ids, and let each reuse the whole blocks that it shares with the one
+before it. No order of the same prompts computes less. This minimum is the number of distinct blocks (a block being its
+tokens and all before it) plus the rest of each prompt, so it is counted while prompts pass.
 
 *Layout efficiency*: what the cheapest allowed layout would have computed, over what the chosen one needs.
 
 *Useful prefill*: the tokens of each document once, over what was computed.
 
-The first two are about sharing prefixes. They are None where an engine shares none.
+The first two are about sharing prefixes. They are None if an engine shares none.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from dataclasses import dataclass
 from headrace.pipelines.inference.usage import Usage
 
 MEMORY = 1 << 18
-"""Hashes that a :class:`BlockCounter` keeps: about 20 MB, and a standard error of 0.2 % beyond so many blocks."""
+"""Hashes that a :class:`BlockCounter` keeps: about 20 MB, and a standard error of 0.2 % beyond this many blocks."""
 
 
 class BlockCounter:
-    """Counts the least that an engine can compute for the prompts that it sees.
+    """Counts the minimum that an engine can compute for the prompts that it sees.
 
-    The number of different blocks is estimated by adaptive sampling (Wegman; Flajolet, *On adaptive sampling*,
-    Computing 43, 1990): exact up to ``memory`` blocks, then over every second hash, every fourth, and so on.
+    The number of distinct blocks is estimated by adaptive sampling (Wegman; Flajolet, *On adaptive sampling*, Computing
+    43, 1990): exact up to ``memory`` blocks, then over every second hash, every fourth, and so on.
     """
 
     def __init__(self, block_size: int, memory: int = MEMORY) -> None:
@@ -60,11 +60,11 @@ class BlockCounter:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The figures of a run; None where there is nothing to divide by.
+    """The figures of a run; None if there is nothing to divide by.
 
     Attributes:
         prompt: prompt tokens; ``computed`` of them were not in the prefix cache, and ``least`` had to be computed (None
-            where that was not counted).
+            if that was not counted).
         order_efficiency: ``least`` over ``computed``.
         layout_efficiency: what the cheapest allowed layout would compute over what the chosen one needs.
         useful_prefill: document tokens once, over ``computed``.

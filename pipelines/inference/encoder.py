@@ -1,7 +1,7 @@
 """Documents to token ids beside the event loop: many at a time, in a thread.
 
-Tokenizing is the largest part of a row's time in Python, and it holds no lock of Python's while it works; so the
-documents that came up since the last batch go to a thread together, and the event loop keeps the engine fed.
+Tokenizing is the largest part of a row's time in Python, and it releases Python's lock while it works. So the documents
+that have arrived since the last batch go to a thread together, and the event loop keeps the engine fed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from headrace.pipelines.inference.engine import Tokenizer
 
 
 class Encoder:
-    """Encodes texts in batches that form by themselves: all that is asked for while the last batch is under way."""
+    """Encodes texts in batches that form automatically: everything requested while the last batch is in progress."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -20,7 +20,7 @@ class Encoder:
         self._working: asyncio.Task[None] | None = None
 
     async def encode(self, text: str) -> list[int]:
-        """The ids of ``text``, as :meth:`Tokenizer.encode` gives them."""
+        """The ids of ``text``, as from :meth:`Tokenizer.encode`."""
         future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
         self._wanted.append((text, future))
         if self._working is None or self._working.done():

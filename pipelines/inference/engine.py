@@ -1,4 +1,4 @@
-"""What a chain needs of an engine: how its model's tokens are counted, room, and completions.
+"""What a chain needs of an engine: a tokenizer, its limits, and completions.
 
 There are two protocols, one for each form of prompt. :mod:`headrace.cluster.engines` has the engines.
 """
@@ -16,10 +16,10 @@ from headrace.operators.questions import Completion, Constraint, Sampling
 class Tokenizer(Protocol):
     """Text to token ids and the model's chat format, with text and control tokens kept apart.
 
-    For an engine that takes messages the ids only measure texts, and may be an estimate: texts that begin alike must
+    For an engine that takes messages the ids only measure texts, and may be an estimate. Texts that begin alike must
     have ids that begin alike.
 
-    Example, a token for each byte::
+    Example, one token per byte::
 
         class Bytes:
             longest_token = 1
@@ -41,11 +41,11 @@ class Tokenizer(Protocol):
 
     @property
     def longest_token(self) -> int:
-        """Characters in the longest token: ``n`` tokens never hold more than ``n`` times as many characters."""
+        """Characters in the longest token: ``n`` tokens have at most ``n`` times as many characters."""
         ...
 
     def encode(self, text: str) -> list[int]:
-        """Ids of ``text`` as plain text: whatever it contains, no special token comes of it."""
+        """Ids of ``text`` as plain text: no special token results from it, whatever it contains."""
         ...
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
@@ -53,25 +53,25 @@ class Tokenizer(Protocol):
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ``ids``, special tokens left out."""
+        """Text of ``ids``, without special tokens."""
         ...
 
     def show(self, ids: Sequence[int]) -> str:
-        """Text of ``ids`` for people: control tokens as they are written."""
+        """Text of ``ids`` for people: control tokens in their written form."""
         ...
 
     def frame(self, shots: int) -> Sequence[Sequence[int]]:
         """The chat format's control tokens around the texts of a conversation.
 
-        The texts are question and answer of each of ``shots`` examples, then the question. Before each of them comes
-        a run of control tokens, and after the last one what opens the assistant's turn: ``2 * shots + 2`` runs.
+        The texts are the question and answer of each of ``shots`` examples, then the question. A run of control tokens
+        precedes each of them, and the last run opens the assistant's turn: ``2 * shots + 2`` runs.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation, as engines take it that apply their own chat format."""
+    """One turn of a conversation, for engines that apply their own chat format."""
 
     role: Literal["user", "assistant"]
     text: str
@@ -79,7 +79,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class ModelInterface:
-    """What prompts are made for: known before an engine starts, and the same once it runs.
+    """What prompts are made for: known before an engine starts, and unchanged once it runs.
 
     Attributes:
         max_model_len: tokens of prompt and answer together that one request may have.
@@ -91,22 +91,22 @@ class ModelInterface:
 
     @classmethod
     def of(cls, engine: Engine) -> ModelInterface:
-        """That of a started engine."""
+        """The interface of a started engine."""
         return cls(engine.tokenizer, engine.max_model_len, engine.capabilities)
 
     @property
     def prefix_block(self) -> int | None:
-        """Tokens in a block of the prefix cache; None where no prefixes are shared."""
+        """Tokens in a block of the prefix cache; None if no prefixes are shared."""
         return self.capabilities.prefix_block
 
     def with_prefix_block(self, tokens: int | None) -> ModelInterface:
-        """The same with another size of blocks."""
+        """The same with another block size."""
         return replace(self, capabilities=replace(self.capabilities, prefix_block=tokens))
 
 
 @dataclass(frozen=True, slots=True)
 class ContextCost:
-    """What it costs to attend to one token of context, beside the computing of a prompt token, which costs 1.
+    """The cost of attending to one token of context, where computing a prompt token costs 1.
 
     Attributes:
         prefill: for each prompt token that is computed.
@@ -118,7 +118,7 @@ class ContextCost:
 
 
 NO_CONTEXT_COST = ContextCost()
-"""Of an engine of which it is not known."""
+"""The cost for an engine of which it is unknown."""
 
 
 class _Running(Protocol):
@@ -141,7 +141,7 @@ class _Running(Protocol):
 
     @property
     def kv_tokens(self) -> int | None:
-        """Tokens that the KV cache can hold, over all requests in flight; None where that is not known."""
+        """Tokens that the KV cache can hold, over all requests in flight; None if unknown."""
         ...
 
     @property
@@ -185,11 +185,11 @@ class TokenEngine(_Running, Protocol):
             prompt: token ids, those of the chat format among them.
             constraint: what the answer must be. An engine that does not decode under it ignores it.
             follow_up: whether the document was asked about before. Its tokens are in the prefix cache now and will not
-                be for long, so such a request goes before others.
+                stay long, so such a request goes before others.
 
         Raises:
-            RequestRefused: the engine will not take this request; others are not affected.
-            EngineDied: the engine is gone, and with it every request in flight.
+            RequestRefused: the engine does not accept this request; others are not affected.
+            EngineDied: the engine is gone, and all requests in flight with it.
         """
         ...
 
@@ -216,9 +216,9 @@ class MessageEngine(_Running, Protocol):
     async def complete(
         self, prompt: Sequence[Message], constraint: Constraint, sampling: Sampling, *, follow_up: bool = False
     ) -> Completion:
-        """Ask once; as :meth:`TokenEngine.complete`, but for the prompt: turns, the last of them the user's.
+        """Ask once. As in :meth:`TokenEngine.complete`, except that the prompt is turns, the last being the user's.
 
-        Where ``capabilities.prefill`` is set, the last one may be the beginning of the assistant's answer.
+        If ``capabilities.prefill`` is set, the last one may be the beginning of the assistant's answer.
         """
         ...
 
@@ -244,4 +244,4 @@ class RequestRefused(Exception):
 
 
 class EngineDied(Exception):
-    """The engine process is gone; its worker must leave so that another can start."""
+    """The engine process is gone. Its worker must exit so that another one can start."""

@@ -1,4 +1,4 @@
-"""Priors of labels: what each scores on a document that says nothing (Zhao et al., arXiv:2102.09690)."""
+"""Priors of labels: the score of each on a document that says nothing (Zhao et al., arXiv:2102.09690)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ CONTENT_FREE = ("N/A",)
 """Documents that say nothing."""
 
 MAX_PRIORS = 10_000
-"""Contexts whose priors are remembered; a step whose instruction reads earlier answers has one for each text."""
+"""Contexts whose priors are cached; a step whose instruction reads earlier answers has one for each text."""
 
 
 class LabelPriors:
-    """The priors of a chain's steps: those that were fitted, and the others asked for once for each context.
+    """The priors of a chain's steps: fitted ones, and others that are requested once for each context.
 
     Args:
         fitted: log-probabilities by step and option.
@@ -39,18 +39,18 @@ class LabelPriors:
         }
         self._asked: dict[tuple[str, str], asyncio.Task[list[Completion]]] = {}
         self.usage = Usage()
-        """What asking for them took."""
+        """What the requests for priors cost."""
 
     async def start(self) -> None:
-        """Ask for those that no row changes."""
+        """Request the priors that are the same for all rows."""
         ready = [each for each in self._chained.steps.values() if each.calibrated and each.takes_priors]
         await asyncio.gather(*(self.of(each, "") for each in ready))
 
     async def of(self, ready: Prepared, context: str) -> list[Completion]:
-        """Completions on content-free documents, their log-probabilities averaged.
+        """Completions on content-free documents, with averaged log-probabilities.
 
         Raises:
-            RequestRefused, EngineDied: see :meth:`Engine.complete`.
+            RequestRefused, EngineDied: see :meth:`TokenEngine.complete`.
         """
         if ready.step.name in self._fitted:
             return self._fitted[ready.step.name]

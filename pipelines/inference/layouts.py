@@ -1,8 +1,8 @@
 """Which layout each step's prompt gets.
 
-A step's own ``layout`` holds, then the pipeline's. Where both leave it open (``auto``) the cheapest combination is
-taken whose answers were measured to be good enough; without a measurement that is ``instruction_first``, against which
-the others are measured.
+A step's own ``layout`` applies, else the pipeline's. If both leave it open (``auto``), the cheapest combination is
+taken whose answers have been measured to be good enough. Without a measurement that is ``instruction_first``, with
+which the others are compared.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ REFERENCE: Layout = "instruction_first"
 """The layout that needs no measurement."""
 
 MOST_COMBINATIONS = 243
-"""Combinations of layouts that are weighed one by one (five steps); beyond that only those of one layout for all."""
+"""Combinations of layouts that are compared one by one (five steps); beyond that only those of one layout for all."""
 
 
 def fixed_layouts(pipeline: Pipeline) -> dict[str, Layout | None]:
-    """The layout that the pipeline fixes for each model step; None where it is open."""
+    """The layout that the pipeline fixes for each model step; None if it is open."""
     default = None if pipeline.layout == "auto" else pipeline.layout
     return {step.name: step.layout or default for step in pipeline.steps if isinstance(step, ModelStep)}
 
@@ -47,7 +47,7 @@ def opened(pipeline: Pipeline) -> Pipeline:
 
 
 def alternatives(pipeline: Pipeline) -> dict[Layout, dict[str, Layout]]:
-    """For each layout, the chain that has it wherever the pipeline leaves the choice open."""
+    """For each layout, the chain with that layout wherever the pipeline leaves the choice open."""
     fixed = fixed_layouts(pipeline)
     if all(fixed.values()):
         return {}
@@ -57,10 +57,13 @@ def alternatives(pipeline: Pipeline) -> dict[Layout, dict[str, Layout]]:
 Priors = Mapping[str, Mapping[str, float]]
 """For each step whose labels' priors were fitted, a log-probability of each option."""
 
+SET_BY_PIPELINE = "set in the pipeline"
+"""The reason for a layout that the pipeline fixes."""
+
 
 @dataclass(frozen=True, slots=True)
 class LayoutChoice:
-    """The layout of each step, and in one sentence why.
+    """The layout of each step, and the reason in one sentence.
 
     ``priors`` are those of labels that were fitted on a sample for these layouts, by step and option.
     """
@@ -71,15 +74,15 @@ class LayoutChoice:
 
 
 def of_several_models(pipeline: Pipeline, steps: Collection[str]) -> LayoutChoice:
-    """What a pipeline with several models takes, and why for these steps: what it fixes, else the reference."""
-    why = "with several models no other is taken unless the pipeline says so (layout)"
-    return LayoutChoice(with_default(pipeline, {}), why if leaves_open(pipeline, steps) else "the pipeline says so")
+    """The layouts of a pipeline with several models, and why for these steps: what it fixes, else the reference."""
+    why = "the default for several models; set `layout` to use another one"
+    return LayoutChoice(with_default(pipeline, {}), why if leaves_open(pipeline, steps) else SET_BY_PIPELINE)
 
 
 def of_no_prefixes(pipeline: Pipeline, steps: Collection[str] | None = None) -> LayoutChoice:
-    """What an engine takes that shares no prefixes, where layouts cost the same: what is fixed, else the reference."""
+    """The layouts for an engine that shares no prefixes, where all cost the same: fixed ones, else the reference."""
     why = "the engine shares no prefixes between requests, so no layout is cheaper than another"
-    return LayoutChoice(with_default(pipeline, {}), why if leaves_open(pipeline, steps) else "the pipeline says so")
+    return LayoutChoice(with_default(pipeline, {}), why if leaves_open(pipeline, steps) else SET_BY_PIPELINE)
 
 
 def choose(
@@ -90,19 +93,19 @@ def choose(
     """The cheapest combination of layouts in which every step is good enough.
 
     Args:
-        cost: of a layout of each step, in prompt tokens to compute or what costs as much.
-        quality: for each measured layout, each step's score, 0 to 1: right answers where they are known, else
+        cost: of a layout of each step, in prompt tokens to compute or an equivalent.
+        quality: for each measured layout, each step's score, 0 to 1: against right answers if they are known, else
             agreement with the reference. A step may take a layout whose score is at most ``layout_tolerance`` below
             its score in the reference.
     """
     fixed = fixed_layouts(pipeline)
     reference = with_default(pipeline, {})
     if all(fixed.values()):
-        return LayoutChoice(reference, "the pipeline says so")
+        return LayoutChoice(reference, SET_BY_PIPELINE)
     free = [name for name, held in fixed.items() if held is None]
     measured = {name: [layout for layout in LAYOUTS if name in quality.get(layout, {})] for name in free}
     if all(layouts in ([], [REFERENCE]) for layouts in measured.values()):
-        return LayoutChoice(reference, "no other layout was measured for this pipeline")
+        return LayoutChoice(reference, "no other layout has been measured for this pipeline")
 
     def good(name: str, layout: Layout) -> bool:
         least = quality[REFERENCE].get(name, 1.0) - pipeline.layout_tolerance
@@ -119,13 +122,13 @@ def choose(
         why = "no other layout is cheaper"
         if unknown := [name for name in free if len(measured[name]) < len(LAYOUTS)]:
             why = (
-                f"of the cheaper ones some change too many answers, or were not measured for {', '.join(unknown)} "
+                f"the cheaper layouts change too many answers, or have not been measured for {', '.join(unknown)} "
                 "(or answers there cannot be compared)"
             )
         elif any(len(allowed[name]) < len(LAYOUTS) for name in free):
-            why = "the cheaper ones change too many answers"
+            why = "the cheaper layouts change too many answers"
         return LayoutChoice(best, why)
-    return LayoutChoice(best, f"the cheapest whose answers are good enough: it costs {saved:.0%} less")
+    return LayoutChoice(best, f"the cheapest layout whose answers are good enough: it costs {saved:.0%} less")
 
 
 def _combinations(allowed: Mapping[str, tuple[Layout, ...]]) -> list[tuple[Layout, ...]]:

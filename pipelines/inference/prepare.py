@@ -1,4 +1,4 @@
-"""The model steps of a chain made ready for one model: what they ask, laid out once for all rows."""
+"""The model steps of a chain, prepared for one model: what they ask, laid out once for all rows."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.pipeline import Pipeline
 
 RETRY_TEMPERATURE = 0.5
-"""The least temperature of a second try: at 0 another seed would change nothing."""
+"""The minimum temperature of a retry: at 0 another seed would change nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A model step made ready for one model: what it asks, laid out once for all rows.
+    """A model step prepared for one model: what it asks, laid out once for all rows.
 
-    ``calibrated`` says whether its labels' priors are taken off, which takes an engine that returns all of their
+    ``calibrated`` says whether its labels' priors are subtracted, which requires an engine that returns all of their
     log-probabilities.
     """
 
@@ -37,7 +37,7 @@ class Prepared:
 
     @property
     def takes_priors(self) -> bool:
-        """Whether the labels' priors are the same for all rows: not where each row's question is another one."""
+        """Whether the labels' priors are the same for all rows: not if each row's question is a different one."""
         return not self.step.dynamic
 
     @property
@@ -48,7 +48,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Chained:
-    """All model steps of a chain made ready, and what lays out what a row adds."""
+    """All prepared model steps of a chain, and what lays out the text that a row adds."""
 
     steps: Mapping[str, Prepared]
     layouts: Mapping[str, Layout]
@@ -57,14 +57,14 @@ class Chained:
 
     @property
     def needs(self) -> int:
-        """Tokens besides the document's that have to fit the model: of the step that takes the most."""
+        """Tokens besides the document's that must fit the model: those of the step that takes the most."""
         return max((ready.needs for ready in self.steps.values()), default=0)
 
     def room(self, document: int, answers: float) -> int:
-        """KV tokens that are a row's own while it is in flight, with so long answers.
+        """KV tokens that belong to a row alone while it is in flight, for answers of this length.
 
-        Prompts with the same head share the document, and the heads belong to all rows. Where no prefixes are shared
-        each prompt has all of it for itself.
+        Prompts with the same head share the document, and all rows share the heads. If no prefixes are shared, each
+        prompt has its own copy of everything.
         """
         prompts = [prompt for ready in self.steps.values() for prompt in ready.prompts]
         block = self.model.prefix_block
@@ -76,11 +76,11 @@ class Chained:
 
     @property
     def most_answer_tokens(self) -> int:
-        """Tokens of a row's answers if each is as long as it may be."""
+        """Tokens of a row's answers if each has the maximum length."""
         return sum(prompt.sampling.max_tokens for ready in self.steps.values() for prompt in ready.prompts)
 
     def prompts(self, ready: Prepared, context: str, complaint: str = "", attempt: int = 0) -> tuple[Prompt, ...]:
-        """A step's prompts for one row and one try.
+        """A step's prompts for one row and one attempt.
 
         ``context`` is what this row's earlier answers add; ``complaint`` says what was wrong with the last answer.
         """
@@ -94,7 +94,7 @@ class Chained:
         return tuple(dataclasses.replace(p, sampling=_another_try(p, attempt)) for p in prompts)
 
     def cost(self, asked: Collection[str] | None = None) -> RowCost:
-        """What a row costs for which the steps in ``asked`` (all, if None) are asked."""
+        """The cost of a row for which the steps in ``asked`` (all, if None) are asked."""
         prompts = (p for name, ready in self.steps.items() if asked is None or name in asked for p in ready.prompts)
         return RowCost([Request(prompt) for prompt in prompts], self.model.prefix_block)
 
@@ -154,7 +154,7 @@ def prepare_all(
 ) -> dict[Layout, Chained]:
     """The chain in each layout that the pipeline leaves open, and in which it fits.
 
-    None where the engine shares no prefixes: there no layout is cheaper than another.
+    Empty if the engine shares no prefixes, because no layout is cheaper than another then.
     """
     found: dict[Layout, Chained] = {}
     if model.prefix_block is None:

@@ -1,19 +1,19 @@
 """From questions to the text of prompts: the layouts.
 
-What a request shares with others is what comes first, so the order decides what is computed once:
+Requests share what comes first in their prompts, so the order decides what is computed once:
 
 ``instruction_first``
     instruction, document, rest. Each step's instruction is computed once per engine, the document once per step.
 ``document_first``
     document, instruction, rest. The document is computed once, the instructions once per document.
 ``hoisted``
-    the instructions of all hoisted steps, document, which step is meant, rest. Instructions once per engine, the
-    document once, and per step only a short reminder: its task in one sentence, and its name where another step's
-    reminder says the same.
+    the instructions of all hoisted steps, document, which step is meant, rest. Instructions are computed once per
+    engine, the document once. Each step adds only a short reminder: its task in one sentence, and its name if another
+    step's reminder says the same.
 
-The rest is what differs from row to row besides the document (earlier answers, what was wrong with the last answer);
-it comes last in every layout. The static text opens the user's turn, which every chat template has (Mistral's and
-Gemma's refuse a system message).
+The rest is what differs from row to row besides the document (earlier answers, what was wrong with the last answer). It
+comes last in every layout. The static text opens the user's turn, which every chat template has (Mistral's and Gemma's
+refuse a system message).
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ PARAGRAPH = "\n\n"
 
 @dataclass(frozen=True, slots=True)
 class PromptText:
-    """What a question says around the document, in one layout; no row changes it.
+    """The text of a question around the document, in one layout; the same for all rows.
 
     Attributes:
-        before: the turns before the document, the user's and the assistant's in turn. The document follows the last,
-            which is the user's. Each turn is in runs: a tokenizer encodes them apart, so that prompts share tokens.
-        after: what follows the document. What only one row adds comes after it.
+        before: the turns before the document, alternately the user's and the assistant's. The document follows the
+            last, which is the user's. Each turn is split into runs, which are tokenized separately, so that prompts
+            share tokens.
+        after: what follows the document. The text of a single row comes after it.
         prime: opens the assistant's turn; the answer continues it.
     """
 
@@ -46,9 +47,9 @@ class PromptText:
         """The conversation, for an engine that applies its own chat format.
 
         Args:
-            added: what only this row says, after all the rest.
-            prefill: whether the engine continues an assistant's turn. Otherwise the prime is left out, of the answers
-                in the examples too: they show what is to be answered.
+            added: the text of this row alone, after everything else.
+            prefill: whether the engine continues an assistant's turn. Otherwise the prime is omitted, also from the
+                answers in the examples, which show what to answer.
         """
         *earlier, last = ("".join(runs) for runs in self.before)
         messages = [self._earlier(i, text, prefill) for i, text in enumerate(earlier)]
@@ -67,7 +68,7 @@ class PromptTexts:
     """Lays out the questions of a chain's steps as text.
 
     Args:
-        questions: what each step asks when no row adds to it, by step name, in the pipeline's order.
+        questions: what each step asks if no row adds to it, by step name, in the pipeline's order.
         layouts: of each step.
     """
 
@@ -97,7 +98,7 @@ class PromptTexts:
 
 
 def added_text(question: Question, complaint: str = "") -> str:
-    """What a row adds to a prompt: earlier answers, what is repeated after them, what was wrong with the last one."""
+    """What a row adds to a prompt: earlier answers, text repeated after them, what was wrong with the last answer."""
     return "".join(PARAGRAPH + part for part in (question.context, question.reminder, complaint) if part)
 
 
@@ -112,7 +113,7 @@ def _instructed(question: Question) -> Iterator[tuple[str, ...]]:
 
 
 def header_text(hoisted: Mapping[str, Sequence[Question]]) -> str:
-    """The instructions of the hoisted steps, in one text; empty where none of them has any."""
+    """The instructions of the hoisted steps, in one text; empty if none of them has one."""
     tasks, named = [], _alike(hoisted)
     for name, (question, *_) in hoisted.items():
         task = _task(question)
@@ -123,12 +124,12 @@ def header_text(hoisted: Mapping[str, Sequence[Question]]) -> str:
 
 
 def _task(question: Question) -> list[str]:
-    """What is told of a hoisted step before the document; nothing of one that says all of it after."""
+    """What a hoisted step says before the document; nothing if it says everything after it."""
     return [part for part in (question.instruction, *_told(question)) if part]
 
 
 def _alike(hoisted: Mapping[str, Sequence[Question]]) -> frozenset[str]:
-    """The steps with a task that what is said after the document does not tell from another one."""
+    """The steps whose text after the document does not distinguish their task from another one."""
     said = {name: {question.reminder or question.brief for question in asked} for name, asked in hoisted.items()}
     return frozenset(
         name
@@ -142,7 +143,7 @@ def _prime(question: Question, layout: Layout) -> str:
 
 
 def _told(question: Question) -> Iterator[str]:
-    """Worked examples as text, where they cannot be turns of the conversation."""
+    """Worked examples as text, if they cannot be turns of the conversation."""
     prime = question.full_prime or question.prime
     for shot in question.shots:
         answer = prime + shot.answer.removeprefix(question.prime)

@@ -1,12 +1,12 @@
 """From questions to prompts for one model, in any of the layouts (:mod:`~headrace.pipelines.inference.prompt_text`).
 
-A token prompt is put together from runs of token ids that were encoded apart: control tokens of the chat format,
-static text, the document (encoded once for all steps of the chain) and what only this request says. So the parts that
-requests share are equal token by token, which is what the engine's prefix cache needs, and text never turns into
-control tokens.
+A token prompt is put together from runs of token ids that were encoded separately: control tokens of the chat format,
+static text, the document (encoded once for all steps of the chain) and the text of this request alone. So the parts
+that requests share are equal token by token, as the engine's prefix cache requires, and text never turns into control
+tokens.
 
-For an engine that takes messages the same runs are encoded all the same: their lengths, exact or estimated, are what
-costs and room are reckoned with.
+For an engine that takes messages the same runs are still encoded: their lengths, exact or estimated, are the basis of
+costs and room.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Prompt:
     """A question's token ids around the document: ``head + document + tail``; and the same as text.
 
     Attributes:
-        text: what no row changes; ``added`` is what this row adds.
+        text: the part that is the same for all rows; ``added`` is what this row adds.
     """
 
     head: tuple[int, ...]
@@ -54,7 +54,7 @@ class Composer:
     """Lays out the questions of a chain's steps, for any document.
 
     Args:
-        questions: what each step asks when no row adds to it, by step name, in the pipeline's order.
+        questions: what each step asks if no row adds to it, by step name, in the pipeline's order.
         layouts: of each step.
     """
 
@@ -77,7 +77,7 @@ class Composer:
         return Prompt(static.head, tail, static.constraint, question.sampling, static.text, said)
 
     def _encoded(self, text: PromptText, constraint: Constraint) -> _Static:
-        """What is the same for all rows, encoded run by run."""
+        """The part that is the same for all rows, encoded run by run."""
         tokenizer = self._model.tokenizer
         *control, closing = tokenizer.frame(len(text.before) // 2)
         head = tuple(_ids(control, text.before, tokenizer))
@@ -97,7 +97,7 @@ def _ids(control: Sequence[Sequence[int]], turns: Sequence[Sequence[str]], token
 
 @dataclass(frozen=True, slots=True)
 class _Static:
-    """What no row changes of a question's prompt: ``head``, document, ``before``, what is added, ``after``."""
+    """The constant part of a question's prompt: ``head``, then the document, ``before``, added text, ``after``."""
 
     head: tuple[int, ...]
     before: tuple[int, ...]

@@ -16,14 +16,14 @@ from headrace.pipelines.inference.usage import Usage
 
 
 class Requests:
-    """Sends prompts, those of one question list together."""
+    """Sends prompts; those of one list of questions together."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._takes_tokens = engine.capabilities.prompts == "tokens"
         block = engine.capabilities.prefix_block
         self.blocks = BlockCounter(block) if block else None
-        """Counts what had to be computed for all that was answered; None where no prefixes are shared."""
+        """Counts what had to be computed for all answers; None if no prefixes are shared."""
         # An engine with a KV cache of its own has a queue of its own, and orders it better.
         self._turn: AbstractAsyncContextManager[object] = (
             nullcontext() if engine.kv_tokens else asyncio.Semaphore(engine.capabilities.requests)
@@ -71,7 +71,7 @@ class Requests:
 
 
 async def probe(engine: Engine) -> None:
-    """Ask the engine for one token about nothing, to see whether it answers at all.
+    """Ask the engine for one token about nothing, to check that it answers at all.
 
     Raises:
         RequestRefused, EngineDied: see :meth:`TokenEngine.complete`.

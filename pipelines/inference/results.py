@@ -1,4 +1,4 @@
-"""What became of a row: its outcome, its answers, or why there are none."""
+"""The result of a row: its outcome, its answers, or why there are none."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from headrace.operators.outcomes import Rejection
 from headrace.pipelines.inference.usage import Usage
 
 DOCUMENT = "document"
-"""What a dead letter names as its step when the document itself is the trouble."""
+"""What a dead letter names as its step if the document itself is the problem."""
 
 Outcome = Literal["answered", "filtered", "dead"]
 
 
 MAX_RAW, MAX_REASON = 65_536, 2_000
-"""Characters of a dead letter: enough to see what was answered, and bounded whatever an answer or a function is."""
+"""Maximum characters in a dead letter: enough to see the answer, and bounded whatever an answer or a function is."""
 
 
 def _cut_at(text: str, most: int) -> str:
@@ -31,11 +31,11 @@ class DeadLetter:
 
     Attributes:
         step: the name of the step that failed, or :data:`DOCUMENT`.
-        error_class: what kind of error it is.
+        error_class: the kind of error.
         reason: a sentence about this row, cut at :data:`MAX_REASON` characters.
-        raw: the last answer as it came, cut at :data:`MAX_RAW` characters.
-        tries: the requests that were made for it.
-        rule: the part of ``reason`` that holds nothing of the row, where whoever gave the reason named one.
+        raw: the last answer as received, cut at :data:`MAX_RAW` characters.
+        tries: the number of attempts.
+        rule: the part of ``reason`` that contains nothing of the row, if one was named.
     """
 
     step: str
@@ -47,12 +47,12 @@ class DeadLetter:
 
     @classmethod
     def of(cls, step: str, rejection: Rejection, tries: int) -> DeadLetter:
-        """A rejection that nothing is asked about any more."""
+        """A rejection that is final."""
         return cls(step, rejection.error_class, rejection.reason, rejection.raw, tries, rejection.rule)
 
     @classmethod
     def stored(cls, error: Mapping[str, Any]) -> DeadLetter:
-        """What the ``_error`` of a chunk file holds; outputs of earlier versions have no class there."""
+        """The content of ``_error`` in a chunk file. Outputs of earlier versions have no class there."""
         return cls(
             error["step"],
             ErrorClass.stored(error.get("class")),
@@ -69,12 +69,12 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """What is known of a row before it is asked.
+    """What is known about a row before it is asked.
 
     Attributes:
         answers: by output column.
-        steps: those that are not to be asked, for these are their answers; filters among them have let the row through.
-        failed: why the row could not be answered when it was asked before, if it is to be asked again.
+        steps: those that need not be asked, because their answers are here; filters among them let the row through.
+        failed: why the row could not be answered before, if it is to be retried.
     """
 
     answers: Mapping[str, Any] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class Earlier:
 
 @dataclass(slots=True)
 class RowResult:
-    """What became of a row: its outcome and its answers by output column (those that there are, if it is dead)."""
+    """The result of a row: its outcome and its answers by output column (as far as there are any, if it is dead)."""
 
     row: int
     outcome: Outcome
@@ -94,15 +94,15 @@ class RowResult:
     raw: dict[str, list[str]] = field(default_factory=dict)
     document: str | None = None
     scores: dict[str, Mapping[str, float]] = field(default_factory=dict)
-    """With ``keep_raw``, the log-probabilities of a step's options as the model gave them."""
+    """With ``keep_raw``, the log-probabilities of a step's options as the model returned them."""
     earlier: Earlier | None = None
-    """What is known of a row that is still to be asked."""
+    """What is known about a row that is still to be asked."""
 
     @property
     def has_document(self) -> bool:
-        """Whether the row has a document that can be asked about."""
+        """Whether the row has a usable document."""
         return self.dead is None or self.dead.step != DOCUMENT
 
     def repeated(self, row: int) -> RowResult:
-        """The result of another row that is equal in all that the pipeline reads: it costs nothing more."""
+        """The result of another row that is equal in everything the pipeline reads. It costs nothing more."""
         return RowResult(row, self.outcome, self.answers, self.dead, Usage(duplicates=1), self.raw, self.document)

@@ -1,7 +1,7 @@
 """Room for the documents in flight, and what each layout would have computed for them.
 
-Room is in the KV cache where the engine shares prefixes there. Otherwise documents are counted: twice as many as the
-engine works on, so that it never waits.
+Room is measured in the KV cache if the engine shares prefixes there. Otherwise documents are counted: twice as many as
+the engine handles at once, so that it never waits.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from headrace.pipelines.inference.usage import Usage
 from headrace.pipelines.inference.window import Window
 
 ROWS_TO_KNOW, ANSWER_ROOM = 16, 1.5
-"""After so many rows the room for answers is what they took, and half as much again, instead of what they may take."""
+"""After this many rows the room for answers is 1.5 times what they took, instead of their maximum."""
 
 TAKEN = "taken"
-"""What stands for the layout that was taken among all that are counted."""
+"""The key of the chosen layout among all that are counted."""
 
 
 class Room:
-    """Lets documents in as the engine has room for them, and accounts for what they take.
+    """Admits documents as the engine has room for them, and accounts for what they take.
 
     Args:
-        chained: the chain as it is asked.
-        others: the same in the layouts that could have been taken, by their names.
+        chained: the chain in its chosen layouts.
+        others: the chain in the layouts that could have been chosen, by name.
     """
 
     def __init__(self, engine: Engine, chained: Chained, others: Mapping[str, Chained]) -> None:
         shares = chained.model.prefix_block is not None
         self._candidates = {TAKEN: chained, **others} if shares else {}
         self.heads = {name: c.cost().heads for name, c in self._candidates.items()}
-        """Prompt tokens that each layout computes once for all rows; nothing where no prefixes are shared."""
+        """Prompt tokens that each layout computes once for all rows; empty if no prefixes are shared."""
         self._costs: dict[frozenset[str], dict[str, RowCost]] = {}
         self._answered = self._answer_tokens = self._added_tokens = 0
         self._most_answer_tokens = chained.most_answer_tokens
@@ -52,7 +52,7 @@ class Room:
             yield
 
     def footprint(self, document_tokens: int) -> int:
-        """KV tokens that are a row's own while it is in flight: heads belong to all rows."""
+        """KV tokens that belong to a row alone while it is in flight. Heads belong to all rows."""
         own = self._most_answer_tokens
         if self._answered >= ROWS_TO_KNOW:
             own = min(own, math.ceil(ANSWER_ROOM * self._answer_tokens / self._answered))
@@ -61,7 +61,7 @@ class Room:
         return self._copies * document_tokens + self._besides + own
 
     def account(self, result: RowResult, document_tokens: int) -> None:
-        """Note what the row's layout, and each other one, has to compute for the steps that were asked."""
+        """Record what the row's layout, and each other one, has to compute for the steps that were asked."""
         usage: Usage = result.usage
         if not usage.requests:
             return

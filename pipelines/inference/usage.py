@@ -1,4 +1,4 @@
-"""What was asked and what it took, in counts that add up: over requests of a row, rows of a chunk, workers of a run."""
+"""What was asked and its cost, in counts that add up: over requests of a row, rows of a chunk, workers of a run."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Usage:
 
     Attributes:
         prompt: prompt tokens; ``cached`` of them came from the prefix cache, the others were computed.
-        reused: rows of which nothing was asked, for all was known of them from an earlier generation or another output.
+        reused: rows about which nothing was asked, because an earlier generation or another output had all answers.
         documents: document tokens, once for each row that was asked about.
         steps: for each step, ``rows`` that it was asked about, ``requests``, ``prompt``, ``cached`` and ``output``
             tokens, and ``added`` prompt tokens that came from the row besides its document.
-        layouts: prompt tokens that each layout would compute, heads apart; ``taken`` is the one that was.
+        layouts: prompt tokens that each layout would compute, without heads; ``taken`` is the chosen one.
     """
 
     requests: int = 0
@@ -42,7 +42,7 @@ class Usage:
         self.output += completion.output_tokens
 
     def count(self, step: str, **counts: int) -> None:
-        """Add to what is known of ``step``."""
+        """Add to the counts of ``step``."""
         _merge(self.steps.setdefault(step, {}), counts)
 
     def merge(self, other: Usage) -> None:

@@ -1,12 +1,12 @@
-"""How many documents may be in flight: as many as the KV cache can hold without throwing out what is still needed.
+"""How many documents may be in flight: as many as the KV cache can hold without evicting what is still needed.
 
-Past that the engine preempts requests and the prefix cache loses blocks before they are read again, and throughput
-falls off a cliff rather than a slope. So each document takes room, in tokens, for what its chain will put into the
-cache, and waits in line until there is some. How much of the cache may be filled follows what is seen: where reuse
-that was due did not come the share shrinks fast, and while documents wait and all reuse comes it grows slowly
-(additive increase, multiplicative decrease, as in TCP).
+Beyond that the engine preempts requests, the prefix cache loses blocks before they are read again, and throughput falls
+off a cliff rather than a slope. So each document takes room, in tokens, for what its chain will put into the cache, and
+waits in line until there is some. How much of the cache may be filled follows observation: if expected reuse did not
+happen, the share shrinks fast; while documents wait and all reuse happens, it grows slowly (additive increase,
+multiplicative decrease, as in TCP).
 
-An engine whose cache is not known, or shares nothing, takes a number of documents.
+An engine whose cache is unknown, or shares nothing, takes a fixed number of documents.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ POOL_SHARE = 0.9
 LEAST_SHARE, MOST_SHARE = 0.2, 1.0
 
 LOSS_SEEN = 0.02
-"""Share of prompt tokens due from the cache that may be missing before the window shrinks."""
+"""Share of the prompt tokens expected from the cache that may be missing before the window shrinks."""
 
 SHRINK, GROW = 0.8, 0.02
 
 UNBOUNDED = 1 << 50
-"""Tokens that no number of documents fills."""
+"""More tokens than any number of documents fills."""
 
 
 class Window:
-    """Room for documents in flight, first come, first served: ``tokens`` of KV cache in all, ``documents`` at once.
+    """Room for documents in flight, first come, first served: ``tokens`` of KV cache in total, ``documents`` at once.
 
-    Without ``tokens`` (None) documents alone count. ``adaptive`` off keeps the share as it is, for measuring what the
-    controller brings.
+    Without ``tokens`` (None) only documents count. With ``adaptive`` off the share stays as it is, to measure the
+    controller's benefit.
     """
 
     def __init__(self, tokens: int | None, documents: int, *, adaptive: bool = True) -> None:
@@ -79,7 +79,7 @@ class Window:
 
     @property
     def full_seconds(self) -> float:
-        """Time in which a document waited for room: the engine had all that it can hold."""
+        """Time in which a document waited for room, so the engine had all that it can hold."""
         self._tick()
         return self._full
 
@@ -100,7 +100,7 @@ class Window:
 
     @asynccontextmanager
     async def room(self, tokens: int) -> AsyncIterator[None]:
-        """Hold room for ``tokens``; a document larger than the whole pool waits until it is alone."""
+        """Hold room for ``tokens``. A document larger than the whole pool waits until it is alone."""
         tokens = min(tokens, self._pool)
         if self._waiting or not self._fits(tokens):
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -1,6 +1,6 @@
 """Where rows come from.
 
-The names below are what a source of another package needs; they are loaded on first use.
+The names below are what a source of another package needs. They are imported on first use.
 """
 
 from importlib import import_module

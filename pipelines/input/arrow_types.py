@@ -1,4 +1,4 @@
-"""Arrow types of input columns: as headrace reads them, and the one that holds what several files have."""
+"""Arrow types of input columns: as headrace reads them, and the type that can hold those of several files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def fit(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """``table`` with the columns, types and metadata of ``schema``.
 
     Raises:
-        KeyError: a column is not there.
+        KeyError: a column is missing.
         pyarrow.ArrowException: a value does not fit its type. Values are never changed to fit.
     """
     table = table.select(schema.names)
@@ -19,7 +19,7 @@ def fit(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def widest(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    """The type that holds the values of both, or None. Dictionaries are kept only where both have them."""
+    """The type that holds the values of both, or None. A dictionary stays one only if both are dictionaries."""
     if one.equals(other):
         return one
     for pair in ((one, other), (_without_encodings(one), _without_encodings(other))):
@@ -32,12 +32,12 @@ def widest(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
 
 
 def kept_type(kind: pa.DataType) -> pa.DataType:
-    """``kind`` as headrace reads and writes it: a dictionary only where it is the column itself."""
+    """``kind`` as headrace reads and writes it: a dictionary only if it is the column itself."""
     return kind if pa.types.is_dictionary(kind) else _without_encodings(kind)
 
 
 def _without_encodings(kind: pa.DataType) -> pa.DataType:
-    """``kind`` with dictionaries and views, at any depth, as the plain values that they stand for."""
+    """``kind`` with dictionaries and views, at any depth, replaced by the plain values that they encode."""
     if pa.types.is_dictionary(kind):
         return _without_encodings(kind.value_type)
     if pa.types.is_string_view(kind):

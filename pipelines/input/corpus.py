@@ -1,4 +1,4 @@
-"""What an input was found to be: its shards, the columns that they have, and the types that these are read as."""
+"""What was found in an input: its shards, their columns, and the types that these are read as."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ Mark = Sequence[int]
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A piece of the input whose rows have an order, as it was when it was found: a file, or a table.
+    """A piece of the input whose rows have an order, as it was when it was found: a file or a table.
 
     Attributes:
-        path: its name in the corpus, with ``/``; the ``_shard`` of its rows. The name of its part follows from it.
+        path: its name in the corpus, with ``/``; the ``_shard`` of its rows. The name of its part is derived from it.
         uri: the corpus's base, ``/``, and the path (percent-encoded outside object stores). ``Source.find`` of it finds
-            this shard alone.
-        size: bytes, for figures only; 0 where nobody knows.
-        etag: differs whenever the rows may differ.
-        rows: how many there are.
+            only this shard.
+        size: bytes, for figures only; 0 if unknown.
+        etag: changes whenever the rows may have changed.
+        rows: the number of rows.
         source: the name of the source that reads it.
-        marks: where reading can begin without all rows before, in order.
+        marks: places where reading can begin without reading all rows before, in order.
     """
 
     path: str
@@ -44,12 +44,12 @@ class Shard:
     marks: Sequence[Mark] = ()
 
     def mark_before(self, row: int) -> Mark | None:
-        """The last mark that is not behind ``row``."""
+        """The last mark at or before ``row``."""
         behind = bisect_right(self.marks, row, key=lambda mark: mark[0])
         return self.marks[behind - 1] if behind else None
 
     def near(self, row: int) -> Shard:
-        """The shard with no mark but the one that reading ``row`` needs: of one size, however large the shard."""
+        """The shard with only the mark that reading ``row`` needs: the same size however large the shard is."""
         mark = self.mark_before(row)
         return replace(self, marks=() if mark is None else (mark,))
 
@@ -64,11 +64,11 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """The shards of an input, sorted by path, and the schemas that they have.
+    """The shards of an input, sorted by path, and their schemas.
 
     Attributes:
         base: the URI that paths are relative to.
-        notes: what the user should know of the input.
+        notes: what the user should know about the input.
     """
 
     base: str
@@ -88,7 +88,7 @@ class Corpus:
 
     @property
     def schema(self) -> pa.Schema:
-        """All columns, each with the type that holds its values in every shard that has it.
+        """All columns, each with a type that holds its values in every shard that has it.
 
         A column whose types cannot be united has the first of them here; :meth:`require` refuses it.
         """
@@ -103,7 +103,7 @@ class Corpus:
         """The schema of ``columns``, in their order.
 
         Args:
-            columns: who needs it (for the message), by column.
+            columns: who needs each column (for the message), by column.
 
         Raises:
             UserError: a column that no shard or not every shard has, or whose types cannot be united.
@@ -133,7 +133,7 @@ class Corpus:
                 raise UserError(
                     f"The column {name!r}, which {needed_by} needs, is {first.schema.field(name).type} in "
                     f"{first.path!r} and {other.schema.field(name).type} in {other.path!r}, and there is no "
-                    "type for both. Write one of the files anew with the other's type, or run them apart."
+                    "type for both. Rewrite one of the files with the other's type, or run them separately."
                 )
             merged = wider
         return merged

@@ -1,4 +1,4 @@
-"""A pass over rows that come in pieces of any size, cut into the ranges that are wanted."""
+"""A pass over rows that come in pieces of any size, cut into the requested ranges."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Cursor:
     def read(self, first: int, last: int) -> Rows:
         """Rows ``first`` to ``last`` (exclusive), or as many of them as there are.
 
-        Pieces must have equal schemas. Rows before ``first`` are dropped; ``first`` is not before :attr:`position`.
+        Pieces must have equal schemas. Rows before ``first`` are dropped; ``first`` is at or after :attr:`position`.
         """
         tables: list[pa.Table] = []
         bad: dict[int, str] = {}
@@ -40,7 +40,7 @@ class Cursor:
         return Rows(pa.concat_tables(tables) if tables else pa.table({}), bad)
 
     def close(self) -> None:
-        """Let go of what the iterator holds."""
+        """Release what the iterator holds."""
         self._rest = None
         if (close := getattr(self._pieces, "close", None)) is not None:
             close()

@@ -1,4 +1,4 @@
-"""What sources of files have in common, so that a format of files is one small module."""
+"""What sources of files share, so that a file format is one small module."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from headrace.pipelines.storage.locations import object_uri
 from headrace.pipelines.storage.threads import each
 
 MOST_NOTES = 20
-"""Notes on files that a user is shown."""
+"""Maximum number of notes on files that are shown."""
 
 
 class FileSource(Source):
-    """A format of files: on disks and in object stores, alone, in folders and by globs.
+    """A file format: on disks and in object stores, as single files, folders and globs.
 
-    A subclass says how names of such files end, describes a file, and reads rows. It opens files with
+    A subclass gives the suffixes of its files, describes a file, and reads rows. It opens files with
     :meth:`InputFile.open`, wherever they are.
 
     Example, CSV files whose columns are all text::
@@ -45,11 +45,11 @@ class FileSource(Source):
                         yield from_python(some, columns)
 
     Attributes:
-        suffixes: of names, such as ``(".csv", ".csv.gz")``.
-        scans: whether describing a file reads all of it. Descriptions of large files are kept then.
-        version: of what :meth:`describe` finds; a higher one makes it look at files again.
-        absent_is_null: whether a column that a file lacks, and another one has, is null in it. Else pipelines that read
-            the column are refused.
+        suffixes: how file names end, such as ``(".csv", ".csv.gz")``.
+        scans: whether describing a file reads all of it. If so, descriptions of large files are cached.
+        version: of what :meth:`describe` finds. A higher one makes headrace describe files again.
+        absent_is_null: whether a column that a file lacks, but another file has, is null in it. Otherwise pipelines
+            that read the column are refused.
     """
 
     scans: ClassVar[bool] = False
@@ -65,7 +65,7 @@ class FileSource(Source):
         """
 
     def problem(self, file: InputFile, error: Exception) -> str:
-        """What is wrong with a file that cannot be described: what follows its name in a sentence."""
+        """What is wrong with a file that cannot be described, as the rest of a sentence after its name."""
         return f"cannot be read: {error}"
 
     def find(self, uri: str) -> Corpus:
@@ -110,7 +110,7 @@ class FileSource(Source):
         except (UserError, StorageUnavailable):
             raise
         except FileNotFoundError as error:
-            why = "was deleted, or is a link to nothing"
+            why = "was deleted, or is a broken link"
             raise UserError(self._refusal(file, why)) from error
         except PermissionError as error:
             raise UserError(self._refusal(file, f"cannot be read: {error.strerror or error}")) from error
@@ -123,15 +123,15 @@ class FileSource(Source):
         found = self.describe(file)
         if identity(file.uri) != (file.size, file.etag):
             raise UserError(
-                f"The input file {file} changed while it was read. Run the command again when it no longer changes."
+                f"The input file {file} changed while it was read. Run the command again once it no longer changes."
             )
         keep_scan(self.name, self.version, file, found)
         return found
 
     def _refusal(self, file: InputFile, problem: str) -> str:
         return (
-            f"The input file {file} {problem}. Leave it out of the input (a glob such as "
-            f"'folder/**/*{self.suffixes[0]}' chooses files), or write it anew."
+            f"The input file {file} {problem}. Leave it out of the input (with a glob such as "
+            f"'folder/**/*{self.suffixes[0]}'), or write it again."
         )
 
 
@@ -150,4 +150,4 @@ def _wording(notes: Mapping[str, Sequence[str]]) -> Iterable[str]:
     for note, [first, *more] in list(notes.items())[:MOST_NOTES]:
         yield f"the input file {first!r}{f' and {len(more)} more' if more else ''}: {note}"
     if len(notes) > MOST_NOTES:
-        yield f"{len(notes) - MOST_NOTES} more notes on input files are left out"
+        yield f"{len(notes) - MOST_NOTES} more notes on input files are not shown"

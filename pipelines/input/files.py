@@ -17,16 +17,16 @@ from headrace.pipelines.storage.locations import joined, local_path, object_uri,
 from headrace.pipelines.storage.threads import THREADS
 
 OBJECT_THREADS = 48
-"""Objects that are looked into at once: each takes a call of some tens of milliseconds."""
+"""Objects that are looked at concurrently: each takes a call of some tens of milliseconds."""
 
 
 BUFFER_BYTES = 4 << 20
-"""Bytes that are read at a time from a file that is read in order."""
+"""Bytes per read of a file that is read in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """An input file. ``size`` (bytes) and ``etag`` are those of when it was found, once they are known."""
+    """An input file. ``size`` (bytes) and ``etag`` are those at the time it was found, once they are known."""
 
     path: str
     uri: str
@@ -35,7 +35,7 @@ class InputFile:
 
     @classmethod
     def of(cls, shard: Shard) -> InputFile:
-        """The file that a shard is."""
+        """The file of a shard."""
         return cls(shard.path, shard.uri, shard.size, shard.etag)
 
     def __str__(self) -> str:
@@ -43,14 +43,15 @@ class InputFile:
 
     @property
     def local(self) -> Path | None:
-        """Where it is on a disk; None for an object."""
+        """Its path on a disk; None for an object."""
         return local_path(self.uri) if object_uri(self.uri) is None else None
 
     def open(self, buffer_bytes: int = BUFFER_BYTES) -> BinaryIO:
-        """The file, to be read from any place. Reading an object fails once it has changed.
+        """The file, readable from any position. Reading an object fails once it has changed.
 
         Args:
-            buffer_bytes: read at a time, which is a call in an object store; 0 for what has buffers of its own.
+            buffer_bytes: bytes per read, each of which is a call in an object store; 0 for readers with buffers of
+                their own.
         """
         if (path := self.local) is not None:
             return open(path, "rb", buffering=buffer_bytes)
@@ -60,10 +61,10 @@ class InputFile:
         return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, plain), buffer_bytes)) if buffer_bytes else plain
 
     def identified(self) -> InputFile:
-        """The file with its size and etag. Listing objects tells them; on a disk it takes a look.
+        """The file with its size and etag. A listing of objects includes them; on a disk it takes a call.
 
         Raises:
-            FileNotFoundError: it is gone.
+            FileNotFoundError: the file is gone.
         """
         if self.etag:
             return self
@@ -73,7 +74,7 @@ class InputFile:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Files below ``base`` (a URI), sorted by path, and in how many threads to look into them."""
+    """Files below ``base`` (a URI), sorted by path, and the number of threads to look at them with."""
 
     base: str
     files: tuple[InputFile, ...]
@@ -81,12 +82,12 @@ class Listing:
 
 
 def find_files(input_uri: str, suffixes: Sequence[str]) -> Listing:
-    """The files that an input takes in.
+    """The files of an input.
 
     Args:
         input_uri: a file, a folder (searched at any depth) or a glob (``*``, ``?``, ``[...]``, and ``**`` for any
-            number of folders). Names that begin with ``_`` or ``.`` are left out, unless the glob spells them out.
-        suffixes: how names end that are taken in from folders.
+            number of folders). Names that begin with ``_`` or ``.`` are skipped, unless the glob spells them out.
+        suffixes: the suffixes of names that are taken from folders.
 
     Raises:
         UserError: there are none, or they may not be read. The message says what is there.
@@ -104,7 +105,7 @@ def find_files(input_uri: str, suffixes: Sequence[str]) -> Listing:
 
 
 def takes_in(input_uri: str, folder_uri: str, suffixes: Sequence[str]) -> bool:
-    """Whether an input of files takes in ``*.parquet`` files that are written into a folder, now or next time."""
+    """Whether an input of files includes ``*.parquet`` files written into a folder, now or next time."""
     given, output = object_uri(input_uri), object_uri(folder_uri)
     if given is not None and output is not None:
         from headrace.pipelines.input.object_files import pattern_of
@@ -128,7 +129,7 @@ def takes_in(input_uri: str, folder_uri: str, suffixes: Sequence[str]) -> bool:
 
 
 def identity(uri: str) -> tuple[int, str]:
-    """Size and etag of a file as it is now; FileNotFoundError when it is gone."""
+    """Size and etag of a file as it is now; FileNotFoundError if it is gone."""
     if object_uri(uri) is None:
         return local_files.identity(local_path(uri))
     from headrace.pipelines.input import object_files
@@ -137,21 +138,21 @@ def identity(uri: str) -> tuple[int, str]:
 
 
 def check_unchanged(shard: Shard) -> None:
-    """See that the file of a shard is the one that was planned.
+    """Check that the file of a shard is the one that was planned.
 
     Raises:
-        InputChanged: it is another one, or is gone.
+        InputChanged: it has changed, or is gone.
     """
     try:
         size, etag = identity(shard.uri)
     except FileNotFoundError as error:
         raise InputChanged(
             f"The input file {shard.path!r} ({shard.uri}) was deleted after it was planned. Run the same "
-            "command again: what is done stays, and the new plan leaves the file out."
+            "command again: finished chunks are kept, and the new plan leaves the file out."
         ) from error
     if (size, etag) != (shard.size, shard.etag):
         raise InputChanged(
             f"The input file {shard.path!r} ({shard.uri}) has changed since it was planned ({shard.size} "
-            f"bytes then, {size} now). Run the same command again when it no longer changes: its "
-            "rows are planned anew."
+            f"bytes then, {size} now). Run the same command again once it no longer changes: its "
+            "rows are planned again."
         )

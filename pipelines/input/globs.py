@@ -1,6 +1,6 @@
-"""Which files an input takes in: ``*``, ``?`` and ``[...]`` within a name, ``**`` for any number of folders.
+"""Which files belong to an input: ``*``, ``?`` and ``[...]`` within a name, ``**`` for any number of folders.
 
-Names that begin with ``_`` or ``.`` are left out, as other readers do, unless the pattern spells them out.
+Names that begin with ``_`` or ``.`` are skipped, as in other readers, unless the pattern spells them out.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ _BELOW = ("**", "*")
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """What an input takes in below its base.
+    """What belongs to an input below its base.
 
     Attributes:
         parts: a pattern for each name of a path.
-        suffixes: how the names of files end that are taken in where the user has named a folder, not files.
-        names_files: whether the last of ``parts`` is the user's own; else it stands for any file with a known suffix.
+        suffixes: the suffixes of file names that are accepted if the user has named a folder, not files.
+        names_files: whether the last of ``parts`` is the user's own. Otherwise it means any file with a known suffix.
     """
 
     parts: tuple[str, ...]
@@ -34,13 +34,13 @@ class Pattern:
 
     @classmethod
     def glob(cls, parts: tuple[str, ...], suffixes: Sequence[str]) -> Pattern:
-        """What the user's own pattern matches. A folder that it matches is taken in with its contents."""
+        """What the user's own pattern matches. A matching folder is included with its contents."""
         ends_open = parts[-1] == "**"
         return cls((*parts, "*") if ends_open else parts, tuple(suffixes), names_files=not ends_open)
 
     @classmethod
     def file(cls, name: str) -> Pattern:
-        """The file ``name`` alone."""
+        """Only the file ``name``."""
         return cls((re.sub(r"([*?\[])", r"[\1]", name),), ())
 
     @property
@@ -49,13 +49,13 @@ class Pattern:
         return self.parts == _BELOW and not self.names_files
 
     def takes(self, names: Sequence[str]) -> bool:
-        """Whether a file is taken in, given the names of its path below the base."""
+        """Whether a file belongs to the input, given the names of its path below the base."""
         if matches(names, self.parts):
             return self.names_files or names[-1].endswith(self.suffixes)
         return names[-1].endswith(self.suffixes) and matches(names, self._inside)
 
     def reaches(self, names: Sequence[str]) -> bool:
-        """Whether files in a folder, or further down, may be taken in."""
+        """Whether files in a folder, or further down, may belong to the input."""
         return matches(names, self._inside, partial=True)
 
     @property
@@ -65,12 +65,12 @@ class Pattern:
 
 
 def is_pattern(name: str) -> bool:
-    """Whether a name has characters in it that stand for others."""
+    """Whether a name contains wildcards."""
     return re.search(r"[*?\[]", name) is not None
 
 
 def matches(names: Sequence[str], pattern: Sequence[str], *, partial: bool = False) -> bool:
-    """Whether a path, given as its names, matches; ``partial``: whether something below it may."""
+    """Whether a path, given as its names, matches; ``partial``: whether something below it may match."""
     if not pattern:
         return not names
     if pattern[0] == "**":

@@ -1,9 +1,9 @@
-"""JSON Lines: an object on each line, as it is or compressed.
+"""JSON Lines: one object per line, plain or compressed.
 
-Planning reads a file once, for its columns and rows. Reading starts near the wanted row in a file that is not
-compressed, and at the beginning of one that is; consecutive ranges are one pass. Each line that is not blank is a row,
-and a bad row if it is no JSON object. As in Python, ``NaN`` and ``Infinity`` are numbers, and the last of several equal
-keys in an object counts.
+Planning reads a file once, for its columns and rows. In a plain file reading starts near the requested row, in a
+compressed one at the beginning; consecutive ranges are one pass. Each line that is not blank is a row, and a bad row if
+it is not a JSON object. As in Python, ``NaN`` and ``Infinity`` are numbers, and the last of several equal keys in an
+object counts.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ MARK_BYTES = 16 << 20
 """Bytes between the places where reading can begin: four calls to an object store, and some milliseconds to skip."""
 
 MOST_LINE_BYTES = 64 << 20
-"""Longer lines are bad rows. BigQuery takes 100 MB, DuckDB 16 MiB."""
+"""Longer lines are bad rows. BigQuery accepts 100 MB, DuckDB 16 MiB."""
 
 BATCH_ROWS = 1024
-"""Rows in a piece at most."""
+"""Maximum rows in a piece."""
 
 BATCH_BYTES = 16 << 20
-"""Bytes of lines after which a piece is full."""
+"""A piece is full once its lines have this many bytes."""
 
 CODECS = {".gz": "gzip", ".zst": "zstd"}
 
@@ -41,7 +41,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 class Line(NamedTuple):
-    """A line that is not blank: its number from 1, the offset of its first byte, and its bytes (None if too many)."""
+    """A line that is not blank: its number from 1, the offset of its first byte, and its bytes (None if too long)."""
 
     number: int
     offset: int
@@ -49,14 +49,14 @@ class Line(NamedTuple):
 
 
 class BadLine(Exception):
-    """A line that is no row: what follows "line 7 of the input file ..." in a sentence."""
+    """A line that is not a row. The message is the rest of a sentence after "line 7 of the input file ..."."""
 
 
 class JsonLines(FileSource):
     """Files with a JSON object on each line.
 
-    A column's type holds the values of all lines of a file; where no type does, it is text. A mark is a row, the offset
-    of its line, and how many lines are before that.
+    A column's type holds the values of all lines of a file; if no type does, the column is text. A mark is a row, the
+    offset of its line, and the number of lines before that.
     """
 
     name = "jsonl"
@@ -83,12 +83,12 @@ class JsonLines(FileSource):
         except OSError as error:
             if error.errno is not None:
                 raise
-            raise ValueError(f"is damaged or cut off behind line {number}: {error}") from error
+            raise ValueError(f"is damaged or truncated after line {number}: {error}") from error
         if rows and rows == bad:
             raise ValueError(f"has no line that is a JSON object: {first_bad}")
         schema, notes = columns.schema()
         if bad:
-            notes = (f"{bad:,} of {rows:,} lines are no rows and will be dead letters; {first_bad}", *notes)
+            notes = (f"{bad:,} of {rows:,} lines are not rows and become dead letters; {first_bad}", *notes)
         return Description(schema, rows, () if _codec(file) else tuple(marks), notes)
 
     def problem(self, file: InputFile, error: Exception) -> str:
@@ -163,7 +163,7 @@ def _parsed(text: bytes | None) -> dict[str, Any]:
     """The object on a line.
 
     Raises:
-        BadLine: there is none.
+        BadLine: it is not an object.
     """
     if text is None:
         raise BadLine(f"is longer than {MOST_LINE_BYTES >> 20} MiB")

@@ -1,7 +1,7 @@
-"""The Arrow types of JSON values that were seen, and values as these types hold them.
+"""The Arrow types of observed JSON values, and conversion of values to these types.
 
-A type holds every value that was seen without a change. Where no type does, a column is text: strings as they are, and
-anything else as JSON.
+A type holds every observed value unchanged. If no type does, the column is text: strings as they are, and anything else
+as JSON.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from typing import Any
 import pyarrow as pa
 
 MOST_KEYS = 256
-"""Different keys of objects in one place that become fields. With more, a key is a value rather than a name: such
-objects are JSON text. DuckDB draws this line at 200."""
+"""Different keys of objects in one place that become fields. With more, the keys are values rather than names: such
+objects are JSON text. DuckDB also uses 200."""
 
 MOST_FIELDS = 10_000
-"""Fields of all columns of a file together, the columns included."""
+"""Fields of all columns of a file together, including the columns."""
 
 MOST_DEPTH = 32
-"""Lists and objects inside one another that become types. What is deeper is JSON text."""
+"""Levels of nested lists and objects that become types. Deeper values are JSON text."""
 
 EXACT_IN_FLOAT = 2**53
-"""Integers up to here, and their negatives, are all exact as float64."""
+"""All integers up to this one, and their negatives, are exact as float64."""
 
 _WORDS = {bool: "true or false", int: "integers", float: "decimals", str: "text", list: "lists", dict: "objects"}
 
 
 @dataclass(slots=True)
 class Place:
-    """What was seen in one place of a file's rows: a column, a field of an object, or the items of a list.
+    """What was observed in one place of a file's rows: a column, a field of an object, or the items of a list.
 
     Attributes:
-        kinds: the Python types of the values, null left out.
-        low: the least integer; with ``high``, the greatest, 0 where none was seen.
-        fields: the places in objects; None where they are JSON text.
+        kinds: the Python types of the values, except null.
+        low: the smallest integer; ``high`` is the largest. 0 if there was none.
+        fields: the places in objects; None if they are JSON text.
         items: the place of a list's items.
         why_text: why the place cannot have a type of its own.
     """
@@ -50,7 +50,7 @@ class Place:
 
 
 class Columns:
-    """What was seen in the rows of a file; gives its schema.
+    """What was observed in the rows of a file. It determines the file's schema.
 
     >>> columns = Columns()
     >>> columns.see({"id": 1, "tags": ["a"]})
@@ -77,7 +77,7 @@ class Columns:
             self._look(place, value, 1)
 
     def schema(self) -> tuple[pa.Schema, tuple[str, ...]]:
-        """The columns, and what to know of them: a clause each."""
+        """The columns, and notes about them: a clause each."""
         notes: list[str] = []
         fields = []
         for name, place in self._places.items():
@@ -85,7 +85,7 @@ class Columns:
             fields.append(pa.field(name, _type_of(place, name, why)))
             notes += why[:1]
         if self._left_out:
-            notes.append(f"keys past the first {MOST_FIELDS:,}, or that are not Unicode, are left out")
+            notes.append(f"keys after the first {MOST_FIELDS:,}, and keys that are not Unicode, are ignored")
         return pa.schema(fields), tuple(notes)
 
     def _may_add(self, key: str) -> bool:
@@ -129,7 +129,7 @@ class Columns:
             return f"is nested deeper than {MOST_DEPTH}"
         if len(fields) >= MOST_KEYS:
             return f"has objects with more than {MOST_KEYS} different keys"
-        return "" if self._may_add(key) else "has objects with keys that cannot be names, or with too many"
+        return "" if self._may_add(key) else "has objects with too many keys, or with keys that cannot be names"
 
 
 def _is_name(key: str) -> bool:
@@ -141,7 +141,7 @@ def _is_name(key: str) -> bool:
 
 
 def _type_of(place: Place, name: str, notes: list[str]) -> pa.DataType:  # noqa: PLR0911 - one return for each type
-    """The type of a place; a clause is added to ``notes`` where that is text for want of a better one."""
+    """The type of a place. If that is text because no other type fits, a clause is added to ``notes``."""
 
     def text(why: str) -> pa.DataType:
         notes.append(f"the column {name!r} {why}, so it is read as text")
@@ -162,7 +162,7 @@ def _type_of(place: Place, name: str, notes: list[str]) -> pa.DataType:  # noqa:
         return pa.uint64() if place.low >= 0 and place.high < 2**64 else text("holds integers of more than 64 bits")
     if kinds <= {int, float}:
         exact = max(-place.low, place.high) <= EXACT_IN_FLOAT
-        return pa.float64() if exact else text("holds integers that decimals, which it holds as well, cannot hold")
+        return pa.float64() if exact else text("holds decimals, and integers that are too large for decimals")
     if kinds == {list} and place.items is not None:
         return pa.list_(_type_of(place.items, f"{name}[]", notes))
     if kinds == {dict} and place.fields is not None:
@@ -173,7 +173,7 @@ def _type_of(place: Place, name: str, notes: list[str]) -> pa.DataType:  # noqa:
 
 
 def as_typed(value: Any, kind: pa.DataType) -> Any:
-    """A JSON value for a column of that type: what is no text, where the type is, as JSON."""
+    """A JSON value for a column of that type. In a text column, what is not text becomes JSON."""
     if value is None:
         return None
     if pa.types.is_string(kind):
@@ -186,5 +186,5 @@ def as_typed(value: Any, kind: pa.DataType) -> Any:
 
 
 def json_text(value: Any) -> str:
-    """A value as compact JSON; what is not finite as JavaScript writes it."""
+    """A value as compact JSON; NaN and infinities as JavaScript writes them."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

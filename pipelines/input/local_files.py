@@ -1,4 +1,4 @@
-"""The input files on a disk: found by walking folders, told apart by time, size and inode."""
+"""Input files on a disk: found by walking folders, identified by time, size and inode."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from headrace.pipelines.storage.locations import local_path
 
 
 def find_local(input_uri: str, suffixes: Sequence[str]) -> tuple[Path, list[str]]:
-    """The files that an input takes in: a base folder and paths below it, sorted.
+    """The files of an input: a base folder and paths below it, sorted.
 
     Raises:
-        UserError: the input does not exist, takes in no file, or may not be read.
+        UserError: the input does not exist, includes no file, or may not be read.
     """
     path = local_path(input_uri)
     if path.is_file():
@@ -30,8 +30,8 @@ def find_local(input_uri: str, suffixes: Sequence[str]) -> tuple[Path, list[str]
     paths = sorted(_utf8("/".join(names), base) for names in _descend(base, pattern))
     if not paths:
         raise UserError(
-            f"The input {input_uri!r} has {none_of('file', pattern)} (names that begin with '_' or '.' do not "
-            f"count). The folder {str(base)!r} holds {_contents(base)}."
+            f"The input {input_uri!r} has {none_of('file', pattern)} (names that begin with '_' or '.' are "
+            f"skipped). The folder {str(base)!r} holds {_contents(base)}."
         )
     return base, paths
 
@@ -48,13 +48,13 @@ def pattern_of(input_uri: str, suffixes: Sequence[str]) -> tuple[Path, Pattern]:
 
 
 def identity(path: Path) -> tuple[int, str]:
-    """Size and etag of a file as it is now; FileNotFoundError when it is gone."""
+    """Size and etag of a file as it is now; FileNotFoundError if it is gone."""
     status = path.stat()
     return status.st_size, f"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}"
 
 
 def _descend(base: Path, pattern: Pattern) -> Iterator[tuple[str, ...]]:
-    """Files below ``base`` that the pattern takes in. Follows links, never in a circle."""
+    """Files below ``base`` that match the pattern. Links are followed, but never in a circle."""
     folders: list[tuple[tuple[str, ...], frozenset[tuple[int, int]]]] = [((), frozenset())]
     while folders:
         here, above = folders.pop()
@@ -66,7 +66,7 @@ def _descend(base: Path, pattern: Pattern) -> Iterator[tuple[str, ...]]:
         try:
             found = os.scandir(folder)
         except PermissionError as error:
-            raise UserError(f"The input folder {str(folder)!r} may not be read: {error.strerror}.") from error
+            raise UserError(f"The input folder {str(folder)!r} cannot be read: {error.strerror}.") from error
         with found:
             for each in found:
                 names = (*here, each.name)

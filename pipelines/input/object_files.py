@@ -1,4 +1,4 @@
-"""The input files in an object store: found by listing, read by ranges that hold on to the etag of the listing."""
+"""Input files in an object store: found by listing, read by ranges that check the etag of the listing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from headrace.pipelines.storage.object_file import ObjectFile
 from headrace.pipelines.storage.objects import Denied, Object, Objects
 
 LISTING_THREADS = 16
-"""Folders that are listed at once."""
+"""Folders that are listed concurrently."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +34,14 @@ class FoundObjects:
 
 
 def find_objects(given: ObjectUri, suffixes: Sequence[str]) -> FoundObjects:
-    """The objects that an input takes in.
+    """The objects of an input.
 
     Args:
         given: an object, a folder (a prefix that ends at a ``/``, searched at any depth) or a glob.
-        suffixes: how the names of objects end that are taken in from a folder.
+        suffixes: the suffixes of names that are taken from a folder.
 
     Raises:
-        UserError: nothing there, or nothing that may be read.
+        UserError: there are none, or they may not be read.
     """
     objects = objects_at(given)
     denied: Denied | None = None
@@ -57,8 +57,8 @@ def find_objects(given: ObjectUri, suffixes: Sequence[str]) -> FoundObjects:
     found = tuple(sorted(_below(objects, base, pattern), key=lambda each: each.key))
     if not found:
         raise UserError(
-            f"The input {str(given)!r} has {none_of('object', pattern)} (names that begin with '_' or '.' do not "
-            f"count). {_contents(objects, base)}"
+            f"The input {str(given)!r} has {none_of('object', pattern)} (names that begin with '_' or '.' are "
+            f"skipped). {_contents(objects, base)}"
         )
     for each in found:
         try:
@@ -91,7 +91,7 @@ def open_object(uri: str, size: int, etag: str) -> BinaryIO:
 
 
 def identity(uri: str) -> tuple[int, str]:
-    """Size and etag of an object as it is now; FileNotFoundError when it is gone."""
+    """Size and etag of an object as it is now; FileNotFoundError if it is gone."""
     place = _place(uri)
     now = objects_at(place).head(place.key)
     return now.size, now.etag
@@ -100,7 +100,7 @@ def identity(uri: str) -> tuple[int, str]:
 def _place(uri: str) -> ObjectUri:
     place = object_uri(uri)
     if place is None:
-        raise ValueError(f"{uri!r} is in no object store")
+        raise ValueError(f"{uri!r} is not in an object store")
     return place
 
 
@@ -118,16 +118,16 @@ def _object(objects: Objects, key: str, denied: Denied | None) -> Object | None:
 
 
 def _literal(key: str) -> str:
-    """The folders of a key before the first pattern."""
+    """The folders of a key before the first wildcard."""
     parts = key.split("/")
     return "/".join(parts[: next((at for at, part in enumerate(parts) if is_pattern(part)), len(parts))])
 
 
 def _below(objects: Objects, base: ObjectUri, pattern: Pattern) -> Iterator[Object]:
-    """Objects below ``base`` that the pattern takes in.
+    """Objects below ``base`` that match the pattern.
 
-    A level at a time, and only the folders that match, up to the first ``**`` or the end of the pattern; from there
-    on everything in one listing, which is a thousand objects a call.
+    Goes level by level, and only into folders that match, up to the first ``**`` or the end of the pattern. From there
+    on everything comes in one listing, a thousand objects per call.
     """
     start = len(base.prefix)
 
@@ -155,12 +155,12 @@ def _below(objects: Objects, base: ObjectUri, pattern: Pattern) -> Iterator[Obje
 
 
 def _contents(objects: Objects, base: ObjectUri) -> str:
-    """A few of the names below ``base``, or where there are none of the names in the bucket, for a message."""
+    """A few of the names below ``base``, or in the bucket if there are none, for a message."""
     for place in (base, base.at("")):
         pages = objects.pages(place.prefix, one_level=True)
         names = (key for page in pages for key in (*page.folders, *(each.key for each in page.objects)))
         some = [repr(name[len(place.prefix) :]) for name in islice(names, 9)]
         if some:
             there = f"{str(place)!r} holds {', '.join(some[:8])}{' and more' if len(some) > 8 else ''}."
-            return there if place == base else f"There is nothing in {str(base)!r}; {there}"
-    return f"There is nothing in {str(base.at(''))!r}."
+            return there if place == base else f"{str(base)!r} is empty; {there}"
+    return f"{str(base.at(''))!r} is empty."

@@ -1,6 +1,6 @@
-"""Parquet files: described by their footers, read in a stream, and of damaged row groups what is before the damage.
+"""Parquet files: described by their footers and read in a stream. Of a damaged row group, the rows before the damage.
 
-Memory is that of the rows asked for, however large the row groups are.
+Memory is that of the requested rows, however large the row groups are.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ from headrace.pipelines.input.wording import quoted
 from headrace.pipelines.spec.errors import StorageUnavailable, UserError
 
 BATCH_BYTES = 16 << 20
-"""Decoded bytes of one batch that a reader aims at, on top of the rows asked for."""
+"""Decoded bytes of one batch that a reader aims at, in addition to the requested rows."""
 
 BATCH_ROWS = 1024
-"""Rows in a batch at most, for columns whose dictionary encoding hides how large they decode."""
+"""Maximum rows in a batch, for columns whose dictionary encoding hides how large they decode."""
 
 BLOCK_ROWS = 64
-"""Batches have a multiple of these rows, and one block where a row group is damaged: so no more rows are lost before
-the damage, and the same ones whatever is asked for."""
+"""Batches have a multiple of this many rows, and one block if a row group is damaged. So no more rows than these are
+lost before the damage, and always the same ones, whatever is requested."""
 
 BUFFER_BYTES = 1 << 20
-"""Read-ahead for each column: with it a column chunk is streamed, not loaded whole."""
+"""Read-ahead for each column. With it a column chunk is streamed instead of loaded as a whole."""
 
 OBJECT_BUFFER_BYTES = 4 << 20
-"""The same in an object store, where it is a call of its own."""
+"""The same in an object store, where each read is a call."""
 
 REMEMBERED = 64
-"""Files whose row groups are remembered, and schemas: the last ones that were looked at."""
+"""Files whose row groups are cached, and schemas: the most recent ones."""
 
 DAMAGE = (OSError, pa.ArrowException, ValueError, ArithmeticError, RuntimeError, MemoryError, TypeError, SystemError)
-"""What pyarrow may raise over bytes that are not what they should be."""
+"""What pyarrow may raise for invalid bytes."""
 
 
 class Parquet(FileSource):
-    """Parquet files. Page checksums are verified where a file has them."""
+    """Parquet files. Page checksums are verified if a file has them."""
 
     name = DEFAULT_SOURCE
     suffixes = (".parquet",)
@@ -79,7 +79,7 @@ class Parquet(FileSource):
         if head != b"PAR1":
             return f"is not a Parquet file: it begins with {head!r}"
         if tail != b"PAR1":
-            return "is cut off: it begins as Parquet and has no footer"
+            return "is truncated: it begins as Parquet, but has no footer"
         return f"has a damaged Parquet footer: {error}"
 
     def start(self, shard: Shard, row: int) -> int:
@@ -100,7 +100,7 @@ class Parquet(FileSource):
     def _row_group(
         self, parquet: pq.ParquetFile, shard: Shard, group: int, starts: list[int], names: list[str], at_once: int
     ) -> Iterator[Rows]:
-        """A row group, as a whole while it is sound; from the first damage on column by column."""
+        """A row group: as a whole up to the first damage, then column by column."""
         promised = starts[group + 1] - starts[group]
         done = 0
         batch_rows = _batch_rows(parquet.metadata.row_group(group), at_once)
@@ -124,7 +124,7 @@ class Parquet(FileSource):
                 self._starts.popitem(last=False)
 
     def _schema(self, footer: pq.FileMetaData, file: InputFile) -> pa.Schema:
-        """The columns of a file; the same object for files of one kind, for there may be a million."""
+        """The columns of a file; the same object for files of one kind, because there may be a million."""
         written = (footer.metadata or {}).get(b"ARROW:schema")
         known = list(self._schemas)
         for like, seen, schema in reversed(known):
@@ -160,7 +160,7 @@ def _without(pieces: Iterator[Rows], rows: int) -> Iterator[Rows]:
 
 
 def _damaged(footer: pq.FileMetaData, shard: Shard, group: int, starts: list[int], names: list[str]) -> Iterator[Rows]:
-    """A row group of which some column is damaged: each column up to its damage, and nulls from there on."""
+    """A row group with a damaged column: each column up to its damage, followed by nulls."""
     rows = starts[group + 1] - starts[group]
     columns = {name: Cursor(_column(footer, shard, group, starts, name), 0) for name in names}
     try:
@@ -177,14 +177,14 @@ def _damaged(footer: pq.FileMetaData, shard: Shard, group: int, starts: list[int
 
 
 def _column(footer: pq.FileMetaData, shard: Shard, group: int, starts: list[int], name: str) -> Iterator[Rows]:
-    """A column of a row group up to its damage, if it has any, and nulls from there on."""
+    """A column of a row group up to its damage, if any, followed by nulls."""
     rows = starts[group + 1] - starts[group]
     done = 0
     with _opened(InputFile.of(shard), metadata=footer) as parquet:
         kind = parquet.schema_arrow.field(name).type
         block = _block_rows(footer.row_group(group))
         batches = parquet.iter_batches(block, row_groups=[group], columns=[name], use_threads=False)
-        why = f"the row group ends there, and its footer promises {rows} rows"
+        why = f"the row group ends there, but its footer promises {rows} rows"
         try:
             for batch in batches:
                 cells = batch.column(name).slice(0, rows - done)
@@ -206,19 +206,19 @@ def _column(footer: pq.FileMetaData, shard: Shard, group: int, starts: list[int]
 
 
 def _see_that_it_is_damage(shard: Shard, error: BaseException) -> None:
-    """Raise what is no damage: trouble of the disk or the network, which may pass, and a file that has changed."""
+    """Raise errors that are not damage: failures of the disk or the network, which may pass, and changed files."""
     if isinstance(error, OSError) and (isinstance(error, StorageUnavailable) or error.errno is not None):
         raise error
     check_unchanged(shard)
 
 
 def _block_rows(group: pq.RowGroupMetaData) -> int:
-    """Rows per block: ``BLOCK_ROWS``, or fewer where these have more than about ``BATCH_BYTES``."""
+    """Rows per block: ``BLOCK_ROWS``, or fewer if these have more than about ``BATCH_BYTES``."""
     return max(1, min(BLOCK_ROWS, _most_rows(group)))
 
 
 def _batch_rows(group: pq.RowGroupMetaData, wanted: int) -> int:
-    """Rows per batch, in whole blocks: hardly more than what was asked for and than about ``BATCH_BYTES``."""
+    """Rows per batch, in whole blocks: not many more than requested, and than about ``BATCH_BYTES``."""
     block = _block_rows(group)
     return max(1, min(wanted, BATCH_ROWS, _most_rows(group)) // block) * block
 
@@ -229,7 +229,7 @@ def _most_rows(group: pq.RowGroupMetaData) -> int:
 
 
 def _plain_schema(parquet_schema: pa.lib.Schema, file: InputFile) -> pa.Schema:
-    """A file's schema without its writer's metadata, which would not be true of our output."""
+    """A file's schema without its writer's metadata, which would be wrong for our output."""
     try:
         schema = parquet_schema.to_arrow_schema().remove_metadata()
     except pa.ArrowException as error:
@@ -238,6 +238,6 @@ def _plain_schema(parquet_schema: pa.lib.Schema, file: InputFile) -> pa.Schema:
     if twice:
         raise UserError(
             f"The input file {file.path!r} ({file.uri}) has more than one column named {quoted(twice)}. "
-            "Write it anew with distinct names."
+            "Write it again with distinct names."
         )
     return pa.schema([pa.field(field.name, kept_type(field.type)) for field in schema])

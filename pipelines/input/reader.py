@@ -1,4 +1,4 @@
-"""Row ranges of shards, whatever source they are of, with what cannot be used told apart."""
+"""Row ranges of shards, from any source, with unusable values told apart."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _Key = tuple[str, str, str, tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True)
 class _Pass:
-    """A pass over columns of a shard, and why it has ended before the shard does."""
+    """A pass over columns of a shard, and why it ended before the shard's end."""
 
     key: _Key
     cursor: Cursor
@@ -31,14 +31,14 @@ class _Pass:
 class ChunkReader:
     """Reads row ranges of shards, as tables of ``schema``'s types.
 
-    Keeps a few passes open where they stopped, so that the next range of a shard goes on from there. Safe for threads:
-    a pass that one thread reads from is not offered to another.
+    A few passes are kept open where they stopped, so that the next range of a shard continues there. Safe for threads:
+    a pass that one thread reads from is not given to another.
     """
 
     def __init__(
         self, schema: pa.Schema, open_passes: int = 4, *, named: Callable[[str], Source] = source_named
     ) -> None:
-        """``schema`` types the columns that will be asked for (see :meth:`Corpus.require`)."""
+        """``schema`` gives the types of the columns that will be requested (see :meth:`Corpus.require`)."""
         self._schema = schema
         self._open_passes = open_passes
         self._named = named
@@ -50,15 +50,15 @@ class ChunkReader:
     ) -> Rows:
         """Rows ``first`` to ``last`` (exclusive) of ``shard``, with ``columns`` in that order.
 
-        Every row is there. One that cannot be read, or that has a value that cannot be used, is bad: it has null there.
+        Every row is included. A row that cannot be read, or has a value that cannot be used, is bad: it has null there.
 
         Args:
-            used: the columns that are to become Python values, all by default; see :func:`~.rows.sound`.
+            used: the columns that become Python values, all by default; see :func:`~.rows.sound`.
 
         Raises:
-            InputChanged: the shard is not what it was when it was found.
-            OSError: trouble that may pass.
-            UserError: the source is not installed, or says that the user has to act.
+            InputChanged: the shard has changed since it was found.
+            OSError: a failure that may pass.
+            UserError: the source is not installed, or the user has to act.
         """
         if not 0 <= first <= last <= shard.rows:
             raise ValueError(f"rows {first} to {last} are not inside {shard.path!r}, which has {shard.rows}")
@@ -78,7 +78,7 @@ class ChunkReader:
         return Rows(table, {**unusable, **found.bad})
 
     def close(self) -> None:
-        """Close the passes that are held open. The reader can still be used."""
+        """Close the passes that are kept open. The reader can still be used."""
         with self._lock:
             passes = list(self._passes.values())
             self._passes.clear()
@@ -86,7 +86,7 @@ class ChunkReader:
             one.cursor.close()
 
     def _read(self, source: Source, shard: Shard, schema: pa.Schema, first: int, last: int) -> Rows:
-        """The rows from a pass over the shard, with nulls for those that it does not have."""
+        """The rows from a pass over the shard, with nulls for the rows that it lacks."""
         one = self._take(source, shard, schema, first, last - first)
         try:
             found = one.cursor.read(first, last)
@@ -104,7 +104,7 @@ class ChunkReader:
         return Rows(pa.concat_tables([found.table, nulls]) if there else nulls, {**found.bad, **bad})
 
     def _take(self, source: Source, shard: Shard, schema: pa.Schema, first: int, rows: int) -> _Pass:
-        """The open pass that is nearest before row ``first``, where that is no longer way than a new one."""
+        """The open pass that is nearest before row ``first``, unless a new pass gets there sooner."""
         key = (shard.source, shard.uri, shard.etag, tuple(schema.names))
         start = source.start(shard, first)
         with self._lock:

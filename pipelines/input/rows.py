@@ -1,4 +1,4 @@
-"""Between Arrow and rows: input columns as Python values and back, with what cannot be used told apart."""
+"""Conversion between Arrow and rows: input columns as Python values and back, with unusable values told apart."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Rows:
     """Consecutive rows of a shard as they were read.
 
     Attributes:
-        table: the columns that were asked for.
-        bad: why a row cannot be used, by its place in ``table``. The row is there, with nulls for what is lost.
+        table: the requested columns.
+        bad: why a row cannot be used, by its position in ``table``. The row is included, with nulls for what is lost.
     """
 
     table: pa.Table
@@ -30,7 +30,7 @@ class Rows:
 def from_python(
     values: Sequence[Mapping[str, Any]], schema: pa.Schema, convert: Callable[[Any, pa.DataType], Any] | None = None
 ) -> Rows:
-    """Rows given as mappings, with the columns of ``schema``; null where a row has no such key.
+    """Rows given as mappings, with the columns of ``schema``; null if a row lacks the key.
 
     A value that does not fit its column's type becomes null, and its row is bad.
 
@@ -39,7 +39,7 @@ def from_python(
     ([1, None], [1])
 
     Args:
-        convert: makes a value fit a type; called for columns with a value that does not.
+        convert: makes a value fit a type; called for columns that contain a value that does not fit.
     """
     bad: dict[int, str] = {}
     columns = []
@@ -63,15 +63,15 @@ def _one_by_one(
             pa.array(fitting[-1:], column.type)
         except CONVERSION as error:
             fitting[row:] = [None]
-            bad.setdefault(row, f"the column {column.name!r} holds what is no {column.type}: {error}")
+            bad.setdefault(row, f"the column {column.name!r} has a value that is not of type {column.type}: {error}")
     return pa.array(fitting, column.type)
 
 
 def fitted(table: pa.Table, schema: pa.Schema) -> Rows:
-    """``table`` with the columns and types of ``schema``; a value that does not fit makes its row bad.
+    """``table`` with the columns and types of ``schema``. A value that does not fit makes its row bad.
 
     Raises:
-        KeyError: a column is not there.
+        KeyError: a column is missing.
     """
     table = table.select(schema.names)
     try:
@@ -84,12 +84,12 @@ def fitted(table: pa.Table, schema: pa.Schema) -> Rows:
 
 
 def _fitted(column: pa.ChunkedArray, wanted: pa.Field, first: int, bad: dict[int, str]) -> pa.ChunkedArray:
-    """A column cast to its type, by halves down to the values that cannot be. ``first`` is its first row's number."""
+    """A column cast to its type, by halves down to values that cannot be cast. ``first`` is its first row's number."""
     try:
         return column.cast(wanted.type)
     except pa.ArrowException as error:
         if len(column) == 1:
-            bad.setdefault(first, f"the column {wanted.name!r} holds what is no {wanted.type}: {error}")
+            bad.setdefault(first, f"the column {wanted.name!r} has a value that is not of type {wanted.type}: {error}")
             return pa.chunked_array([pa.nulls(1, wanted.type)])
     half = len(column) // 2
     parts = [
@@ -102,12 +102,12 @@ def _fitted(column: pa.ChunkedArray, wanted: pa.Field, first: int, bad: dict[int
 def sound(table: pa.Table, read: Collection[str] | None = None) -> tuple[pa.Table, dict[int, str]]:
     """``table`` with null for every value that cannot be used, and the rows that had one.
 
-    That is what breaks its type (text that is not UTF-8), and in a column that is ``read`` (all by default) a time
-    that no Python object holds (the year 300,000). One such value would spoil the conversion of its whole column; the
-    first kind would be written on into the output, too.
+    Such values are those that break their type (text that is not UTF-8), and in a column that is ``read`` (all by
+    default) times that no Python object can hold (the year 300,000). One of them would break the conversion of its
+    whole column; the first kind would also end up in the output.
 
     Returns:
-        The table, and for each bad row (counted from 0) a sentence that says which column it is.
+        The table, and for each bad row (counted from 0) a sentence that names the column.
     """
     bad: dict[int, str] = {}
     for i, name in enumerate(table.column_names):
@@ -123,7 +123,7 @@ def sound(table: pa.Table, read: Collection[str] | None = None) -> tuple[pa.Tabl
                     column.slice(row, 1).combine_chunks().validate(full=True)
                 except pa.ArrowInvalid as error:
                     places[row] = None
-                    bad.setdefault(row, f"the column {name!r} holds what is no {column.type}: {error}")
+                    bad.setdefault(row, f"the column {name!r} has a value that is not of type {column.type}: {error}")
             column = column.take(pa.array(places, pa.int64()))
             table = table.set_column(i, name, column)
         if (read is None or name in read) and _may_not_convert(column.type) and not _converts(column):
@@ -131,13 +131,13 @@ def sound(table: pa.Table, read: Collection[str] | None = None) -> tuple[pa.Tabl
             for row in range(table.num_rows):
                 if not _converts(column.slice(row, 1)):
                     kept[row] = None
-                    bad.setdefault(row, f"the column {name!r} holds a {column.type} that no calendar or clock holds")
+                    bad.setdefault(row, f"the column {name!r} has a {column.type} beyond what Python can represent")
             table = table.set_column(i, name, column.take(pa.array(kept, pa.int64())))
     return table, bad
 
 
 def _may_not_convert(kind: pa.DataType) -> bool:
-    """Whether there are values of the type that have no Python object: times, and what holds them."""
+    """Whether some values of the type have no Python object: times, and types that contain them."""
     if pa.types.is_dictionary(kind):
         return _may_not_convert(kind.value_type)
     if kind.num_fields:
@@ -159,7 +159,7 @@ def as_rows(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def plain_value(scalar: pa.Scalar) -> Any:
-    """A value as Python for looking at; as text where no Python object holds it (the year 300,000)."""
+    """A value as Python, for display; as text if no Python object can hold it (the year 300,000)."""
     try:
         return scalar.as_py()
     except (ArithmeticError, ValueError):

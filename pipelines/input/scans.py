@@ -1,7 +1,7 @@
 """Descriptions of large files that had to be read to be described, kept in the user's cache folder.
 
-Each command looks at the whole input before it does anything, and ``check``, ``explain`` and ``run`` come one after
-another. An entry's name follows from what tells the file from any other, so no entry is ever out of date.
+Each command looks at the whole input first, and ``check``, ``explain`` and ``run`` usually follow one another. An
+entry's name is derived from what identifies the file's content, so no entry is ever out of date.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from headrace.pipelines.input.files import InputFile
 from headrace.pipelines.storage.cache import cache_folder, keep
 
 LEAST_BYTES = 8 << 20
-"""Smaller files are read again: that takes less than a tenth of a second."""
+"""Smaller files are read again, which takes less than a tenth of a second."""
 
 KEPT_SECONDS = 90 * 86_400.0
-"""Entries that nobody has asked for in this time are removed."""
+"""Entries that have not been used for this long are removed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What planning must know of a file.
+    """What planning must know about a file.
 
     Attributes:
-        schema: its columns. Metadata in it would end up in outputs: leave it out.
-        rows: how many there are.
+        schema: its columns. Leave metadata out, because it would end up in outputs.
+        rows: the number of rows.
         marks: where reading can begin (see :class:`~headrace.pipelines.input.corpus.Shard`).
-        notes: what the user should know of it, as clauses that follow the file's name and a colon.
+        notes: what the user should know about it, as clauses that follow the file's name and a colon.
     """
 
     schema: pa.Schema
@@ -46,7 +46,7 @@ class Description:
 
 
 def kept_scan(source: str, version: int, file: InputFile) -> Description | None:
-    """The description of a file that ``source`` has read before; None where it has not, or it is lost."""
+    """The description of a file that ``source`` has read before; None if it has not, or if the entry is lost."""
     entry = _entry(source, version, file)
     try:
         data = json.loads(entry.read_text())
@@ -63,7 +63,7 @@ def kept_scan(source: str, version: int, file: InputFile) -> Description | None:
 
 
 def keep_scan(source: str, version: int, file: InputFile, found: Description) -> None:
-    """Keep a description, if the file is large."""
+    """Keep a description if the file is large."""
     if file.size < LEAST_BYTES:
         return
     schema = base64.b64encode(found.schema.serialize().to_pybytes()).decode()

@@ -1,7 +1,7 @@
-"""The port for inputs: what headrace asks of a source of rows.
+"""The port for inputs: what headrace expects of a source of rows.
 
-A source is registered in the entry-point group ``headrace.sources``; headrace registers its own in the same way. For a
-format of files there is :class:`~headrace.pipelines.input.file_source.FileSource`, which leaves two methods to write.
+A source is registered in the entry-point group ``headrace.sources``; headrace registers its own the same way. For a
+file format there is :class:`~headrace.pipelines.input.file_source.FileSource`, which leaves two methods to write.
 docs/extending.md has a complete package.
 """
 
@@ -18,7 +18,7 @@ from headrace.pipelines.input.rows import Rows
 from headrace.pipelines.spec.errors import UserError
 
 GROUP = "headrace.sources"
-"""The entry-point group. An entry is called as its source is, and names a class that is made without arguments."""
+"""The entry-point group. An entry has the name of its source, and points to a class that is made without arguments."""
 
 
 class InputChanged(UserError):
@@ -29,10 +29,10 @@ class InputChanged(UserError):
 class Source(Protocol):
     """Where rows come from.
 
-    One object serves all threads of a process; workers on other machines make their own. What is raised decides what
-    becomes of rows: ``UserError`` ends the run, for the user to act. An ``OSError`` with an ``errno`` is trouble that
-    may pass, and the chunk is tried again. Anything else means that the rows cannot be read: they become dead letters,
-    and the run goes on.
+    One object serves all threads of a process; workers on other machines make their own. The exception decides what
+    happens to rows: ``UserError`` ends the run, for the user to act. An ``OSError`` with an ``errno`` is a failure that
+    may pass, and the chunk is retried. Anything else means that the rows cannot be read: they become dead letters, and
+    the run continues.
 
     Example, with ``counter = "counter:Counter"`` in the entry-point group. ``--input count:5`` has five rows::
 
@@ -55,9 +55,9 @@ class Source(Protocol):
                     yield from_python([{"id": number, "text": f"number {number}"} for number in numbers], columns)
 
     Attributes:
-        name: the name of its entry point; plans have it.
-        schemes: what inputs begin with that it reads, before ``:``.
-        suffixes: how names of files end that it reads, with the dot, when such a file is the input.
+        name: the name of its entry point; plans contain it.
+        schemes: the URI schemes of inputs that it reads, without the ``:``.
+        suffixes: the suffixes of files that it reads, with the dot, if such a file is the input.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Source(Protocol):
         """The shards of an input, with the columns, the row count and the identity (``etag``) of each.
 
         Args:
-            uri: what the user has given as input, or the ``uri`` of a shard that was found before.
+            uri: what the user gave as input, or the ``uri`` of a shard that was found before.
 
         Raises:
             UserError: there is nothing, or it cannot be read. The message says what is there and what to do.
@@ -78,10 +78,10 @@ class Source(Protocol):
 
     @abstractmethod
     def check(self, shard: Shard) -> None:
-        """See that a shard is still what it was: called before and after rows are read.
+        """Check that a shard is unchanged. Called before and after rows are read.
 
         Raises:
-            InputChanged: it is not.
+            InputChanged: it has changed.
         """
         ...
 
@@ -89,28 +89,28 @@ class Source(Protocol):
     def read(self, shard: Shard, columns: pa.Schema, first: int, at_once: int) -> Iterator[Rows]:
         """The rows of a shard from ``first`` to its end, in order.
 
-        The iterator may be advanced by another thread than the one that made it, and it is closed when no more rows are
-        wanted.
+        The iterator may be advanced by another thread than the one that made it. It is closed once no more rows are
+        needed.
 
         Args:
-            columns: those that are wanted. The rows may have other types: what can be cast to these without a change of
-                its value is. The types are the widest of all shards'.
-            at_once: rows that are wanted now. More in one piece would only take memory.
+            columns: the requested columns. The rows may have other types if their values can be cast to these without
+                a change. The types are the widest of all shards'.
+            at_once: rows that are needed now. More in one piece would only take memory.
         """
         ...
 
     def start(self, shard: Shard, row: int) -> int:
-        """The row at which :meth:`read` has to begin to come to ``row``.
+        """The row at which :meth:`read` has to begin to reach ``row``.
 
-        A reader that is past it goes on from where it is instead of reading anew.
+        A reader that is past it continues from where it is instead of starting again.
         """
         mark = shard.mark_before(row)
         return 0 if mark is None else mark[0]
 
     def is_pinned(self, shard: Shard) -> bool:
-        """Whether reading fails by itself where the shard has changed. Then :meth:`check` is called only after that."""
+        """Whether reading itself fails if the shard has changed. If so, :meth:`check` is called only after reading."""
         return False
 
     def would_read(self, uri: str, folder_uri: str) -> bool:
-        """Whether the input ``uri`` takes in Parquet files that are written into a folder, now or next time."""
+        """Whether the input ``uri`` includes Parquet files that are written into a folder, now or next time."""
         return False

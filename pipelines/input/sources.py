@@ -1,4 +1,4 @@
-"""The sources that there are, and which of them an input is for."""
+"""The installed sources, and which one an input is for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.storage.locations import SCHEMES, without_userinfo
 
 RESERVED = frozenset({*SCHEMES, "file"})
-"""Schemes of places where files are, which no source can claim."""
+"""Schemes of places where files are. No source can claim them."""
 
 
 _SCHEME = r"([A-Za-z][A-Za-z0-9+.-]+):"
@@ -41,14 +41,14 @@ class Sources:
             return self.loaded[name]
         raise UserError(
             f"The input was planned with the source {name!r}, which is not installed here.{self._failures()} Install "
-            f"its package on every machine. Installed are: {quoted(list(self.loaded))}."
+            f"its package on every machine. Installed sources: {quoted(list(self.loaded))}."
         )
 
     def of_scheme(self, uri: str) -> Source | None:
-        """The source that claims the scheme of an input; None where the input is one of files.
+        """The source that claims the scheme of an input; None if the input consists of files.
 
         Raises:
-            UserError: the URI has credentials in it. The message does not repeat them.
+            UserError: the URI contains credentials. The message does not repeat them.
         """
         named = re.match(_SCHEME, uri)
         if named is None or (scheme := named.group(1).lower()) in RESERVED:
@@ -56,18 +56,18 @@ class Sources:
         claiming = [source for source in self.loaded.values() if scheme in source.schemes]
         if claiming and without_userinfo(uri) != uri:
             raise UserError(
-                f"The {scheme}:// URI has a user or a password in it, and URIs end up in plans, logs and reports. Give "
-                "them in the environment, or as the source's package says."
+                f"The {scheme}:// URI contains a user or a password, and URIs end up in plans, logs and reports. Put "
+                "them into the environment, or where the source's package says."
             )
         return self._only(claiming, f"{scheme}:")
 
     def of_suffix(self, name: str) -> Source | None:
-        """The source that reads files of that name, by the longest suffix that one claims; None if none does."""
+        """The source that reads files of that name, by the longest claimed suffix; None if no source does."""
         suffix = next((suffix for suffix in self._claims() if name.endswith(suffix)), None)
         return None if suffix is None else self._only(self._claims()[suffix], suffix)
 
     def _claims(self) -> Mapping[str, Sequence[Source]]:
-        """Who claims each suffix, the longest suffixes first."""
+        """The sources that claim each suffix, longest suffixes first."""
         claims: dict[str, list[Source]] = {}
         for source in self.loaded.values():
             for suffix in source.suffixes:
@@ -81,7 +81,7 @@ class Sources:
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """How names of files end that are taken in from folders."""
+        """The suffixes of file names that are taken from folders."""
         by_default = sorted(self.loaded.values(), key=lambda source: source.name != DEFAULT_SOURCE)
         return tuple(suffix for source in by_default if isinstance(source, FileSource) for suffix in source.suffixes)
 
@@ -129,8 +129,8 @@ class Sources:
         if isinstance(source, FileSource):
             return source
         raise UserError(
-            f"The input {uri!r} takes in the file {file.path!r}. The source {source.name!r} reads such a file only as "
-            "the whole input: name it, or choose other files with a glob."
+            f"The input {uri!r} includes the file {file.path!r}, which the source {source.name!r} reads only as the "
+            "whole input: name that file, or choose other files with a glob."
         )
 
     def _only(self, sources: Iterable[Source], what: str) -> Source | None:
@@ -138,7 +138,7 @@ class Sources:
         if len(claiming) > 1:
             packages = {name: plugin.package for name, plugin in load_plugins(GROUP).loaded.items()}
             claims = " and ".join(f"{source.name} ({packages.get(source.name, '?')})" for source in claiming)
-            raise UserError(f"Inputs of {what!r} are claimed by more than one source: {claims}. Uninstall one of them.")
+            raise UserError(f"More than one source claims inputs of {what!r}: {claims}. Uninstall one of them.")
         return claiming[0] if claiming else None
 
     def _failures(self) -> str:
@@ -149,14 +149,14 @@ class Sources:
 def _mixed(uri: str, one: FileSource, file: InputFile, other: FileSource, beside: InputFile) -> str:
     return (
         f"The input {uri!r} has files of more than one format: {file.path!r} ({_why(one, file)}) and {beside.path!r} "
-        f"({_why(other, beside)}). An input is of one format: choose it with a glob, such as "
+        f"({_why(other, beside)}). An input must have one format: choose it with a glob, such as "
         f"'folder/**/*{one.suffixes[0]}' or 'folder/**/*{other.suffixes[0]}'."
     )
 
 
 def _why(source: FileSource, file: InputFile) -> str:
     suffix = next((suffix for suffix in source.suffixes if file.path.endswith(suffix)), None)
-    return f"{suffix}: {source.name}" if suffix else f"{source.name}, as no source claims its suffix"
+    return f"{suffix}: {source.name}" if suffix else f"{source.name}, because no source claims its suffix"
 
 
 @cache
@@ -177,11 +177,11 @@ def installed_sources() -> Sources:
 def _made(value: object, name: str) -> Source:
     source = value() if isinstance(value, type) else value
     if not isinstance(source, Source):
-        raise TypeError(f"{value!r} is no headrace.pipelines.input.source.Source")
+        raise TypeError(f"{value!r} is not a headrace.pipelines.input.source.Source")
     if source.name != name:
-        raise ValueError(f"its entry point is called {name!r}, and it calls itself {source.name!r}")
+        raise ValueError(f"its entry point is called {name!r}, but the source calls itself {source.name!r}")
     if claimed := RESERVED.intersection(source.schemes):
-        raise ValueError(f"it claims {quoted(sorted(claimed))}, which name places of files")
+        raise ValueError(f"it claims {quoted(sorted(claimed))}, which are schemes of files")
     return source
 
 
@@ -199,17 +199,17 @@ def find_shards(input_uri: str) -> Corpus:
 
     Args:
         input_uri: a file, a folder (searched at any depth for files that a source reads), a glob (``*``, ``?``,
-            ``[...]``, and ``**`` for any number of folders), or what a source claims by its scheme. A file or glob that
-            names files whose suffix no source claims has them read as Parquet.
+            ``[...]``, and ``**`` for any number of folders), or a URI whose scheme a source claims. If a file or glob
+            names files whose suffix no source claims, they are read as Parquet.
 
     Raises:
-        UserError: there is nothing, files of several formats, or something that cannot be read.
+        UserError: there is nothing, there are several formats, or something cannot be read.
     """
     return installed_sources().find(input_uri)
 
 
 def would_read(input_uri: str, folder_uri: str) -> bool:
-    """Whether an input takes in Parquet files that are written into a folder, now or next time."""
+    """Whether an input includes Parquet files that are written into a folder, now or next time."""
     sources = installed_sources()
     source = sources.of_scheme(input_uri)
     return source.would_read(input_uri, folder_uri) if source else takes_in(input_uri, folder_uri, sources.suffixes)

@@ -1,18 +1,18 @@
-"""What is known of a chunk's rows before they are asked.
+"""What is known about a chunk's rows before they are asked.
 
-A generation that redoes an output, asks its dead letters again or takes over another output's answers does not begin
-with nothing. Its spans name bases: chunks with the same row ranges that an earlier plan cut, or seeds that were taken
-from another output (``reuse``). A worker reads the newest base that is there, keeps the answers of steps that are
-still asked the same way, and asks the others.
+A generation that recomputes an output, retries its dead letters or reuses another output's answers does not start from
+nothing. Its spans name bases: chunks with the same row ranges from an earlier plan, or seeds that were taken from
+another output (``reuse``). A worker reads the newest base that exists, keeps the answers of unchanged steps, and asks
+the others.
 
-What of a base stands is said by an :class:`Origin`, which follows from the two plans' fingerprints: the driver makes
-one for each base, and it is the same for all rows.
+An :class:`Origin` says which answers of a base are still valid. It follows from the two plans' fingerprints: the driver
+makes one for each base, and it is the same for all rows.
 
-* A row that was answered keeps the answers of the steps that stand; filters that stand have let it through.
-* A row that was filtered out stays out where all filters stand that there were; else it is asked from scratch.
-* A dead letter stays one where the step that failed stands, and all before it, and where no filter stands before it now
-  that did not: such a filter may leave the row out. Else the row is asked, but for the steps of which it has answers.
-  To be asked again (``retry``) goes on from the tries that were used.
+* An answered row keeps the answers of the steps that are unchanged. Unchanged filters have let it through.
+* A filtered row stays filtered if all filters of the base are unchanged. Otherwise the row is asked from scratch.
+* A dead letter is kept only if its step, all earlier steps and the filters before it are unchanged. Otherwise the row
+is
+  rerun, reusing the answers it already has. A retry (``retry``) continues after the attempts already used.
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ from headrace.pipelines.storage.locations import shown
 from headrace.pipelines.storage.store import Store
 
 SEGMENT_ROWS = 16_384
-"""Input rows that one file of seeds is for."""
+"""Input rows that one file of seeds covers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What of a base stands in a plan.
+    """What of a base is still valid in a plan.
 
     Attributes:
         fingerprint: of the base's chunks.
-        steps: the steps of the plan whose answers stand, each with its name in the base.
+        steps: the steps of the plan whose answers are valid, each with its name in the base.
         columns: their columns, each with its name in the base.
-        dead: the steps of the plan whose dead letters stand: what comes before them stands, filters as well, and these
-            came before them in the base.
-        filters: whether rows that were filtered out stay out.
-        documents: whether rows whose document was the trouble stay dead.
-        whole: whether all steps of the base stand, so that what it has settled is settled.
+        dead: the steps of the plan whose dead letters are valid: everything before them is unchanged, including
+            filters, and came before them in the base.
+        filters: whether filtered rows stay filtered.
+        documents: whether rows whose document was the problem stay dead.
+        whole: whether all steps of the base are unchanged, so that all of its results are final.
         folder: of seeds; None for the chunks of an earlier plan.
     """
 
@@ -76,7 +76,7 @@ class Origin:
 
     @classmethod
     def of(cls, base: Plan, plan: Plan, pipeline: Pipeline, *, seeds: bool = False) -> Origin:
-        """What of ``base`` (or of the ``seeds`` that it took) stands in ``plan``, which is made for ``pipeline``."""
+        """What of ``base`` (or of its ``seeds``) is still valid in ``plan``, which is made for ``pipeline``."""
         held = base.seeds["steps"] if seeds else list(base.fingerprints)
         steps, columns = standing(base, held, plan, pipeline)
         asking = [step.name for step in pipeline.steps if isinstance(step, ModelStep)]
@@ -102,10 +102,10 @@ class Origin:
 
 
 def standing(base: Plan, held: Sequence[str], plan: Plan, pipeline: Pipeline) -> tuple[dict[str, str], dict[str, str]]:
-    """Which of the steps ``held`` by ``base`` (and their columns) stand in ``plan``, with their names there.
+    """Which of the steps ``held`` by ``base`` (and their columns) are valid in ``plan``, with their names there.
 
-    A step is known by its fingerprint, whatever it is called. One whose columns have another type now does not stand,
-    nor does what reads it.
+    A step is identified by its fingerprint, whatever its name is. A step whose columns have another type now is not
+    valid, nor is what reads it.
     """
     fingerprints, schema = plan.fingerprints, plan.schema
     had_by = {name: base.fingerprints[name] for name in held}
@@ -129,7 +129,7 @@ def standing(base: Plan, held: Sequence[str], plan: Plan, pipeline: Pipeline) ->
 
 
 def origins(plan: Plan, pipeline: Pipeline, base_plan: Mapping[int, Plan]) -> dict[int, Origin]:
-    """What of each base that a span of ``plan`` names stands; ``base_plan`` has their plans by number."""
+    """What of each base that a span of ``plan`` names is still valid; ``base_plan`` has their plans by number."""
     return {
         base: Origin.of(base_plan[abs(base)], plan, pipeline, seeds=base < 0)
         for base in sorted({base for shard in plan.shards for span in shard.spans for base in span.bases})
@@ -137,7 +137,7 @@ def origins(plan: Plan, pipeline: Pipeline, base_plan: Mapping[int, Plan]) -> di
 
 
 def seed_names(folder: str, chunk: Chunk) -> list[str]:
-    """The files of seeds that may hold rows of ``chunk``."""
+    """The files of seeds that may contain rows of ``chunk``."""
     first, last = chunk.first // SEGMENT_ROWS, (chunk.last - 1) // SEGMENT_ROWS
     return [seed_name(folder, chunk.shard, chunk.path, segment) for segment in range(first, last + 1)]
 
@@ -154,25 +154,26 @@ def base_chunk(chunk: Chunk, base: int) -> Chunk:
 
 @dataclass(frozen=True, slots=True)
 class CarriedAnswers:
-    """Reads what is known of chunks' rows, for the workers of one run."""
+    """Reads what is known about chunks' rows, for the workers of one run."""
 
     store: Store
     graph: Graph
     givers: Mapping[str, str]
-    """The step that gives each column."""
+    """The step of each column."""
     filters: frozenset[str]
     origins: Mapping[int, Origin]
 
     @classmethod
     def of(cls, store: Store, pipeline: Pipeline, found: Mapping[int, Origin]) -> CarriedAnswers:
-        """For the rows of ``pipeline``'s output in ``store``."""
+        """The reader for the rows of ``pipeline``'s output in ``store``."""
         filters = frozenset(step.name for step in pipeline.steps if step.gates)
         return cls(store, Graph.of(pipeline), pipeline.answers, filters, found)
 
     def read(self, chunk: Chunk) -> dict[int, RowResult]:
-        """What is known of each row of ``chunk``, by row number: settled ones, and ones with answers (see ``Earlier``).
+        """What is known about each row of ``chunk``, by row number: final ones, and ones with answers (see
+        ``Earlier``).
 
-        Rows of which nothing is known are not in it.
+        Rows about which nothing is known are absent.
 
         Raises:
             UserError: a file is damaged.
@@ -248,7 +249,7 @@ class CarriedAnswers:
         return RowResult(row, ANSWERED, dict(answers), earlier=Earlier(answers, kept, failed))
 
     def _answered(self, answers: Mapping[str, Any], steps: Collection[str]) -> frozenset[str]:
-        """The steps that have surely been answered of a dead row: null says nothing, nor does what hangs on a null."""
+        """The answered steps of a dead row, for certain. A null proves nothing, nor does what depends on a null."""
         given = {self.givers[column] for column, value in answers.items() if value is not None}
         kept: set[str] = set()
         for name in self.graph.order:
@@ -259,7 +260,7 @@ class CarriedAnswers:
 
 
 def merged(stage: Sequence[RowResult], seeds: Mapping[int, RowResult]) -> list[RowResult]:
-    """Rows as an earlier stage left them, with what is known of their later steps; in the first stage: as they are."""
+    """Rows as an earlier stage left them, with what is known about their later steps; unchanged in the first stage."""
     found = []
     for result in stage:
         seed = seeds.get(result.row)
@@ -275,13 +276,13 @@ def merged(stage: Sequence[RowResult], seeds: Mapping[int, RowResult]) -> list[R
 
 
 def _gating(pipeline: Mapping[str, Any]) -> set[str]:
-    """The steps of a stored pipeline that may leave rows out; one of an operator that is not installed here may."""
+    """The steps of a stored pipeline that may leave rows out, including those of operators that are not installed."""
     steps = [next(iter(step.items())) for step in pipeline.get("steps", ())]
     return {body["name"] for kind, body in steps if kind not in OPERATORS or OPERATORS[kind].gates}
 
 
 def _passed(plan: Plan) -> Mapping[str, frozenset[str]]:
-    """The filters before each step of a plan; nothing is known of a pipeline that is none to this version."""
+    """The filters before each step of a plan; nothing is known about a pipeline that this version cannot read."""
     try:
         return filters_before(Pipeline.model_validate(plan.pipeline))
     except (ValueError, UserError):
@@ -300,14 +301,14 @@ def load_bases(store: Store, plan: Plan) -> dict[int, Plan]:
         base = plan if number == plan.number else load_plan(store, number)
         if base is None:
             raise UserError(
-                f"The plan {number} of {shown(store.uri)} is gone, on which plan {plan.number} stands. Restore it."
+                f"The plan {number} of {shown(store.uri)} is gone, but plan {plan.number} needs it. Restore it."
             )
         found[number] = base
     return found
 
 
 def newest_bases(store: Store, chunks: Iterable[Chunk]) -> dict[Chunk, int]:
-    """Of each chunk for which a base is there, the one that counts."""
+    """The base that counts for each chunk, for chunks that have one."""
     chunks = [chunk for chunk in chunks if chunk.bases]
     numbers = sorted({base for chunk in chunks for base in chunk.bases if base > 0})
     there = {entry.path for number in numbers for entry in store.list(f"{CHUNKS}/{number:06d}")}
@@ -327,9 +328,10 @@ def idle_stages(
     bases: Mapping[Chunk, int],
     found: Mapping[int, Origin],
 ) -> frozenset[int]:
-    """The numbers of the stages that have nothing to ask their model about: they need no engine.
+    """The numbers of the stages that need no engine, because they have nothing to ask their model.
 
-    ``asking`` are the steps that ask a model, ``todo`` the chunks to do, ``bases`` what :func:`newest_bases` says.
+    ``asking`` are the steps that ask a model, ``todo`` the remaining chunks, ``bases`` the result of
+    :func:`newest_bases`.
     """
     if not todo or any(bases.get(chunk, 0) <= 0 for chunk in todo):
         return frozenset()
@@ -351,7 +353,7 @@ def idle_stages(
 
 
 def copied(seed: RowResult | None, asking: Collection[str]) -> bool:
-    """Whether nothing is left to be asked of a row, given the steps that ask."""
+    """Whether nothing is left to ask about a row, given the steps that ask."""
     if seed is None:
         return False
     return seed.outcome != ANSWERED or (seed.earlier is not None and seed.earlier.steps >= set(asking))

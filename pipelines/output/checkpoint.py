@@ -1,8 +1,8 @@
-"""The commit of a chunk: one Parquet file, put once, and never without an account of each of its rows.
+"""The commit of a chunk: one Parquet file, written once, and never without accounting for each of its rows.
 
-The file's name follows from the plan and its footer carries the fingerprint, the row range and the counts, so
-the listing of the chunk folders is the ledger: there is no journal to tear and nothing to rename. Whoever
-loses the race for a name (a retried task, a zombie) drops its copy.
+The file's name follows from the plan, and its footer has the fingerprint, the row range and the counts. So the listing
+of the chunk folders is the ledger: there is no journal to tear and nothing to rename. Whoever loses the race for a name
+(a retried task, a zombie) drops its copy.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from headrace.pipelines.storage.store import Store
 from headrace.pipelines.storage.threads import each
 
 RECORD_KEY = b"headrace"
-"""The key of our JSON in a Parquet footer."""
+"""The key of headrace's JSON in a Parquet footer."""
 
 ANSWERED: Final = "answered"
 DEAD: Final = "dead"
 FILTERED: Final = "filtered"
 
 DIGEST = "_digest"
-"""The column of a keyed chunk that says which row it is, and with which content."""
+"""The column of a keyed chunk that identifies the row and its content."""
 
 DIGEST_TYPE = pa.binary(16)
 
@@ -47,21 +47,22 @@ ERROR = pa.struct(
         pa.field("tries", pa.int32()),
     ]
 )
-"""Type of ``_error``: the step that failed, the class of the error, the rule that an answer broke (null where none was
-named), why, what the model said, and how often it was asked. Files of earlier versions have neither class nor rule."""
+"""Type of ``_error``: the step that failed, the class of the error, the rule that an answer broke (null if none was
+named), the reason, the model's answer, and the number of attempts. Files of earlier versions have no class and no
+rule."""
 
 _FOLDER = re.compile(r"(\d{5,})-[0-9a-f]{8}/")
 _NAME = re.compile(r"(\d{12,})-(\d{12,})\.parquet")
 
 
 class Unaccounted(HeadraceError):
-    """A chunk does not account for each of its rows: a bug in whoever made it, and never committed."""
+    """A chunk does not account for each of its rows. This is a bug in its writer, and the chunk is not committed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Rows by what became of them. Answered and dead rows are in the chunk file, filtered ones only here (and in the
-    file of a keyed chunk, without answers)."""
+    """Rows by outcome. Answered and dead rows are in the chunk file. Filtered ones only count here (and are in the file
+    of a keyed chunk, without answers)."""
 
     answered: int = 0
     filtered: int = 0
@@ -78,7 +79,7 @@ class Counts:
 def chunk_schema(part: pa.Schema, *, keyed: bool = False) -> pa.Schema:
     """The schema of a chunk file: that of a part, then ``_outcome`` ("answered" or "dead") and ``_error``.
 
-    A keyed one has ``_digest``, too, and "filtered" rows.
+    A keyed chunk also has ``_digest``, and "filtered" rows.
     """
     own = [pa.field("_outcome", pa.string()), pa.field("_error", ERROR)]
     return pa.schema([*part, *own, *([pa.field(DIGEST, DIGEST_TYPE)] if keyed else [])])
@@ -87,23 +88,23 @@ def chunk_schema(part: pa.Schema, *, keyed: bool = False) -> pa.Schema:
 def commit_chunk(
     store: Store, info: CommitInfo, chunk: Chunk, table: pa.Table, counts: Counts, *, stats: Mapping[str, Any]
 ) -> bool:
-    """Put the chunk's file, if nobody has.
+    """Write the chunk's file unless somebody already has.
 
     Args:
         info: :attr:`Plan.info`.
         table: the answered and the dead rows, in any order, with the columns of :func:`chunk_schema`.
         counts: of the whole row range.
-        stats: whatever else is to be known of the chunk (tokens, seconds), as JSON.
+        stats: other facts about the chunk (tokens, seconds), as JSON.
 
     Returns:
-        True when this file is the one that counts, False when somebody else's is.
+        True if this file counts, False if somebody else's does.
 
     Raises:
         Unaccounted: the table, the counts and the row range do not agree.
     """
     schema = chunk_schema(info.schema, keyed=info.keyed)
     if sorted(table.schema.names) != sorted(schema.names):
-        raise Unaccounted(f"{chunk.name}: columns are {table.schema.names}, planned are {schema.names}")
+        raise Unaccounted(f"{chunk.name}: the columns are {table.schema.names}, but {schema.names} were planned")
     table = fit(table, schema)
     _check_account(chunk, table, counts, keyed=info.keyed)
     if table.num_rows > 1:
@@ -127,10 +128,10 @@ def commit_chunk(
 
 
 def committed(store: Store, plan: Plan, known: Collection[int] = ()) -> Ledger:
-    """The plan's chunks whose files are there, whichever plan cut them. Other files are ignored.
+    """The plan's chunks whose files exist, whichever plan made them. Other files are ignored.
 
-    ``known`` are the indexes of shards that are known to be done (see ``published.published``). All their chunks are
-    in the result, and their folders are not listed.
+    ``known`` are the indexes of shards that are known to be done (see ``published.published``). All their chunks are in
+    the result, and their folders are not listed.
     """
     done = Ledger(plan)
     for index in known:
@@ -155,9 +156,9 @@ def committed(store: Store, plan: Plan, known: Collection[int] = ()) -> Ledger:
 
 
 def chunk_record(store: Store, chunk: Chunk, name: str | None = None) -> dict[str, Any]:
-    """What the chunk's footer says: fingerprint, plan, shard, first, last, counts, stats.
+    """The content of the chunk's footer: fingerprint, plan, shard, first, last, counts, stats.
 
-    ``name`` is that of a stage's file; without it the chunk's own.
+    ``name`` is that of a stage's file; by default the chunk's own.
 
     Raises:
         FileNotFoundError: it is not committed.
@@ -167,10 +168,10 @@ def chunk_record(store: Store, chunk: Chunk, name: str | None = None) -> dict[st
     with store.open(name) as file:
         record = read_footer(file)
     if record is None:
-        raise Unaccounted(f"{name} in {shown(store.uri)} is no chunk file of headrace. Delete it and run again.")
+        raise Unaccounted(f"{name} in {shown(store.uri)} is not a chunk file of headrace. Delete it and run again.")
     said = (record["plan"], record["shard"], record["first"], record["last"])
     if said != (chunk.plan, chunk.path, chunk.first, chunk.last):
-        raise Unaccounted(f"{name} in {shown(store.uri)} holds another chunk: {said}. Delete it and run again.")
+        raise Unaccounted(f"{name} in {shown(store.uri)} contains another chunk: {said}. Delete it and run again.")
     return record
 
 
@@ -185,7 +186,7 @@ def counts_of(record: Mapping[str, Any]) -> Counts:
 
 
 def read_footer(file: BinaryIO) -> dict[str, Any] | None:
-    """headrace's JSON in the footer of a Parquet file; None where there is none, or no Parquet."""
+    """headrace's JSON in the footer of a Parquet file; None if there is none, or if the file is not Parquet."""
     try:
         metadata = pq.read_metadata(file).metadata or {}
     except pa.ArrowInvalid:
@@ -197,14 +198,14 @@ def read_footer(file: BinaryIO) -> dict[str, Any] | None:
 
 
 def parquet_writer(file: BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
-    """How headrace writes Parquet: zstd, and checksums on pages, so that a flipped bit is noticed."""
+    """A writer of Parquet with headrace's settings: zstd, and checksums on pages, so that a flipped bit is noticed."""
     return pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True)
 
 
 def letters_of(table: pa.Table) -> pa.Table:
     """The dead rows of a chunk file (or of some of its columns), with the fields of ``_error`` as columns.
 
-    Those are called ``_step``, ``_class`` and so on, as in a file in ``_errors/``.
+    The columns are called ``_step``, ``_class`` and so on, as in a file in ``_errors/``.
     """
     dead = table.filter(pc.equal(table["_outcome"], DEAD))
     stored = {field.name for field in dead.schema.field("_error").type}
@@ -221,15 +222,15 @@ def _check_account(chunk: Chunk, table: pa.Table, counts: Counts, *, keyed: bool
         raise Unaccounted(f"{chunk.name}: {what}")
 
     if min(counts.answered, counts.filtered, counts.dead) < 0 or counts.rows != chunk.rows:
-        refuse(f"{counts} account for {counts.rows} rows, and the chunk has {chunk.rows}")
+        refuse(f"{counts} account for {counts.rows} rows, but the chunk has {chunk.rows}")
     outcomes = {each["values"]: each["counts"] for each in pc.value_counts(table["_outcome"]).to_pylist()}
     filtered = counts.filtered if keyed else 0
     expected = {name: n for name, n in ((ANSWERED, counts.answered), (DEAD, counts.dead), (FILTERED, filtered)) if n}
     if outcomes != expected:
-        refuse(f"the rows' outcomes are {outcomes}, counted were {expected}")
+        refuse(f"the rows' outcomes are {outcomes}, but {expected} were counted")
     rows = table["_row"]
     if rows.null_count or pc.count_distinct(rows).as_py() != table.num_rows:
-        refuse("a _row is there twice, or null")
+        refuse("a _row is null or a duplicate")
     if table.num_rows and not (chunk.first <= pc.min(rows).as_py() and pc.max(rows).as_py() < chunk.last):
         refuse("a _row is outside the chunk")
     shards = pc.unique(table["_shard"]).to_pylist()

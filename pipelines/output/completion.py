@@ -1,7 +1,7 @@
-"""When an output is complete: `_SUCCESS` comes last, and goes first.
+"""When an output is complete: `_SUCCESS` is written last, and removed first.
 
-`_SUCCESS` is believed only where each part, and the dead letters beside it, are those of the latest plan. Parts that
-another driver has overwritten meanwhile are made again from their chunks.
+`_SUCCESS` counts only if each part, and the dead letters beside it, belong to the latest plan. Parts that another
+driver has overwritten meanwhile are made again from their chunks.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from headrace.pipelines.storage.store import Store
 
 
 def is_complete(store: Store, plan: Plan, out: Mapping[int, Counts] | None = None) -> bool:
-    """Whether the output holds all of the plan, and nothing else: `_SUCCESS`, and each part the plan's own.
+    """Whether the output has all of the plan, and nothing else: `_SUCCESS`, and each part from this plan.
 
     Args:
-        out: what :func:`published` has returned, if it was called already.
+        out: the result of :func:`published`, if it was called already.
     """
     if not store.exists(SUCCESS):
         return False
@@ -39,8 +39,8 @@ def is_complete(store: Store, plan: Plan, out: Mapping[int, Counts] | None = Non
 def begin(store: Store, plan: Plan) -> None:
     """Remove `_SUCCESS` if the plan is not done.
 
-    For a new plan this comes before the plan is saved, so `_SUCCESS` never stands beside a plan that is not done.
-    ``current.json`` keeps that the plan before it was done.
+    For a new plan this comes before the plan is saved, so `_SUCCESS` never exists beside an unfinished plan.
+    ``current.json`` records that the plan before it was done.
 
     Raises:
         Superseded: there is a newer plan.
@@ -55,7 +55,7 @@ def begin(store: Store, plan: Plan) -> None:
 
 
 def was_complete(store: Store, plan: Plan) -> bool:
-    """Whether the output held all of the plan when a next one was about to be saved."""
+    """Whether the output had all of the plan when the next one was about to be saved."""
     current = _current(store)
     return current.get("plan") == plan.number and "next" in current
 
@@ -66,7 +66,7 @@ def finish(store: Store, plan: Plan, report: Mapping[str, Any]) -> list[str]:
     Parts that another driver has overwritten meanwhile are made again from their chunks.
 
     Returns:
-        The files whose parts were removed: the plan has no answers for them, and the parts held older ones.
+        The files whose parts were removed: the plan has no answers for them, and the parts had older ones.
 
     Raises:
         Unaccounted: a part is missing, and so are chunks of it.
@@ -93,7 +93,7 @@ def finish(store: Store, plan: Plan, report: Mapping[str, Any]) -> list[str]:
 
 
 def _mended(store: Store, plan: Plan) -> dict[int, Counts]:
-    """:func:`published`, after parts that are missing or not the plan's have been made again."""
+    """:func:`published`, after missing or wrong parts have been made again."""
     out = published(store, plan)
     wrong = _unpublished(plan, out)
     for shard in wrong:
@@ -101,8 +101,8 @@ def _mended(store: Store, plan: Plan) -> dict[int, Counts]:
             publish_shard(store, plan, shard)
         except FileNotFoundError as error:
             raise Unaccounted(
-                f"{shown(store.uri)} is not complete: {len(wrong)} parts are missing or not those of plan "
-                f"{plan.number}, {shard.part_name} among them, whose chunks are not all there ({error}). "
+                f"{shown(store.uri)} is not complete: {len(wrong)} parts are missing or do not belong to plan "
+                f"{plan.number}, {shard.part_name} among them, and some of its chunks are missing ({error}). "
                 "Run the same command again."
             ) from error
     return published(store, plan) if wrong else out
@@ -114,8 +114,8 @@ def _unpublished(plan: Plan, out: Collection[int]) -> list[PlannedShard]:
 
 
 def _strays(store: Store, plan: Plan, out: Collection[int]) -> list[PlannedShard]:
-    """The shards that should have no part, and have one or dead letters: pruned ones, and those for which only an older
-    plan had answers (of the file's earlier content, or by another pipeline)."""
+    """The shards that should have no part, but have one, or dead letters: pruned ones, and those for which only an
+    older plan had answers (of the file's earlier content, or from another pipeline)."""
     there = {*store.names(), *store.names(ERRORS)}
     none = (shard for shard in plan.shards if shard.pruned or shard.index not in out)
     return [shard for shard in none if (shard.gone or not shard.has_part) and shard.part_name in there]

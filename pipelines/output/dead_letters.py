@@ -1,7 +1,7 @@
-"""Dead letters as they lie in an output: read a few at a time, put together by step and reason.
+"""The dead letters of an output: read in batches, grouped by step and reason.
 
-Those of a published shard are in ``_errors``; those of other committed chunks still in the chunk files. Both are read
-in batches, so memory does not grow with their number.
+Those of a published shard are in ``_errors``; those of other committed chunks are still in the chunk files. Both are
+read in batches, so memory does not grow with their number.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BATCH_ROWS = 1024
 """Dead letters read at a time."""
 
 MOST_GROUPS = 1000
-"""Reasons told apart; what else there is is put together, for memory's sake."""
+"""Number of different reasons that are counted separately. Others are merged, to limit memory."""
 
 OTHER = "(other reasons)"
 
@@ -42,7 +42,7 @@ _VARIES = (
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter: which row it is, what went wrong there, and the kept columns."""
+    """A dead letter: its row, what went wrong, and the kept columns."""
 
     shard: str
     row: int
@@ -56,12 +56,12 @@ class Letter:
 
 @dataclass(slots=True)
 class Group:
-    """Dead letters of one step and class whose reasons differ in numbers and quoted values only.
+    """Dead letters of one step and class whose reasons differ only in numbers and quoted values.
 
     Attributes:
-        error_class: :attr:`ErrorClass.OTHER` where an earlier version has written them.
-        reason: with ``N`` for numbers and ``'…'`` for quoted values, where they differ; as it is where all are equal.
-        rule: the part of the reasons that holds nothing of a row; empty where none was named, or they differ in it.
+        error_class: :attr:`ErrorClass.OTHER` if an earlier version wrote them.
+        reason: with ``N`` for numbers and ``'…'`` for quoted values if they differ; unchanged if all are equal.
+        rule: the part of the reasons that contains nothing of a row; empty if none was named, or if they differ in it.
     """
 
     step: str
@@ -81,7 +81,7 @@ class DeadLetters:
     """The dead letters of an output.
 
     Attributes:
-        counts: rows by outcome, as far as the output is.
+        counts: rows by outcome, as far as the output is done.
         groups: the most frequent first.
         published: whether all of them are in ``_errors`` already.
     """
@@ -94,7 +94,7 @@ class DeadLetters:
 
     @property
     def shown(self) -> int:
-        """Dead letters in the groups: all, or those that were asked for."""
+        """Dead letters in the groups: all, or the requested ones."""
         return sum(group.count for group in self.groups)
 
 
@@ -105,16 +105,18 @@ def read_dead_letters(
 
     Args:
         examples: letters to keep of each group.
-        step: of this step only.
-        reason: only those whose reason contains this text, whatever its case.
+        step: only those of this step.
+        reason: only those whose reason contains this text, ignoring case.
 
     Raises:
-        UserError: it is no output of headrace, or it has no such step.
+        UserError: it is not an output of headrace, or it has no such step.
     """
     store = open_store(output)
     plan = load_plan(store)
     if plan is None:
-        raise UserError(f"{output!r} is no output of headrace: there is no plan in it.")
+        raise UserError(
+            f"{output!r} is not an output of headrace: it contains no plan. Name the output folder of a run."
+        )
     steps = ["document", *plan.fingerprints]
     if step is not None and step not in steps:
         raise UserError(f"The output has no step {step!r}. Its steps are: {', '.join(map(repr, steps))}.")
@@ -130,8 +132,8 @@ def published_letters(
 ) -> tuple[tuple[Group, ...], bool]:
     """The dead letters of a complete output in groups, the most frequent first, and whether all were read.
 
-    No part is looked at, so this takes a few calls for each file that has dead letters; ``most`` bounds how many
-    letters are read, and ``files`` of how many input files.
+    Parts are not read, so this takes a few calls for each file that has dead letters. ``most`` limits the number of
+    letters that are read, and ``files`` the number of input files.
     """
     groups: dict[GroupKey, Group] = {}
     there, read = set(store.names(ERRORS)), 0
@@ -155,14 +157,14 @@ def in_order(groups: Iterable[Group]) -> tuple[Group, ...]:
 
 
 def alike(reason: str) -> str:
-    """What reasons have in common that differ in numbers and quoted values only."""
+    """A reason with its numbers and quoted values replaced, so that reasons that differ only in these are equal."""
     for pattern, instead in _VARIES:
         reason = pattern.sub(instead, reason)
     return reason
 
 
 def _outstanding(store: Store, plan: Plan) -> tuple[Counts, list[Chunk]]:
-    """Counts of all that is committed, and the chunks with dead letters that are in no part yet."""
+    """Counts of everything that is committed, and the chunks with dead letters that are not in a part yet."""
     out = published(store, plan)
     done = committed(store, plan, out.keys())
     counts = sum(with_kept(store, plan, out).values(), Counts())
@@ -188,7 +190,7 @@ def _tables(store: Store, plan: Plan, waiting: Sequence[Chunk]) -> Iterator[pa.T
 
 
 def _published(store: Store, plan: Plan, shard: PlannedShard) -> Iterator[pa.Table]:
-    """The dead letters of a published shard; columns that an earlier version has not written are null."""
+    """The dead letters of a published shard; columns that an earlier version did not write are null."""
     types = {f"_{each.name}": each.type for each in ERROR}
     for table in _batches(store, f"{ERRORS}/{shard.part_name}", ["_shard", "_row", *plan.keep, *types]):
         whole = table

@@ -1,17 +1,16 @@
-"""Fingerprints: a hash for each step of all that decides its answers, so that a stale answer is never taken
-for good.
+"""Fingerprints: a hash for each step of everything that decides its answers, so that a stale answer is never used.
 
-A resumed run compares them with those of the plan it finds. Equal: the answers that are there stand.
-Different: exactly the columns that would change are named, and nothing is computed until the user says so. So
-whatever can change an answer must be in, and what cannot must stay out, or a harmless edit would recompute a
-corpus; what is left out stands in :data:`EXCLUDED`, with the reason. Where that is in doubt a field is in: a
-needless question costs less than a wrong table.
+A resumed run compares them with those of the existing plan. If they are equal, existing answers are valid. If they
+differ, exactly the columns that would change are named, and nothing is computed until the user decides. So whatever can
+change an answer must be included, and what cannot must be left out, or a harmless edit would recompute a corpus. What
+is left out is listed in :data:`EXCLUDED`, with the reason. A doubtful field is included: a needless question costs less
+than a wrong table.
 
-A step's fingerprint covers the fingerprints of the steps it reads, so a change runs down the graph and no further. The
-filters that it waits for are not among these: they decide which rows are asked, and not what is answered. A step that
-takes the whole row is given all that the pipeline reads, so the names of these columns count for it. The order of
-keys counts in what the model reads (labels, schemas), for it changes the prompt, and does not count in engine
-arguments.
+A step's fingerprint covers the fingerprints of the steps it reads, so a change propagates down the graph and no
+further. The filters that it waits for are not included: they decide which rows are asked, not what is answered. A step
+that reads the whole row is given everything that the pipeline reads, so the names of these columns are included. The
+order of keys counts in what the model reads (labels, schemas), because it changes the prompt, and does not count in
+engine arguments.
 """
 
 from __future__ import annotations
@@ -32,43 +31,42 @@ from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.pipeline import Pipeline
 
 FINGERPRINT_VERSION = 2
-"""Raised when this file counts something in or out that it did not before, and all steps are to be told from those of
-before: what goes into the hash of a few steps only tells these by itself."""
+"""Raise this when this file includes or excludes something new for all steps. A change that affects the hashes of a few
+steps only needs no new version, because those hashes differ by themselves."""
 
 PROMPT_VERSION = 3
-"""Raised when the words or the form of the prompts change that headrace itself writes."""
+"""Raise this when the words or the form of headrace's own prompts change."""
 
 EXCLUDED: Mapping[str, str] = {
-    "name": "a label for reports; no prompt holds it",
-    "keep": "which columns are carried along: the answers beside them stay the same",
+    "name": "a label for reports; no prompt contains it",
+    "keep": "which columns are copied; the answers beside them stay the same",
     "key": "which rows are the same in two inputs, not what is answered",
-    "checkpoint_rows": "how rows are grouped for committing; a row's answer does not know its chunk",
+    "checkpoint_rows": "how rows are grouped for committing; a row's answer does not depend on its chunk",
     "max_error_rate": "when a run gives up, not what it answers",
-    "layout": "what is taken counts, step by step, not how it was chosen",
+    "layout": "the chosen layout counts, step by step, not how it was chosen",
     "layout_tolerance": "how the layout is chosen",
     "report": "what a page shows of the answers",
-    "resources": "where and how often the engine runs; what differs is rounding, as between two machines",
+    "resources": "where and how often the engine runs; only rounding differs, as between two machines",
 }
-"""Keys of a pipeline that no fingerprint covers, with the reason. The test holds it against the keys there
-are."""
+"""Keys of a pipeline that no fingerprint covers, with the reason. A test compares them with the existing keys."""
 
 EXCLUDED_FROM_STEPS: Mapping[str, str] = {
-    "layout": "what is taken counts, whoever chose it",
-    "name": "of the column; it counts where a prompt shows it",
-    "model": "a name; which weights they are, and their engine arguments, count where the model does",
-    "retries": "how often a bad answer is asked again: a good one is good whatever the bound",
+    "layout": "the chosen layout counts, whoever chose it",
+    "name": "the column's name; it counts if a prompt shows it",
+    "model": "a name; the weights and the engine arguments count for the model itself",
+    "retries": "how often a rejected answer is retried; an accepted answer is valid whatever the limit",
 }
-"""Keys of every step that its fingerprint does not cover, with the reason; a step's ``not_in_fingerprint`` has more."""
+"""Keys of every step that its fingerprint does not cover, with the reason. A step's ``not_in_fingerprint`` has more."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelIdentity:
-    """What of a model decides its answers.
+    """What decides a model's answers.
 
     Attributes:
-        weights: what the weights are, beyond the name that the pipeline gives them: a commit, or a hash of a folder's
+        weights: the identity of the weights, beyond the model's name in the pipeline: a commit, or a hash of a folder's
             files.
-        arguments: those of the engine's arguments that decide answers. Which these are only the engine knows.
+        arguments: the engine arguments that decide answers. Only the engine knows which these are.
     """
 
     weights: str
@@ -85,9 +83,9 @@ def fingerprints(
     """The fingerprint of each step, 16 hexadecimal digits, by step name in the order of the pipeline.
 
     Args:
-        model: the model. Of a pipeline with several models, each by its name (:meth:`Pipeline.model_of`).
-        layouts: those that were chosen for steps whose layout the pipeline leaves open.
-        priors: those of labels that were fitted on a sample.
+        model: the model. For a pipeline with several models, each by its name (:meth:`Pipeline.model_of`).
+        layouts: the chosen layouts of steps whose layout the pipeline leaves open.
+        priors: the priors of labels that were fitted on a sample.
     """
     graph = Graph.of(pipeline)
     steps = {step.name: step for step in pipeline.steps}
@@ -112,7 +110,7 @@ def fingerprints(
 
 
 def _layout(pipeline: Pipeline, step: Step, taken: Mapping[str, Layout]) -> list[str] | None:
-    """A step's layout; with it the header of a hoisted one, which holds the instructions of all on the same model."""
+    """A step's layout. A hoisted one includes the header, which has the instructions of all steps on the same model."""
     if not isinstance(step, ModelStep):
         return None
     if taken[step.name] != "hoisted":
@@ -124,27 +122,27 @@ def _layout(pipeline: Pipeline, step: Step, taken: Mapping[str, Layout]) -> list
 
 
 def changed(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[str, ...]:
-    """The steps of ``new`` whose answers are not those of ``old``, new steps among them."""
+    """The steps of ``new`` whose answers differ from those of ``old``, including new steps."""
     return tuple(name for name, value in new.items() if old.get(name) != value)
 
 
 def _only_gates(step: Step) -> bool:
-    """Whether a step only decides which rows go on; one that answers, too, may be read."""
+    """Whether a step only decides which rows go on. A step that also answers may be read."""
     return step.gates and not step.columns()
 
 
 def _is_given_names(step: Step) -> bool:
-    """Whether a step sees what its columns and answers are called: it reads others than those in its texts."""
+    """Whether a step sees the names of its columns and answers: it reads others than those in its texts."""
     return step.reads_whole_row or bool(step.reads_by_field())
 
 
 def _given(graph: Graph, step: Step) -> dict[str, list[str]]:
-    """What a step that takes the whole row is given, by name; nothing for others, which name what they read."""
+    """What a step that reads the whole row is given, by name; empty for others, which name what they read."""
     return {"given": sorted(graph.reads[step.name])} if step.reads_whole_row else {}
 
 
 def _asking(pipeline: Pipeline, step: Step, model: ModelIdentity | Mapping[str, ModelIdentity]) -> dict[str, Any]:
-    """What decides the answers of every step that asks the same model; nothing for a step that asks none."""
+    """What decides the answers of all steps that ask the same model; empty for a step that asks none."""
     if not isinstance(step, ModelStep):
         return {}
     name = pipeline.model_of(step)
@@ -178,7 +176,7 @@ def _step(pipeline: Pipeline, step: Step, found: Mapping[str, str]) -> list[Any]
 
 
 def _shows_name(step: ModelStep) -> bool:
-    """Whether the model reads what the step is called."""
+    """Whether the model reads the step's name."""
     other = "other" if step.name != "other" else "another"
     renamed = type(step).model_validate({**step.model_dump(mode="json", by_alias=True), "name": other})
     return renamed.questions() != step.questions()

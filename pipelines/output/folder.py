@@ -1,4 +1,4 @@
-"""What lies where in an output folder, and whether a folder may become one."""
+"""The layout of an output folder, and whether a folder may become one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check_output_folder(store: Store, input_uri: str) -> None:
     """Check that headrace may write into the output folder.
 
     Raises:
-        UserError: it holds something else, or the next run would read it as input.
+        UserError: it contains something else, or the next run would read it as input.
     """
     root = shown(store.uri)
     if would_read(input_uri, store.uri):
@@ -35,7 +35,7 @@ def check_output_folder(store: Store, input_uri: str) -> None:
     if names and f"{FOLDER}/" not in names:
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         raise UserError(
-            f"The output folder {root!r} holds something that headrace has not made: "
+            f"The output folder {root!r} contains files that headrace did not make: "
             f"{', '.join(repr(name) for name in names[:5])}{more}. Use an empty folder, or one that does "
             "not exist yet."
         )

@@ -1,4 +1,4 @@
-"""Which chunks of a plan are done, in a byte for each: a corpus may have millions.
+"""Which chunks of a plan are done, in one byte per chunk: a corpus may have millions.
 
 The files are the ledger (see ``checkpoint``); this is what the driver remembers of them.
 """
@@ -13,7 +13,7 @@ from headrace.pipelines.output.plan import Chunk, Plan, PlannedShard
 
 
 class Ledger(Set[Chunk]):
-    """A set of chunks of one plan. Chunks that the plan does not cut are never in it."""
+    """A set of chunks of one plan. Chunks that are not in the plan are never in it."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -25,7 +25,7 @@ class Ledger(Set[Chunk]):
         self._before: dict[int, list[int]] = {}
 
     def add(self, chunk: Chunk) -> bool:
-        """Whether it is a chunk of the plan, and new here."""
+        """Add a chunk. Returns whether it is a chunk of the plan, and new here."""
         shard = self._shard(chunk.shard, chunk.path)
         return shard is not None and self.mark(shard, chunk.plan, chunk.first, chunk.last)
 
@@ -54,7 +54,7 @@ class Ledger(Set[Chunk]):
         self._whole.add(shard.index)
 
     def has_all_of(self, shard: PlannedShard) -> bool:
-        """Whether the shard has no chunk that is not done."""
+        """Whether the shard has no unfinished chunk."""
         return shard.index in self._whole or not shard.chunk_count
 
     def __contains__(self, chunk: object) -> bool:
@@ -92,11 +92,11 @@ class Ledger(Set[Chunk]):
 
     @property
     def left(self) -> Left:
-        """What is to do, as it stands now: chunks of files that are still there."""
+        """The remaining chunks as of now, in files that still exist."""
         return Left(self._plan, self)
 
     def left_of(self, shard: PlannedShard) -> Iterator[Chunk]:
-        """The chunks of a shard that are to do."""
+        """The remaining chunks of a shard."""
         if shard.index in self._whole:
             return iter(())
         marks = self._marks.get(shard.index)
@@ -123,7 +123,7 @@ class Ledger(Set[Chunk]):
 
 
 class Left(Collection[Chunk]):
-    """The chunks that are to do, made as they are asked for."""
+    """The remaining chunks, made as they are requested."""
 
     def __init__(self, plan: Plan, done: Ledger) -> None:
         self._plan = plan

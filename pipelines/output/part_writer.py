@@ -1,4 +1,4 @@
-"""Writing parts: the rows of committed chunks, merged into row groups that are worth a scan."""
+"""Writing parts: the rows of committed chunks, merged into row groups of a useful size."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from headrace.pipelines.storage.store import Store
 
 GROUP_ROWS = 131_072
 GROUP_BYTES = 64 << 20
-"""A row group of a part is closed at this many rows or bytes: large enough to scan, small enough to hold."""
+"""A row group of a part is closed at this many rows or bytes: large enough to scan, small enough to hold in memory."""
 
 READ_AHEAD = 8
-"""Chunks that are read at once for a part: in an object store each takes two calls of some tens of milliseconds."""
+"""Chunks read concurrently for a part: in an object store each takes two calls of some tens of milliseconds."""
 
 
 def part_writer(
@@ -34,7 +34,7 @@ def part_writer(
 
     Args:
         metadata: of the file.
-        check: called last; what it raises keeps the file from being put.
+        check: called last; if it raises, the file is not written.
     """
 
     def write(file: BinaryIO) -> None:

@@ -1,12 +1,11 @@
 """The plan: which rows of which files are asked, in which chunks, and what decides their answers.
 
-A plan is data, written once as ``_headrace/plan-000001.json``. When the input changes, or more of it is
-wanted, a next plan follows (a generation): it keeps the spans, and with them the committed chunks, of
-whatever is unchanged, and cuts new ones for the rest. Shards are numbered once and for ever, so that a
-part's name never moves to another file.
+A plan is data, written once as ``_headrace/plan-000001.json``. If the input changes, or more of it is wanted, a next
+plan follows (a generation). It keeps the spans of whatever is unchanged, and with them the committed chunks, and cuts
+new ones for the rest. Shards are numbered once and forever, so a part's name never moves to another file.
 
-Rows that were answered before, and are to be answered anew or in part, are cut again in the same places. Such a span
-names its bases: where the chunks lie that hold the earlier answers of the same rows (see ``seeds``).
+Rows that were answered before, and need new answers to some or all steps, are cut again in the same places. Such a span
+names its bases: the chunks with the earlier answers of the same rows (see ``carried_answers``).
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ from headrace.pipelines.input.corpus import DEFAULT_SOURCE, Mark, Shard
 from headrace.pipelines.spec.errors import UserError
 
 FOLDER = "_headrace"
-"""Where, in an output folder, all that is not for readers of the table lies."""
+"""The folder, in an output folder, of everything that is not for readers of the table."""
 
 CHUNKS = f"{FOLDER}/chunks"
 
 SEEDS = f"{FOLDER}/seeds"
-"""Where, in an output folder, the answers lie that were taken from another output, until its chunks have them."""
+"""The folder, in an output folder, of answers taken from another output, until its chunks have them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class Chunk:
     """Rows ``first`` to ``last`` (exclusive) of one shard: the unit of work, of retry and of checkpoint.
 
     ``plan`` is the number of the plan that cut it, ``shard`` the shard's index, ``path`` the shard's path. ``bases``
-    and ``retry`` are its span's; which chunk it is they do not say.
+    and ``retry`` are those of its span; they are not part of the chunk's identity.
     """
 
     plan: int
@@ -56,16 +55,16 @@ class Chunk:
 
     @property
     def name(self) -> str:
-        """The chunk file's path in the output folder; it follows from the plan alone."""
+        """The chunk file's path in the output folder. It follows from the plan alone."""
         return f"{chunk_folder(self.plan, self.shard, self.path)}/{self.first:012d}-{self.last:012d}.parquet"
 
 
 class Span(NamedTuple):
     """Rows ``first`` to ``last`` (exclusive) that plan number ``plan`` cut into chunks of ``chunk_rows``.
 
-    ``bases`` say where earlier answers of these rows may lie, the newest first: the number of a plan whose chunks have
-    the same row ranges, or less than zero for the seeds that plan ``-base`` took from another output. ``retry`` says
-    that dead letters found there are to be asked again.
+    ``bases`` say where earlier answers of these rows may be, the newest first: the number of a plan whose chunks have
+    the same row ranges, or a negative number for the seeds that plan ``-base`` took from another output. ``retry`` says
+    that dead letters found there are retried.
     """
 
     plan: int
@@ -77,18 +76,18 @@ class Span(NamedTuple):
 
     @property
     def identity(self) -> list[int]:
-        """What tells the chunks of one span from those of another."""
+        """What distinguishes the chunks of one span from those of another."""
         return [self.plan, self.first, self.last, self.chunk_rows]
 
     @classmethod
     def from_data(cls, data: Sequence[Any]) -> Span:
-        """From what :meth:`to_data` gives."""
+        """A span from the result of :meth:`to_data`."""
         plan, first, last, chunk_rows, *more = data
         bases, retry = more or ((), 0)
         return cls(plan, first, last, chunk_rows, tuple(bases), bool(retry))
 
     def to_data(self) -> list[Any]:
-        """As the plan file has it."""
+        """The span as in the plan file."""
         return [*self.identity, list(self.bases), int(self.retry)] if self.bases else self.identity
 
     def ranges(self) -> Iterator[tuple[int, int]]:
@@ -98,7 +97,7 @@ class Span(NamedTuple):
 
     @property
     def chunk_count(self) -> int:
-        """How many chunks they are."""
+        """The number of chunks."""
         return -(-(self.last - self.first) // self.chunk_rows)
 
     def cuts(self, first: int, last: int) -> bool:
@@ -114,10 +113,10 @@ class Span(NamedTuple):
 class PlannedShard:
     """An input file in a plan.
 
-    ``index`` is its number for ever; ``size``, ``etag``, ``rows``, ``source`` and ``marks`` are those of the
+    ``index`` is its permanent number; ``size``, ``etag``, ``rows``, ``source`` and ``marks`` are those of the
     :class:`~headrace.pipelines.input.corpus.Shard` that was planned. ``spans`` cover rows 0 to :attr:`covered`, each
     once and in order. ``gone`` says that the file is no longer in the input: its part is kept, and nothing more is
-    asked of it. ``pruned`` says that it is gone, and its part too.
+    asked about it. ``pruned`` says that it is gone, and its part too.
     """
 
     index: int
@@ -134,7 +133,7 @@ class PlannedShard:
 
     @property
     def id8(self) -> str:
-        """Eight hex digits that stand for the path: they tell shards apart in names."""
+        """Eight hex digits of the path's hash, which distinguish shards in names."""
         return shard_id(self.path)
 
     @property
@@ -144,12 +143,12 @@ class PlannedShard:
 
     @property
     def covered(self) -> int:
-        """Rows that are planned: the first so many of the file."""
+        """Planned rows: the first ones of the file, up to this number."""
         return self.spans[-1].last if self.spans else 0
 
     @property
     def has_part(self) -> bool:
-        """Whether there is to be a part: not for a file that a limit leaves out altogether."""
+        """Whether the shard has a part; not if a limit leaves the file out completely."""
         return bool(self.spans) or self.rows == 0
 
     def chunks(self) -> Iterator[Chunk]:
@@ -160,17 +159,18 @@ class PlannedShard:
 
     @property
     def chunk_count(self) -> int:
-        """How many chunks :meth:`chunks` gives."""
+        """The number of chunks that :meth:`chunks` returns."""
         return sum(span.chunk_count for span in self.spans)
 
     def chunks_before(self) -> list[int]:
-        """For each span, how many chunks the spans before it have; for :meth:`place`, which is asked often."""
+        """For each span, the number of chunks in the spans before it; for :meth:`place`, which is called often."""
         return list(accumulate((span.chunk_count for span in self.spans[:-1]), initial=0))
 
     def place(self, plan: int, first: int, last: int, before: Sequence[int]) -> int | None:
-        """Which of :meth:`chunks`, from 0, has these rows and was cut by plan number ``plan``; None where none is.
+        """The index in :meth:`chunks` of the chunk with these rows that plan number ``plan`` cut; None if there is
+        none.
 
-        ``before`` is what :meth:`chunks_before` gives: a shard may have thousands of spans, and as many questions.
+        ``before`` is the result of :meth:`chunks_before`: a shard may have thousands of spans, and as many lookups.
         """
         at = bisect_right(self.spans, first, key=lambda span: span.first) - 1
         if at < 0 or self.spans[at].plan != plan or not self.spans[at].cuts(first, last):
@@ -184,10 +184,10 @@ class PlannedShard:
 
 @dataclass(frozen=True, slots=True)
 class CommitInfo:
-    """What a worker must know of a plan to commit chunks: small, and the same for all of them.
+    """What a worker must know about a plan to commit chunks: small, and the same for all of them.
 
-    ``suffix`` tells the answers of a stage that is not the last (see ``stages``) from the chunk itself. ``keyed`` says
-    that a digest of each row stands in the chunk (see ``digests``).
+    ``suffix`` distinguishes the answers of a stage that is not the last (see ``stages``) from the chunk itself.
+    ``keyed`` says that the chunk contains a digest of each row (see ``rows.digests``).
     """
 
     fingerprint: str
@@ -196,7 +196,7 @@ class CommitInfo:
     keyed: bool = False
 
     def name(self, chunk: Chunk) -> str:
-        """The path of what is committed of ``chunk``, in the output folder."""
+        """The path of the file that is committed for ``chunk``, in the output folder."""
         return f"{chunk.name.removesuffix('.parquet')}{self.suffix}.parquet"
 
 
@@ -209,21 +209,21 @@ class Plan:
         created: ISO 8601, UTC.
         version: of headrace.
         base: the folder (a URI) that shard paths are relative to.
-        pipeline: the pipeline as data, for whoever reads the file; nothing is decided by it.
-        fingerprints: by step name, a hash of all that decides the step's answers.
+        pipeline: the pipeline as data, for readers of the file; no decision depends on it.
+        fingerprints: by step name, a hash of everything that decides the step's answers.
         schema: of a part: ``_shard``, ``_row``, the ``keep`` columns, the steps' columns.
-        keep: input columns that are carried along.
+        keep: input columns that are copied to the output.
         checkpoint_rows: rows in a chunk of the spans that this plan cut.
         limit: rows wanted in total, None for all.
         shards: by index: ``shards[i].index == i``.
         layouts: by name of each model step, the layout of its prompt.
         priors: by step and option, those that were fitted on a sample.
         columns: the output columns of each step.
-        key: input columns that say which row it is; none if rows are not to be found again.
-        reads: input columns that the pipeline reads; digests are made of them and of ``key``.
-        redo: what this plan was asked to do again: ``changed``, ``all`` or ``errors``, or nothing.
-        seeds: what this plan took from another output, if it did: ``folder`` where it lies, ``steps`` whose answers it
-            has, ``output`` and ``plan`` that they are from.
+        key: input columns that identify a row; empty if rows need not be found again.
+        reads: input columns that the pipeline reads. Digests are made of them and of ``key``.
+        redo: what this plan was asked to recompute: ``changed``, ``all`` or ``errors``, or nothing.
+        seeds: what this plan took from another output, if anything: its ``folder``, the ``steps`` whose answers it has,
+            and the ``output`` and ``plan`` that they are from.
     """
 
     number: int
@@ -262,11 +262,11 @@ class Plan:
 
     @property
     def rows(self) -> int:
-        """Rows that are planned, in files that are still there."""
+        """Planned rows in files that still exist."""
         return sum(shard.covered for shard in self.shards if not shard.gone)
 
     def chunks(self) -> Iterator[Chunk]:
-        """Every chunk of the files that are still there, shard by shard."""
+        """Every chunk of the files that still exist, shard by shard."""
         for shard in self.shards:
             if not shard.gone:
                 yield from shard.chunks()
@@ -278,7 +278,7 @@ def shard_id(path: str) -> str:
 
 
 def chunk_folder(plan: int, index: int, path: str) -> str:
-    """Where the chunk files of a shard lie that plan number ``plan`` cut."""
+    """The folder of the chunk files of a shard that plan number ``plan`` cut."""
     return f"{CHUNKS}/{plan:06d}/{index:05d}-{shard_id(path)}"
 
 
@@ -288,24 +288,24 @@ def plan_name(number: int) -> str:
 
 
 def part_schema(keep: Sequence[pa.Field], steps: Sequence[pa.Field]) -> pa.Schema:
-    """The schema of a part: ``_shard`` and ``_row`` say which input row it is, then ``keep``, then the steps.
+    """The schema of a part: ``_shard`` and ``_row`` identify the input row, then ``keep``, then the steps.
 
     Raises:
-        UserError: a column name twice, or one of headrace's own.
+        UserError: a duplicate column name, or one that headrace reserves.
     """
     taken = {"_shard", "_row", "_outcome", "_error", "_step", "_class", "_rule", "_reason", "_raw", "_tries"}
     for column in keep:
         if column.name in taken:
             raise UserError(
-                f"keep: the input's column {column.name!r} has a name that headrace uses itself (or it is "
-                "there twice). Leave it out of keep, or rename it in the input."
+                f"keep: the input's column {column.name!r} is a duplicate, or has a name that headrace reserves. "
+                "Remove it from keep, or rename it in the input."
             )
         taken.add(column.name)
     for column in steps:
         if column.name in taken:
             raise UserError(
-                f"The step column {column.name!r} has the name of a kept input column, or is there twice. "
-                "Rename the step, or leave the input column out of keep."
+                f"The step column {column.name!r} is a duplicate, or has the name of a kept input column. Rename the "
+                "step, or remove the input column from keep."
             )
         taken.add(column.name)
     return pa.schema([pa.field("_shard", pa.string()), pa.field("_row", pa.int64()), *keep, *steps]).remove_metadata()

@@ -1,4 +1,4 @@
-"""The plan file: written once, read by whoever comes later."""
+"""The plan file: written once, read by every later command."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def plan_from_json(data: bytes) -> Plan:
     """Read a plan file.
 
     Raises:
-        UserError: it is damaged, or of a format that this version does not know.
+        UserError: it is damaged, or has a format that this version does not know.
     """
     try:
         read = json.loads(data)
@@ -106,7 +106,7 @@ def plan_from_json(data: bytes) -> Plan:
 
 
 def _shard_to_data(shard: PlannedShard) -> list[Any]:
-    """A shard as a list. What older versions did not have to say, as all inputs were Parquet, comes last."""
+    """A shard as a list. Fields that older versions did not need, because all inputs were Parquet, come last."""
     more: dict[str, Any] = {} if shard.source == DEFAULT_SOURCE else {"source": shard.source}
     if shard.marks:
         more["marks"] = shard.marks
@@ -134,10 +134,10 @@ def _shard_from_data(index: int, base: str, data: Sequence[Any]) -> PlannedShard
 
 
 def load_plan(store: Store, number: int | None = None) -> Plan | None:
-    """The latest plan of an output (or plan ``number``), None when there is none.
+    """The latest plan of an output (or plan ``number``), None if there is none.
 
     Raises:
-        UserError: the plan file cannot be understood.
+        UserError: the plan file cannot be read.
     """
     if number is None:
         named = (re.fullmatch(r"plan-(\d{6,})\.json", name) for name in store.names(FOLDER))
@@ -157,11 +157,11 @@ def save_plan(store: Store, plan: Plan) -> Plan:
     """Write a new plan, once.
 
     Returns:
-        The plan that holds: this one, or the same one that another run wrote first. Where that run found the files
-        elsewhere they are read where this plan says.
+        The plan that counts: this one, or the same one that another run wrote first. If that run found the files
+        elsewhere, they are read where this plan says.
 
     Raises:
-        UserError: another run wrote another plan under this number.
+        UserError: another run wrote a different plan with this number.
     """
     if store.put_if_absent(plan.name, plan_to_json(plan)):
         return plan

@@ -1,4 +1,4 @@
-"""The next plan of an output: what is planned stays, what is new or wanted again is cut into chunks."""
+"""The next plan of an output: what is planned stays; what is new or wanted again is cut into chunks."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from headrace.pipelines.spec.version import VERSION
 
 
 class PlanMismatch(UserError):
-    """The output was made by a pipeline that gives other answers or other columns."""
+    """The output was made by a pipeline with other answers or other columns."""
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
     """What a plan does that the one before did not: paths of files, for a message to the user.
 
-    ``redone`` are the files whose rows are answered anew or in part, ``retried`` those with dead letters that are
-    asked again.
+    ``redone`` are the files whose rows are recomputed completely or in part, ``retried`` those whose dead letters are
+    retried.
     """
 
     new: list[str] = field(default_factory=list)
@@ -43,14 +43,14 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Redo:
-    """What of an output that is there is to be done again.
+    """What of an existing output is to be recomputed.
 
     Attributes:
-        redo: ``changed`` (what is not asked the same way any more), ``all``, ``errors``, or nothing.
-        dead: committed chunks that hold dead letters, for ``errors``.
-        done: the chunks of the previous plan that are committed.
-        prune: whether the parts of files that are gone go, too.
-        goes_on: what the previous plan was asked to do again and has not finished.
+        redo: ``changed`` (whatever has changed), ``all``, ``errors``, or nothing.
+        dead: committed chunks with dead letters, for ``errors``.
+        done: the committed chunks of the previous plan.
+        prune: whether the parts of files that are gone are removed.
+        goes_on: what the previous plan was asked to recompute and has not finished.
     """
 
     redo: str = ""
@@ -91,15 +91,15 @@ def next_plan(
 
     Args:
         limit: rows in total: those that are planned already first, then the others in the order of shard paths. A
-            smaller limit than before takes nothing back.
+            smaller limit than before does not remove anything.
 
     Returns:
-        The previous plan when it covers everything already (with no changes), else the next one.
+        The previous plan if it covers everything already (with no changes), else the next one.
 
     Raises:
         PlanMismatch: the answers or the columns would not be those of the previous plan, and ``redo`` does not say
             that they may change.
-        UserError: ``checkpoint_rows`` or ``limit`` below 1; columns are to change in files that are gone.
+        UserError: ``checkpoint_rows`` or ``limit`` is below 1, or columns would change in files that are gone.
     """
     if spec.checkpoint_rows < 1:
         raise UserError(f"checkpoint_rows is {spec.checkpoint_rows}. It must be 1 or more; 1000 is a good value.")
@@ -145,7 +145,7 @@ def next_plan(
 
 
 def _found(previous: Plan | None, corpus: Corpus, changes: Changes) -> list[PlannedShard]:
-    """The shards of the previous plan as they are now, and those that are new."""
+    """The shards of the previous plan in their present state, and new ones."""
     shards = list(previous.shards) if previous else []
     known = {shard.path: shard.index for shard in shards}
     for found in corpus.shards:
@@ -164,7 +164,7 @@ def _found(previous: Plan | None, corpus: Corpus, changes: Changes) -> list[Plan
 
 
 def _mark_gone(shards: list[PlannedShard], here: Collection[str], changes: Changes, *, prune: bool) -> None:
-    """Mark the shards whose files are no longer in the input; with ``prune`` their parts go, too."""
+    """Mark the shards whose files are no longer in the input; with ``prune`` also their parts."""
     for index, shard in enumerate(shards):
         if shard.path in here or shard.pruned:
             continue
@@ -181,8 +181,8 @@ def _refuse_gone(shards: Sequence[PlannedShard]) -> None:
     if kept:
         more = f" and {len(kept) - 3} more" if len(kept) > 3 else ""
         raise UserError(
-            f"Columns cannot be done again for files that are gone from the input: {', '.join(kept[:3])}{more}. "
-            f"Nothing was changed. Put them back, or give --prune as well to have their parts removed."
+            f"Columns cannot be recomputed for files that are gone from the input: {', '.join(kept[:3])}{more}. "
+            f"Nothing was changed. Restore the files, or add --prune to remove their parts."
         )
 
 
@@ -205,7 +205,7 @@ def _extend(shards: list[PlannedShard], number: int, checkpoint_rows: int, limit
 def _cut_again(
     shards: list[PlannedShard], number: int, redo: Redo, only: Collection[Chunk] | None, changes: Changes
 ) -> None:
-    """Let plan ``number`` cut what was planned in the same places again: all of it, or the chunks that are named."""
+    """Let plan ``number`` cut what was planned again in the same places: all of it, or the given chunks."""
     touched = {chunk.shard for chunk in only} if only is not None else None
     for shard in shards:
         if shard.gone or not shard.spans or (touched is not None and shard.index not in touched):
@@ -234,7 +234,7 @@ def _cut_again(
 
 
 def _bases(shard: PlannedShard, span: Span, done: Collection[Chunk]) -> tuple[int, ...]:
-    """Where the answers of a span's rows lie: its own chunks, and where those are not all there its bases."""
+    """Where the answers of a span's rows are: in its own chunks, and in its bases if some of these are missing."""
     chunks = (Chunk(span.plan, shard.index, shard.path, first, last) for first, last in span.ranges())
     whole = not span.bases or all(chunk in done for chunk in chunks)
     return (span.plan,) if whole else (span.plan, *span.bases)
@@ -247,16 +247,16 @@ def _planned(index: int, found: Shard) -> PlannedShard:
 
 
 def _identity(shard: Shard | PlannedShard) -> tuple[int, str, str]:
-    """What has to be the same for answers to stand: the content, and who makes rows of it."""
+    """What must be equal for answers to stay valid: the content, and the source that makes rows of it."""
     return shard.size, shard.etag, shard.source
 
 
 def differences(previous: Plan, spec: PlanSpec) -> list[str]:
-    """What would not be as ``previous`` has it, a clause each; none if its answers and columns stand."""
+    """What would differ from ``previous``, one clause each; empty if its answers and columns are still valid."""
     old, new = previous.fingerprints, spec.fingerprints
-    said = [f"step {name!r} is asked differently" for name in old if name in new and old[name] != new[name]]
+    said = [f"step {name!r} has changed" for name in old if name in new and old[name] != new[name]]
     said += [f"step {name!r} is new" for name in new if name not in old]
-    said += [f"step {name!r} is no longer there" for name in old if name not in new]
+    said += [f"step {name!r} has been removed" for name in old if name not in new]
     steps = {name for name in (*old, *new) if old.get(name) != new.get(name)}
     had = {column.name: column.type for column in previous.schema}
     has = {column.name: column.type for column in spec.schema}
@@ -265,22 +265,22 @@ def differences(previous: Plan, spec: PlanSpec) -> list[str]:
             continue
         was, becomes = had.get(name), has.get(name)
         if becomes is None:
-            said.append(f"column {name!r} is no longer there")
+            said.append(f"column {name!r} has been removed")
         elif was is None:
             said.append(f"column {name!r} is new")
         else:
             said.append(f"column {name!r} was {was} and would be {becomes}")
     if previous.key != tuple(spec.key):
-        said.append(f"the key was {list(previous.key) or 'not there'} and would be {list(spec.key) or 'none'}")
+        said.append(f"the key was {list(previous.key) or 'not set'} and would be {list(spec.key) or 'not set'}")
     elif spec.key and not said and previous.reads != tuple(spec.reads):
-        said.append(f"the rows' digests are made of {list(previous.reads)} and would be of {list(spec.reads)}")
+        said.append(f"the rows' digests were made of {list(previous.reads)} and would be made of {list(spec.reads)}")
     return said
 
 
 def _mismatch(previous: Plan, differs: Sequence[str]) -> PlanMismatch:
     return PlanMismatch(
         f"The output was made by another pipeline (plan {previous.number} of {previous.created}): "
-        f"{'; '.join(differs)}. Nothing was changed. --recompute changed does again what would change and what reads "
-        "it, and keeps the other columns (headrace explain PIPELINE --input INPUT --output OUTPUT says what that "
-        "costs); --recompute all does everything again. Use another output folder to keep both."
+        f"{'; '.join(differs)}. The output is unchanged. Use --recompute changed to recompute what has changed and what "
+        "reads it, or --recompute all to recompute everything (headrace explain PIPELINE --input INPUT --output OUTPUT "
+        "shows the cost). To keep both results, use another output folder."
     )

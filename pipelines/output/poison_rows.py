@@ -1,13 +1,13 @@
-"""What is known of a chunk whose tries ended without a word: which of its rows may kill an engine, or hang it.
+"""What is known about a chunk whose attempts ended without a trace: which of its rows may kill or hang an engine.
 
-A worker that dies cannot say why. So before a chunk is tried a small file says that it is, and who is at it; whoever
-tries it next and finds that file knows that the last try died. From then on the chunk is tried with nothing else on
-its engine, and its suspects apart, half of them at a time: each death leaves fewer, about ``log2`` of them to the
-row that did it. A row dies alone twice before it is given up, and before each of these groups a row that is above
-suspicion is asked: an engine that dies of that one as well dies of itself, and no row is blamed.
+A worker that dies cannot say why. So before a chunk is tried, a small file records the attempt and its owner. Whoever
+tries the chunk next and finds that file knows that the last attempt died. From then on the chunk is tried with nothing
+else on its engine, and its suspects separately, half of them at a time: each death leaves fewer, so about ``log2`` of
+them lead to the row. A row must die alone twice before it is given up. Before each of these groups a row above
+suspicion is asked: an engine that dies from that one too is itself the cause, and no row is blamed.
 
-The file lies under the chunk's name in ``_headrace/suspects`` and goes when the chunk is committed. It is advice, not
-a ledger: where two workers are at one chunk the last one's word stands, and what is lost is a halving.
+The file has the chunk's name in ``_headrace/suspects`` and is removed when the chunk is committed. It is advice, not a
+ledger: if two workers try one chunk, the last one's notes count, and at most one halving is lost.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from headrace.pipelines.storage.store import Store
 SUSPECTS = f"{FOLDER}/suspects"
 
 POISON_POINTS = 4
-"""Points at which a row is given up. A death alone on an engine counts 2, or 1 if the whole run died with it: then
-it may have been anything."""
+"""Points at which a row is given up. A death alone on an engine counts 2, or 1 if the whole run died with it, because
+then the cause may have been anything."""
 
 MOST_UNEXPLAINED = 5
-"""Deaths of a chunk in one run of which no row could be found guilty, after which the run ends."""
+"""Deaths of a chunk in one run for which no row could be found guilty, after which the run ends."""
 
 MOST_CONTROLS = 3
 """Deaths of an engine over rows above suspicion, after which the run ends."""
@@ -50,7 +50,7 @@ Ranges = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A process that tries a chunk: which run it belongs to, and what finds it on its machine."""
+    """A process that tries a chunk: the run it belongs to, and how to find it on its machine."""
 
     run: str
     host: str
@@ -63,7 +63,7 @@ class Owner:
 
     @property
     def alive(self) -> bool:
-        """Whether it is known to be alive; on other machines nothing is known."""
+        """Whether it is known to be alive. Nothing is known about processes on other machines."""
         return self.host == host() and bool(self.born) and _born(self.pid) == self.born
 
 
@@ -78,7 +78,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class PoisonRow:
-    """A row that was given up, and how often an engine died or hung with it, which of the two it was last."""
+    """A row that was given up, how often an engine died or hung with it, and which of the two happened last."""
 
     row: int
     deaths: int
@@ -87,25 +87,25 @@ class PoisonRow:
     @property
     def reason(self) -> str:
         what = "hung" if self.hung else "killed"
-        return f"the row {what} the engine {self.deaths} times, at last alone"
+        return f"the row {what} the engine {self.deaths} times, the last time alone"
 
 
 @dataclass(frozen=True, slots=True)
 class Notes:
-    """What is known of a chunk.
+    """What is known about a chunk.
 
     Attributes:
-        deaths: of all tries.
+        deaths: of all attempts.
         suspects: rows (as ranges) of which one may be a poison row.
         suspect_deaths: deaths since these rows came under suspicion.
-        points: against the one suspect that is left, see :data:`POISON_POINTS`.
+        points: against the single remaining suspect, see :data:`POISON_POINTS`.
         poison_rows: rows that were given up.
         unexplained: deaths in this run, since the last poison row was found, that raised a new suspicion.
-        controls: deaths in this run, in a row, over rows above suspicion.
+        controls: consecutive deaths in this run over rows above suspicion.
         reading: points against reading the input's rows at all.
-        stuck: hangs in this run while the storage had the word.
-        running: what the last try was at when it was last heard of.
-        run: the run that has tried it last.
+        stuck: hangs in this run during a call of the storage.
+        running: what the last attempt was doing when it was last heard of.
+        run: the run that tried it last.
     """
 
     deaths: int = 0
@@ -122,43 +122,43 @@ class Notes:
 
     @property
     def unreadable(self) -> bool:
-        """Whether it is the reading of the input that kills."""
+        """Whether reading the input is what kills."""
         return self.reading >= POISON_POINTS
 
     def taken_by(self, run: str) -> Notes:
-        """A run takes the chunk on: what speaks against the engine was said of another run's."""
+        """A run takes over the chunk. Evidence against the engine concerned another run's."""
         return self if run == self.run else replace(self, run=run, unexplained=0, controls=0, stuck=0)
 
     @property
     def last_control(self) -> bool:
         """Whether one more death over a control ends the run. In a small chunk the rows asked may all have been
-        poison_rows, so this one had better not be a row."""
+        poison rows, so the next control should not be a row."""
         return self.controls >= MOST_CONTROLS - 1
 
     def begin(self, phase: Phase, rows: Iterable[int], owner: Owner) -> Notes:
-        """A try begins: ``rows`` are about to be asked. Suspects come after a control, which then has passed."""
+        """An attempt begins: ``rows`` are about to be asked. Suspects follow a control, which has passed then."""
         controls = 0 if phase == "group" else self.controls
         return replace(self, controls=controls, running=Running(phase, ranges(rows), owner))
 
     def ended(self) -> Notes:
-        """The try has come to an end that has nothing to do with rows."""
+        """The attempt has ended for a reason that has nothing to do with rows."""
         return replace(self, running=None)
 
     def stood(self) -> Notes:
-        """The try has hung in the storage: of that no row is guilty."""
+        """The attempt hung in the storage, which is no row's fault."""
         return replace(self, deaths=self.deaths + 1, stuck=self.stuck + 1, running=None)
 
     def cleared(self) -> Notes:
-        """The suspects were asked, and nothing has happened."""
+        """The suspects were asked, and nothing happened."""
         return replace(self, suspects=(), suspect_deaths=0, points=0)
 
     def died(self, run: str, in_flight: Iterable[int] | None = None, *, hung: bool = False) -> Notes:
-        """The try has died.
+        """The attempt has died.
 
         Args:
             run: who finds that out: deaths of other runs count less.
-            in_flight: the rows that were with the engine, where that is known.
-            hung: it did not die, but stood still.
+            in_flight: the rows that were with the engine, if known.
+            hung: it did not die, but hung.
         """
         if self.running is None:
             return self
@@ -188,26 +188,26 @@ class Notes:
         return replace(after.cleared(), poison_rows=(*self.poison_rows, found), unexplained=0, controls=0)
 
     def groups(self) -> list[list[int]]:
-        """The suspects in two halves, or the one that there is."""
+        """The suspects in two halves, or the single one."""
         rows = list(members(self.suspects))
         middle = (len(rows) + 1) // 2
         return [half for half in (rows[:middle], rows[middle:]) if half]
 
     def controls_among(self, rows: Sequence[int], wanted: int) -> list[int]:
-        """Rows to ask before the suspects are: others than at the last death, for one of them may kill as well."""
+        """Rows to ask before the suspects: others than at the last death, because one of them may kill as well."""
         return random.Random(self.deaths).sample(rows, min(wanted, len(rows)))
 
     def hopeless(self, most_poison_rows: int) -> str:
-        """Why it makes no sense to go on with this chunk, and so with the run; empty where it does."""
+        """Why it is pointless to continue with this chunk, and so with the run; empty if it is not."""
         if self.controls >= MOST_CONTROLS:
             return (
-                f"the engine has died {self.controls} times over single rows that nothing speaks against, so it is "
-                f"the engine and not a row"
+                f"the engine has died {self.controls} times over single rows that are not under suspicion, so the "
+                f"cause is the engine and not a row"
             )
         if self.stuck >= MOST_STUCK:
-            return f"reading its rows or writing its answers has come to no end, {self.stuck} times"
+            return f"reading its rows or writing its answers has hung {self.stuck} times"
         if self.unexplained >= MOST_UNEXPLAINED:
-            return f"the engine has died {self.deaths} times, and no row does it alone"
+            return f"the engine has died {self.deaths} times, and no single row causes it"
         if len(self.poison_rows) > most_poison_rows:
             return f"{len(self.poison_rows)} rows kill the engine, each alone and more than once"
         return ""
@@ -217,7 +217,7 @@ class Notes:
 
     @classmethod
     def from_json(cls, data: bytes) -> Notes:
-        """Read notes. What cannot be understood (a later version's, a damaged file) is as good as none."""
+        """Read notes. Notes that cannot be read (from a later version, a damaged file) are ignored."""
         try:
             read = json.loads(data)
             running = read.pop("running")
@@ -231,16 +231,16 @@ class Notes:
 
 
 def most_poison_rows(chunk: Chunk, max_error_rate: float) -> int:
-    """Rows of a chunk that may be given up as poison_rows before it is the engine that is not believed."""
+    """Rows of a chunk that may be given up as poison rows before the engine counts as the cause."""
     return max(LEAST_POISON_ROWS, int(max_error_rate * chunk.rows))
 
 
 @dataclass(slots=True)
 class Attempt:
-    """One try of a chunk by one worker: its notes, kept where the next one finds them.
+    """One attempt at a chunk by one worker: its notes, stored where the next attempt finds them.
 
-    ``in_flight`` holds the rows that are with the engine now, and ``in_storage`` says that the storage has the word;
-    whoever runs them keeps both.
+    ``in_flight`` has the rows that are with the engine now, and ``in_storage`` says that a call of the storage is in
+    progress; the caller keeps both up to date.
     """
 
     store: Store
@@ -252,7 +252,7 @@ class Attempt:
 
     @classmethod
     def of(cls, store: Store, info: CommitInfo, chunk: Chunk, owner: Owner) -> Attempt:
-        """Read what is known of ``chunk``; a try that has not ended, and whose worker is not there, has died."""
+        """Read what is known about ``chunk``. An unfinished attempt whose worker is gone has died."""
         attempt = cls(store, notes_name(info, chunk), owner, Notes(run=owner.run))
         try:
             notes = Notes.from_json(store.read(attempt.name))
@@ -265,16 +265,16 @@ class Attempt:
         return attempt
 
     def begin(self, phase: Phase, rows: Iterable[int]) -> None:
-        """Note what is about to be tried, durably."""
+        """Record durably what is about to be tried."""
         self.notes = self.notes.begin(phase, rows, self.owner)
         self._put()
 
     def cleared(self) -> None:
-        """The suspects are none; it is noted with what is tried next."""
+        """No suspect is left; this is recorded with the next attempt."""
         self.notes = self.notes.cleared()
 
     def died(self, *, hung: bool = False) -> None:
-        """Note that the engine is gone with what is in flight; where nothing is it was not this chunk."""
+        """Record that the engine is gone with what is in flight; if nothing is, this chunk was not the cause."""
         running = self.notes.running
         if running is None:
             return
@@ -291,7 +291,7 @@ class Attempt:
 
     @contextmanager
     def storage(self) -> Iterator[None]:
-        """What is done in here is the storage's to end."""
+        """A context for calls of the storage, which must end them itself."""
         self.in_storage = True
         try:
             yield
@@ -299,7 +299,7 @@ class Attempt:
             self.in_storage = False
 
     def end(self) -> None:
-        """The try has ended otherwise: what was known before it stays."""
+        """The attempt has ended otherwise: what was known before it stays."""
         self.notes = self.notes.ended()
         if self.notes.deaths:
             self._put()
@@ -307,7 +307,7 @@ class Attempt:
             self.forget()
 
     def forget(self) -> None:
-        """The chunk is committed, or all is to begin anew."""
+        """The chunk is committed, or everything starts again."""
         self.store.delete(self.name)
 
     def _put(self) -> None:
@@ -315,12 +315,12 @@ class Attempt:
 
 
 def notes_name(info: CommitInfo, chunk: Chunk) -> str:
-    """Where the notes about a chunk (in a stage) lie."""
+    """The path of the notes about a chunk (in a stage)."""
     return f"{SUSPECTS}{info.name(chunk).removeprefix(CHUNKS).removesuffix('.parquet')}.json"
 
 
 def settle(store: Store, run: str) -> None:
-    """A run has ended in good order, and its workers with it: what they were at has not died."""
+    """A run has ended in good order, and its workers with it: their unfinished attempts have not died."""
 
     def one(path: str) -> None:
         try:
@@ -358,12 +358,12 @@ def ranges(rows: Iterable[int]) -> Ranges:
 
 
 def members(rows: Ranges) -> Iterable[int]:
-    """The rows of ranges."""
+    """The rows in ranges."""
     return (row for first, last in rows for row in range(first, last))
 
 
 def size(rows: Ranges) -> int:
-    """How many rows ranges have."""
+    """The number of rows in ranges."""
     return sum(last - first for first, last in rows)
 
 
@@ -372,7 +372,7 @@ def _pairs(found: Sequence[Sequence[int]]) -> Ranges:
 
 
 def _born(pid: int) -> str:
-    """What tells a process from another one that gets its number later; empty where nothing does, or it is gone."""
+    """What distinguishes a process from a later one with the same number; empty if unknown, or if it is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

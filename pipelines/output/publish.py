@@ -1,8 +1,8 @@
-"""Publishing a shard: its part, and its dead letters beside it, made of its committed chunks.
+"""Publishing a shard: its part, and its dead letters beside it, made from its committed chunks.
 
-Only the driver publishes. A part is replaced by one atomic put, so a reader sees whole parts only, the old one until
-the new one is there. The part's footer says which spans it holds; by that, and not by its name, a part of this
-generation is told from an older one.
+Only the driver publishes. A part is replaced by one atomic put, so a reader sees only whole parts: the old one until
+the new one is there. The part's footer says which spans it contains. This, and not its name, distinguishes a part of
+this generation from an older one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from headrace.pipelines.storage.store import Store
 
 
 def publish_shard(store: Store, plan: Plan, shard: PlannedShard) -> None:
-    """Make the shard's part, and its dead letters where it has any, of its chunks, which are all committed.
+    """Make the shard's part, and its dead letters if it has any, from its chunks, which must all be committed.
 
     Raises:
         FileNotFoundError: a chunk is not committed.
@@ -35,7 +35,7 @@ def publish_shard(store: Store, plan: Plan, shard: PlannedShard) -> None:
     for chunk, record in zip(chunks, records, strict=True):
         if record["fingerprint"] != plan.fingerprint or counts_of(record).rows != chunk.rows:
             raise Unaccounted(
-                f"{chunk.name} in {shown(store.uri)} was not made by this pipeline: its footer says {record}. "
+                f"{chunk.name} in {shown(store.uri)} was not made by this pipeline: its footer is {record}. "
                 "Delete it and run again."
             )
     counts = asdict(sum(map(counts_of, records), Counts()))

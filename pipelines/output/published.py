@@ -1,4 +1,4 @@
-"""What is published already, as the footers of parts say."""
+"""What is published already, according to the footers of parts."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def published(store: Store, plan: Plan) -> dict[int, Counts]:
 def with_kept(store: Store, plan: Plan, out: Mapping[int, Counts]) -> dict[int, Counts]:
     """What readers see after a run: ``out`` (see :func:`published`), and the parts of files that vanished too soon.
 
-    Such a file was to get more rows, or to have its dead letters retried, and is gone from the input. Its part holds
-    fewer rows than planned, but this pipeline answered them, from the file's last content. So it stays, and counts.
+    Such a file was to get more rows, or a retry of its dead letters, and is gone from the input. Its part has fewer
+    rows than planned, but this pipeline answered them, from the file's last content. So it stays, and counts.
     """
     gone = [shard for shard in plan.shards if shard.gone and not shard.pruned and shard.index not in out]
     if not gone:
@@ -51,11 +51,11 @@ def _published_counts(
     store: Store, shard: PlannedShard, identity: Mapping[str, Any], letters: Collection[str], *, spans: bool = True
 ) -> Counts | None:
     """The counts of the shard's rows; None if its part is missing, has another identity, or the dead letters beside it
-    are not its own.
+    belong to another part.
 
     Args:
         letters: the names in ``_errors/``.
-        spans: whether the part must hold the planned rows, and not just any of the file's.
+        spans: whether the part must contain the planned rows, and not just any of the file's.
     """
     said = _footer(store, shard.part_name)
     if said is None or "counts" not in said:
@@ -79,10 +79,10 @@ def _footer(store: Store, path: str) -> dict[str, Any] | None:
 
 
 def part_identity(fingerprint: str, shard: PlannedShard) -> dict[str, Any]:
-    """What the footer of the shard's part says, without its counts."""
+    """What the footer of the shard's part contains, without its counts."""
     return {**shard_identity(fingerprint, shard), "spans": [span.identity for span in shard.spans]}
 
 
 def shard_identity(fingerprint: str, shard: PlannedShard) -> dict[str, Any]:
-    """The same of a part with any rows of the file."""
+    """The same for a part with any rows of the file."""
     return {"shard": shard.path, "index": shard.index, "etag": shard.etag, "fingerprint": fingerprint}

@@ -1,11 +1,12 @@
 """Answers of another output for rows that are the same: found by their digests, whatever files they are in now.
 
-A partitioned join, for neither side need fit in memory: the other output's rows go to buckets on disk by their digest,
-those of the input as well, and one bucket after the other is joined in memory. What is found goes to buckets by its new
-place, and these become files of seeds (see ``seeds``), which workers read like the chunks of an earlier plan.
+A partitioned join, because neither side need fit in memory. The rows of the other output and those of the input go to
+buckets on disk by their digest, and one bucket after the other is joined in memory. The results go to buckets by their
+new place, and these become files of seeds (see ``carried_answers``), which workers read like the chunks of an earlier
+plan.
 
-The files are complete before the plan that names them is saved, and their folder's name says what they were made of: a
-run that died in between finds them, or makes them again.
+The files are complete before the plan that names them is saved, and their folder's name says what they were made from:
+if a run dies in between, the next one finds them or makes them again.
 """
 
 from __future__ import annotations
@@ -36,18 +37,18 @@ from headrace.pipelines.storage.locations import shown
 from headrace.pipelines.storage.store import Store
 
 BUCKET_BYTES = 64 << 20
-"""Bytes of the other output's rows in a bucket, about."""
+"""Approximate bytes of the other output's rows in a bucket."""
 
 SPILL_BYTES = 128 << 20
 """Bytes that are held before they go to disk."""
 
 EXPANSION = 4
-"""How much larger rows are in memory than in a chunk file, about."""
+"""Approximately how much larger rows are in memory than in a chunk file."""
 
 MOST_BUCKETS = 1 << 14
 
 AHEAD = 16
-"""Chunk files of the other output that are read at once: from an object store one read is mostly waiting."""
+"""Chunk files of the other output that are read concurrently: from an object store one read is mostly waiting."""
 
 GROUP_ROWS = 2048
 """Rows of a row group of a file of seeds: a worker reads those that its chunk needs."""
@@ -57,7 +58,7 @@ MANIFEST = "seeds.json"
 
 @dataclass(frozen=True, slots=True)
 class Previous:
-    """Another output, whose answers are to be taken."""
+    """Another output, whose answers are to be reused."""
 
     store: Store
     plan: Plan
@@ -67,29 +68,32 @@ class Previous:
         """The output in ``store``, for ``pipeline``, which reads these columns.
 
         Raises:
-            UserError: it is none, or its rows cannot be told.
+            UserError: it is not an output, or its rows cannot be identified.
         """
         if not pipeline.key:
             raise UserError(
-                "--reuse needs the pipeline's `key`: the input columns that say which row it is, such as key: [id]."
+                "--reuse needs the pipeline's `key`: the input columns that identify a row, such as key: [id]."
             )
         plan = load_plan(store)
         if plan is None:
-            raise UserError(f"--reuse: {shown(store.uri)} is no output of headrace: there is no plan in it.")
+            raise UserError(
+                f"--reuse: {shown(store.uri)} is not an output of headrace: it contains no plan. Name the output "
+                "folder of a run."
+            )
         if not plan.key:
             raise UserError(
-                f"--reuse: {shown(store.uri)} was made without `key`, so its rows cannot be told from one another. "
-                "Run its pipeline over its input again with `key` and --recompute changed: that asks nothing."
+                f"--reuse: {shown(store.uri)} was made without `key`, so its rows cannot be identified. Run its "
+                "pipeline over its input again with `key` and --recompute changed: this asks the model nothing."
             )
         if plan.key != pipeline.key:
             raise UserError(
-                f"--reuse: the key of {shown(store.uri)} is {list(plan.key)}, and this pipeline's is "
-                f"{list(pipeline.key)}. Rows are found by one key only."
+                f"--reuse: the key of {shown(store.uri)} is {list(plan.key)}, but this pipeline's is "
+                f"{list(pipeline.key)}. Both must be the same."
             )
         if plan.reads != reads:
             raise UserError(
-                f"--reuse: {shown(store.uri)} was made by a pipeline that reads the columns {list(plan.reads)}, and "
-                f"this one reads {list(reads)}: no row is known to be the same. Run without --reuse."
+                f"--reuse: {shown(store.uri)} was made by a pipeline that reads the columns {list(plan.reads)}, but "
+                f"this one reads {list(reads)}, so no row is known to be the same. Run without --reuse."
             )
         return cls(store, plan)
 
@@ -103,18 +107,18 @@ class Taken:
 
 
 def with_seeds(plan: Plan, previous: Previous, pipeline: Pipeline) -> Plan:
-    """``plan``, with the rows that it cut itself and knows nothing of based on what ``previous`` has.
+    """``plan``, whose own rows without earlier answers are now based on those of ``previous``.
 
     Raises:
-        UserError: no step is asked as it was there.
+        UserError: no step is the same as there.
     """
     if not any(span.plan == plan.number and not span.bases for shard in plan.shards for span in shard.spans):
         return plan
     origin = Origin.of(previous.plan, plan, pipeline)
     if not any(isinstance(step, ModelStep) and step.name in origin.steps for step in pipeline.steps):
         raise UserError(
-            f"--reuse: no step of this pipeline asks its model as in {shown(previous.store.uri)} (plan "
-            f"{previous.plan.number}), so nothing can be taken from there. Run without --reuse."
+            f"--reuse: no step of this pipeline is the same as in {shown(previous.store.uri)} (plan "
+            f"{previous.plan.number}), so nothing can be reused. Run without --reuse."
         )
     shards = tuple(
         replace(
@@ -146,7 +150,7 @@ def take(
     columns: pa.Schema,
     previous: Previous,
 ) -> Taken:
-    """Write the seeds of ``plan`` (see :func:`with_seeds`) into ``store``, if they are not there.
+    """Write the seeds of ``plan`` (see :func:`with_seeds`) into ``store``, unless they exist.
 
     Args:
         columns: the input's, with the types to read them as.
@@ -185,13 +189,13 @@ def take(
 
 
 def taken(store: Store, plan: Plan) -> Taken | None:
-    """What was found for ``plan``; None where its seeds are not (or no longer) whole."""
+    """What was found for ``plan``; None if its seeds are incomplete or gone."""
     manifest = f"{plan.seeds.get('folder')}/{MANIFEST}"
     return Taken(**json.loads(store.read(manifest))) if plan.seeds and store.exists(manifest) else None
 
 
 def _answers(previous: Previous, origin: Origin) -> Iterator[pa.Table]:
-    """What the other output's chunks have: digest, outcome, and the answers that stand under the plan's names."""
+    """The content of the other output's chunks: digest, outcome, and the valid answers under the plan's names."""
     outcomes = pa.array([ANSWERED, FILTERED] if origin.filters else [ANSWERED])
 
     def answers(name: str) -> pa.Table:
@@ -210,7 +214,7 @@ def _answers(previous: Previous, origin: Origin) -> Iterator[pa.Table]:
 
 
 def _rows(plan: Plan, columns: pa.Schema) -> Iterator[pa.Table]:
-    """The rows of the input that are wanted: digest, shard and row."""
+    """The wanted rows of the input: digest, shard and row."""
     reader = ChunkReader(columns)
     needed = list(dict.fromkeys((*plan.reads, *plan.key)))
     for shard in plan.shards:
@@ -257,7 +261,7 @@ def _bucketed(table: pa.Table, buckets: int) -> Iterator[tuple[int, pa.Table]]:
 
 
 def _placed(table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
-    """The rows by the file of seeds that they belong to: a number that has the shard and the segment."""
+    """The rows by the file of seeds that they belong to: a number for the shard and the segment."""
     segment = pc.divide(table["_row"], SEGMENT_ROWS)
     yield from _parted(table, pc.add(pc.shift_left(table["_index"], pa.scalar(32, pa.int64())), segment))
 
@@ -291,7 +295,7 @@ def _plain(table: pa.Table) -> pa.Table:
 
 
 class Spill:
-    """Tables on disk by partition; of what is added, :data:`SPILL_BYTES` and the last table at most are in memory."""
+    """Tables on disk by partition. At most :data:`SPILL_BYTES` and the last added table are in memory."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -321,7 +325,7 @@ class Spill:
         self._bytes = 0
 
     def partitions(self) -> list[int]:
-        """Those that have rows."""
+        """The partitions that have rows."""
         return sorted(self._written | self._held.keys())
 
     def read(self, partition: int) -> Iterator[pa.Table]:

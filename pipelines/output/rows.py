@@ -16,7 +16,7 @@ from headrace.pipelines.spec.errors import UserError
 
 
 def earlier_results(table: pa.Table, chunk: Chunk) -> list[RowResult]:
-    """Each row of a chunk as an earlier stage left it: those that are not in its ``table`` were filtered out."""
+    """Each row of a chunk as an earlier stage left it. Rows that are not in its ``table`` were filtered out."""
     results = [RowResult(row, "filtered") for row in range(chunk.first, chunk.last)]
     for values in table.drop_columns(["_shard"]).to_pylist():
         row, outcome, error = (values.pop(name) for name in ("_row", "_outcome", "_error"))
@@ -25,9 +25,9 @@ def earlier_results(table: pa.Table, chunk: Chunk) -> list[RowResult]:
 
 
 def digests(table: pa.Table, key: Sequence[str], reads: Sequence[str]) -> list[bytes]:
-    """16 bytes for each row: the same for rows that have the same key, and the same in all that the pipeline reads.
+    """16 bytes for each row: the same for rows with the same key that are equal in everything the pipeline reads.
 
-    Types do not count where values print alike: an integer is one whether it is kept in 32 bits or in 64.
+    Types do not count if values print alike: an integer is the same in 32 and in 64 bits.
     """
     rows = as_rows(table.select(list(dict.fromkeys((*key, *sorted(reads))))))
     return [
@@ -37,7 +37,7 @@ def digests(table: pa.Table, key: Sequence[str], reads: Sequence[str]) -> list[b
 
 
 def count(results: Sequence[RowResult]) -> Counts:
-    """Results by outcome."""
+    """The number of results by outcome."""
     outcomes = [result.outcome for result in results]
     return Counts(outcomes.count("answered"), outcomes.count("filtered"), outcomes.count("dead"))
 
@@ -51,7 +51,7 @@ def chunk_table(
         part: the schema of a part.
         results: one for each row of the chunk, in any order.
         keep: the kept columns of the chunk's rows, in the file's order.
-        digests: of all rows of a keyed chunk, in the file's order; its filtered rows are in the table, too.
+        digests: of all rows of a keyed chunk, in the file's order; its filtered rows are in the table too.
     """
     whole = digests is not None
     there = sorted((r for r in results if whole or r.outcome != "filtered"), key=lambda result: result.row)
@@ -90,7 +90,7 @@ def chunk_table(
                 row, value = _misfit(there, answers, field.type)
                 # Not the value itself: logs must hold nothing of a row.
                 raise UserError(
-                    f"{chunk.path} row {row}: the operator of the column {field.name!r} gave it a value of the type "
+                    f"{chunk.path} row {row}: the operator of the column {field.name!r} returned a value of the type "
                     f"{type(value).__name__!r}, which does not fit into {field.type}. It must reject such an answer"
                 ) from error
     return pa.table({field.name: columns[field.name] for field in schema}, schema=schema)

@@ -1,12 +1,13 @@
-"""Stages: which steps run on which model, and in what order the models take their turn with a row.
+"""Stages: which steps run on which model, and in what order a row goes through the models.
 
-Each model of a pipeline has one stage: one pool of engines, and the steps that run there. A row goes through the
-stages in order, so a model cannot be needed before and after another one. A step that asks no model runs in the
-earliest stage in which all that it waits for is there. A pipeline with one model has one stage.
+Each model of a pipeline has one stage: one pool of engines, and the steps that run there. A row goes through the stages
+in order, so a model cannot be needed before and after another one. A step that asks no model runs in the earliest stage
+in which everything that it waits for is available. A pipeline with one model has one stage.
 
-What a stage has answered of a chunk is committed as a file beside the chunk's own, put once as that is, so a resumed
-run does not ask it again. The last stage's file is the chunk's own, with the answers of all stages. A stage file's
-name holds a hash of the fingerprints behind it: steps that move to another stage find no file instead of a wrong one.
+The answers of a stage for a chunk are committed as a file beside the chunk's own, written once like that one, so a
+resumed run does not ask again. The last stage's file is the chunk's own, with the answers of all stages. A stage file's
+name contains a hash of the fingerprints behind it: steps that move to another stage find no file instead of a wrong
+one.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Stage:
 
     Attributes:
         number: 1 for the first.
-        model: as :meth:`Pipeline.model_of` names it.
+        model: its name from :meth:`Pipeline.model_of`.
         steps: names, in the order of the pipeline.
     """
 
@@ -73,7 +74,7 @@ def stages_of(pipeline: Pipeline) -> tuple[Stage, ...]:
 
 
 def filters_before(pipeline: Pipeline) -> dict[str, frozenset[str]]:
-    """The filters that a row has passed that comes to a step: those that it waits for, and those of earlier stages."""
+    """The filters that a row has passed when it reaches a step: those it waits for, and those of earlier stages."""
     graph = Graph.of(pipeline)
     filters = {step.name for step in pipeline.steps if step.gates}
     found: dict[str, frozenset[str]] = {}
@@ -105,7 +106,7 @@ def _order(pipeline: Pipeline, graph: Graph, asks: Mapping[str, str]) -> list[st
 
 
 def _twice(pipeline: Pipeline, models: Sequence[str], waits: Mapping[tuple[str, str], tuple[str, str]]) -> str:
-    """Why ``models``, each of which waits for another one of them, cannot take turns."""
+    """Why ``models``, which wait for one another, cannot take turns."""
     walk = [models[0]]
     while walk.count(walk[-1]) < 2:
         walk.append(next(other for other in models if (walk[-1], other) in waits))
@@ -117,9 +118,9 @@ def _twice(pipeline: Pipeline, models: Sequence[str], waits: Mapping[tuple[str, 
     last = names[index]
     return pipeline.message(
         ("steps", index, pipeline.steps[index].kind),
-        f"each model works on a row once, and here they wait for one another: {', and '.join(said)}. Let one of these "
-        f'steps ask the other\'s model, or give "{last}" a model by another name under `models` (engines of its own, '
-        f"even where the weights are the same).",
+        f"a row visits each model once, but these wait for one another: {', and '.join(said)}. Let one of these "
+        f'steps use the other\'s model, or give "{last}" a model with another name under `models` (with engines of its '
+        f"own, even if the weights are the same).",
     )
 
 
@@ -128,7 +129,7 @@ def _called(model: str) -> str:
 
 
 def commits(plan: Plan, pipeline: Pipeline, stages: Sequence[Stage]) -> tuple[CommitInfo, ...]:
-    """What each stage commits: the answers so far, and the last one the chunk."""
+    """What each stage commits: the answers so far, and the last stage the chunk."""
     infos = []
     done: list[str] = []
     giver = pipeline.answers
@@ -142,7 +143,7 @@ def commits(plan: Plan, pipeline: Pipeline, stages: Sequence[Stage]) -> tuple[Co
 
 
 def entries(store: Store, infos: Sequence[CommitInfo], chunks: Collection[Chunk]) -> list[Collection[Chunk]]:
-    """The chunks by the stage (from 0) that they need next: the first whose answers nobody has committed."""
+    """The chunks by the stage (from 0) that they need next: the first whose answers are not committed."""
     if len(infos) == 1:
         return [chunks]
     entering: list[list[Chunk]] = [[] for _ in infos]
@@ -156,7 +157,7 @@ def entries(store: Store, infos: Sequence[CommitInfo], chunks: Collection[Chunk]
 
 
 def read_stage(store: Store, info: CommitInfo, chunk: Chunk) -> tuple[pa.Table, dict[str, Any]]:
-    """What a stage has answered of a chunk (see ``checkpoint.chunk_schema``), and its record.
+    """A stage's answers for a chunk (see ``checkpoint.chunk_schema``), and its record.
 
     Rows that are not in the table were filtered out.
 
@@ -178,14 +179,14 @@ def read_stage(store: Store, info: CommitInfo, chunk: Chunk) -> tuple[pa.Table, 
 
 
 def sweep(store: Store, shards: Iterable[PlannedShard]) -> None:
-    """Remove the stage files of published shards: the chunks' own files hold all that is in them."""
+    """Remove the stage files of published shards. The chunks' own files have all of their content."""
     folders = {chunk_folder(span.plan, shard.index, shard.path) for shard in shards for span in shard.spans}
     for folder, name in _stage_files(store, sorted(folders)):
         store.delete(f"{folder}/{name}")
 
 
 def _stage_files(store: Store, folders: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """What stages have committed in folders of chunks: the folder, and the name in it."""
+    """The files that stages have committed in folders of chunks: the folder, and the name in it."""
     for folder, names in store.names_of(folders):
         for name in names:
             if _STAGE_FILE.fullmatch(name):

@@ -1,4 +1,4 @@
-"""How far an output is, read from what is in it: the plan, the chunk files' footers, the dead letters."""
+"""The progress of an output, read from its content: the plan, the chunk files' footers, the dead letters."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ MOST_REASONS = 10
 
 @dataclass(frozen=True, slots=True)
 class OutputStatus:
-    """An output folder as it stands.
+    """The state of an output folder.
 
     Attributes:
-        counts: of all rows that are done; those of files that are gone and have their part are among them.
-        rows: done or to do.
-        shards_published: of the files that are still there.
-        reasons: how often each (step, reason) stands in the dead letters that are committed, the most frequent first.
+        counts: of all finished rows, including those of files that are gone and keep their part.
+        rows: finished and remaining.
+        shards_published: of the files that still exist.
+        reasons: how often each (step, reason) occurs in the committed dead letters, the most frequent first.
     """
 
     uri: str
@@ -47,12 +47,14 @@ def read_status(output: str) -> OutputStatus:
     """Read an output folder.
 
     Raises:
-        UserError: it is no output of headrace.
+        UserError: it is not an output of headrace.
     """
     store = open_store(output)
     plan = load_plan(store)
     if plan is None:
-        raise UserError(f"{output!r} is no output of headrace: there is no plan in it.")
+        raise UserError(
+            f"{output!r} is not an output of headrace: it contains no plan. Name the output folder of a run."
+        )
     out = published(store, plan)
     done = committed(store, plan, out.keys())
     seen = with_kept(store, plan, out)

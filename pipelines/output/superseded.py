@@ -1,6 +1,6 @@
-"""Drivers that have been overtaken: while one slept, another has planned the output anew.
+"""Drivers that have been overtaken: while one was suspended, another has planned the output again.
 
-So a driver checks for a newer plan before and after all changes of what readers see. What still slips through shows in
+So a driver checks for a newer plan before and after every change that readers see. What still slips through shows in
 the parts' footers (:mod:`~headrace.pipelines.output.published`).
 """
 
@@ -17,28 +17,27 @@ from headrace.pipelines.storage.store import Store
 
 
 class Superseded(UserError):
-    """Another run has planned the output anew: this one works on a plan that is not the latest any more."""
+    """Another run has planned the output again, so the plan of this run is no longer the latest."""
 
 
 def check_latest(store: Store, plan: Plan) -> None:
-    """Check that nobody has planned the output anew.
+    """Check that nobody has planned the output again.
 
     Raises:
         Superseded: somebody has.
     """
     if store.exists(plan_name(plan.number + 1)):
         raise Superseded(
-            f"Another run has meanwhile planned the same output anew ({plan_name(plan.number + 1)} in "
-            f"{shown(store.uri)}), so this one, which works on plan {plan.number}, publishes nothing more. What is "
-            "committed stays and counts. Wait for the other run to end, or end it, and run the command again: it goes "
-            "on from there."
+            f"Another run has planned the same output again ({plan_name(plan.number + 1)} in "
+            f"{shown(store.uri)}), so this one, which works on plan {plan.number}, publishes nothing more. Committed "
+            "chunks are kept and count. Wait for the other run to end, or end it, and run the command again to resume."
         )
 
 
 @contextmanager
 def published_as_latest(store: Store, plan: Plan) -> Iterator[None]:
-    """For changes of what readers see. If a newer plan appears meanwhile, `_SUCCESS` is removed: nobody may take the
-    older plan's parts for complete, and the next run must check them.
+    """A context for changes that readers see. If a newer plan appears meanwhile, `_SUCCESS` is removed, so that nobody
+    takes the older plan's parts for complete, and the next run checks them.
 
     Raises:
         Superseded: there is a newer plan.
@@ -50,6 +49,6 @@ def published_as_latest(store: Store, plan: Plan) -> Iterator[None]:
     except Superseded as error:
         store.delete(SUCCESS)
         raise Superseded(
-            f"{error} It was planned while this run was publishing: `_SUCCESS` is taken away until a run has seen to "
-            "it that the parts are those of the latest plan."
+            f"{error} It was planned while this run was publishing: `_SUCCESS` is removed until a run has checked that "
+            "the parts belong to the latest plan."
         ) from error

@@ -1,1 +1,1 @@
-"""What a report says of an output, as figures."""
+"""What a report says about an output, as figures."""

@@ -1,4 +1,4 @@
-"""Which columns of an output a report describes, and what is known of each before any row is read."""
+"""The columns of an output that a report describes, and what is known about each before any row is read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ReportedColumn:
     """An output column to count.
 
     Attributes:
-        step: the step that makes it, of kind ``kind``.
+        step: the step of the column, of kind ``kind``.
         shown: what the step says about it.
     """
 
@@ -34,8 +34,8 @@ def reported_columns(
     """The columns of a part with this ``schema`` that a report describes.
 
     Args:
-        pipeline: as data, as a plan has it. For a step that cannot be read here the types of its columns decide what
-            is shown.
+        pipeline: as data, as in a plan. For a step that cannot be read here, the types of its columns decide what is
+            shown.
         columns: the output columns of each step.
     """
     known = known_steps(pipeline)

@@ -2,8 +2,8 @@
 
 Two sets of counts are compared. *Distance* is the total variation distance, from 0 to 1: the share of rows that would
 have to be counted elsewhere to turn one distribution into the other. *Chance* is the probability that two samples of
-these sizes from one distribution differ at least that much (a chi-squared test of homogeneity). A shift is flagged
-only if it is large **and** unlikely by chance: a small sample shifts far by chance, and in a large one every trifle is
+these sizes from one distribution differ at least that much (a chi-squared test of homogeneity). A shift is flagged only
+if it is large **and** unlikely by chance: a small sample shifts far by chance, and in a large one every trifle is
 significant.
 """
 
@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from headrace.pipelines.report.answer_stats import AnswerStats, ColumnStats
 
 CHANCE = 0.001
-"""A difference that is less likely than this is taken for a real one."""
+"""A difference that is less likely than this counts as real."""
 
 LEAST_LABELS = 0.05
-"""Least distance that is flagged, between labels, values, or null and not null."""
+"""Minimum distance that is flagged, between labels, values, or null and not null."""
 
 LEAST_SHAPES = 0.10
 """The same between the bins of a histogram (confidences, lengths), which are finer."""
@@ -33,11 +33,11 @@ LEAST_EXPECTED = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """How far one distribution has shifted. ``distance`` and ``chance`` are explained at the module.
+    """How far one distribution has shifted. The module explains ``distance`` and ``chance``.
 
     Attributes:
         what: ``outcomes``, ``labels``, ``values``, ``confidence``, ``lengths``, ``asked`` or ``null``.
-        column: the output column, followed by a dot and the field where there is one; empty for outcomes.
+        column: the output column, followed by a dot and the field if there is one; empty for outcomes.
         flagged: whether the distance is large and chance does not explain it.
         most: what gained or lost most, and its shares before and now.
     """
@@ -53,7 +53,7 @@ class Shift:
 def shift_between(
     before: Mapping[str, int], now: Mapping[str, int], least: float, *, what: str = "", column: str = ""
 ) -> Shift | None:
-    """The shift from one set of counts to another; None where one of them is empty."""
+    """The shift from one set of counts to another; None if one of them is empty."""
     names = list(dict.fromkeys((*before, *now)))
     old, new = [before.get(name, 0) for name in names], [now.get(name, 0) for name in names]
     if not sum(old) or not sum(new):
@@ -67,7 +67,7 @@ def shift_between(
 
 
 def homogeneity(old: Sequence[int], new: Sequence[int]) -> float:
-    """The probability of so large a difference between two samples of one distribution (chi-squared)."""
+    """The probability of at least this difference between two samples of one distribution (chi-squared)."""
     total_old, total_new = sum(old), sum(new)
     total = total_old + total_new
     cells = sorted(zip(old, new, strict=True), key=sum)
@@ -105,7 +105,7 @@ def chi_squared_tail(statistic: float, freedom: int) -> float:
 def drift(
     before: AnswerStats, now: AnswerStats, outcomes: tuple[Mapping[str, int], Mapping[str, int]] | None = None
 ) -> list[Shift]:
-    """The shifts of all that both inspections have counted: flagged ones first, then by distance.
+    """The shifts of everything that both inspections have counted: flagged ones first, then by distance.
 
     Args:
         outcomes: rows by outcome, before and now.

@@ -1,4 +1,4 @@
-"""Inspecting the answers of an output: all of them, or a sample where there are many.
+"""Inspecting the answers of an output: all of them, or a sample if there are many.
 
 A sample consists of :data:`PLACES` ranges of consecutive input rows, at equal distances over all planned rows from a
 random start. All answered rows of a range are read, so each answered row is equally likely to be in the sample. Memory
@@ -28,10 +28,10 @@ from headrace.pipelines.storage.store import Store
 from headrace.pipelines.storage.threads import each
 
 MOST_ROWS = 1 << 20
-"""An output with at most this many planned rows is read whole. A sample of a larger one has this many rows."""
+"""An output with at most this many planned rows is read completely. A sample of a larger one has this many rows."""
 
 MOST_PARTS = 256
-"""An output with more parts is sampled, too."""
+"""An output with more parts is sampled too."""
 
 PLACES = 64
 """Ranges of a sample. For each a row group or two are decoded, so a sample costs as much as ten million rows."""
@@ -39,7 +39,7 @@ PLACES = 64
 RANGE_ROWS = MOST_ROWS // PLACES
 
 PIECE_ROWS = 1 << 17
-"""Planned rows that a thread takes at once where everything is read."""
+"""Planned rows that a thread takes at once if everything is read."""
 
 BATCH_ROWS = 4096
 """Rows that a thread holds at once."""
@@ -64,8 +64,8 @@ class PickedRow:
     Attributes:
         shard: index of the input file in the plan; ``path`` is its path.
         answers: by output column.
-        confidences: of the answers that have some, by the same names.
-        confidence: the lowest of the row's confidences; None where no step has one.
+        confidences: of the answers that have one, by the same names.
+        confidence: the lowest of the row's confidences; None if no step has one.
     """
 
     shard: int
@@ -78,7 +78,7 @@ class PickedRow:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """The statistics of an output's answers, some random rows, and the rows that the model was least sure of."""
+    """The statistics of an output's answers, some random rows, and the rows that the model was least sure about."""
 
     stats: AnswerStats
     random: tuple[PickedRow, ...] = ()
@@ -87,7 +87,7 @@ class Inspection:
 
 @dataclass(slots=True)
 class _Piece:
-    """What one row range adds. Pieces are merged."""
+    """The contribution of one row range. Pieces are merged."""
 
     tallies: list[ColumnTally]
     rows: int = 0
@@ -107,7 +107,7 @@ def inspect_output(store: Store, plan: Plan, *, only_plan: int | None = None, ro
 
     Args:
         only_plan: only rows of this generation.
-        rows: pick rows to show, too.
+        rows: also pick rows to show.
 
     Raises:
         OSError, pyarrow.ArrowException: a part cannot be read.
@@ -133,7 +133,7 @@ def inspect_output(store: Store, plan: Plan, *, only_plan: int | None = None, ro
 def row_ranges(
     shards: Collection[PlannedShard], only_plan: int | None, *, seed: str
 ) -> tuple[list[RowRange], int, bool]:
-    """The row ranges to read, the number of planned rows, and whether the ranges are all of these."""
+    """The row ranges to read, the number of planned rows, and whether the ranges cover all of these."""
     planned_ranges = [
         RowRange(shard, span.first, span.last)
         for shard in shards
@@ -178,7 +178,7 @@ def _inspect(store: Store, part: RowRange, fingerprint: str, columns: Sequence[R
 
 
 def _tables(store: Store, part: RowRange, fingerprint: str, columns: list[str]) -> Iterator[pa.Table]:
-    """The answered rows of the range; nothing where another pipeline made the shard's part."""
+    """The answered rows of the range; empty if another pipeline made the shard's part."""
     with store.open(part.shard.part_name) as source:
         file = pq.ParquetFile(source, page_checksum_verification=True)
         said = json.loads((file.metadata.metadata or {}).get(RECORD_KEY, b"{}"))
@@ -235,7 +235,7 @@ def _pick(
 
 
 def _lowest(table: pa.Table, confidences: list[str]) -> pa.Array | None:
-    """Each row's lowest confidence; None where no column has any."""
+    """Each row's lowest confidence; None if no column has any."""
     if not confidences:
         return None
     columns = [pc.cast(table[name].combine_chunks(), pa.float64()) for name in confidences]

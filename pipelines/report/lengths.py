@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 
 def length_edges() -> list[int]:
-    """Where the bins of a length histogram begin: 0, 1, 2, 3, 4, 6, 8, 12 and so on, two to each doubling."""
+    """The lower bounds of the bins of a length histogram: 0, 1, 2, 3, 4, 6, 8, 12 and so on, two per doubling."""
     edges = [0, 1, 2, 3]
     while edges[-1] < 1 << 24:
         edges += [2 * edges[-2], 2 * edges[-1]]

@@ -1,7 +1,7 @@
-"""Documents for a report: read back from the input, for an output does not have them.
+"""Documents for a report: read back from the input, because an output does not contain them.
 
-The input may be gone by then, or another; then there is a sentence in the document's place. Reading a row far into a
-large row group takes a while, so there is a time after which no more are read.
+The input may be gone or changed by then; the report says so in place of the document. Reading a row far into a large
+row group takes a while, so no more rows are read after a time limit.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.pipeline import Pipeline
 
 BUDGET_SECONDS = 60.0
-"""Time for reading documents; a read that has begun is finished."""
+"""Time limit for reading documents; a read in progress is finished."""
 
 NEIGHBOURS = 64
-"""Rows that are read with each that is shown: they say how long documents are."""
+"""Further rows that are read with each shown row, to measure how long documents are."""
 
 READ_BYTES = 4 << 20
-"""Bytes of the input file that such rows may have at most."""
+"""Maximum bytes of the input file that these rows may have."""
 
 Place = tuple[int, int]
 """A shard's index and a row."""
@@ -40,7 +40,7 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document as the model read it, or why there is none to show; ``kept`` are the row's kept columns."""
+    """A document as the model read it, or why there is none to show; ``kept`` has the row's kept columns."""
 
     text: str | None
     problem: str = ""
@@ -49,30 +49,30 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """What was read back, by place, and the lengths of all documents that came by."""
+    """The documents that were read back, by place, and the lengths of all documents that were read on the way."""
 
     found: Mapping[Place, Document]
     lengths: LengthStats
 
     def of(self, picked: PickedRow) -> Document:
-        """The document of a row that is shown."""
+        """The document of a shown row."""
         return self.found.get((picked.shard, picked.row), Document(None, "it was not read"))
 
 
 def read_documents(plan: Plan, places: Sequence[Place], seconds: float = BUDGET_SECONDS) -> Documents:
-    """Read the documents of some rows back from the input, as far as that goes in ``seconds``."""
+    """Read the documents of some rows back from the input, as many as ``seconds`` allow."""
     found: dict[Place, Document] = {}
     lengths = LengthTally("characters")
     deadline = time.monotonic() + seconds
     try:
         pipeline = Pipeline.model_validate(plan.pipeline)
     except ValueError as error:  # another version has made the plan
-        why = f"the plan's pipeline is none to this version of headrace: {str(error).splitlines()[0]}"
+        why = f"this version of headrace cannot read the plan's pipeline: {str(error).splitlines()[0]}"
         return Documents({place: Document(None, why) for place in places}, lengths.stats())
     source: _Source | None = None
     for index, row in sorted(set(places)):
         if time.monotonic() > deadline:
-            found[index, row] = Document(None, f"the {seconds:g} s for reading documents were over")
+            found[index, row] = Document(None, f"the time limit for reading documents ({seconds:g} s) was reached")
             continue
         if source is None or source.shard.index != index:
             source = _Source(plan.shards[index], pipeline, plan.keep, lengths)
@@ -81,7 +81,7 @@ def read_documents(plan: Plan, places: Sequence[Place], seconds: float = BUDGET_
 
 
 class _Source:
-    """An input file, as long as its rows are read one after another."""
+    """An input file while its rows are read one after another."""
 
     def __init__(self, shard: PlannedShard, pipeline: Pipeline, keep: Sequence[str], lengths: LengthTally) -> None:
         self.shard = shard
@@ -131,7 +131,7 @@ class _Source:
         self._reader = ChunkReader(schema)
 
     def _read(self, reader: ChunkReader, row: int) -> Rows:
-        """The row and some behind it, whose documents are measured on the way."""
+        """The row and some after it, whose documents are measured on the way."""
         source = self.shard.as_found()
         size = max(1, source.size // max(1, source.rows))
         last = min(row + max(1, min(NEIGHBOURS, READ_BYTES // size)), source.rows)

@@ -1,4 +1,4 @@
-"""How a run got on over time: a bounded number of points, however long it takes."""
+"""The progress of a run over time: a limited number of points, however long it takes."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from itertools import pairwise
 from typing import Any
 
 MOST_POINTS = 240
-"""Points that are kept: when there are more, every other one is left out and points come half as often."""
+"""Points that are kept. If there are more, every other one is dropped and points are taken half as often."""
 
 FIRST_INTERVAL = 1.0
 """Seconds between points at first."""
 
 NAMES = ("seconds", "rows", "dead", "prompt", "cached", "output", "busy", "full")
-"""What a point says: seconds since the run began to ask, and totals up to then (tokens, and engine seconds)."""
+"""The values of a point: seconds since the run's first request, and totals up to then (tokens, and engine seconds)."""
 
 
 @dataclass(slots=True)
 class Series:
-    """Totals of a run as they grew.
+    """Totals of a run over time.
 
     Attributes:
         points: each has the values of :data:`NAMES`, all of them totals since the first.
@@ -33,7 +33,7 @@ class Series:
     _began: float | None = None
 
     def see(self, totals: Mapping[str, float], *, last: bool = False) -> None:
-        """The totals as they are now, with the keys of :data:`NAMES` but the first; ``last`` ones are always kept."""
+        """Record the current totals, with the keys of :data:`NAMES` except the first. ``last`` ones are always kept."""
         now = self.clock()
         if self._began is None:
             self._began = now
@@ -57,7 +57,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What happened between two points, ``begin`` and ``end`` in seconds. None where there is nothing to divide by."""
+    """What happened between two points, ``begin`` and ``end`` in seconds. None if there is nothing to divide by."""
 
     begin: float
     end: float
@@ -68,11 +68,11 @@ class Rate:
 
 
 def rates(series: Mapping[str, list[float]], most: int = 80) -> list[Rate]:
-    """Rows and tokens a second, the share of prompts from the cache, the share of time with a full batch, over time.
+    """Over time: rows and tokens a second, the share of prompts from the cache, the share of time with a full batch.
 
     Args:
-        series: as :meth:`Series.to_data` gives it.
-        most: intervals at most, of equal numbers of points.
+        series: the result of :meth:`Series.to_data`.
+        most: maximum number of intervals, with equal numbers of points.
     """
     count = len(series.get("seconds", ()))
     if count < 2:

@@ -19,11 +19,11 @@ CONFIDENCE_BINS = 20
 """Bins of a confidence histogram, of equal width from 0 to 1."""
 
 MOST_VALUES = 200
-"""Different values of a column that are counted apart. Further ones count as :data:`OTHERS`."""
+"""Different values of a column that are counted separately. Further ones count as :data:`OTHERS`."""
 
 OTHERS = "(others)"
 NONE = "(none)"
-"""Rows without a label, of a step that may choose several."""
+"""The key for rows without a label, in a step that may choose several."""
 
 MOST_FIELDS = 200
 """Fields of an answer that are counted."""
@@ -48,7 +48,7 @@ class ColumnTally:
         self._fields = {each.path: each for each in _fields_of(kind, column.shown.enums)}
 
     def add(self, table: pa.Table) -> None:
-        """Count the rows of ``table``, which has the column and, where there is one, its confidence."""
+        """Count the rows of ``table``, which has the column and, if there is one, its confidence."""
         column = table[self.column.name]
         answers = column.drop_null()
         self._answered += len(answers)

@@ -1,1 +1,1 @@
-"""The pipeline as data: reading it, checking it, and what its steps wait for."""
+"""The pipeline as data: reading it, checking it, and which steps wait for which."""

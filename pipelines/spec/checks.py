@@ -1,4 +1,4 @@
-"""Whether a pipeline hangs together: alone, and with the columns of an input."""
+"""Whether a pipeline is consistent: by itself, and with the columns of an input."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def problems(pipeline: Definition) -> Iterable[tuple[Loc, str]]:
             yield loc, str(problem)
     if len(set(pipeline.keep or ())) < len(pipeline.keep or ()):
         twice = next(name for name in pipeline.keep or () if (pipeline.keep or ()).count(name) > 1)
-        yield ("keep",), f'column "{twice}" stands there twice'
+        yield ("keep",), f'duplicate column "{twice}"'
     if pipeline.key is not None and (not pipeline.key or len(set(pipeline.key)) < len(pipeline.key)):
-        yield ("key",), "needs one column or more, each once"
+        yield ("key",), "needs at least one column, and each only once"
     for name in pipeline.keep or ():
         if name in OWN_COLUMNS:
-            yield ("keep",), f'"{name}" is in every output already: leave it out'
+            yield ("keep",), f'"{name}" is in every output already: remove it'
     for name in pipeline.models:
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
-            yield ("models", name), "a model's name must be letters, digits, - and _, beginning with a letter"
+            yield ("models", name), "a model's name must consist of letters, digits, - and _ and begin with a letter"
     yield from _name_problems(pipeline)
     if parsed:
         if not pipeline.document_template.variables:
             yield (
                 ("document",),
-                "reads no column: it would be the same for every row; write {{ column }} into it",
+                "reads no column, so it would be the same for every row; write {{ column }} into it",
             )
         yield from _order_problems(pipeline)
 
@@ -70,18 +70,18 @@ def _name_problems(pipeline: Definition) -> Iterable[tuple[Loc, str]]:
             other = owner.setdefault(column, step)
             if other is not step:
                 if column == step.name == other.name:
-                    yield loc, f'two steps are called "{column}": each needs a name of its own'
+                    yield loc, f'two steps are called "{column}": rename one'
                 else:
                     yield (
                         loc,
-                        (f'step "{step.name}" gives the column "{column}", and so does "{other.name}": rename one'),
+                        (f'step "{step.name}" has the column "{column}", and so does "{other.name}": rename one'),
                     )
             elif column in (pipeline.keep or ()):
                 yield (
                     loc,
                     (
-                        f'step "{step.name}" gives the column "{column}", which `keep` carries along from'
-                        " the input: rename the step, or leave the column out of `keep`"
+                        f'step "{step.name}" has the column "{column}", which `keep` copies from the input: rename'
+                        " the step, or remove the column from `keep`"
                     ),
                 )
 
@@ -100,10 +100,10 @@ def _order_problems(pipeline: Definition) -> Iterable[tuple[Loc, str]]:
             elif places[other.name] > i:
                 yield (
                     loc,
-                    f'reads "{reference.name}", which a later step answers: move that one up',
+                    f'reads "{reference.name}", which is the answer of a later step: move that step up',
                 )
             elif reference.name not in pipeline.answers:
-                yield loc, f'reads "{reference.name}", but a {other.kind} gives no answer'
+                yield loc, f'reads "{reference.name}", but a {other.kind} has no answer'
             elif labels := other.closed_values().get(reference.name):
                 for text in _unknown_labels(pipeline, step, reference, labels):
                     yield loc, text
@@ -117,7 +117,7 @@ def _unknown_labels(pipeline: Definition, step: Step, reference: Reference, labe
 
 
 def code_problems(pipeline: Definition) -> Iterable[tuple[Loc, str]]:
-    """What is wrong with the Python code that steps name: it cannot be imported, or is not what it must be."""
+    """What is wrong with the Python code that steps name: it cannot be imported, or is not what it should be."""
     for i, step in enumerate(pipeline.steps):
         for field, text in step.problems():
             yield ("steps", i, step.kind, field), text
@@ -135,11 +135,11 @@ def column_problems(pipeline: Definition, schema: pa.Schema) -> Iterable[tuple[L
 
 
 def _unknown_columns(pipeline: Definition, schema: pa.Schema) -> Iterable[tuple[Loc, str]]:
-    """Columns that the document, ``keep`` or ``key`` name and the input does not have."""
+    """Columns that the document, ``keep`` or ``key`` name but the input does not have."""
     for name in sorted(pipeline.document_template.variables):
         if name not in schema.names:
-            hint = " (the document cannot read answers)" if name in pipeline.answers else ""
-            yield ("document",), unknown(name, schema.names, "column") + hint
+            hint = "; the document cannot read answers" if name in pipeline.answers else ""
+            yield ("document",), unknown(name, schema.names, "column", hint)
     for text in _path_problems(pipeline.document_template.paths, plain(schema), "column"):
         yield ("document",), text
     for key in ("keep", "key"):
@@ -149,7 +149,7 @@ def _unknown_columns(pipeline: Definition, schema: pa.Schema) -> Iterable[tuple[
 
 
 def _columns_that_clash(pipeline: Definition, schema: pa.Schema) -> Iterable[tuple[Loc, str]]:
-    """Columns of the output that the input has, too, where all of its columns are kept."""
+    """Columns of the output that the input also has, if all of its columns are kept."""
     if pipeline.keep is not None:
         return
     kept = pipeline.kept_columns(schema.names)
@@ -157,28 +157,27 @@ def _columns_that_clash(pipeline: Definition, schema: pa.Schema) -> Iterable[tup
         for column in step.columns():
             if column in kept:
                 text = (
-                    f'the input has a column "{column}" already: rename the step, or list the columns to carry along '
-                    "in `keep`"
+                    f'the input already has a column "{column}": rename the step, or list the columns to copy in `keep`'
                 )
                 yield ("steps", i, step.kind, "name"), text
     for name in OWN_COLUMNS:
         if name in kept:
             text = (
-                f'the input has a column "{name}", which headrace adds to every output: list the columns to carry '
-                "along in `keep`"
+                f'the input has a column "{name}", which headrace adds to every output: list the columns to copy in '
+                "`keep`"
             )
             yield (), text
 
 
 def _problems_of_step(pipeline: Definition, step: Step, schema: pa.Schema) -> Iterable[tuple[str, str]]:
-    """What of a step does not fit, by field."""
+    """What does not fit in a step, by field."""
     row = pipeline.row_schema(schema, before=step)
     gold = step.gold_column() if isinstance(step, ModelStep) else None
     if isinstance(step, ModelStep) and gold is not None:
         if gold not in schema.names:
             yield "gold", unknown(gold, schema.names, "column")
         elif problem := step.gold_problem(schema.field(gold).type):
-            yield "gold", f'the column "{gold}" holds no labels: {problem}'
+            yield "gold", f'the column "{gold}" does not hold labels: {problem}'
     for name in step.conditions():
         try:
             pipeline.expressions[step.name, name].check(row)

@@ -1,7 +1,7 @@
 """YAML and JSON files as plain data, with the line of each value.
 
-YAML is read as version 1.2 has it: ``yes``, ``no``, ``on``, ``off`` and ``2024-01-31`` are text (they are labels more
-often than anything else), numbers in mapping keys stay as written, and a duplicate key is an error.
+YAML is read as version 1.2 defines it: ``yes``, ``no``, ``on``, ``off`` and ``2024-01-31`` are text (they are usually
+labels), numbers in mapping keys stay as written, and a duplicate key is an error.
 """
 
 from __future__ import annotations
@@ -17,14 +17,18 @@ from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.places import Loc, loc_text
 
 MAX_NODES = 100_000
-"""Values in a file, aliases written out: a pipeline has hundreds, an alias bomb has billions."""
+"""Values in a file, with aliases expanded: a pipeline has hundreds, an alias bomb has billions."""
+
+
+QUOTE_TEMPLATES = '; put templates in quotes: "{{ column }}"'
+"""The end of a message about a mapping that was probably meant as a template."""
 
 
 def read_text(file: Path) -> str:
-    """What a text file holds.
+    """The content of a text file.
 
     Raises:
-        UserError: it cannot be read, or is no UTF-8.
+        UserError: it cannot be read, or is not UTF-8.
     """
     try:
         return file.read_text(encoding="utf-8-sig")
@@ -35,10 +39,10 @@ def read_text(file: Path) -> str:
 
 
 def read_data(file: Path) -> tuple[Any, dict[Loc, int | str]]:
-    """What a YAML or JSON file holds, and the line of each value.
+    """The content of a YAML or JSON file, and the line of each value.
 
     Raises:
-        UserError: it cannot be read, or is neither.
+        UserError: it cannot be read, or is neither YAML nor JSON.
     """
     text = read_text(file)
     if file.suffix.lower() != ".json":
@@ -54,11 +58,11 @@ def read_data(file: Path) -> tuple[Any, dict[Loc, int | str]]:
 
 
 def read_yaml(text: str, name: str) -> tuple[Any, dict[Loc, int | str]]:
-    """What a YAML text holds, and the line of each value; ``name`` is what messages call the text.
+    """The content of a YAML text, and the line of each value; ``name`` is the name of the text in messages.
 
     Raises:
-        UserError: it is no YAML, has a duplicate key or a value that is no plain data, or grows beyond
-            :data:`MAX_NODES`.
+        UserError: it is not YAML, has a duplicate key or a value that is not plain data, or expands to more than
+            :data:`MAX_NODES` values.
     """
     try:
         loader = _Yaml12(text)
@@ -72,11 +76,21 @@ def read_yaml(text: str, name: str) -> tuple[Any, dict[Loc, int | str]]:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise UserError(f"{name}:{mark.line + 1 if mark else 1}: not YAML: {error.problem or error.context}") from error
+        line = mark.line if mark else 0
+        problem = f"{error.problem or error.context}{_hint(text, line)}"
+        raise UserError(f"{name}:{line + 1}: not YAML: {problem}") from error
     except yaml.YAMLError as error:
         raise UserError(f"{name}: not YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise UserError(f"{name}: nested too deeply") from error
+
+
+def _hint(text: str, line: int) -> str:
+    """What usually causes an error in this line (from 0) of a YAML text, as the end of a sentence."""
+    wrong = (text.splitlines() or [""])[: line + 1][-1]
+    if "{{" in wrong or "{%" in wrong:
+        return QUOTE_TEMPLATES
+    return '; put text that contains ": " in quotes' if wrong.count(": ") > 1 else ""
 
 
 class _Yaml12(yaml.SafeLoader):
@@ -124,9 +138,9 @@ class _Reader:
         self.lines[loc] = line if line is not None else node.start_mark.line + 1
         self._count += 1
         if self._count > MAX_NODES:
-            raise UserError(f"{self._at(node)}: aliases make this file hold more than {MAX_NODES:,} values")
+            raise UserError(f"{self._at(node)}: with its aliases expanded, the file has more than {MAX_NODES:,} values")
         if id(node) in self._open:
-            raise UserError(f"{self._at(node)}: {loc_text(loc)} contains itself by an alias")
+            raise UserError(f"{self._at(node)}: {loc_text(loc)} contains itself through an alias")
         self._open.add(id(node))
         try:
             if isinstance(node, yaml.SequenceNode):
@@ -141,14 +155,15 @@ class _Reader:
         first: dict[str, int] = {}
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise UserError(f"{self._at(key)}: a key must be text")
+                templated = isinstance(key, yaml.MappingNode)
+                raise UserError(f"{self._at(key)}: a key must be text{QUOTE_TEMPLATES if templated else ''}")
             if key.tag == "tag:yaml.org,2002:merge":
                 continue
             line = key.start_mark.line + 1
             if key.value in first:
                 place = f"{loc_text(loc)}: " if loc else ""
                 raise UserError(
-                    f'{self._at(key)}: {place}key "{key.value}" stands there twice (the first is on line'
+                    f'{self._at(key)}: {place}duplicate key "{key.value}" (the first is on line'
                     f" {first[key.value]}): remove one"
                 )
             first[key.value] = line
@@ -165,7 +180,7 @@ class _Reader:
         value = self.loader.construct_object(node)
         if isinstance(value, str | int | float | None):
             return value
-        raise UserError(f"{self._at(node)}: {node.tag} cannot be used in a pipeline file; put the value in quotes")
+        raise UserError(f"{self._at(node)}: {node.tag} is not allowed in a pipeline file; put the value in quotes")
 
     def _at(self, node: yaml.Node) -> str:
         return f"{self.name}:{node.start_mark.line + 1}"

@@ -1,14 +1,14 @@
-"""Conditions of a row: Polars SQL, checked against the types of the row before a run, then asked row by row.
+"""Conditions of a row: Polars SQL, checked against the types of the row before a run, then evaluated row by row.
 
-Polars' own ``sql_expr`` does the parsing and the work, so a condition means here what it means in Polars:
-``=`` or ``==``, ``<>`` or ``!=``, ``and``/``or``/``not``, ``in``, ``like``, ``is null``, ``case``, casts and
-functions, and ``facts.purpose`` for a field of a struct. Text stands in single quotes; double quotes are for
-names. Only truth matters: null, like false, is not true.
+Polars' own ``sql_expr`` does the parsing and the work, so a condition means here what it means in Polars: ``=`` or
+``==``, ``<>`` or ``!=``, ``and``/``or``/``not``, ``in``, ``like``, ``is null``, ``case``, casts and functions, and
+``facts.purpose`` for a field of a struct. Text is in single quotes; double quotes are for names. Only true counts: null
+is treated like false.
 
-A condition sees one row. Aggregates, window functions, subqueries and ``unnest`` would see others (which
-others would depend on the chunk) and are refused; subqueries before Polars sees them, because it opens the
-file of a ``read_csv`` while it parses. What makes texts much longer is refused too: Polars ends the process
-where memory runs out.
+A condition sees one row. Aggregates, window functions, subqueries and ``unnest`` would see other rows (which ones would
+depend on the chunk) and are refused. Subqueries are refused before Polars sees them, because it opens the file of a
+``read_csv`` while parsing. Anything that makes texts much longer is refused too: Polars ends the process when memory
+runs out.
 """
 
 from __future__ import annotations
@@ -41,32 +41,31 @@ _NOT_ELEMENTWISE_FUNCTIONS = frozenset((
 """Functions of a Polars expression that look at several rows, or at none."""
 
 _CACHED = 4096
-"""Answers that a condition remembers: most read a label or two and so have few different inputs."""
+"""Results that a condition caches: most conditions read a label or two, so they have few different inputs."""
 
 
 MAX_WORDS = 2_000
-"""Words and operators of a condition, numbers and texts not counted: Polars' stack ends at some ten thousand."""
+"""Words and operators of a condition, without numbers and texts: Polars' stack overflows at about ten thousand."""
 
 MAX_DEPTH = 100
-"""How deep a condition is nested, where each ``or`` of a row of them is a level: Polars takes 0.04 s for each row then,
-and four seconds for 450."""
+"""Maximum nesting of a condition, where each ``or`` in a chain is a level. At this depth Polars takes 0.04 s for each
+row, and at 450 four seconds."""
 
 MAX_GROWTH = 100
-"""How many times longer than a column a text may become on the way."""
+"""How many times longer than a column a text may become in an expression."""
 
 MAX_WIDTH = 10_000
 """The widest padding."""
 
 _UNCLEAR = re.compile(r"--|/\*|`|\$\w*\$|\b(?:e|u&)'", re.IGNORECASE)
-"""Comments and other quotes: where there is one, what :data:`_WORDS` takes for a text need not be one for Polars."""
+"""Comments and other quotes. If there is one, what :data:`_WORDS` takes for a text may not be one for Polars."""
 
 _WORDS = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\w+|\s+|.""")
-"""What SQL is made of: texts, quoted names, words, space, anything else."""
+"""The parts of SQL: texts, quoted names, words, space, anything else."""
 
 
 class ConditionFailed(Exception):
-    """A condition could not be evaluated for one row (a cast of text that is no number): that row's
-    problem."""
+    """A condition could not be evaluated for one row, such as a cast of text that is not a number. Only it fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ class Expression:
 
     sql: str
     where: str
-    """What holds the expression, as a user would name it: ``steps[2].summarize.when``."""
+    """The name of what holds the expression, for users: ``steps[2].summarize.when``."""
     names: frozenset[str]
     """Columns and answers that are read."""
     expr: pl.Expr = field(repr=False, compare=False)
@@ -85,13 +84,13 @@ class Expression:
         """Parse ``sql``.
 
         Raises:
-            UserError: it does not parse, or looks beyond one row.
+            UserError: it cannot be parsed, or looks beyond one row.
         """
         if not sql.strip():
             raise UserError(f"{where}: the expression is empty")
         words = [word for word in _WORDS.findall(sql) if not (word.isspace() or word.isdecimal() or word in ",'")]
         if sum(not word.startswith("'") for word in words) > MAX_WORDS:
-            raise UserError(f"{where}: the expression has more than {MAX_WORDS:,} words; write in (...) for many or")
+            raise UserError(f"{where}: the expression has more than {MAX_WORDS:,} words; use in (...) instead of or")
         try:
             beyond = _beyond_columns(sql, words)
             if not beyond:
@@ -100,25 +99,25 @@ class Expression:
                 beyond = _beyond_one_row(expr)
             if beyond:
                 raise UserError(
-                    f"{where}: {sql!r} looks at more than one row ({beyond}): a condition sees one row, so it"
-                    " takes no aggregates, window functions, subqueries or unnest"
+                    f"{where}: {sql!r} looks at more than one row ({beyond}): a condition sees one row, so it cannot"
+                    " use aggregates, window functions, subqueries or unnest"
                 )
             deep, grows = _depth(_tree(expr)), _growth(_tree(expr))
         except PolarsError as problem:
-            raise UserError(f"{where}: {sql!r} is no Polars SQL expression: {_first_line(problem)}") from problem
+            raise UserError(f"{where}: {sql!r} is not a Polars SQL expression: {_first_line(problem)}") from problem
         except RecursionError:
             deep, grows = MAX_DEPTH + 1, 1
         if deep > MAX_DEPTH:
-            raise UserError(f"{where}: the expression is nested deeper than {MAX_DEPTH}; write in (...) for many or")
+            raise UserError(f"{where}: the expression is nested deeper than {MAX_DEPTH}; use in (...) instead of or")
         if grows > MAX_GROWTH:
             raise UserError(
-                f"{where}: {sql!r} can make a text more than {MAX_GROWTH} times longer, or longer without bound: pad to"
-                f" a number of at most {MAX_WIDTH:,}, replace and join with short texts in quotes"
+                f"{where}: {sql!r} can make a text more than {MAX_GROWTH} times longer, or longer without limit: pad to"
+                f" a fixed number of at most {MAX_WIDTH:,}; replace and join with short texts in quotes"
             )
         return cls(sql, where, names, expr)
 
     def with_names(self, names: Mapping[str, str]) -> str:
-        """The SQL with other words for the names that it reads; for comparing, not for evaluating."""
+        """The SQL with other names for the columns that it reads; for comparing, not for evaluating."""
         words = []
         before = ""
         for word in _WORDS.findall(self.sql):
@@ -131,15 +130,15 @@ class Expression:
         return (Expression.parse, (self.sql, self.where))
 
     def check(self, schema: pa.Schema) -> None:
-        """Hold the expression against the types of the row.
+        """Check the expression against the types of the row.
 
         Raises:
-            UserError: it names what ``schema`` does not have, its types do not fit, or it is no condition.
+            UserError: it names a column that ``schema`` does not have, its types do not fit, or it is not a condition.
         """
         for name in sorted(self.names):
             if name not in schema.names:
-                quoted = f" (text takes single quotes: '{name}')" if f'"{name}"' in self.sql else ""
-                raise UserError(f"{self.where}: {unknown(name, schema.names, 'column or earlier step')}{quoted}")
+                hint = f"; put text in single quotes: '{name}'" if f'"{name}"' in self.sql else ""
+                raise UserError(f"{self.where}: {unknown(name, schema.names, 'column or earlier step', hint)}")
         # Two rows of nulls: Polars finds many type errors only when it runs, none of them needs values, and
         # two rows show whether the result has one value for each.
         columns = plain(schema, self.names)
@@ -163,12 +162,12 @@ class Expression:
             ) from problem
         kind = result.dtypes[0]
         if kind not in (pl.Boolean, pl.Null):
-            raise UserError(f"{self.where}: {self.sql!r} gives {_words(kind)}, not true or false")
+            raise UserError(f"{self.where}: {self.sql!r} returns {_words(kind)}, not true or false")
         if self.names and result.height != 2:
-            raise UserError(f"{self.where}: {self.sql!r} does not give one answer for each row")
+            raise UserError(f"{self.where}: {self.sql!r} does not return one value for each row")
 
     def compared_texts(self) -> frozenset[tuple[str, str]]:
-        """Columns with the texts that ``=``, ``<>`` and ``in`` compare them with: a wrong label shows here."""
+        """Columns with the texts that ``=``, ``<>`` and ``in`` compare them with. A misspelt label shows up here."""
         found: set[tuple[str, str]] = set()
         pending = [_tree(self.expr)]
         while pending:
@@ -186,7 +185,7 @@ class Expression:
         return frozenset(found)
 
     def bind(self, schema: pa.Schema) -> Condition:
-        """The condition, ready for rows of ``schema`` (checked before): call it with each row."""
+        """The condition, ready for rows of ``schema`` (which must have been checked): call it with each row."""
         types = plain(schema, self.names)
         given = {name: schema.field(name).type for name in types.names}
         return Condition(self, types, pl.DataFrame(types.empty_table()).schema, given)
@@ -206,10 +205,9 @@ class Condition:
         self._known: dict[Any, bool | None] = {}
 
     def __call__(self, row: Mapping[str, Any]) -> bool | None:
-        """Whether it holds for ``row``; null is None.
+        """Whether the condition is true for ``row``; null is None.
 
-        A tenth of a millisecond for a new combination of values (a one-row frame), next to nothing for a
-        known one.
+        A new combination of values takes a tenth of a millisecond (a one-row frame), a cached one almost nothing.
 
         Raises:
             ConditionFailed: it cannot be evaluated for this row.
@@ -235,7 +233,7 @@ class Condition:
 
 
 def _series(field: pa.Field, kind: pl.DataType, given: pa.DataType) -> Callable[[Any], pl.Series]:
-    """What makes a column of one value, which came from a column of the type ``given``."""
+    """A function that makes a one-value column, from a column of the type ``given``."""
     if isinstance(given, pa.BaseExtensionType):
         # Its Python form is one of its own (a UUID), and Polars takes what it is stored as.
         return lambda value: pl.Series(field.name, pa.array([value], type=given).storage)
@@ -246,19 +244,18 @@ def _series(field: pa.Field, kind: pl.DataType, given: pa.DataType) -> Callable[
 
 
 def plain(schema: pa.Schema, names: frozenset[str] | None = None) -> pa.Schema:
-    """``schema`` (of the columns in ``names``) with dictionaries as what they encode: a row holds plain
-    values."""
+    """``schema`` (of the columns in ``names``) without dictionaries, which become the type that they encode."""
     return pa.schema(
         [field.with_type(_plain_type(field.type)) for field in schema if names is None or field.name in names]
     )
 
 
-def unknown(name: str, known: list[str] | tuple[str, ...], what: str) -> str:
-    """A sentence about a name that is not there: the nearest right one, and those that there are."""
+def unknown(name: str, known: list[str] | tuple[str, ...], what: str, hint: str = "") -> str:
+    """A clause about an unknown name: the most similar known one, a hint, and all known ones."""
     near = difflib.get_close_matches(name, known, n=1)
     suggestion = f'; did you mean "{near[0]}"?' if near else ""
     shown = ", ".join(list(known)[:30]) + (f", and {len(known) - 30} more" if len(known) > 30 else "")
-    return f'unknown {what} "{name}"{suggestion} (there are: {shown or "none"})'
+    return f'unknown {what} "{name}"{suggestion}{hint} (known: {shown or "none"})'
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:
@@ -301,7 +298,7 @@ def _depth(tree: Any) -> int:
 
 
 def _growth(tree: Any) -> float:
-    """How many times longer than a value of a column a text may become in ``tree``; infinite without a bound."""
+    """How many times longer than a value of a column a text may become in ``tree``; infinite without a limit."""
     if isinstance(tree, str):
         return 1
     kind, body = next(iter(tree.items()))
@@ -391,8 +388,8 @@ def _children(kind: str, body: Any) -> list[Any]:
 
 
 def _casts_to_boolean(expr: pl.Expr) -> list[pl.Expr]:
-    """What the expression turns into a truth value: ``not opinion`` of a text would pass on nulls and fail on
-    rows."""
+    """The parts of the expression that are turned into a truth value. ``not opinion`` of a text would pass on nulls and
+    fail on rows."""
     found = []
     pending = [_tree(expr)]
     while pending:

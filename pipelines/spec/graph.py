@@ -1,8 +1,9 @@
 """Which step waits for which, and which columns a run has to read.
 
-A step waits for the steps whose answers it reads (in a template, in a condition, in what a ``map`` reads), and for
-every step before it that may leave rows out (a ``filter``): such a row must cost nothing more. A step that takes the
-whole row waits for all steps before it. Nothing else waits: independent steps of a row are sent together.
+A step waits for the steps whose answers it reads (in a template, in a condition, in the ``reads`` of a ``map``), and
+for every earlier step that may leave rows out (a ``filter``), because such a row must not cost anything more. A step
+that reads the whole row waits for all steps before it. Nothing else waits: independent steps of a row are sent
+together.
 """
 
 from __future__ import annotations
@@ -18,20 +19,17 @@ class Graph:
     """The dependencies of a pipeline's steps; make one with :meth:`of`."""
 
     waits_for: Mapping[str, frozenset[str]]
-    """For each step, in the order of the pipeline, the steps that must be done first (only those it names
-    itself)."""
+    """For each step, in the order of the pipeline, the steps that must be done first (only those it names directly)."""
     reads: Mapping[str, frozenset[str]]
-    """For each step the names that it reads: columns and answers. One that takes the whole row lists all that is
-    known."""
+    """For each step the names that it reads: columns and answers. A step that reads the whole row lists all names."""
     document_columns: tuple[str, ...]
     """Columns that make up the document, sorted."""
     input_columns: tuple[str, ...]
-    """Columns that must be there as Python values: for the document, templates, conditions and row steps;
-    sorted."""
+    """Columns that are needed as Python values, for the document, templates, conditions and row steps; sorted."""
 
     @classmethod
     def of(cls, pipeline: Pipeline) -> Graph:
-        """The graph of ``pipeline``, in which references only point backwards (the pipeline's own check)."""
+        """The graph of ``pipeline``, in which references only point backwards (the pipeline's own check ensures it)."""
         document = pipeline.document_template.variables
         answers = pipeline.answers
         named = {step.name: frozenset(r.name for r in pipeline.references(step)) for step in pipeline.steps}
@@ -54,7 +52,7 @@ class Graph:
         return cls(waits_for, reads, tuple(sorted(document)), tuple(sorted(columns)))
 
     def ready(self, done: Collection[str]) -> tuple[str, ...]:
-        """The steps that can start when those in ``done`` are done, in the order of the pipeline."""
+        """The steps that can start once those in ``done`` are done, in the order of the pipeline."""
         return tuple(name for name, needs in self.waits_for.items() if name not in done and needs <= set(done))
 
     @property
@@ -73,7 +71,7 @@ class Graph:
         return tuple(name for together in self.rounds for name in together)
 
     def upstream(self, name: str) -> frozenset[str]:
-        """All steps that the answer of ``name`` hangs on, directly or not."""
+        """All steps that the answer of ``name`` depends on, directly or indirectly."""
         found: set[str] = set()
         pending = list(self.waits_for[name])
         while pending:

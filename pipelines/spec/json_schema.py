@@ -1,4 +1,4 @@
-"""The JSON Schema of a pipeline file, with which editors complete and check it."""
+"""The JSON Schema of a pipeline file, which editors use to complete and check it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def pipeline_json_schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
-        "patternProperties": {"^x-": {"description": "Skipped: a place to define anchors."}},
+        "patternProperties": {"^x-": {"description": "Ignored: a place to define anchors."}},
         "title": "headrace pipeline",
         "$defs": definitions,
     }
@@ -48,7 +48,7 @@ def _union(items: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _models(schema: dict[str, Any], definitions: dict[str, Any]) -> None:
-    """Engine arguments may stand beside a model's other keys, and a model may be given by its name alone."""
+    """Engine arguments may be beside a model's other keys, and a model may be given by its name alone."""
     for model in (Model, NamedModel):
         definitions[model.__name__]["additionalProperties"] = True
     named = schema["properties"]["models"]
@@ -56,7 +56,7 @@ def _models(schema: dict[str, Any], definitions: dict[str, Any]) -> None:
 
 
 def _workers(resources: dict[str, Any]) -> None:
-    """The least and the most engines are a list of two."""
+    """The minimum and maximum number of engines are a list of two."""
     workers = resources["properties"]["workers"]
     resources["properties"]["workers"] = {
         **{key: workers[key] for key in ("default", "description") if key in workers},

@@ -1,6 +1,6 @@
-"""Reading pipeline files: YAML, JSON or Python, with ``--set`` on top, every mistake named with file and line.
+"""Reading pipeline files: YAML, JSON or Python, with ``--set`` applied, every mistake named with file and line.
 
-Top-level keys that begin with ``x-`` are skipped: a place to define anchors.
+Top-level keys that begin with ``x-`` are ignored: a place to define anchors.
 """
 
 from __future__ import annotations
@@ -25,23 +25,22 @@ _FORMATS = ".yaml, .yml, .json or .py"
 
 
 def load_pipeline(path: str | Path, overrides: Sequence[str] = (), model: str | None = None) -> Pipeline:
-    """The pipeline of a file, with the command line's say.
+    """The pipeline in a file, with the command line's changes.
 
     Args:
         path: a ``.yaml``, ``.yml`` or ``.json`` file, or a Python file that defines a :class:`Pipeline`
-            (``pipeline.py:name`` where it defines several).
+            (``pipeline.py:name`` if it defines several).
         overrides: ``PATH=VALUE`` each: ``steps[0].max_tokens=5``, ``steps.opinion.labels.good=...``,
-            ``resources.workers=2``. Values are YAML. A step's operator may be left out of the path.
-        model: takes the place of the file's model, settings and all (the override ``model.id=...`` keeps
-            them).
+            ``resources.workers=2``. Values are YAML. A step's operator may be omitted from the path.
+        model: replaces the file's model, including its settings (the override ``model.id=...`` keeps them).
 
     Raises:
         UserError: everything that is wrong with it, one line each.
     """
     file, name = split_name(str(path))
     if not file.is_file():
-        what = "is a folder" if file.is_dir() else "there is no such file"
-        raise UserError(f"{file}: {what}: a pipeline is a {_FORMATS} file")
+        what = "is a folder" if file.is_dir() else "does not exist"
+        raise UserError(f"{file}: {what}; a pipeline is a {_FORMATS} file")
     folder = file.resolve().parent
     if file.suffix == ".py":
         found = from_python(file, name)
@@ -73,5 +72,5 @@ def _from_text(file: Path) -> tuple[dict[str, Any], dict[Loc, int | str]]:
     data, lines = read_data(file)
     if not isinstance(data, dict):
         given = "empty" if data is None else "a list" if isinstance(data, list) else "a single value"
-        raise UserError(f"{file}: a pipeline is a mapping (name, document, steps...), and this file is {given}")
+        raise UserError(f"{file}: a pipeline is a mapping (name, document, steps...), but this file is {given}")
     return data, lines

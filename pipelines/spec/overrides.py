@@ -17,15 +17,15 @@ _PART = re.compile(r'\.?([A-Za-z_][\w-]*)|\[(\d+)\]|\["((?:[^"\\]|\\.)*)"\]|\.([
 
 
 def override(data: dict[str, Any], lines: dict[Loc, int | str], given: str) -> None:
-    """Put one ``PATH=VALUE`` into ``data``, and say in ``lines`` where that value comes from.
+    """Set one ``PATH=VALUE`` in ``data``, and note in ``lines`` where that value comes from.
 
     Raises:
-        UserError: it is no path, leads nowhere, or has a value that is no YAML.
+        UserError: the path is malformed or leads nowhere, or the value is not YAML.
     """
     label = f"--set {given}"
     path, equals, text = _split_override(given)
     if not equals:
-        raise UserError(f"{label}: needs a value, as in --set resources.workers=2")
+        raise UserError(f"{label}: needs a value, such as --set resources.workers=2")
     parts = _parse_path(path, label)
     value = _value(text, label)
     target: Any = data
@@ -44,7 +44,7 @@ def override(data: dict[str, Any], lines: dict[Loc, int | str], given: str) -> N
         else:
             part = str(part)
             if not isinstance(target, dict):
-                raise UserError(f"{label}: {loc_text(loc)} is not a mapping, with nothing below it")
+                raise UserError(f"{label}: {loc_text(loc)} is not a mapping, so it has no keys")
             if not last:
                 _open_up(target, part, loc, label)
         if last:
@@ -56,7 +56,7 @@ def override(data: dict[str, Any], lines: dict[Loc, int | str], given: str) -> N
 
 
 def _value(text: str, label: str) -> Any:
-    """The value of an override: YAML, but text where only a file could mean a mapping or a list by it."""
+    """The value of an override: YAML, but text where only a file could mean a mapping or a list."""
     start = text.lstrip()[:2]
     if start == "{{":
         return text  # a template
@@ -71,7 +71,7 @@ def _value(text: str, label: str) -> Any:
 
 
 def _open_up(target: dict[str, Any], part: str, loc: Loc, label: str) -> None:
-    """See to it that ``target[part]`` is something that a path can go on into."""
+    """Make sure that a path can continue into ``target[part]``."""
     if loc == () and part == "model" and isinstance(target.get(part, "default"), str):
         named = target.get(part, "default")
         if named in (target.get("models") or {}):
@@ -83,7 +83,7 @@ def _open_up(target: dict[str, Any], part: str, loc: Loc, label: str) -> None:
         _must_be_a_key(part, loc, label)
         target[part] = {}
     elif not isinstance(target[part], dict | list):
-        raise UserError(f"{label}: {loc_text((*loc, part))} holds a single value, with nothing below it")
+        raise UserError(f"{label}: {loc_text((*loc, part))} is a single value, so it has no keys")
 
 
 def _split_override(given: str) -> tuple[str, str, str]:
@@ -97,12 +97,13 @@ def _parse_path(path: str, label: str) -> list[str | int]:
     while position < len(path):
         match = _PART.match(path, position)
         if not match or (position == 0 and path[0] == "."):
-            raise UserError(f'{label}: {path!r} is no path: write steps[0].max_tokens, or steps[0].labels["two words"]')
+            example = 'steps[0].max_tokens or steps[0].labels["two words"]'
+            raise UserError(f"{label}: {path!r} is not a path; write it like {example}")
         key, index, quoted, bare = match.groups()
         parts.append(int(index) if index is not None else key or bare or json.loads(f'"{quoted}"'))
         position = match.end()
     if not parts:
-        raise UserError(f"{label}: there is no path before the =")
+        raise UserError(f"{label}: the path before the = is missing")
     return parts
 
 
@@ -123,7 +124,7 @@ def _step_index(steps: Any, part: str | int, label: str) -> int:
             )
     if part >= len(steps):
         known = ", ".join(f"[{i}] {n or '?'}" for i, n in enumerate(names))
-        raise UserError(f"{label}: there is no steps[{part}] (steps: {known})")
+        raise UserError(f"{label}: steps[{part}] does not exist (steps: {known})")
     return part
 
 
@@ -139,7 +140,7 @@ def _list_index(items: list[Any], part: str | int, loc: Loc, label: str) -> int:
     index = int(part) if isinstance(part, int) or part.isdecimal() else None
     if index is None or index >= len(items):
         has = f"[0] to [{len(items) - 1}]" if items else "no items"
-        raise UserError(f"{label}: {loc_text(loc)} is a list with {has}, it has no {part!r}")
+        raise UserError(f"{label}: {loc_text(loc)} is a list with {has}, so it has no {part!r}")
     return index
 
 

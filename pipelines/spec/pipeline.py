@@ -1,7 +1,7 @@
-"""The pipeline as data: what a pipeline file holds, the same from YAML and from Python.
+"""The pipeline as data: what a pipeline file contains, the same from YAML and from Python.
 
-A pipeline is a frozen plain value. It can be checked, hashed and explained without Ray, vLLM, a GPU or the
-input; what needs the input's columns is :meth:`Pipeline.check_columns`.
+A pipeline is a frozen plain value. It can be checked, hashed and explained without Ray, vLLM, a GPU or the input. Only
+:meth:`Pipeline.check_columns` needs the input's columns.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from headrace.pipelines.spec.places import Source, loc_text
 
 
 class Pipeline(Definition):
-    """A document, the steps that are asked of it, and how the answers are written."""
+    """A document, the steps that are applied to it, and how the answers are written."""
 
     def __eq__(self, other: object) -> bool:
         # Pydantic would compare where the two were read as well; a file and its twin in Python are the same
@@ -48,12 +48,11 @@ class Pipeline(Definition):
         return self
 
     def check_columns(self, schema: pa.Schema) -> None:
-        """Hold the pipeline against the columns of the input.
+        """Check the pipeline against the columns of the input.
 
         Raises:
-            UserError: all that does not fit, a line each: a name that is neither column nor earlier answer, a
-            field
-                that a struct does not have, a condition whose types do not fit, a column that is there twice.
+            UserError: everything that does not fit, one line each: a name that is neither a column nor an earlier
+                answer, a field that a struct does not have, a condition whose types do not fit, a duplicate column.
         """
         with self.importable():
             found = list(code_problems(self)) or list(column_problems(self, schema))

@@ -1,4 +1,4 @@
-"""Where in a pipeline something stands, and in which file that was read: what messages name."""
+"""Where something is in a pipeline, and in which file: the places that messages name."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 Loc = tuple[str | int, ...]
-"""Where in a pipeline: ``("steps", 1, "extract", "schema")``."""
+"""A place in a pipeline: ``("steps", 1, "extract", "schema")``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a pipeline was read: for messages, and for what is named relative to it."""
+    """Where a pipeline was read from: for messages, and for what is named relative to it."""
 
     path: str
     folder: Path
-    """The folder of the file: Python functions of Map steps are importable from it."""
+    """The folder of the file. Python functions of Map steps are importable from it."""
     lines: Mapping[Loc, int | str] = field(default_factory=dict)
     """The line of each value in a YAML or JSON file, or the ``--set`` that gave it."""
     files: tuple[str, ...] = ()
-    """The files of JSON Schemas that it names, as they are written there."""
+    """The files of JSON Schemas that it names, as written there."""
 
     def label(self, loc: Loc) -> str:
-        """``reviews.yaml:7`` for a location: its own line, or that of the nearest thing around it."""
+        """``reviews.yaml:7`` for a location: its own line, or that of the nearest value around it."""
         for end in range(len(loc), -1, -1):
             line = self.lines.get(loc[:end])
             if line is not None:
@@ -33,7 +33,7 @@ class Source:
 
 
 def split_name(path: str) -> tuple[Path, str | None]:
-    """``file.py:name`` as file and name; the name is None where there is none."""
+    """``file.py:name`` as file and name; the name is None if there is none."""
     head, colon, name = path.rpartition(":")
     if colon and head.endswith(".py") and name.isidentifier():
         return Path(head), name
@@ -49,7 +49,7 @@ def loc_text(loc: Loc) -> str:
 
 
 def listed(problems: Sequence[tuple[Loc, str]], source: Source) -> str:
-    """What is wrong, a line each, in the order of the lines in the file: ``r.yaml:9: steps[2].summarize.when: ...``."""
+    """The problems, one line each, in the order of the file: ``r.yaml:9: steps[2].summarize.when: ...``."""
     found: list[tuple[int, str]] = []
     for loc, text in problems:
         at = loc

@@ -15,10 +15,10 @@ from headrace.pipelines.spec.wording import problems_of
 
 
 def from_python(file: Path, name: str | None) -> Pipeline:
-    """The pipeline that a file defines, or the one called ``name`` of several. The file is run.
+    """The pipeline that a file defines, or the one called ``name`` of several. The file is executed.
 
     Raises:
-        UserError: it defines none, or several and ``name`` is None, or running it fails; then with the line.
+        UserError: it defines none, or several and ``name`` is None; or it raises, and the message names the line.
     """
     defined = _run(file)
     # The same pipeline under two names is one pipeline.
@@ -31,13 +31,13 @@ def from_python(file: Path, name: str | None) -> Pipeline:
         raise UserError(f"{file}: defines no pipeline: assign a headrace.Pipeline to a name")
     if len(distinct) > 1:
         raise UserError(
-            f"{file}: defines several pipelines ({', '.join(defined)}): say which, as in {file}:{next(iter(defined))}"
+            f"{file}: defines several pipelines ({', '.join(defined)}): name one, as in {file}:{next(iter(defined))}"
         )
     return next(iter(defined.values()))
 
 
 def _run(file: Path) -> dict[str, Pipeline]:
-    """Run a file; the pipelines that it defines, by name."""
+    """Run a file and return the pipelines that it defines, by name."""
     spec = importlib.util.spec_from_file_location(f"_headrace_pipeline_{file.stem}", file)
     assert spec is not None
     assert spec.loader is not None

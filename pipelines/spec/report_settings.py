@@ -15,10 +15,10 @@ class ReportSettings(Plain):
     """What the report of a run shows."""
 
     redact: bool = False
-    """Leave the text of rows out: documents, kept columns, free answers, raw answers. Figures and labels stay."""
+    """Leave out the text of rows: documents, kept columns, free answers, raw answers. Figures and labels stay."""
     gpu_price: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """What a GPU costs an hour, in whatever money."""
+    """The price of a GPU for an hour, in any currency."""
     api_price: tuple[PriceOfAMillion, PriceOfAMillion] | None = None
-    """What an API takes for a million tokens, in and out, to hold beside it."""
+    """An API's price for a million tokens, in and out, to compare with."""
     previous: str | None = Field(default=None, min_length=1)
-    """The output that answers are held against. Without it: this one, as the generation before left it."""
+    """The output to compare answers with. Default: this output before the latest run."""

@@ -25,33 +25,33 @@ _TIME = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([smh])\s*$", re.IGNORECASE)
 
 
 class Plain(BaseModel):
-    """A frozen value of a pipeline file: unknown keys are refused."""
+    """A frozen value of a pipeline file. Unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 ENGINE_FORMS = {"anyOf": [{"type": "string", "minLength": 1}, {"type": "object"}, {"type": "null"}]}
-"""What `engine` may be in a file: the engine's name, or a mapping of its arguments."""
+"""The forms of `engine` in a file: the engine's name, or a mapping of its arguments."""
 
 
 class Model(Plain):
     """The model that answers, and how its engine is started."""
 
     id: str = Field(min_length=1)
-    """`default`, a hub id, a folder, or whatever the engine calls the model."""
+    """`default`, a hub id, a folder, or the engine's own name for the model."""
     engine: Annotated[str | None, Field(min_length=1), WithJsonSchema(ENGINE_FORMS)] = None
-    """The engine's name, such as `vllm`; without it the id decides. A mapping here holds engine arguments."""
+    """The engine's name, such as `vllm`. Default: decided by the id. A mapping here holds engine arguments."""
     revision: str | None = None
-    """Branch, tag or commit of a hub model; name one to be sure that a backfill asks the same model."""
+    """Branch, tag or commit of a hub model. Set one to be sure that a backfill uses the same model."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
     arguments: Mapping[str, JsonValue] = Field(default_factory=dict)
-    """Engine arguments (`dtype`, `max_model_len`, `quantization`...); they may stand beside `id` as well."""
+    """Engine arguments (`dtype`, `max_model_len`, `quantization`...). They may also be beside `id`."""
 
     @model_validator(mode="before")
     @classmethod
     def _collect_arguments(cls, data: object) -> object:
-        """Arguments may be written beside ``id``, below ``arguments``, or below ``engine`` where that is a mapping."""
+        """Arguments may be beside ``id``, below ``arguments``, or below ``engine`` if that is a mapping."""
         if not isinstance(data, Mapping):
             return data
         known = {key: value for key, value in data.items() if key in cls.model_fields}
@@ -65,7 +65,7 @@ class Model(Plain):
 
     @model_serializer(mode="wrap")
     def _as_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without a name the arguments are below ``engine``, as plans have them that earlier versions have written."""
+        """Without an engine name the arguments are below ``engine``, as in plans that earlier versions wrote."""
         data: dict[str, Any] = dump(self)
         if self.engine is None:
             data["engine"] = data.pop("arguments")
@@ -73,22 +73,21 @@ class Model(Plain):
 
 
 class Resources(Plain):
-    """What each engine gets, and how many of them there are."""
+    """What each engine gets, and how many engines there are."""
 
     gpus: int | None = Field(default=None, ge=0)
-    """GPUs for each engine; 0 is a CPU engine. Without it: what the machine has, decided when the run
-    starts."""
+    """GPUs for each engine; 0 is a CPU engine. Default: what the machine has, decided when the run starts."""
     cpus: int | None = Field(default=None, ge=1)
-    """CPU cores for each engine. Without it: decided when the run starts."""
+    """CPU cores for each engine. Default: decided when the run starts."""
     tensor_parallel: int = Field(default=1, ge=1)
     """GPUs that one copy of the model is split over."""
     workers: int | tuple[int, int] = 1
     """Engines: a number, or `[least, most]` for a pool that grows and shrinks."""
     memory: str | None = None
-    """Room for the KV cache, such as `4GiB`. Without it: what fits."""
+    """Memory for the KV cache, such as `4GiB`. Default: what fits."""
     chunk_timeout: str = "30m"
-    """Time, such as `90s`, `30m` or `2h`, in which a row of a chunk must come to its end: else the worker is taken for
-    hung, and another does its chunks."""
+    """A worker counts as hung if no row of one of its chunks finishes in this time, such as `90s`, `30m` or `2h`.
+    Another worker then does its chunks."""
 
     @field_validator("chunk_timeout")
     @classmethod
@@ -104,7 +103,7 @@ class Resources(Plain):
         if not whole or len(numbers) != (2 if isinstance(value, list | tuple) else 1) or min(numbers, default=0) < 1:
             raise ValueError(f"must be a number of engines (1 or more) or [least, most], not {value!r}")
         if list(numbers) != sorted(numbers):
-            raise ValueError(f"least is more than most: {value!r}")
+            raise ValueError(f"least must not be above most: {value!r}")
         return tuple(numbers) if len(numbers) == 2 else value
 
     @field_validator("memory", mode="before")
@@ -116,7 +115,7 @@ class Resources(Plain):
 
     @property
     def worker_range(self) -> tuple[int, int]:
-        """The least and the most engines."""
+        """The minimum and the maximum number of engines."""
         return self.workers if isinstance(self.workers, tuple) else (self.workers, self.workers)
 
     @property
@@ -131,10 +130,10 @@ class Resources(Plain):
 
 
 def parse_size(value: object) -> int:
-    """Bytes of a size such as ``4GiB``, ``512 MB`` or ``1.5G`` (a bare K, M or G counts in powers of 1024).
+    """Bytes of a size such as ``4GiB``, ``512 MB`` or ``1.5G`` (plain K, M and G are powers of 1024).
 
     Raises:
-        ValueError: it is no size.
+        ValueError: it is not a size.
     """
     match = _SIZE.match(value) if isinstance(value, str) else None
     if not match:
@@ -142,7 +141,7 @@ def parse_size(value: object) -> int:
     unit = match[2].upper()
     size = int(float(match[1]) * _UNITS[unit if unit in _UNITS else f"{unit}IB" if len(unit) == 1 else f"{unit}B"])
     if size < 1:
-        raise ValueError(f"must be more than nothing, not {value!r}")
+        raise ValueError(f"must be more than 0, not {value!r}")
     return size
 
 
@@ -150,7 +149,7 @@ def parse_time(value: str) -> float:
     """Seconds of a time such as ``90s``, ``30m`` or ``1.5h``.
 
     Raises:
-        ValueError: it is no time.
+        ValueError: it is not a time.
     """
     match = _TIME.match(value)
     if not match or not float(match[1]):
@@ -159,10 +158,10 @@ def parse_time(value: str) -> float:
 
 
 class NamedModel(Model):
-    """A model that steps name, beside the pipeline's own."""
+    """A model that steps name, besides the pipeline's own."""
 
     resources: Resources | None = None
-    """What its engines get. Without it: the same as the pipeline's own."""
+    """What its engines get. Default: the same as the pipeline's own model."""
 
 
 def long_form(value: object) -> object:

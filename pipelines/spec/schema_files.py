@@ -10,10 +10,10 @@ from headrace.pipelines.spec.places import Loc, Source, loc_text
 
 
 def read_schemas(data: dict[str, Any], source: Source) -> tuple[str, ...]:
-    """Put each schema in the place of its file's name, which is relative to the pipeline's folder; return the names.
+    """Replace each file name by its schema, and return the names. They are relative to the pipeline's folder.
 
     Raises:
-        UserError: there is no such file, or it holds no mapping.
+        UserError: a file does not exist, or is not a mapping.
     """
     names: list[str] = []
     for i, step in enumerate(data.get("steps") or () if isinstance(data.get("steps"), list) else ()):
@@ -26,13 +26,13 @@ def read_schemas(data: dict[str, Any], source: Source) -> tuple[str, ...]:
             file = source.folder / body["schema"]
             here = f"{source.label(loc)}: {loc_text(loc)}"
             if not file.is_file():
-                raise UserError(f"{here}: there is no file {str(file)!r} (paths are relative to the pipeline file)")
+                raise UserError(f"{here}: the file {str(file)!r} does not exist (relative to the pipeline file)")
             try:
                 schema, _ = read_data(file)
             except UserError as error:
                 raise UserError(f"{here}: {error}") from error
             if not isinstance(schema, dict):
-                raise UserError(f"{here}: {file} holds no JSON Schema: that is a mapping")
+                raise UserError(f"{here}: {file} is not a JSON Schema, which is a mapping")
             names.append(body["schema"])
             body["schema"] = schema
     return tuple(dict.fromkeys(names))

@@ -15,7 +15,7 @@ from headrace.operators.base import Step
 from headrace.operators.registry import all_operators
 
 OPERATORS: Mapping[str, type[Step]] = all_operators().classes
-"""The operators by the word that a pipeline file uses."""
+"""The operators, by their names in pipeline files."""
 
 
 def _kind_of(value: object) -> str | None:
@@ -47,7 +47,7 @@ class Reference:
 
     name: str
     paths: frozenset[str]
-    """The dotted paths below it that are read, where they are known; the name itself if all of it is."""
+    """The dotted paths below the name that are read, if known; the name itself if all of it is read."""
     field: str
     """The field of the step that reads it: ``when``, ``instruction``, ``where``, ``reads``."""
 
@@ -55,7 +55,7 @@ class Reference:
 def known_steps(pipeline: Mapping[str, Any]) -> dict[str, Step]:
     """The steps, by name, of a pipeline that was stored as data, possibly by another version or with other plugins.
 
-    Steps that this version, with the plugins that are installed, cannot read are left out.
+    Steps that this version and the installed plugins cannot read are left out.
     """
     found = {}
     for step in pipeline.get("steps", ()):

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a pipeline, as places and sentences without its own words."""
+"""What pydantic finds wrong with a pipeline, as places and clauses without pydantic's own words."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from headrace.pipelines.spec.steps import OPERATORS
 
 
 def problems_of(error: ValidationError) -> list[tuple[Loc, str]]:
-    """What is wrong, as places and sentences without pydantic's own words."""
+    """What is wrong, as places and clauses without pydantic's own words."""
     problems: list[tuple[Loc, str]] = []
     found = error.errors(include_url=False)
     for details in found:
@@ -64,7 +64,7 @@ def _in_words(details: ErrorDetails) -> tuple[Loc, str]:
             return loc, f"must match the regular expression {ctx['pattern']}, not {_given(given)}"
         allowed = "letters, digits and _" if loc[:1] == ("steps",) else "letters, digits, - and _"
         begins = "a letter" if loc[:1] == ("steps",) else "a letter or a digit"
-        return loc, f"must be {allowed}, beginning with {begins}, not {_given(given)}"
+        return loc, f"must consist of {allowed} and begin with {begins}, not {_given(given)}"
     return loc, _WORDS.get(kind, _other)(details["msg"], ctx) + _but(kind, given)
 
 
@@ -80,7 +80,7 @@ def _no_step(given: object) -> str:
     if isinstance(given, Mapping) and set(given) & set(OPERATORS):
         named = next(key for key in given if key in OPERATORS)
         return (
-            f"a step is a mapping with one key, its operator; here stand {', '.join(map(str, given))}:"
+            f"a step is a mapping with one key, its operator, but this one has {', '.join(map(str, given))}:"
             f' indent the other keys below "{named}"'
         )
     return f"a step is a mapping with one key, its operator ({kinds}), not {_given(given)}"
@@ -111,6 +111,10 @@ def _other(message: str, ctx: Mapping[str, Any]) -> str:
     return re.sub(r"^Input should be (?:a valid )?", "must be ", message)
 
 
+def _number(value: float) -> str:
+    return f"{int(value) if value == int(value) else value:,}"
+
+
 _WORDS: Mapping[str, Any] = {
     "string_type": lambda m, c: "must be text",
     "int_type": lambda m, c: "must be a whole number",
@@ -121,10 +125,10 @@ _WORDS: Mapping[str, Any] = {
     "finite_number": lambda m, c: "must be a finite number",
     "bool_type": lambda m, c: "must be true or false",
     "bool_parsing": lambda m, c: "must be true or false",
-    "greater_than_equal": lambda m, c: f"must be {c['ge']:,} or more",
-    "less_than_equal": lambda m, c: f"must be {c['le']:,} or less",
-    "greater_than": lambda m, c: f"must be more than {c['gt']:,}",
-    "less_than": lambda m, c: f"must be less than {c['lt']:,}",
+    "greater_than_equal": lambda m, c: f"must be {_number(c['ge'])} or more",
+    "less_than_equal": lambda m, c: f"must be {_number(c['le'])} or less",
+    "greater_than": lambda m, c: f"must be more than {_number(c['gt'])}",
+    "less_than": lambda m, c: f"must be less than {_number(c['lt'])}",
     "literal_error": lambda m, c: f"must be {c['expected']}".replace("'", '"'),
     "list_type": lambda m, c: "must be a list",
     "tuple_type": lambda m, c: "must be a list",
@@ -134,8 +138,8 @@ _WORDS: Mapping[str, Any] = {
     "model_attributes_type": lambda m, c: "must be a mapping",
     "string_too_short": lambda m, c: "must not be empty",
     "string_too_long": lambda m, c: f"must have at most {c['max_length']} characters",
-    "too_short": lambda m, c: f"needs at least {c['min_length']} (there are {c['actual_length']})",
-    "too_long": lambda m, c: f"takes at most {c['max_length']} (there are {c['actual_length']})",
+    "too_short": lambda m, c: f"needs at least {c['min_length']}, but has {c['actual_length']}",
+    "too_long": lambda m, c: f"takes at most {c['max_length']}, but has {c['actual_length']}",
 }
 
 

@@ -1,4 +1,4 @@
-"""The user's cache folder: what is kept there can be made again."""
+"""The user's cache folder. Everything in it can be made again."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def cache_folder() -> Path:
 
 
 def keep(file: Path, content: str) -> None:
-    """Put ``content`` in the place of ``file`` at once, and make the folder for it.
+    """Replace ``file`` by ``content`` atomically, and make its folder.
 
     Raises:
-        OSError: that cannot be done.
+        OSError: this failed.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as temporary:

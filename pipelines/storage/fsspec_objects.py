@@ -1,7 +1,7 @@
-"""Object stores that fsspec brings beside S3: Google Cloud Storage, Azure, the Hugging Face Hub.
+"""Object stores that fsspec supports besides S3: Google Cloud Storage, Azure, the Hugging Face Hub.
 
-Through fsspec's common calls, so what holds here is what those give: `docs/storage.md` says which promise holds where.
-The libraries try again by themselves; what they give up on is tried again here while it can pass.
+They are used through fsspec's common calls, so the guarantees are those of each: `docs/storage.md` lists them. The
+libraries retry by themselves; what they give up on is retried here while it may pass.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from headrace.pipelines.storage.objects import (
 T = TypeVar("T")
 
 PACKAGES = {"gs": "gcsfs", "abfs": "adlfs", "hf": "huggingface_hub"}
-"""What has to be installed for each scheme."""
+"""The package to install for each scheme."""
 
 ETAGS = ("etag", "ETag", "generation", "md5Hash", "blob_id", "oid", "mtime", "last_modified", "created")
-"""Where the file systems' ``info`` has what changes with the content, best first."""
+"""The keys of the file systems' ``info`` that change with the content, best first."""
 
 PIECE_BYTES = 16 << 20
-"""What is read at once where contents are compared."""
+"""Bytes per read while contents are compared."""
 
 PASSING_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 
@@ -53,7 +53,7 @@ class FsspecObjects:
 
     @classmethod
     def at(cls, place: ObjectUri) -> FsspecObjects:
-        """The objects of the bucket that ``place`` is in; UserError where the package is not installed."""
+        """The objects of the bucket that ``place`` is in; UserError if the package is not installed."""
         objects = cls(place.scheme, place.bucket)
         objects._filesystem()
         return objects
@@ -150,7 +150,7 @@ class FsspecObjects:
         return True
 
     def _same(self, content: BinaryIO, key: str) -> bool:
-        """Whether the object holds what we have tried to put: nobody can tell it from ours then."""
+        """Whether the object has the content that we tried to put. If so, nobody can tell it from ours."""
         found = self.head(key)
         if content.seek(0, os.SEEK_END) != found.size:
             return False
@@ -187,17 +187,17 @@ class FsspecObjects:
         except Exception as error:
             if _can_pass(error):
                 raise StorageUnavailable(
-                    f"{self.scheme}://{self.bucket} did not answer as it should in {self.patience_s:.0f} s of trying "
-                    f"({_reason(error)}). What is committed stays; the same command resumes."
+                    f"{self.scheme}://{self.bucket} did not answer properly within {self.patience_s:.0f} s of retries "
+                    f"({_reason(error)}). Committed chunks are kept. Run the same command again to resume."
                 ) from error
             if isinstance(error, PermissionError) or _status(error) in (401, 403):
                 raise Denied(
-                    f"These credentials, or none, may not do this with {self._named(key)}: {_reason(error)}"
+                    f"The credentials (if any) do not permit this with {self._named(key)}: {_reason(error)}"
                 ) from error
             if _status(error) == 404:
-                raise FileNotFoundError(f"there is no {self._named(key)}") from error
+                raise FileNotFoundError(f"{self._named(key)} does not exist") from error
             if _status(error) in (409, 412):
-                raise FileExistsError(f"there is a {self._named(key)} already") from error
+                raise FileExistsError(f"{self._named(key)} already exists") from error
             raise OSError(f"{self._named(key)}: {_reason(error)}") from error
 
     def _named(self, key: str) -> str:
@@ -205,7 +205,7 @@ class FsspecObjects:
 
 
 class _Spooled:
-    """An upload that waits in a local file until it is whole: fsspec has no common way to send parts."""
+    """An upload that waits in a local file until it is complete, because fsspec has no common way to send parts."""
 
     def __init__(self, objects: FsspecObjects, key: str, absent: bool) -> None:
         self._objects = objects

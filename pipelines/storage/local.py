@@ -28,25 +28,24 @@ TEMPORARY = "_headrace/tmp"
 """Folder of files being written: on the output's own file system, where ``link`` and ``rename`` work."""
 
 TEMPORARY_AGE_S = 3600.0
-"""Seconds without a write after which a temporary file counts as left behind, whoever wrote it."""
+"""A temporary file that has not been written for this many seconds counts as abandoned, whoever wrote it."""
 
 TRANSIENT = frozenset({errno.EAGAIN, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT})
-"""Errors that can pass by themselves, on network file systems above all. A full disk (ENOSPC) does not."""
+"""Errors that may pass, especially on network file systems. A full disk (ENOSPC) does not."""
 
 NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV})
-"""What ``link`` answers on file systems that have no hard links (FAT, some FUSE and SMB mounts)."""
+"""The errors of ``link`` on file systems without hard links (FAT, some FUSE and SMB mounts)."""
 
 ATTEMPTS = 6
-"""Tries of one call: the second at once, then waits of up to 0.1, 0.2, 0.4 ... s; a call gives up after two seconds."""
+"""Attempts of one call: the second immediately, then waits of up to 0.1, 0.2, 0.4 ... s, two seconds in all."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalStore:
-    """A folder on a local or mounted file system with hard links. Safe for any number of threads and
-    processes.
+    """A folder on a local or mounted file system with hard links. Safe for any number of threads and processes.
 
-    ``link`` makes a hard link and fails when its target exists. It is a parameter for the sake of file
-    systems that answer differently.
+    ``link`` makes a hard link and fails if its target exists. It is a parameter because some file systems answer
+    differently.
     """
 
     root: Path
@@ -127,7 +126,7 @@ class LocalStore:
         above = nearest_folder(self.root)
         if not os.access(above, os.W_OK | os.X_OK):
             raise UserError(
-                f"The output folder {str(self.root)!r} cannot be written: {str(above)!r} takes no files from this "
+                f"The output folder {str(self.root)!r} cannot be written: {str(above)!r} is not writable for this "
                 "user. Use another folder, or change its permissions."
             )
 
@@ -163,16 +162,15 @@ class LocalStore:
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 error.errno,
-                f"The temporary file {str(temporary)!r} is gone before it became {target.name!r}: this "
-                "process slept "
-                f"for over {TEMPORARY_AGE_S:.0f} s and another run has swept it away",
+                f"The temporary file {str(temporary)!r} was gone before it became {target.name!r}: this process "
+                f"was suspended for over {TEMPORARY_AGE_S:.0f} s, and another run has removed it",
             ) from error
         except OSError as error:
             if error.errno in NO_LINKS:
                 raise UserError(
                     f"The file system of the output folder {str(self.root)!r} has no hard links "
                     f"({error.strerror}), and without them a commit cannot be atomic. Use an output folder "
-                    "on another file system (ext4, xfs, btrfs, NFS have them)."
+                    "on another file system (ext4, xfs, btrfs and NFS have them)."
                 ) from error
             raise
         return True
@@ -234,7 +232,7 @@ def _walk(folder: Path, prefix: str) -> Iterator[Entry]:
 
 @cache
 def host() -> str:
-    """Tells apart the process tables in which a pid means something: machine, boot and pid namespace."""
+    """Identifies the process table in which a pid means something: machine, boot and pid namespace."""
     marks = [os.uname().nodename]
     with contextlib.suppress(OSError):  # no /proc outside Linux: then the name of the machine has to do
         marks.append(Path("/proc/sys/kernel/random/boot_id").read_text())

@@ -1,7 +1,7 @@
-"""What an input or an output is called: a local path, or a place in an object store that fsspec knows.
+"""Names of inputs and outputs: a local path, or a place in an object store that fsspec supports.
 
-The key of an object is the rest of its URI as it stands: nothing is percent-decoded, as in the AWS command line, so
-``#``, ``?``, ``%``, ``+`` and spaces are characters like others.
+The key of an object is the rest of its URI, unchanged: nothing is percent-decoded, as in the AWS command line, so
+``#``, ``?``, ``%``, ``+`` and spaces are ordinary characters.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ SCHEMES = {
     "az": "abfs",
     "hf": "hf",
 }
-"""The schemes that name object stores, and the one that stands for each."""
+"""The schemes of object stores, and the canonical one for each."""
 
 _SIGNED = re.compile(r"[?&](X-Amz-Signature|X-Amz-Security-Token|AWSAccessKeyId|Signature|sig)=", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectUri:
-    """A place in an object store: ``bucket`` is what follows the scheme, ``key`` the rest ("" is all of the bucket)."""
+    """A place in an object store: ``bucket`` follows the scheme, ``key`` is the rest ("" is the whole bucket)."""
 
     scheme: str
     bucket: str
@@ -55,7 +55,7 @@ def object_uri(uri: str) -> ObjectUri | None:
     """The place in an object store that ``uri`` names; None for a local path or another scheme.
 
     Raises:
-        UserError: it names no bucket, or has credentials in it. The message does not repeat those.
+        UserError: it names no bucket, or contains credentials. The message does not repeat them.
     """
     named = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):(/*)", uri)
     scheme = SCHEMES.get(named.group(1).lower()) if named else None
@@ -63,8 +63,8 @@ def object_uri(uri: str) -> ObjectUri | None:
         return None
     if len(named.group(2)) == 1:
         raise UserError(
-            f"A URI begins with {named.group(1)}:/ and one slash only; it has two. In Python give it as a string: a "
-            "pathlib.Path takes one of them away."
+            f"The URI begins with {named.group(1)}:/ and only one slash; it needs two. In Python pass a string: "
+            "pathlib.Path removes one of them."
         )
     if len(named.group(2)) == 0:
         return None
@@ -72,20 +72,20 @@ def object_uri(uri: str) -> ObjectUri | None:
     authority = bucket.partition("@")[0] if scheme == "abfs" else bucket
     if ":" in authority or (scheme != "abfs" and "@" in bucket) or _SIGNED.search(uri):
         raise UserError(
-            f"The {named.group(1)}:// URI has credentials in it, and URIs end up in plans, logs and reports. Name the "
-            "place only, and give the credentials in the environment, a profile or a role (see docs/storage.md)."
+            f"The {named.group(1)}:// URI contains credentials, and URIs end up in plans, logs and reports. Name only "
+            "the place, and put the credentials into the environment, a profile or a role (see docs/storage.md)."
         )
     if not bucket:
         raise UserError(f"{uri!r} names no bucket. Write {named.group(1)}://BUCKET/FOLDER.")
     if scheme in ("s3", "gs") and not re.fullmatch(r"[A-Za-z0-9._-]+", bucket):
-        raise UserError(f"{uri!r}: {bucket!r} is no name of a bucket: those have letters, digits, '.', '-' and '_'.")
+        raise UserError(f"{uri!r}: {bucket!r} is not a bucket name, which has letters, digits, '.', '-' and '_' only.")
     if "\0" in key:
-        raise UserError(f"The URI {uri!r} has a NUL character in it, which no key may have.")
+        raise UserError(f"The URI {uri!r} contains a NUL character, which no key may have.")
     return ObjectUri(scheme, bucket, key.removesuffix("/"))
 
 
 def without_userinfo(uri: str) -> str:
-    """``uri`` fit to be shown: without a user or a password before the host."""
+    """``uri`` without a user or a password before the host, so that it can be shown."""
     return re.sub(r"(://)[^/]*@", r"\1", uri)
 
 
@@ -96,12 +96,12 @@ def joined(base: str, path: str) -> str:
 
 
 def shown(uri: str) -> str:
-    """How a message names the place ``uri``: a local one as a path."""
+    """``uri`` as messages show it: a local place as a path."""
     return uri if object_uri(uri) is not None else str(local_path(uri))
 
 
 def nearest_folder(path: Path) -> Path:
-    """What is there of ``path``: itself, or else the nearest thing above it."""
+    """The part of ``path`` that exists: itself, or else the nearest folder above it."""
     return next(place for place in (path, *path.parents) if os.path.lexists(place))
 
 
@@ -109,13 +109,13 @@ def local_path(uri: str) -> Path:
     """The absolute path that a plain path or a ``file://`` URI names.
 
     Raises:
-        UserError: empty, another scheme, or another host.
+        UserError: it is empty, or has another scheme or another host.
     """
     object_uri(uri)  # a mistake in the URI of an object store is said as that
     if not uri:
-        raise UserError("A path is empty. Give the path of a folder or a file.")
+        raise UserError("The path is empty. Give the path of a folder or a file.")
     if "\0" in uri:
-        raise UserError(f"The path {uri!r} has a NUL character in it, which no path may have.")
+        raise UserError(f"The path {uri!r} contains a NUL character, which no path may have.")
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", uri)
     if scheme is None:
         return Path(os.path.abspath(os.path.expanduser(uri) if uri.startswith("~/") else uri))
@@ -126,5 +126,5 @@ def local_path(uri: str) -> Path:
         )
     host = urlsplit(uri).netloc
     if host not in ("", "localhost"):
-        raise UserError(f"{uri!r} names the host {host!r}. A file URI has three slashes: file:///folder/name.")
+        raise UserError(f"{uri!r} names the host {host!r}. A local file URI has three slashes: file:///folder/name.")
     return Path(os.path.abspath(unquote(uri[scheme.end() + len(host) :])))

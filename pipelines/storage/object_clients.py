@@ -1,4 +1,4 @@
-"""Which client speaks to an object store."""
+"""Which client talks to an object store."""
 
 from __future__ import annotations
 

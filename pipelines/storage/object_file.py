@@ -1,4 +1,4 @@
-"""An object as a file: seekable, read by ranges, in memory only as much as was asked for and a little around it."""
+"""An object as a file: seekable, read by ranges, with only the requested bytes and a little more in memory."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any, BinaryIO, cast
 from headrace.pipelines.storage.objects import Object, Objects
 
 TAIL_BYTES = 64 << 10
-"""What is read first, from the end: the footers of most Parquet files are in it."""
+"""Bytes of the first read, from the end. They contain the footers of most Parquet files."""
 
 WHOLE_BYTES = 1 << 20
-"""Smaller objects are read in one piece: what is asked of them after the footer is most of them."""
+"""Smaller objects are read as a whole: most of their bytes are needed after the footer."""
 
 AHEAD_BYTES = 256 << 10
-"""A small read takes so much, for what lies beside it is asked for next."""
+"""Minimum bytes of a small read, because the bytes beside it are needed next."""
 
 PIECE_BYTES = 16 << 20
-"""A large read is made of several of so many bytes, each of which can fail and be tried again by itself."""
+"""A large read consists of several reads of this size, each of which can fail and be retried separately."""
 
 KEPT_PIECES = 4
 
 
 def open_object(objects: Objects, key: str) -> BinaryIO:
-    """The object at ``key`` as it is now; it can be read as long as it stays that.
+    """The object at ``key`` as it is now. It can be read until it changes.
 
     Raises:
         FileNotFoundError: there is none.
@@ -35,9 +35,9 @@ def open_object(objects: Objects, key: str) -> BinaryIO:
 
 
 class ObjectFile(io.RawIOBase):
-    """A file to read from. Not for two threads at once; pyarrow sees to that itself.
+    """A file to read from. Not for two threads at once; pyarrow ensures that itself.
 
-    Reading raises :class:`~headrace.pipelines.storage.objects.ObjectChanged` when the object is not ``found`` any more.
+    Reading raises :class:`~headrace.pipelines.storage.objects.ObjectChanged` if the object is no longer ``found``.
     """
 
     def __init__(self, objects: Objects, found: Object, tail: bytes = b"") -> None:

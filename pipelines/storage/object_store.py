@@ -1,7 +1,7 @@
-"""A store for outputs in an object store: a commit is one put that the store refuses where there is an object.
+"""A store for outputs in an object store: a commit is one put, which the store refuses if the object exists.
 
-Nothing is renamed and there are no temporary objects: an object appears with all of its content, or in parts that
-nobody sees before the last one is there.
+Nothing is renamed and there are no temporary objects. An object appears with all of its content, or is uploaded in
+parts that nobody sees before the last one is there.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from headrace.pipelines.storage.store import PROBE, Entry, Write
 from headrace.pipelines.storage.threads import each
 
 UPLOAD_AGE_S = 86_400.0
-"""Seconds after which an upload that was not completed counts as left behind: no part takes that long."""
+"""Seconds after which an incomplete upload counts as abandoned: no part takes that long."""
 
 EXCLUSIVE = frozenset({"s3", "gs", "abfs"})
-"""Stores, with the libraries for them, that can refuse a put where there is an object, in one step."""
+"""Stores, with their libraries, that can atomically refuse a put if the object exists."""
 
 FEW_FOLDERS = 1000
-"""So many folders are looked into one by one. More of them are listed with all that is beside them: a call gives a
-thousand names then, instead of a folder's ten."""
+"""Up to this many folders are listed one by one. More are listed together with everything beside them: a call then
+returns a thousand names, instead of the ten of a folder."""
 
 TRIES = 4
-"""How often a write or a read begins anew because the object or the upload under it was gone."""
+"""How often a write or a read starts again because the object or the upload under it was gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +44,17 @@ class ObjectStore:
 
     @classmethod
     def at(cls, root: ObjectUri) -> ObjectStore:
-        """The store at ``root``. Nothing is asked of it yet.
+        """The store at ``root``. No call is made yet.
 
         Raises:
-            UserError: a place where outputs cannot be.
+            UserError: outputs cannot be at this place.
         """
         if {"", ".", ".."} & set(root.key.split("/")) and root.key:
-            raise UserError(f"The output {str(root)!r} has '.', '..' or nothing for a folder, which readers trip over.")
+            raise UserError(f"The output {str(root)!r} has '.', '..' or an empty folder name, which breaks readers.")
         if root.scheme not in EXCLUSIVE:
             raise UserError(
-                f"{root.scheme}:// can be read, and not written to: it has no way to make a file only where there is "
-                "none, and commits stand on that. Use an output in s3://, gs://, abfs:// or a local folder."
+                f"{root.scheme}:// can be read but not written: it cannot create a file only if it does not exist, "
+                "which commits need. Use an output in s3://, gs://, abfs:// or a local folder."
             )
         return cls(root, objects_at(root))
 
@@ -157,7 +157,7 @@ class ObjectStore:
 
 
 class _Sink(io.RawIOBase):
-    """A file to write to: one put where it stays small, else an upload in parts, one of them in memory."""
+    """A file to write to: one put if it stays small, else an upload in parts, with one part in memory."""
 
     def __init__(self, objects: Objects, key: str, absent: bool, part_bytes: int) -> None:
         self._objects = objects
@@ -184,7 +184,7 @@ class _Sink(io.RawIOBase):
         return size
 
     def finish(self) -> bool:
-        """Make the object; False where it was to be new and there is another."""
+        """Make the object; False if it had to be new and one already exists."""
         content = bytes(self._held)
         self._held.clear()
         if self._upload is None:
@@ -195,7 +195,7 @@ class _Sink(io.RawIOBase):
         return ours
 
     def abort(self) -> None:
-        """Drop what went up and did not become an object."""
+        """Drop uploaded parts that did not become an object."""
         if self._upload is not None:
             self._upload.abort()
             self._upload = None

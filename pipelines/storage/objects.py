@@ -1,8 +1,8 @@
-"""What headrace asks of an object store: a handful of calls on the keys of one bucket, each tried again for a while.
+"""What headrace needs of an object store: a few calls on the keys of one bucket, each retried for a while.
 
-``s3_objects`` makes them for S3, ``fsspec_objects`` for whatever else fsspec brings. Above them are a
+``s3_objects`` implements them for S3, ``fsspec_objects`` for other stores that fsspec supports. They are used by a
 :class:`~headrace.pipelines.storage.store.Store` for outputs (``object_store``) and files for inputs (``object_file``,
-``object_input``).
+``object_files``).
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from headrace.pipelines.storage.locations import ObjectUri
 T = TypeVar("T")
 
 PATIENCE_S = 100.0
-"""Seconds for which a call is tried again: a storage that fails for a minute is survived, with some to spare."""
+"""Seconds for which a call is retried: long enough to survive a storage that fails for a minute."""
 
 FIRST_PATIENCE_S = 10.0
-"""The same for the first call of a command: an endpoint that nobody answers at is a typing error more often."""
+"""The same for the first call of a command: an endpoint that does not answer is more often a typing error."""
 
 WAIT_S, LONGEST_WAIT_S = 0.2, 8.0
 """Waits are drawn from 0 to 0.2, 0.4, 0.8 ... 8 s."""
 
 PART_BYTES = 64 << 20
-"""Larger objects go up in parts of so many bytes, all equal (some stores ask for that): 625 GiB in 10,000 of them."""
+"""Larger objects are uploaded in parts of this size, all equal (some stores require that): up to 625 GiB in 10,000."""
 
 LEAST_RATE = 256 << 10
 """Bytes per second below which a transfer counts as stuck, after ``GRACE_S``."""
@@ -38,7 +38,7 @@ GRACE_S = 60.0
 
 
 class Denied(UserError):
-    """The credentials are good, and not for this."""
+    """The credentials are valid, but do not permit this."""
 
 
 class ObjectChanged(OSError):
@@ -46,12 +46,12 @@ class ObjectChanged(OSError):
 
 
 class UploadLost(OSError):
-    """The store has dropped an upload in parts, or wants it made anew: it is to begin from its first byte."""
+    """The store has dropped an upload in parts, or requires a new one: start again from the first byte."""
 
 
 @dataclass(frozen=True, slots=True)
 class Object:
-    """An object as it was seen: ``size`` in bytes; ``etag`` changes with the content."""
+    """An object as it was found: ``size`` in bytes; ``etag`` changes with the content."""
 
     key: str
     size: int
@@ -67,14 +67,14 @@ class ListingPage:
 
 
 class Upload(Protocol):
-    """An object that goes up in parts. Nobody sees it before :meth:`complete`."""
+    """An object that is uploaded in parts. Nobody sees it before :meth:`complete`."""
 
     def send(self, part: bytes) -> None:
         """The next part: ``PART_BYTES``, the last one may be shorter."""
         ...
 
     def complete(self) -> bool:
-        """Make it an object; False where it was to be new and somebody else's is there.
+        """Make it an object; False if it had to be new and somebody else's exists.
 
         Raises:
             UploadLost: it has to be uploaded again.
@@ -82,23 +82,23 @@ class Upload(Protocol):
         ...
 
     def abort(self) -> None:
-        """Drop the parts. Nothing is raised: what is left over is swept later."""
+        """Drop the parts. Nothing is raised: leftovers are removed later."""
         ...
 
 
 class Objects(Protocol):
     """The objects of one bucket. Safe for threads; after a fork the child has connections of its own.
 
-    Every call is tried again while the failure is one that can pass.
+    Every call is retried while its failure is one that may pass.
 
     Raises:
         UserError: credentials, permissions, the bucket's name, the region, a package that is not installed.
-        FileNotFoundError: there is no such object.
-        StorageUnavailable: the store did not answer for all of the patience.
+        FileNotFoundError: the object does not exist.
+        StorageUnavailable: the store did not answer within the patience.
     """
 
     def reach(self, place: ObjectUri) -> None:
-        """See that there is such a store, and that it answers, without patience. ``place`` is named in messages."""
+        """Check that the store exists and answers, without patience. ``place`` is named in messages."""
         ...
 
     def head(self, key: str) -> Object:
@@ -106,17 +106,17 @@ class Objects(Protocol):
         ...
 
     def tail(self, key: str, size: int) -> tuple[Object, bytes]:
-        """The object and its last ``size`` bytes (or all of them, where it has fewer)."""
+        """The object and its last ``size`` bytes (or all, if it has fewer)."""
         ...
 
     def get(self, wanted: Object, first: int, last: int) -> bytes:
-        """The bytes from ``first`` to ``last`` (exclusive); :class:`ObjectChanged` where it is another object now."""
+        """The bytes from ``first`` to ``last`` (exclusive); :class:`ObjectChanged` if the object has changed."""
         ...
 
     def put(self, key: str, content: bytes, *, absent: bool) -> bool:
-        """Put an object at once; with ``absent`` only where there is none. False: there is one, of somebody else.
+        """Put an object at once; with ``absent`` only if there is none. False: there is one, written by somebody else.
 
-        A put that took effect and whose answer was lost is still ours.
+        A put that took effect but whose response was lost still counts as ours.
         """
         ...
 
@@ -125,28 +125,28 @@ class Objects(Protocol):
         ...
 
     def pages(self, prefix: str, *, one_level: bool = False) -> Iterator[ListingPage]:
-        """The objects whose keys begin with ``prefix``; with ``one_level`` what has a further ``/`` as folders."""
+        """The objects whose keys begin with ``prefix``. With ``one_level``, keys with a further ``/`` are folders."""
         ...
 
     def delete(self, key: str) -> None:
-        """Remove the object, if there is one."""
+        """Remove the object if it exists."""
         ...
 
     def sweep(self, prefix: str, age_s: float) -> int:
-        """Drop uploads below ``prefix`` that were begun ``age_s`` seconds ago and not ended; how many those were."""
+        """Drop incomplete uploads below ``prefix`` that began ``age_s`` seconds ago, and return their number."""
         ...
 
     def check_exclusive(self, key: str) -> None:
-        """See on the scratch key ``key`` that a second put that asks for absence is refused.
+        """Check on the scratch key ``key`` that a second put with ``absent`` is refused.
 
         Raises:
-            UserError: the store does not hold that, or does not let us write.
+            UserError: the store does not guarantee that, or does not let us write.
         """
         ...
 
 
 def patiently(call: Callable[[], T], can_pass: Callable[[BaseException], bool], patience_s: float) -> T:
-    """``call()``, again and again while its failures can pass and the patience lasts; then the last failure."""
+    """``call()``, retried while its failures may pass and the patience lasts; then the last failure is raised."""
     retrying = Retrying(
         retry=retry_if_exception(can_pass),
         stop=stop_after_delay(patience_s),

@@ -12,7 +12,7 @@ def open_store(uri: str) -> Store:
     """The store at ``uri``. Nothing is written, and the folder need not exist yet.
 
     Raises:
-        UserError: a scheme that is not supported, or a path that is no folder.
+        UserError: a scheme that is not supported, or a path that is not a folder.
     """
     if (place := object_uri(uri)) is not None:
         from headrace.pipelines.storage.object_store import ObjectStore
@@ -20,8 +20,8 @@ def open_store(uri: str) -> Store:
         return ObjectStore.at(place)
     root = local_path(uri)
     if root.exists() and not root.is_dir():
-        raise UserError(f"The output {str(root)!r} is a file. Name a folder, which may not exist yet.")
+        raise UserError(f"The output {str(root)!r} is a file. Name a folder, which need not exist yet.")
     above = nearest_folder(root)
     if not above.is_dir():
-        raise UserError(f"The output {str(root)!r} cannot be: {str(above)!r} is a file. Name a folder elsewhere.")
+        raise UserError(f"The output {str(root)!r} cannot be made: {str(above)!r} is a file. Name another folder.")
     return LocalStore(root)

@@ -1,4 +1,4 @@
-"""Single S3 calls through s3fs, retried while their failures can pass, with errors that say what they mean."""
+"""Single S3 calls through s3fs, retried while their failures may pass, with errors that say what they mean."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 TOKEN = "headrace"
-"""The metadata (``x-amz-meta-headrace``) by which a writer knows its own object."""
+"""The metadata (``x-amz-meta-headrace``) by which a writer recognises its own object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class S3Client:
     patience_s: float
 
     def hasty(self) -> S3Client:
-        """The same with the patience of a first call."""
+        """The same client with the patience of a first call."""
         return replace(self, patience_s=min(FIRST_PATIENCE_S, self.patience_s))
 
     def call(
@@ -80,16 +80,16 @@ class S3Client:
             raise explained(error, S3Call(doing, self.bucket, key, endpoint(), self.patience_s)) from error
 
     async def body(self, fs: S3FileSystem, **arguments: Any) -> tuple[Mapping[str, Any], bytes]:
-        """An answer with (a range of) an object, and all the bytes that it promises."""
+        """A response with (a range of) an object, and all of its promised bytes."""
         answer = await fs._call_s3("get_object", Bucket=self.bucket, **arguments)
         async with answer["Body"] as body:
             content: bytes = await body.read()
         if len(content) != answer["ContentLength"]:
-            raise ConnectionError(f"the answer ended after {len(content)} of {answer['ContentLength']} bytes")
+            raise ConnectionError(f"the response ended after {len(content)} of {answer['ContentLength']} bytes")
         return answer, content
 
     def is_ours(self, key: str, token: str) -> bool:
-        """Whether the object at ``key`` was put with ``token``: by us, in a call whose answer was lost."""
+        """Whether the object at ``key`` was put with ``token``: by us, in a call whose response was lost."""
         try:
             answer = self.call("read", key, "head_object", Key=key)
         except FileNotFoundError:

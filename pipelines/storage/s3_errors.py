@@ -1,4 +1,4 @@
-"""What the errors of S3 calls mean: which of them can pass, and what a user can do about the others.
+"""What the errors of S3 calls mean: which of them may pass, and what a user can do about the others.
 
 Codes: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 """
@@ -46,7 +46,7 @@ WRONG_REGION = frozenset(
 
 
 class PreconditionFailed(OSError):
-    """The server's 412: there is an object already, or another one than we asked for."""
+    """The server's 412: the object already exists, or is another one than requested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class S3Call:
 
 
 def explained(error: Exception, call: S3Call) -> Exception:
-    """``error`` as what it means here. No message of the server or the client that may hold a key is passed on."""
+    """The exception that ``error`` means here. Messages of the server or client that may contain a key are dropped."""
     return (
         _about_credentials(error, call)
         or _about_bucket(error, call)
@@ -91,17 +91,17 @@ def _about_credentials(error: Exception, call: S3Call) -> Exception | None:
     if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError | boto.NoAuthTokenError):
         return UserError(
             f"There are no credentials for {call.where}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
-            "AWS_PROFILE, or run where a role gives them; for a public bucket set FSSPEC_S3_ANON=true."
+            "AWS_PROFILE, or run where a role provides them; for a public bucket set FSSPEC_S3_ANON=true."
         )
     if isinstance(error, boto.ProfileNotFound):
-        return UserError(f"{error}. AWS_PROFILE names a profile that ~/.aws does not have.")
+        return UserError(f"{error}. AWS_PROFILE names a profile that is not in ~/.aws.")
     if isinstance(error, boto.SSOError | boto.TokenRetrievalError):
-        return UserError(f"The single sign-on for {call.where} has ended. Log in again: aws sso login.")
+        return UserError(f"The single sign-on session for {call.where} has expired. Log in again: aws sso login.")
     if code in WRONG_KEYS:
         return UserError(
             f"The credentials for {call.where} are not accepted ({code}). Check AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or the profile or role that they come from, and that the endpoint is the one "
-            "they are for."
+            "AWS_SECRET_ACCESS_KEY, or the profile or role that they come from, and that they belong to this "
+            "endpoint."
         )
     if code in EXPIRED:
         return UserError(f"The credentials for {call.where} have expired ({code}). Renew them, and run again.")
@@ -130,16 +130,16 @@ def _about_object(error: Exception, call: S3Call) -> Exception | None:
     if code == UPLOAD_GONE:
         return UploadLost(f"the upload to {call.object} is gone")
     if code == CONFLICT:
-        return UploadLost(f"the upload to {call.object} met another one")
+        return UploadLost(f"the upload to {call.object} collided with another one")
     if status == 412:
-        return PreconditionFailed(f"{call.object}: there is another object")
+        return PreconditionFailed(f"{call.object}: another object exists")
     if status == 404:
-        return FileNotFoundError(f"there is no {call.object}")
+        return FileNotFoundError(f"{call.object} does not exist")
     if status in (401, 403):
         what = {"read": "read", "write": "write", "list": "list what is in", "delete": "delete"}[call.doing]
         return Denied(
-            f"These credentials may not {what} {call.object} at {call.endpoint} ({code or status}). Give them the "
-            "right, or use others."
+            f"The credentials do not permit to {what} {call.object} at {call.endpoint} ({code or status}). Grant them "
+            "the permission, or use others."
         )
     return None
 
@@ -154,8 +154,9 @@ def _about_connection(error: Exception, call: S3Call) -> Exception | None:
         return UserError(f"{call.where} cannot be used: {reason(error)}. Check AWS_ENDPOINT_URL.")
     if passing:
         return StorageUnavailable(
-            f"{call.where} did not answer as it should in {call.patience_s:.0f} s of trying ({reason(error)}). What is "
-            "committed stays; the same command resumes. If it never answers: check AWS_ENDPOINT_URL and the network."
+            f"{call.where} did not answer properly within {call.patience_s:.0f} s of retries ({reason(error)}). "
+            "Committed chunks are kept. Run the same command again to resume. If it never answers, check "
+            "AWS_ENDPOINT_URL and the network."
         )
     return None
 
@@ -186,7 +187,7 @@ def can_pass(error: BaseException) -> bool:
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status of the server's answer."""
+    """The HTTP status of the server's response."""
     status = _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
     return 412 if isinstance(error, PreconditionFailed) else status
 
@@ -197,7 +198,7 @@ def code_of(error: BaseException) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """A few words on an error: its code if it has one, because servers put all kinds of things into their messages."""
+    """A short reason: the error's code if it has one, because servers put all kinds of things into their messages."""
     if code := code_of(error):
         status = status_of(error)
         return code if code == str(status) else f"{code}, HTTP {status}"
@@ -205,7 +206,7 @@ def reason(error: BaseException) -> str:
 
 
 def _response(error: BaseException) -> Mapping[str, Any]:
-    """The server's answer behind an error, which s3fs has put into an OSError of its own."""
+    """The server's response behind an error, which s3fs has put into an OSError of its own."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(response := getattr(seen, "response", None), Mapping):
@@ -222,7 +223,7 @@ def _region(error: BaseException) -> str | None:
 
 
 def _parser_error() -> type[Exception]:
-    """What botocore raises for an answer that is no XML, as rate limiters in front of a store send it."""
+    """What botocore raises for a response that is not XML, such as those of rate limiters in front of a store."""
     from botocore.parsers import ResponseParserError
 
     error: type[Exception] = ResponseParserError

@@ -1,4 +1,4 @@
-"""s3fs: the client, its connections, and the usual ways to credentials and an endpoint (environment, profile, role,
+"""s3fs: the client, its connections, and the usual sources of credentials and an endpoint (environment, profile, role,
 fsspec's configuration)."""
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from s3fs import S3FileSystem
 
 CONNECTIONS = 64
-"""Connections at once: botocore's 10 would make threads that read footers wait for one another."""
+"""Concurrent connections: botocore's 10 would make threads that read footers wait for one another."""
 
 CONNECT_S, SILENCE_S = 5, 30
-"""Seconds to wait for a connection, and for the next byte of an answer."""
+"""Seconds to wait for a connection, and for the next byte of a response."""
 
 _filesystems: dict[tuple[int, int], S3FileSystem] = {}
 
 
 def filesystem() -> S3FileSystem:
-    """This process's s3fs; another one once the environment names other credentials or another endpoint.
+    """This process's s3fs; a new one once the environment names other credentials or another endpoint.
 
-    fsspec's own cache of instances has one for each thread, and each would resolve credentials and open connections.
+    fsspec's own cache has one instance for each thread, and each would resolve credentials and open connections.
     """
     settings = frozenset((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
     key = (os.getpid(), hash(settings))

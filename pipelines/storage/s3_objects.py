@@ -1,8 +1,8 @@
-"""S3, and what speaks its protocol, through s3fs.
+"""S3, and stores that speak its protocol, through s3fs.
 
-Single calls of s3fs are used rather than its files, because commits rest on things that those do not give: a put whose
-answer was lost is recognised by a token in the object's metadata, every ranged read is tied to the etag that was
-planned, and there is one layer of retries, which knows what can pass.
+Single calls of s3fs are used instead of its files, because commits need things that those do not provide: a put whose
+response was lost is recognised by a token in the object's metadata, every ranged read is tied to the planned etag, and
+there is one layer of retries, which knows what may pass.
 """
 
 from __future__ import annotations
@@ -138,14 +138,14 @@ class S3Objects:
                 raise UserError(
                     f"The store of s3://{self.bucket} at {endpoint()} does not keep one writer from overwriting "
                     "another's object: it ignores `If-None-Match: *`. Commits would not be safe there. Use a store "
-                    "that honours it (AWS S3, MinIO, Ceph, R2, SeaweedFS do in recent versions) or a local folder."
+                    "that supports it (recent versions of AWS S3, MinIO, Ceph, R2, SeaweedFS do) or a local folder."
                 )
         except StorageUnavailable:
             raise
         except OSError as error:
             raise UserError(
                 f"The store of s3://{self.bucket} at {endpoint()} refuses conditional puts (`If-None-Match: *`), "
-                f"without which commits are not safe: {reason(error)}. Use a store that honours them, or a local "
+                f"without which commits are not safe: {reason(error)}. Use a store that supports them, or a local "
                 "folder."
             ) from error
         finally:

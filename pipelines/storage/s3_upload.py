@@ -1,4 +1,4 @@
-"""An S3 object that goes up in parts."""
+"""An S3 object that is uploaded in parts."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Where outputs live: a small set of atomic operations on files below one root.
 
-The whole checkpoint protocol stands on two of them: :meth:`Store.put_if_absent` (a commit: the first one
-wins, and nobody ever sees half a file) and :meth:`Store.replace` (a publication: readers see the old file or
-the new one). A local disk gives both with a temporary file, ``fsync`` and ``link`` or ``rename``. An object
-store gives them with ``If-None-Match: *`` and a plain put.
+The whole checkpoint protocol rests on two of them: :meth:`Store.put_if_absent` (a commit: the first one wins, and
+nobody ever sees half a file) and :meth:`Store.replace` (a publication: readers see the old file or the new one). A
+local disk provides both with a temporary file, ``fsync`` and ``link`` or ``rename``. An object store provides them with
+``If-None-Match: *`` and a plain put.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
 PROBE = "_headrace/probe"
-"""Folder of scratch files that show what a storage does."""
+"""Folder of scratch files that test a storage."""
 
 Write = bytes | Callable[[BinaryIO], None]
 """What to write: bytes, or a function that writes them, which may be called again after a failure."""
@@ -30,7 +30,7 @@ class Entry:
 class Store(Protocol):
     """Files below one root. Paths are relative to it, with ``/`` between their parts, never ``..``.
 
-    Every method retries what can pass, a bounded number of times, and then raises the :class:`OSError`.
+    Every method retries failures that may pass, a limited number of times, and then raises the :class:`OSError`.
     """
 
     @property
@@ -42,35 +42,35 @@ class Store(Protocol):
         """Create ``path`` with all of its content at once, durable on return.
 
         Returns:
-            True when the file is ours; False when there was one already, which stays as it is.
+            True if the file is ours; False if one already existed, which stays as it is.
         """
         ...
 
     def replace(self, path: str, write: Write) -> None:
-        """Put ``path`` atomically: a reader sees the old content or the new one. Durable on return."""
+        """Replace ``path`` atomically: a reader sees the old content or the new one. Durable on return."""
         ...
 
     def read(self, path: str) -> bytes:
-        """The content of ``path``; FileNotFoundError when there is none."""
+        """The content of ``path``; FileNotFoundError if it does not exist."""
         ...
 
     def open(self, path: str) -> BinaryIO:
-        """A seekable file to read from; FileNotFoundError when there is none. The caller closes it."""
+        """A seekable file to read from; FileNotFoundError if it does not exist. The caller closes it."""
         ...
 
     def list(self, prefix: str = "") -> Sequence[Entry]:
-        """All files below the folder ``prefix``, at any depth, sorted by path; none when it is not there."""
+        """All files below the folder ``prefix``, at any depth, sorted by path; empty if it does not exist."""
         ...
 
     def names(self, prefix: str = "") -> Sequence[str]:
-        """What lies directly in the folder ``prefix``, sorted; folders end with ``/``. None if not there."""
+        """The direct contents of the folder ``prefix``, sorted; folders end with ``/``. Empty if it does not exist."""
         ...
 
     def names_of(self, folders: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
-        """Each of these folders (there may be a hundred thousand) with the files that lie directly in it, in any order.
+        """Each of these folders (there may be a hundred thousand) with the files directly in it, in any order.
 
-        Where calls are dear there are as few as can be: a folder may then come several times, each time with others of
-        its files, or not at all where it has none.
+        If calls are expensive, as few as possible are made: a folder may then come several times, each time with other
+        files, or not at all if it has none.
         """
         ...
 
@@ -79,16 +79,16 @@ class Store(Protocol):
         ...
 
     def delete(self, path: str) -> None:
-        """Remove ``path``; nothing happens when it is not there."""
+        """Remove ``path``; nothing happens if it does not exist."""
         ...
 
     def sweep_temporary(self) -> int:
-        """Remove what writers that died have left behind, and say how many files that was."""
+        """Remove what dead writers have left behind, and return the number of files."""
         ...
 
     def check_writable(self) -> None:
-        """See that we may write here, and that :meth:`put_if_absent` can hold what it promises.
+        """Check that we may write here, and that :meth:`put_if_absent` can keep its promise.
 
-        Nothing is left behind. Raises :class:`UserError` with what to do where it is not so.
+        Nothing is left behind. Otherwise raises :class:`UserError`, which says what to do.
         """
         ...

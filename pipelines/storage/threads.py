@@ -1,4 +1,4 @@
-"""Many small waits at once: footers and listings are small and far apart, on network file systems above all."""
+"""Many short waits at once: footers and listings are small and slow to reach, especially on network file systems."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import TypeVar
 THREADS = 16
 
 AT_A_TIME = 4096
-"""Items that a pool is given at a time: it remembers all that it was given, and there may be a million."""
+"""Items that a pool is given at a time: it keeps all that it is given, and there may be a million."""
 
 MOST_IN_A_TASK = 32
-"""Items that a thread takes at once where there are many: handing over one costs as much as a local footer."""
+"""Items that a thread takes at once if there are many: handing over one costs as much as reading a local footer."""
 
 S = TypeVar("S")
 T = TypeVar("T")
 
 
 def each(call: Callable[[S], T], items: Iterable[S], name: str, threads: int = THREADS) -> Iterator[T]:
-    """``call`` of each item, in their order, several at a time, in so many threads of that name."""
+    """``call`` of each item, in their order, in ``threads`` threads of that name."""
     rest = iter(items)
     with ThreadPoolExecutor(threads, thread_name_prefix=name) as pool:
         while some := list(islice(rest, AT_A_TIME)):

@@ -85,7 +85,7 @@ def test_a_pipeline_file_is_checked(file: Path, corpus: Write) -> None:
         ("steps[1].redact.of=tekst", 'unknown column or earlier step "tekst"; did you mean "text"?'),
         ("steps[0].sample.always=tekst = 'x'", 'did you mean "text"'),
         ("steps[3].generate.when=rating = 'goot'", 'unknown label "goot"; did you mean "good"?'),
-        ("steps[3].generate.prompt={{ some }}", 'reads "some", but a sample gives no answer'),
+        ("steps[3].generate.prompt={{ some }}", 'reads "some", but a sample has no answer'),
     ],
 )
 def test_mistakes_are_told_as_those_in_headrace_s_own(file: Path, corpus: Write, change: str, said: str) -> None:
@@ -188,12 +188,14 @@ def test_what_an_operator_must_not_do_costs_the_row_and_not_the_run(here: InProc
         'the operator faulty raised KeyError: "an error of the operator\'s own"',
         "the operator faulty returned NoneType, not an Answer, a Rejection or Filtered",
         "the operator faulty left a row out without `gates`",
-        "the operator faulty answered the columns ['another'], and has ['value']",
+        "the operator faulty answered the columns ['another'], but has ['value']",
     ]
 
 
 def test_a_value_that_does_not_fit_its_column_is_told_with_row_and_column(here: InProcess, corpus: Write) -> None:
-    with pytest.raises(UserError, match=r"row 1: the operator of the column 'value' gave it a value of the type 'str'"):
+    with pytest.raises(
+        UserError, match=r"row 1: the operator of the column 'value' returned a value of the type 'str'"
+    ):
         here(FAULTY, corpus(["fine", "type", "fine"]))
 
 
