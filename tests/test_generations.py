@@ -428,7 +428,7 @@ def test_dead_letters_are_asked_again_and_the_others_not(here: InProcess, corpus
 
 def test_no_dead_letters_to_ask_again(here: InProcess, corpus: Write) -> None:
     source = corpus(texts(0, 5))
-    with pytest.raises(UserError, match="there are no dead letters, because .* is not an output yet"):
+    with pytest.raises(UserError, match=r"there are no dead letters, because .* is not an output yet"):
         here(STEPS, source, retry="errors")
     here(STEPS, source)
     result = here(STEPS, source, retry="errors")

@@ -145,7 +145,7 @@ def test_a_cluster_that_goes_away(submission: Submission, capsys: pytest.Capture
     client = api.client()
     submit_and_follow(client, submission, again=False, wait=False)
     api.down = True
-    with pytest.raises(Unreachable, match="may still be running. To follow it, run the same command again"):
+    with pytest.raises(Unreachable, match=r"may still be running. To follow it, run the same command again"):
         follow(client, submission.id)
     api.down = False
     api.jobs.clear()
