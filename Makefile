@@ -12,7 +12,7 @@ OUTPUT := $(DEMO)/answers
 # 40 of the 300 reviews, so that the demo takes at most three minutes on two slow cores. ARGS= runs all of them, and
 # keeps those that are done. A model this small leaves about one dead letter in forty rows.
 ARGS := --limit 40 --set max_error_rate=0.1
-# make test TESTS="tests/test_models.py -k folder"
+# make test TESTS="tests/cluster/engines/test_models.py -k folder"
 TESTS :=
 
 .PHONY: help setup demo test quick check docs docs-serve bench chaos hostile scale airflow clean distclean
@@ -75,14 +75,14 @@ chaos: $(STAMP)
 
 hostile: $(STAMP)
 	@$(VENV)/bin/headrace model default >/dev/null
-	HEADRACE_ALL_SCHEMAS=1 $(PY) -m pytest tests/test_wild_schemas.py
+	HEADRACE_ALL_SCHEMAS=1 $(PY) -m pytest tests/end_to_end/test_wild_schemas.py
 	$(PY) -m tests.hostile $(if $(filter command line,$(origin ARGS)),$(ARGS))
 
 scale: $(STAMP)
 	$(PY) -m tests.scale $(if $(filter command line,$(origin ARGS)),$(ARGS))
 
 airflow: $(STAMP)
-	HEADRACE_WEEK=1 $(PY) -m pytest tests/test_airflow.py
+	HEADRACE_WEEK=1 $(PY) -m pytest tests/end_to_end/test_airflow.py
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

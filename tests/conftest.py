@@ -15,7 +15,7 @@ import pytest
 
 from headrace.pipelines.spec.pipeline import Pipeline
 
-pytest_plugins = ("tests.s3_server",)
+pytest_plugins = ("tests.support.s3_server",)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -23,8 +23,8 @@ from headrace.cluster.state.result import RunResult
 from headrace.pipelines.spec.json_schema import pipeline_json_schema
 from headrace.pipelines.spec.loading import load_pipeline
 from headrace.pipelines.spec.pipeline import Pipeline
-from tests.docs_blocks import LANGUAGES, PAGES, ROOT, Block, Workplace, all_blocks, blocks_of
-from tests.in_process import InProcess, here
+from tests.support.docs_blocks import LANGUAGES, PAGES, ROOT, Block, Workplace, all_blocks, blocks_of
+from tests.support.in_process import InProcess, here
 
 __all__ = ["here"]
 

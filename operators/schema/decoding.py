@@ -5,8 +5,8 @@ every such keyword is removed and named, and the check of the finished answer (`
 The decoding schema is closed and bounded: a small model that may continue forever does, until ``max_tokens`` cuts it,
 and a cut answer is never accepted.
 
-The behaviour of xgrammar 0.2.8 and vLLM 0.32 was tested keyword by keyword; ``tests/test_schemas.py`` checks the result
-against vLLM's own check.
+The behaviour of xgrammar 0.2.8 and vLLM 0.32 was tested keyword by keyword;
+``tests/operators/schema/test_schemas.py`` checks the result against vLLM's own check.
 """
 
 from __future__ import annotations

@@ -281,6 +281,6 @@ def _mismatch(previous: Plan, differs: Sequence[str]) -> PlanMismatch:
     return PlanMismatch(
         f"The output was made by another pipeline (plan {previous.number} of {previous.created}): "
         f"{'; '.join(differs)}. The output is unchanged. Use --recompute changed to recompute what has changed and "
-        "what reads it, or --recompute all to recompute everything (headrace explain PIPELINE --input INPUT --output OUTPUT "
-        "shows the cost). To keep both results, use another output folder."
+        "what reads it, or --recompute all to recompute everything (headrace explain PIPELINE --input INPUT --output "
+        "OUTPUT shows the cost). To keep both results, use another output folder."
     )

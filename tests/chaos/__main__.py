@@ -30,8 +30,8 @@ from tests.chaos.generations import GENERATION_KINDS
 from tests.chaos.objects import OBJECT_KINDS, ObjectCase, maybe_uploads, minute_away
 from tests.chaos.rounds import KINDS, Case, Kind, Outcome, Stage, fake_model, make_case, play, tidy
 from tests.chaos.stages import RAY_KINDS, LocalStage, RayCluster, RayStage, kill_engine_core
-from tests.fault_proxy import FaultProxy
-from tests.s3_server import S3Server, serve
+from tests.support.fault_proxy import FaultProxy
+from tests.support.s3_server import S3Server, serve
 
 WORKERS = 2
 

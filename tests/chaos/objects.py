@@ -27,8 +27,8 @@ from tests.chaos.rounds import (
     two_drivers,
     zombie,
 )
-from tests.fault_proxy import Fault, FaultProxy, Noise
-from tests.s3_server import S3Server
+from tests.support.fault_proxy import Fault, FaultProxy, Noise
+from tests.support.s3_server import S3Server
 
 MINUTE = 60.0
 

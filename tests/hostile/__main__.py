@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.nasty import as_strings, columns, short_texts
+from tests.support.nasty import as_strings, columns, short_texts
 
 PIPELINE: dict[str, Any] = {
     "name": "hostile",

@@ -26,7 +26,7 @@ from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.json_schema import pipeline_json_schema
 from headrace.pipelines.spec.pipeline import Pipeline
-from tests.in_process import InProcess, here
+from tests.support.in_process import InProcess, here
 
 __all__ = ["here"]
 
