@@ -17,6 +17,17 @@ from headrace.pipelines.spec.pipeline import Pipeline
 
 pytest_plugins = ("tests.support.s3_server",)
 
+SLOW_FIXTURES = {"ray_address", "s3_server", "told"}
+"""What asks for one of these needs Ray, an S3 server or Airflow."""
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """`make quick` leaves out what is slow: by its marker, its folder, or what it needs."""
+    for item in items:
+        needs = SLOW_FIXTURES & set(getattr(item, "fixturenames", ()))
+        if needs or item.get_closest_marker("engine") or "end_to_end" in item.path.parts:
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _private_ray(tmp_path_factory: pytest.TempPathFactory) -> None:

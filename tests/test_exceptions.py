@@ -58,6 +58,6 @@ def test_a_failure_in_a_worker_is_told_without_what_ray_puts_after_it() -> None:
     except RuntimeError as error:
         from_ray = Exception("".join(traceback.format_exception(error)))
     said = explain(from_ray)
-    assert said.startswith("The workers have failed: ")
+    assert said.startswith("The workers failed: ")
     assert said.endswith("KeyError: 'x'")
     assert "UDF" not in said

@@ -91,6 +91,7 @@ def by_task(said: str) -> dict[str, str]:
     return logs
 
 
+@pytest.mark.slow
 def test_the_dags_that_come_along_are_read_and_their_intervals_are_days(told: Told) -> None:
     shutil.copy(ROOT / "examples" / "airflow" / "nightly.py", told.airflow.dags)
     make_project(str(told.airflow.dags / "tickets"))

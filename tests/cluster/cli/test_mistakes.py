@@ -127,7 +127,7 @@ KEYS = (
             "layout: hoist",
             'r.yaml:10: layout: must be "auto", "instruction_first", "document_first" or "hoisted", not \'hoist\'',
         ),
-        ("keep: [id]", "max_error_rate: 5", "r.yaml:10: max_error_rate: must be 1.0 or less, not 5"),
+        ("keep: [id]", "max_error_rate: 5", "r.yaml:10: max_error_rate: must be 1 or less, not 5"),
         ("keep: [id]", "checkpoint_rows: 0", "r.yaml:10: checkpoint_rows: must be 1 or more, not 0"),
         ("max_words: 40", "max_tokens: 0", "r.yaml:9: steps[2].summarize.max_tokens: must be 1 or more, not 0"),
     ],
@@ -565,6 +565,7 @@ def test_more_memory_than_the_machine_has(default_model: str) -> None:
 
 
 @pytest.mark.engine  # about 7 s
+@pytest.mark.slow
 def test_a_grammar_that_takes_too_long_is_given_up_and_named(default_model: str) -> None:
     pipeline = load_pipeline(write(), model=default_model)
     (stage,) = stages_of(pipeline)
@@ -577,6 +578,7 @@ def test_a_grammar_that_takes_too_long_is_given_up_and_named(default_model: str)
 
 
 @pytest.mark.engine  # about 10 s
+@pytest.mark.slow
 def test_a_grammar_that_is_slow_for_each_token_is_refused_and_named(
     default_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -590,6 +592,7 @@ def test_a_grammar_that_is_slow_for_each_token_is_refused_and_named(
 
 
 @pytest.mark.engine  # about 7 s
+@pytest.mark.slow
 def test_a_model_whose_tokenizer_is_broken_is_named(default_model: str, folder: Path) -> None:
     for file in Path(default_model).iterdir():
         if file.name != "tokenizer.json":

@@ -250,7 +250,7 @@ def test_a_model_to_which_no_row_comes_is_not_measured_and_says_so(explain: Call
     assert first["taken"]["seconds"] is not None
     assert second["taken"]["seconds"] is None
     assert "until measured" in second["money"]["money"]
-    assert "measurement" in json.loads(done.stdout)["together"]["money"]["money"]
+    assert "until measured" in json.loads(done.stdout)["together"]["money"]["money"]
 
 
 def test_fixed_layouts_are_measured_and_taken_with_several_models_too(corpus: Write) -> None:

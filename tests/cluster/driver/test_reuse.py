@@ -67,6 +67,7 @@ def watch_buckets(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
+@pytest.mark.slow
 def test_a_nightly_dump_asks_about_what_has_changed_only(
     here: InProcess, tmp_path: Path, tiny: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,7 +240,7 @@ def test_rows_that_were_planned_without_it_are_not_silently_asked(here: InProces
     with pytest.raises(Stopped):
         here(KEYED, source, reuse=first)
     assert "1 of 2 rows are the same as in" in here.said[0]
-    assert "70 rows that were planned without --reuse are asked" in here.said[0]
+    assert "70 rows that were planned without --reuse are answered anew" in here.said[0]
     so_far = here.asked["facts"]
     result = here(KEYED, source, reuse=first)
     assert so_far + here.asked["facts"] == 71

@@ -524,6 +524,7 @@ def test_its_fingerprints_are_its_own_and_cover_what_decides_answers(corpus: Wri
     assert prints("fake") == prints({"engine": "fake", "id": "fake"}), "a name changes no answer"
 
 
+@pytest.mark.slow
 def test_on_ray(corpus: Write, tmp_path: Path, site: Path) -> None:
     """The driver, the check's own process and the workers all find the package by its entry point."""
     file, output = tmp_path / "pipeline.yaml", tmp_path / "output"

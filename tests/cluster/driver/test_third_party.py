@@ -13,8 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 from tests.plugins.inside import PIPELINE, TEXTS
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[3]
 INSTALLED = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "plugins")}

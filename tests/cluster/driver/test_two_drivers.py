@@ -308,7 +308,7 @@ def test_answers_to_what_a_file_was_are_not_shown_where_a_limit_leaves_the_file_
     arrives(corpus, source, 0, said="other")
     result = here(PIPELINE, source, limit=5)
     assert result.changes.replaced == ["shard-0.parquet"]
-    assert any("shard-0.parquet are removed" in note for note in result.notes)
+    assert any("shard-0.parquet were removed" in note for note in result.notes)
     assert result.counts.rows == here.table().height == 10
     assert set(here.table()["_shard"]) == {"shard-1.parquet"}
     assert json.loads((here.output / "_headrace" / "report.json").read_text())["counts"]["answered"] == 10

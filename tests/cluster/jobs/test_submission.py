@@ -109,7 +109,7 @@ def test_a_pipeline_in_python_brings_its_neighbours(tmp_path: Path) -> None:
 def test_what_is_no_pipeline_has_its_line(tmp_path: Path) -> None:
     for name, text, said in (
         ("a.yaml", "name: x\nsteps: [\n", r"a\.yaml:3: not YAML"),
-        ("b.yaml", "name: x\nname: y\n", r"b\.yaml:2: key \"name\""),
+        ("b.yaml", "name: x\nname: y\n", r"b\.yaml:2: duplicate key \"name\""),
         ("c.json", '{"name": "x",\n}', r"c\.json:\d: not JSON"),
         ("d.py", "x = 1\ndef (\n", r"d\.py:2: not valid Python"),
     ):

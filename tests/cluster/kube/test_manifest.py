@@ -534,6 +534,7 @@ def test_a_job_in_good_order_has_no_warnings(folder: Path) -> None:
     assert "ReadWriteMany" in found
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_manifest_and_warns_beside_it(folder: Path) -> None:
     pipeline = str(folder / "jobs/pipeline.yaml")
     command = [*HEADRACE, "manifest", pipeline, "--input", OPTIONS.input, "--output", OPTIONS.output]

@@ -232,6 +232,7 @@ def without_nulls(value: Any) -> Any:
 
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data(), schemas())
+@pytest.mark.slow
 def test_every_valid_value_comes_back_from_parquet(data: st.DataObject, schema: dict[str, Any]) -> None:
     try:
         schema = check_schema(schema)

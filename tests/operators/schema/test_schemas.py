@@ -378,6 +378,7 @@ def broken(error: ValidationError) -> Iterator[str]:
 
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data(), schemas())
+@pytest.mark.slow
 def test_only_what_a_note_says_is_left_to_the_final_check(data: st.DataObject, schema: dict[str, Any]) -> None:
     """What the grammar writes breaks the schema in no keyword that was not said."""
     try:
@@ -406,6 +407,7 @@ GRAMMARS = [
 
 
 @pytest.mark.parametrize("schema", GRAMMARS)
+@pytest.mark.slow
 def test_xgrammar_builds_a_grammar_of_every_decoding_schema(schema: dict[str, Any]) -> None:
     xgrammar = pytest.importorskip("xgrammar")
     xgrammar.Grammar.from_json_schema(json.dumps(decoded(schema)), any_whitespace=False)
@@ -413,6 +415,7 @@ def test_xgrammar_builds_a_grammar_of_every_decoding_schema(schema: dict[str, An
 
 @pytest.mark.engine
 @pytest.mark.parametrize("schema", GRAMMARS)
+@pytest.mark.slow
 def test_vllm_refuses_no_decoding_schema(schema: dict[str, Any]) -> None:
     backend = pytest.importorskip("vllm.v1.structured_output.backend_xgrammar")
     assert not backend.has_xgrammar_unsupported_json_features(decoded(schema))

@@ -388,6 +388,7 @@ def test_every_valid_value_comes_back(data: st.DataObject, form: tuple[dict[str,
 
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data(), forms())
+@pytest.mark.slow
 def test_what_the_grammar_writes_is_restored_to_what_the_long_grammar_would_write(
     data: st.DataObject, form: tuple[dict[str, Any], ShortForm]
 ) -> None:

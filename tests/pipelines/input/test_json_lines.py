@@ -170,6 +170,7 @@ def test_half_a_character_is_that_columns_trouble(tmp_path: Path) -> None:
     assert read(corpus, ["b"])[1] == {}
 
 
+@pytest.mark.slow
 def test_a_line_that_is_too_long_is_a_bad_row_and_takes_no_memory(tmp_path: Path) -> None:
     file = tmp_path / "x.jsonl"
     with file.open("wb") as out:
@@ -321,6 +322,7 @@ def test_consecutive_ranges_are_one_pass(tmp_path: Path, suffix: str, monkeypatc
     assert bytes_read() - before < 1.3 * file.stat().st_size
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_range(tmp_path: Path) -> None:
     """70 MB of lines, read by 1000 rows (1.4 MB) in a process of its own that says how much it grew."""
     noise = os.urandom(700).hex()

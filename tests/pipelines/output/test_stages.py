@@ -205,7 +205,7 @@ def test_a_model_that_is_not_there_is_named_with_the_step(tmp_path: Path) -> Non
 def test_a_model_that_nobody_names_is_not_loaded_and_said() -> None:
     found = pipeline(ask("a"))
     assert locate_models(found, stages_of(found)).keys() == {""}
-    assert 'no step names "big"' in unused_models(found, stages_of(found))[0]
+    assert 'no step uses "big"' in unused_models(found, stages_of(found))[0]
 
 
 # -- fingerprints --------------------------------------------------------------------------------------------
@@ -400,9 +400,9 @@ def test_cores_are_divided_by_the_number_of_engines() -> None:
 @pytest.mark.parametrize(
     ("asked", "machine", "said"),
     [
-        (({}, {}), {"gpus": 1}, r"2 models take 2 GPUs \(1 for m0, 1 for m1\), and this machine has 1"),
-        (({"cpus": 6}, {"cpus": 6}), {}, "take 12 cores"),
-        (({"workers": 8}, {}), {}, "take 9 cores"),
+        (({}, {}), {"gpus": 1}, r"2 models need 2 GPUs \(1 for m0, 1 for m1\), but this machine has 1"),
+        (({"cpus": 6}, {"cpus": 6}), {}, "need 12 cores"),
+        (({"workers": 8}, {}), {}, "need 9 cores"),
     ],
 )
 def test_more_than_there_is_is_refused_with_who_asks_for_what(asked: Any, machine: dict[str, int], said: str) -> None:
@@ -412,5 +412,5 @@ def test_more_than_there_is_is_refused_with_who_asks_for_what(asked: Any, machin
 
 def test_the_memory_of_all_engines_counts() -> None:
     one = Demand("m0", Resources(), available_memory() * 26 // 100, NEEDS)
-    with pytest.raises(UserError, match=r"2 engine\(s\) on this machine would take about"):
+    with pytest.raises(UserError, match=r"2 engine\(s\) on this machine need about"):
         share([one, one], cluster_gpus=0, node_cpus=8, local=True)

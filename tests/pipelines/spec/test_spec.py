@@ -173,7 +173,7 @@ def test_engine_arguments_may_stand_beside_the_id() -> None:
         (changed(checkpoint_rows=0), "must be 1 or more, not 0"),
         (changed(checkpoint_rows=1_000_001), "must be 1,000,000 or less"),
         (changed(checkpoint_rows="many"), "must be a whole number, not 'many'"),
-        (changed(max_error_rate=2), "must be 1.0 or less"),
+        (changed(max_error_rate=2), "must be 1 or less"),
         (changed(keep="id"), "must be a list, not 'id'"),
         (changed(keep=[5]), "must be text, not 5; put it in quotes"),
         (changed(keep=["id", "id"]), 'duplicate column "id"'),
@@ -206,7 +206,7 @@ def test_a_misspelt_key_is_one_mistake() -> None:
 
 def test_a_list_whose_items_are_wrong_is_not_called_too_short() -> None:
     assert "needs at least" not in refused(changed(steps=[{"clasify": {}}]))
-    assert "needs at least 2 (there are 1)" in refused(with_step(0, labels=["a"], examples=[5]))
+    assert "needs at least 2, but has 1" in refused(with_step(0, labels=["a"], examples=[5]))
 
 
 class Elsewhere(Summarize):
