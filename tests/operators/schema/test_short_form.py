@@ -436,6 +436,7 @@ def test_a_short_form_can_be_sent_to_a_worker() -> None:
     assert pickle.loads(pickle.dumps(form)).restore(form.shorten(ANSWER)) == ANSWER
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codes", [False, True])
 @pytest.mark.parametrize("schema", [REVIEW, record(k={"const": 1}), record(k=record(c={"const": 1}), v={})])
 def test_xgrammar_builds_a_grammar_of_it(schema: dict[str, Any], codes: bool) -> None:
