@@ -175,6 +175,7 @@ _ENFORCED: Mapping[ConstraintKind, str] = {
     "choice": "that the answer is one of the labels",
     "json": "the JSON Schema",
     "pattern": "the form of the text",
+    "quotes": "the JSON Schema, nor that quotes are in the text",
 }
 
 

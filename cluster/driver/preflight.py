@@ -18,7 +18,7 @@ from headrace.cluster.driver.preflight_work import DOING, OUTLOOK, PROBLEM, Want
 from headrace.cluster.engines.locate import interface_of, provider_of
 from headrace.cluster.engines.provider import Grammar, Located
 from headrace.operators.base import ModelStep
-from headrace.operators.questions import Json, Text
+from headrace.operators.questions import Json, Quoting, Text
 from headrace.pipelines.forecast.ahead import Ahead
 from headrace.pipelines.forecast.outlook import Outlook
 from headrace.pipelines.output.stages import Stage
@@ -27,6 +27,9 @@ from headrace.pipelines.spec.pipeline import Pipeline
 
 CHECK_SECONDS = 30.0
 """Time for all grammars of a pipeline; one that takes longer would stall the engine."""
+
+SAMPLE = " ".join(f"word{i}" for i in range(300))
+"""A document to try the grammars of quotes with: they differ from document to document in its words only."""
 
 START_SECONDS = 90.0
 """Time for the process to start and load the tokenizer on a busy machine."""
@@ -40,6 +43,8 @@ def grammars(pipeline: Pipeline, steps: Collection[str] | None = None) -> list[G
             where = pipeline.message(("steps", i, step.kind), repr(step.name))
             for question in step.questions():
                 match question.constraint:
+                    case Quoting() as quoting:
+                        found.append(Grammar(where, "lark", quoting.about(SAMPLE).grammar))
                     case Json(schema=schema):
                         found.append(Grammar(where, "json", schema))
                     case Text(pattern=str(pattern)):

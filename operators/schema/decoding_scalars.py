@@ -8,6 +8,7 @@ from typing import Any
 
 from headrace.operators.schema.nodes import Node, SchemaError, SchemaPath, pointer
 from headrace.operators.schema.patterns import grammar_pattern
+from headrace.operators.schema.quotes import QUOTE, bounds_of
 
 DEFAULT_MAX_LENGTH = 120
 """Characters of a string without a bound: a sentence, the usual field of an extraction. xgrammar 0.2.8 compiles a bound
@@ -51,6 +52,9 @@ class Scalar:
 
 def string_scalar(node: Node, path: SchemaPath) -> Scalar:
     """A string with one of format, pattern and length: vLLM refuses two together, and xgrammar would ignore one."""
+    if bounds_of(node) is not None:
+        _check_lengths(node, path)
+        return Scalar({key: node[key] for key in ("type", QUOTE, "minLength", "maxLength") if key in node})
     pattern = grammar_pattern(node["pattern"]) if "pattern" in node else None
     bounded = False
     if node.get("format") in GRAMMAR_FORMATS:
@@ -58,14 +62,18 @@ def string_scalar(node: Node, path: SchemaPath) -> Scalar:
     elif pattern is not None:
         kept = {"type": "string", "pattern": pattern}
     else:
-        if least_of(node, "minLength", path) > node.get("maxLength", math.inf):
-            raise SchemaError(f"{pointer(path)}: minLength {node['minLength']} is above maxLength {node['maxLength']}")
+        _check_lengths(node, path)
         kept = string_of(node)
         bounded = "maxLength" not in node
     others = ["format", "pattern"]
     if "format" in kept or "pattern" in kept:
         others += ["minLength", "maxLength"]
     return Scalar(kept, tuple(keyword for keyword in others if keyword in node and keyword not in kept), bounded)
+
+
+def _check_lengths(node: Node, path: SchemaPath) -> None:
+    if least_of(node, "minLength", path) > node.get("maxLength", math.inf):
+        raise SchemaError(f"{pointer(path)}: minLength {node['minLength']} is above maxLength {node['maxLength']}")
 
 
 def integer_scalar(node: Node, path: SchemaPath) -> Scalar:

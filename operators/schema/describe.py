@@ -15,6 +15,7 @@ from headrace.operators.schema.nodes import (
     is_record,
     is_recursive,
 )
+from headrace.operators.schema.quotes import bounds_of
 
 DESCRIPTION_LIMIT = 4000
 """Characters, about 1,000 tokens. A longer header costs every layout more than its last details are worth."""
@@ -98,6 +99,8 @@ def _kind(root: Node, schema: Any) -> str:
     if "enum" in node or "const" in node:
         return _options(node)
     match flat.types:
+        case ("string",) if bounds_of(node) is not None:
+            return "copied from the text"
         case ("string",):
             form = {"date": "date, YYYY-MM-DD", "date-time": "date and time, ISO 8601"}.get(
                 str(node.get("format")), f"string, {node['format']}" if "format" in node else "string"

@@ -8,7 +8,7 @@ from typing import Any
 from headrace.operators.base import ModelStep
 from headrace.operators.error_classes import ErrorClass
 from headrace.operators.outcomes import Answer, Rejection
-from headrace.operators.questions import Choice, Completion
+from headrace.operators.questions import Choice, Completion, NoQuote
 from headrace.operators.templates import TemplateProblem
 from headrace.pipelines.inference.answers import plain_answer
 from headrace.pipelines.inference.documents import TOO_LONG, Document
@@ -74,18 +74,20 @@ class Asker:
             prompts = self._chained.prompts(ready, context, rejection.reason, attempt)
             try:
                 fitting = self._fit(prompts, document)
+                text = self._requests.text(fitting)
+                prompts = tuple(prompt.about(text) for prompt in prompts)
                 completions = await self._requests.complete(prompts, fitting, result.usage)
                 _count(result, ready, prompts, completions, first=attempt == begin)
                 priors = await self._priors.of(ready, context) if ready.calibrated else []
+            except NoQuote as problem:
+                return DeadLetter(step.name, ErrorClass.EMPTY_DOCUMENT, str(problem))
             except RequestRefused as refusal:
                 error_class = ErrorClass.TOO_LONG if isinstance(refusal, PromptTooLong) else ErrorClass.REFUSED
                 reason = f"the engine refused the request: {refusal}"
                 return DeadLetter(step.name, error_class, reason, "", attempt + 1)
             if self._keep_raw:
                 _keep(result, ready, completions)
-            outcome = _cut(prompts, completions) or _read(
-                step, self._plain(prompts, completions), priors, self._requests.text(fitting)
-            )
+            outcome = _cut(prompts, completions) or _read(step, self._plain(prompts, completions), priors, text)
             if isinstance(outcome, Answer):
                 return outcome
             rejection = outcome

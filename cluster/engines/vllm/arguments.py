@@ -131,7 +131,7 @@ def engine_args(config: EngineConfig) -> dict[str, Any]:
         # What a document is asked after its first answers goes before other documents, while its prefix is hot.
         "scheduling_policy": "priority",
         "disable_log_stats": True,
-        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+        "structured_outputs_config": {"backend": backend(config), "disable_any_whitespace": True},
     }
     if config.gpus:
         args["tensor_parallel_size"] = config.gpus
@@ -144,6 +144,11 @@ def engine_args(config: EngineConfig) -> dict[str, Any]:
             "distributed_executor_backend": IN_PROCESS,
         }
     return args | dict(config.args)
+
+
+def backend(config: EngineConfig) -> str:
+    """vLLM's backend for grammars. An engine has one, and only llguidance has grammars of a document's words."""
+    return "guidance" if "quotes" in config.constraints else "xgrammar"
 
 
 def cpu_dtype() -> str:

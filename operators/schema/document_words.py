@@ -1,0 +1,167 @@
+"""A document as pieces that a quote is made of, and where a quote stands in it.
+
+A quote is a run of pieces: words, single marks, and the white space between them, which counts as one space however
+long it is. It begins and ends at the edge of a piece, so it never contains half a word.
+
+Words are counted as people count them: what stands between white space is a word. Chinese, Japanese, Thai, Lao, Khmer
+and Burmese write no spaces, so each of their characters counts as a word.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+
+import regex
+
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+"""Scripts without spaces between words."""
+
+_SPACE = r"[\s\p{Cc}]"
+_LETTER = rf"[[\p{{L}}\p{{M}}\p{{N}}_]--[{UNSPACED}]]"
+_PIECE = regex.compile(
+    rf"(?V1){_SPACE}+|[{UNSPACED}]\p{{M}}*|{_LETTER}+(?:['’.\-\u200c\u200d]{_LETTER}+)*|\X"  # noqa: RUF001
+)
+_RUN = rf"[^ {UNSPACED}\p{{M}}][^ {UNSPACED}]*"
+_OWN = rf"[{UNSPACED}]\p{{M}}*"
+_WORD = regex.compile(rf"(?:{_RUN})?{_OWN}|{_RUN}")
+
+CLOSERS = r",.;:!?)\]}%，。、；：！？）」』】"  # noqa: RUF001
+"""Marks that end something, inside a class of characters: a quote does not begin with them."""
+
+OPENERS = r",;:(\[{，、；：（「『【"  # noqa: RUF001
+"""Marks that something follows, inside a class of characters: a quote does not end with them."""
+
+_BEGIN = regex.compile(rf"[^\p{{L}}\p{{N}} {CLOSERS}]{{0,2}}[\p{{L}}\p{{N}}]")
+_NO_END = regex.compile(rf"[ {OPENERS}]")
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How long a quote may be: words, and characters (``most_characters`` None: any number)."""
+
+    least: int
+    most: int
+    least_characters: int = 0
+    most_characters: int | None = None
+
+    def pattern(self) -> str:
+        """A regular expression, in llguidance's form, for quotes within these bounds that begin and end well.
+
+        It reads quotes as they stand in JSON, where a quotation mark or a backslash is two characters.
+        """
+        word = rf"(({_RUN})?{_OWN} ?|{_RUN} )"
+        count = rf"{word}{{{self.least - 1},{self.most - 1}}}(({_RUN})?{_OWN}|{_RUN})"
+        opening = rf"(\\[\\\"]|[^\\\p{{L}}\p{{N}} {CLOSERS}]){{0,2}}"
+        parts = [count, rf"{opening}[\p{{L}}\p{{N}}](.*[^ {OPENERS}])?"]
+        if self.least_characters or self.most_characters is not None:
+            most = "" if self.most_characters is None else self.most_characters
+            parts.append(rf"([^\\]|\\.){{{self.least_characters},{most}}}")
+        return " & ".join(f"/{part.replace('/', '[/]')}/" for part in parts)
+
+
+@dataclass(frozen=True)
+class DocumentWords:
+    """A document's pieces.
+
+    Attributes:
+        text: the document.
+        pieces: its parts in order, with each run of white space as one space.
+        offsets: where each piece begins in the document, and the document's length.
+    """
+
+    text: str
+    pieces: tuple[str, ...]
+    offsets: tuple[int, ...] = field(repr=False)
+
+    @cached_property
+    def folded(self) -> str:
+        """The document with its white space folded."""
+        return "".join(self.pieces)
+
+    @cached_property
+    def edges(self) -> dict[int, int]:
+        """Where pieces begin and end: offsets in :attr:`folded`, each with the offset in the document."""
+        found, at = {}, 0
+        for piece, offset in zip(self.pieces, self.offsets, strict=False):
+            found[at] = offset
+            at += len(piece)
+        found[at] = self.offsets[-1]
+        return found
+
+    def escaped(self) -> list[str]:
+        """The pieces as they are written inside a JSON string."""
+        return [json.dumps(piece, ensure_ascii=False)[1:-1] for piece in self.pieces]
+
+    def find(self, quote: str, after: int = 0) -> tuple[int, int] | None:
+        """Where a quote stands: start and end in the document, of the first place that begins at ``after`` or later.
+
+        None if it stands nowhere there. White space in the quote counts as one space.
+        """
+        quote = " ".join(quote.split())
+        at = self.folded.find(quote) if quote else -1
+        while at >= 0:
+            start, end = self.edges.get(at), self.edges.get(at + len(quote))
+            if start is not None and end is not None and start >= after:
+                return start, end
+            at = self.folded.find(quote, at + 1)
+        return None
+
+    def holds(self, bounds: Bounds) -> bool:
+        """Whether there is any quote within the bounds."""
+        return any(True for _ in self.shortest(bounds))
+
+    def shortest(self, bounds: Bounds) -> Iterator[str]:
+        """The shortest quote within the bounds from each place where one can begin, with white space folded."""
+        ends = [at for at in self.edges if at and not _NO_END.match(self.folded[at - 1])]
+        begun, done, gaps = self._words
+        for start in self.edges:
+            opening = _BEGIN.match(self.folded, start)
+            first = bisect_right(done, start)
+            last = first + bounds.least - 1
+            if opening is None or last >= len(begun):
+                continue
+            least = max(opening.end(), begun[last] + 1, start + bounds.least_characters)
+            at = bisect_left(ends, least)
+            if at == len(ends):
+                continue
+            gap, next_word = bisect_left(gaps, start), first + bounds.most
+            limits = [*gaps[gap : gap + 1], *begun[next_word : next_word + 1]]
+            if bounds.most_characters is not None:
+                limits.append(start + bounds.most_characters)
+            if all(ends[at] <= limit for limit in limits):
+                yield self.folded[start : ends[at]]
+
+    @cached_property
+    def _words(self) -> tuple[list[int], list[int], list[int]]:
+        """Where the words of :attr:`folded` begin and end, and where something stands that belongs to no word."""
+        begun, done, gaps, end = [], [], [], 0
+        for match in _WORD.finditer(self.folded):
+            gaps += [end + i for i, char in enumerate(self.folded[end : match.start()]) if char != " "]
+            begun.append(match.start())
+            done.append(end := match.end())
+        gaps += [end + i for i, char in enumerate(self.folded[end:]) if char != " "]
+        return begun, done, gaps
+
+
+@lru_cache(maxsize=32)
+def document_words(text: str) -> DocumentWords:
+    """The pieces of a document; kept for the next steps that quote it."""
+    pieces, offsets = [], []
+    for match in _PIECE.finditer(text):
+        pieces.append(" " if regex.match(_SPACE, match[0]) else match[0])
+        offsets.append(match.start())
+    return DocumentWords(text, tuple(pieces), (*offsets, len(text)))
+
+
+def count_words(text: str) -> int | None:
+    """The number of words; None if the text cannot be counted, because a mark stands without its letter."""
+    count = end = 0
+    for match in _WORD.finditer(text):
+        if text[end : match.start()].strip(" "):
+            return None
+        count, end = count + 1, match.end()
+    return None if text[end:].strip(" ") else count
