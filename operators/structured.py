@@ -128,7 +128,7 @@ class Structure:
         """A worked example as the engine would answer it."""
         return Shot(example.document, compact(self.short.shorten(example.answer)))
 
-    def read(self, completion: Completion, document: str) -> Answer | Rejection:
+    def read(self, completion: Completion, document: str = "") -> Answer | Rejection:
         """Parse, restore, validate, find quotes in the document, and convert; a rejection's reason is one sentence."""
         text = completion.text
         try:

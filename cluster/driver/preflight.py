@@ -12,13 +12,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Self
 
 from headrace.cluster.driver.preflight_work import DOING, OUTLOOK, PROBLEM, Wanted, prompts_and_outlook, said
 from headrace.cluster.engines.locate import interface_of, provider_of
 from headrace.cluster.engines.provider import Grammar, Located
 from headrace.operators.base import ModelStep
-from headrace.operators.questions import Json, Quoting, Text
+from headrace.operators.questions import Json, NoQuote, Quoting, Text
 from headrace.pipelines.forecast.ahead import Ahead
 from headrace.pipelines.forecast.outlook import Outlook
 from headrace.pipelines.output.stages import Stage
@@ -44,7 +45,8 @@ def grammars(pipeline: Pipeline, steps: Collection[str] | None = None) -> list[G
             for question in step.questions():
                 match question.constraint:
                     case Quoting() as quoting:
-                        found.append(Grammar(where, "lark", quoting.about(SAMPLE).grammar))
+                        with suppress(NoQuote):  # which is a matter of the documents
+                            found.append(Grammar(where, "lark", quoting.about(SAMPLE).grammar))
                     case Json(schema=schema):
                         found.append(Grammar(where, "json", schema))
                     case Text(pattern=str(pattern)):

@@ -95,9 +95,8 @@ class FakeEngine:
             answer = max(logprobs, key=lambda option: logprobs[option])
             logprobs = {} if bad else logprobs
         elif isinstance(constraint, Json):
-            quoting = isinstance(constraint, Quoting)
-            schema, levels = _parsed(constraint.marked if quoting else constraint.schema)
-            document = document_words(constraint.document) if quoting else None
+            document = document_words(constraint.document) if isinstance(constraint, Quoting) else None
+            schema, levels = _parsed(constraint.marked if isinstance(constraint, Quoting) else constraint.schema)
             answer = "no JSON" if bad else json.dumps(instance(schema, dice, levels, document), ensure_ascii=False)
         else:
             answer = "\n" if bad else f" The {dice.choice(WORDS)} turns."

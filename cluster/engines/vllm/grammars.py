@@ -1,4 +1,7 @@
-"""Checks that xgrammar, vLLM's backend for grammars, compiles grammars in time and masks tokens fast enough."""
+"""Checks that vLLM's backend for grammars compiles grammars in time and masks tokens fast enough.
+
+An engine has one backend: llguidance if a step quotes the document, else xgrammar.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +29,43 @@ REMEDY = (
 def check_grammars(
     vocabulary: Any, grammars: Sequence[Grammar], seconds: float, doing: Callable[[str], None]
 ) -> Iterator[str]:
-    """Problems of the grammars, one sentence each; none if xgrammar is not installed.
+    """Problems of the grammars, one sentence each; none if the backend is not installed.
 
     Args:
         vocabulary: the Transformers tokenizer.
         seconds: processor time after which this process is ended.
         doing: is called with the message to show in that case.
     """
-    if not grammars or find_spec("xgrammar") is None:
-        return
+    check = _check_llguidance if any(grammar.kind == "lark" for grammar in grammars) else _check_xgrammar
+    if grammars and find_spec("llguidance" if check is _check_llguidance else "xgrammar") is not None:
+        yield from check(vocabulary, grammars, seconds, doing)
+
+
+def _check_llguidance(
+    vocabulary: Any, grammars: Sequence[Grammar], seconds: float, doing: Callable[[str], None]
+) -> Iterator[str]:
+    import llguidance
+    import llguidance.hf
+
+    tokenizer = llguidance.hf.from_tokenizer(vocabulary)
+    for grammar in grammars:
+        doing(f"{grammar.where}: the grammar did not compile within {seconds:g} s. {REMEDY}")
+        try:
+            source = (
+                llguidance.LLMatcher.grammar_from_json_schema(grammar.source, defaults={"whitespace_flexible": False})
+                if grammar.kind == "json"
+                else llguidance.grammar_from("regex" if grammar.kind == "regex" else "grammar", grammar.source)
+            )
+            problem = llguidance.LLMatcher(tokenizer, source, log_level=0).get_error()
+        except ValueError as error:
+            problem = str(error)
+        if problem:
+            yield f"{grammar.where}: the engine cannot use the grammar: {problem.splitlines()[0]}"
+
+
+def _check_xgrammar(
+    vocabulary: Any, grammars: Sequence[Grammar], seconds: float, doing: Callable[[str], None]
+) -> Iterator[str]:
     import xgrammar
 
     info = xgrammar.TokenizerInfo.from_huggingface(vocabulary)
