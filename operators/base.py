@@ -206,6 +206,12 @@ class ModelStep(Step):
     model: str | None = Field(default=None, min_length=1)
     """Another model than the pipeline's: a name in `models`, `default`, a hub id, or a folder."""
 
+    reads_cut: ClassVar[bool] = False
+    """Whether :meth:`read` can use an answer that was cut at ``max_tokens``. Otherwise such an answer is rejected."""
+
+    reads_cut: ClassVar[bool] = False
+    """Whether :meth:`read` can use an answer that was cut at ``max_tokens``. Otherwise such an answer is rejected."""
+
     calibrated: ClassVar[bool] = False
     """Whether :meth:`read` needs priors: completions of the same questions on a content-free document."""
 

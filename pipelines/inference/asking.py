@@ -87,10 +87,13 @@ class Asker:
                 return DeadLetter(step.name, error_class, reason, "", attempt + 1)
             if self._keep_raw:
                 _keep(result, ready, completions)
-            outcome = _cut(prompts, completions) or _read(step, self._plain(prompts, completions), priors, text)
+            cut = _cut(prompts, completions)
+            outcome = None if step.reads_cut else cut
+            if outcome is None:
+                outcome = _read(step, self._plain(prompts, completions), priors, text)
             if isinstance(outcome, Answer):
                 return outcome
-            rejection = outcome
+            rejection = cut or outcome
         return DeadLetter.of(step.name, rejection, begin + step.retries + 1)
 
     def _plain(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Completion]:
@@ -131,7 +134,7 @@ def _keep(result: RowResult, ready: Prepared, completions: Sequence[Completion])
 
 
 def _cut(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Rejection | None:
-    """A cut answer is never accepted, except for a choice, which is determined by how the answer begins."""
+    """The rejection of an answer that was cut. A choice never is: how the answer begins determines it."""
     for prompt, completion in zip(prompts, completions, strict=True):
         if completion.cut and not isinstance(prompt.constraint, Choice):
             reason = f"the answer was cut at {prompt.sampling.max_tokens} tokens"
