@@ -209,9 +209,6 @@ class ModelStep(Step):
     reads_cut: ClassVar[bool] = False
     """Whether :meth:`read` can use an answer that was cut at ``max_tokens``. Otherwise such an answer is rejected."""
 
-    reads_cut: ClassVar[bool] = False
-    """Whether :meth:`read` can use an answer that was cut at ``max_tokens``. Otherwise such an answer is rejected."""
-
     calibrated: ClassVar[bool] = False
     """Whether :meth:`read` needs priors: completions of the same questions on a content-free document."""
 

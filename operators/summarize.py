@@ -91,7 +91,9 @@ class Summarize(ModelStep):
         self, completions: Sequence[Completion], priors: Sequence[Completion], document: str = ""
     ) -> Answer | Rejection:
         (completion,) = completions
-        text = re.sub(rf"[^{_ENDS}]*$", "", completion.text) if completion.cut else completion.text
+        text = completion.text
+        if completion.cut:
+            text = text[: max(map(text.rfind, _ENDS)) + 1]
         if not re.fullmatch(self.pattern, text):
             return _rejected("the summary is not whole sentences", completion)
         sentences = [match[0] for match in re.finditer(rf" ?{_INSIDE}+[{_ENDS}]", text)]

@@ -88,12 +88,12 @@ class Asker:
             if self._keep_raw:
                 _keep(result, ready, completions)
             cut = _cut(prompts, completions)
-            outcome = None if step.reads_cut else cut
-            if outcome is None:
+            if cut is None or step.reads_cut:
                 outcome = _read(step, self._plain(prompts, completions), priors, text)
-            if isinstance(outcome, Answer):
-                return outcome
-            rejection = cut or outcome
+                if isinstance(outcome, Answer):
+                    return outcome
+                rejection = outcome
+            rejection = cut or rejection
         return DeadLetter.of(step.name, rejection, begin + step.retries + 1)
 
     def _plain(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Completion]:
