@@ -27,6 +27,9 @@ DECIMALS = 6
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
+LEAST_INTEGER = -(10**18)
+"""llguidance 1.7 cannot write the regular expression of a range that begins at the least integer of 64 bits."""
+
 GRAMMAR_FORMATS = frozenset(
     {
         "date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "json-pointer",
@@ -54,7 +57,9 @@ def string_scalar(node: Node, path: SchemaPath) -> Scalar:
     """A string with one of format, pattern and length: vLLM refuses two together, and xgrammar would ignore one."""
     if bounds_of(node) is not None:
         _check_lengths(node, path)
-        return Scalar({key: node[key] for key in ("type", QUOTE, "minLength", "maxLength") if key in node})
+        return Scalar(
+            {"type": "string", **{key: node[key] for key in (QUOTE, "minLength", "maxLength") if key in node}}
+        )
     pattern = grammar_pattern(node["pattern"]) if "pattern" in node else None
     bounded = False
     if node.get("format") in GRAMMAR_FORMATS:
@@ -84,6 +89,8 @@ def integer_scalar(node: Node, path: SchemaPath) -> Scalar:
     least, most = max(least, INT64_MIN), min(most, INT64_MAX)
     if least > most:
         raise SchemaError(f"{pointer(path)}: there is no 64-bit integer between minimum and maximum")
+    if least < LEAST_INTEGER <= most:
+        least = LEAST_INTEGER
     return Scalar({"type": "integer", "minimum": least, "maximum": most})
 
 

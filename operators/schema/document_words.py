@@ -101,7 +101,7 @@ class DocumentWords:
 
         None if it stands nowhere there. White space in the quote counts as one space.
         """
-        quote = " ".join(quote.split())
+        quote = fold(quote)
         at = self.folded.find(quote) if quote else -1
         while at >= 0:
             start, end = self.edges.get(at), self.edges.get(at + len(quote))
@@ -145,6 +145,11 @@ class DocumentWords:
             done.append(end := match.end())
         gaps += [end + i for i, char in enumerate(self.folded[end:]) if char != " "]
         return begun, done, gaps
+
+
+def fold(text: str) -> str:
+    """A text with each run of white space as one space, and none around it."""
+    return str(regex.sub(f"{_SPACE}+", " ", text)).strip(" ")
 
 
 @lru_cache(maxsize=32)

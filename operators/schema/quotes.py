@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import WithJsonSchema
 
-from headrace.operators.schema.document_words import Bounds, DocumentWords, count_words
+from headrace.operators.schema.document_words import Bounds, DocumentWords, count_words, fold
 from headrace.operators.schema.nodes import (
     Node,
     SchemaError,
@@ -271,7 +271,7 @@ def _span(value: str, bounds: Bounds, document: DocumentWords, path: str, after:
     if found is None:
         rule = "is not in the text"
         raise NotAccepted(f"{where}{shown!r} {rule}; copy words that stand there, side by side", rule)
-    words = count_words(" ".join(value.split())) or 0
+    words = count_words(fold(value)) or 0
     if not bounds.least <= words <= bounds.most:
         rule = "has too few words" if words < bounds.least else "has too many words"
         raise NotAccepted(f"{where}{shown!r} {rule} ({words}, not {bounds.least} to {bounds.most})", rule)
