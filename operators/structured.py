@@ -120,6 +120,7 @@ class Structure:
             if problem is not None:
                 raise ValueError(f"examples[{i}].answer does not fit the schema: {problem}")
             try:
+                place_quotes(example.answer, self.quotes, document_words(example.document))
                 self.short.shorten(example.answer)
             except ValueError as error:
                 raise ValueError(f"examples[{i}].answer: {error}") from None

@@ -268,6 +268,14 @@ def test_words_stand_between_spaces_and_characters_count_where_there_are_none(te
     assert count_words(text) == words
 
 
+def test_an_example_quotes_its_document() -> None:
+    schema = {"type": "object", "properties": {"product": QUOTED}}
+    good, bad = ({"document": "a  red kite", "answer": {"product": product}} for product in ("red kite", "a kite"))
+    assert Extract(name="facts", schema=schema, examples=[good])
+    with pytest.raises(ValueError, match=r"examples\[1\].answer: product: 'a kite' is not in the text"):
+        Extract(name="facts", schema=schema, examples=[good, bad])
+
+
 def test_a_whole_step_can_quote() -> None:
     schema = {
         "type": "object",
