@@ -168,7 +168,7 @@ def test_the_python_of_a_page_runs(page: Path, workplace: Workplace, monkeypatch
     monkeypatch.setattr(headrace.cluster.driver.run, "run", with_the_fake_model(headrace.cluster.driver.run.run))
     for block in blocks_of(page):
         if block.language == "python" and not block.mark:
-            exec(compile(block.text, block.place, "exec"), {"__name__": "__main__"})
+            exec(compile(block.text, block.place, "exec", dont_inherit=True), {"__name__": "__main__"})
 
 
 def with_the_fake_model(run: Callable[..., RunResult]) -> Callable[..., RunResult]:
