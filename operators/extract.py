@@ -70,7 +70,7 @@ class Extract(ModelStep):
         return self.structure.agreement(answer, other)
 
     def questions(self, context: str = "") -> tuple[Question, ...]:
-        form = f"Fill in these fields, as JSON:\n{self.structure.description}"
+        form = self.structure.form
         return (
             Question(
                 instruction=self.header("Read the text and extract facts in words from the text.", form),

@@ -96,6 +96,13 @@ class Structure:
         """The column that says where quotes stand; None if there are no quotes."""
         return f"{self.name}_spans" if self.quotes else None
 
+    @property
+    def form(self) -> str:
+        """The form of the answer, in words for the prompt."""
+        if self.quotes and not self.quotes.fields and "\n" not in self.description:
+            return f"Answer in JSON: a {self.description}."
+        return f"Fill in these fields, as JSON:\n{self.description}"
+
     def fields(self) -> list[pa.Field]:
         """The columns of an answer."""
         spans = [pa.field(self.spans, SPANS)] if self.spans else []

@@ -20,14 +20,14 @@ import regex
 UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 """Scripts without spaces between words."""
 
+_OWN = rf"[[{UNSPACED}]--\p{{M}}]"
 _SPACE = r"[\s\p{Cc}]"
 _LETTER = rf"[[\p{{L}}\p{{M}}\p{{N}}_]--[{UNSPACED}]]"
 _PIECE = regex.compile(
-    rf"(?V1){_SPACE}+|[{UNSPACED}]\p{{M}}*|{_LETTER}+(?:['’.\-\u200c\u200d]{_LETTER}+)*|\X"  # noqa: RUF001
+    rf"(?V1){_SPACE}+|{_OWN}\p{{M}}*|{_LETTER}+(?:['’.\-\u200c\u200d]{_LETTER}+)*|\X"  # noqa: RUF001
 )
-_RUN = rf"[^ {UNSPACED}\p{{M}}][^ {UNSPACED}]*"
-_OWN = rf"[{UNSPACED}]\p{{M}}*"
-_WORD = regex.compile(rf"(?:{_RUN})?{_OWN}|{_RUN}")
+_RUN = rf"[^ {UNSPACED}\p{{M}}](?:[^ {UNSPACED}]|\p{{M}})*"
+_WORD = regex.compile(rf"(?V1)(?:{_RUN})?{_OWN}\p{{M}}*|{_RUN}")
 
 CLOSERS = r",.;:!?)\]}%，。、；：！？）」』】"  # noqa: RUF001
 """Marks that end something, inside a class of characters: a quote does not begin with them."""
@@ -47,20 +47,6 @@ class Bounds:
     most: int
     least_characters: int = 0
     most_characters: int | None = None
-
-    def pattern(self) -> str:
-        """A regular expression, in llguidance's form, for quotes within these bounds that begin and end well.
-
-        It reads quotes as they stand in JSON, where a quotation mark or a backslash is two characters.
-        """
-        word = rf"(({_RUN})?{_OWN} ?|{_RUN} )"
-        count = rf"{word}{{{self.least - 1},{self.most - 1}}}(({_RUN})?{_OWN}|{_RUN})"
-        opening = rf"(\\[\\\"]|[^\\\p{{L}}\p{{N}} {CLOSERS}]){{0,2}}"
-        parts = [count, rf"{opening}[\p{{L}}\p{{N}}](.*[^ {OPENERS}])?"]
-        if self.least_characters or self.most_characters is not None:
-            most = "" if self.most_characters is None else self.most_characters
-            parts.append(rf"([^\\]|\\.){{{self.least_characters},{most}}}")
-        return " & ".join(f"/{part.replace('/', '[/]')}/" for part in parts)
 
 
 @dataclass(frozen=True)
@@ -95,6 +81,28 @@ class DocumentWords:
     def escaped(self) -> list[str]:
         """The pieces as they are written inside a JSON string."""
         return [json.dumps(piece, ensure_ascii=False)[1:-1] for piece in self.pieces]
+
+    def pattern(self, bounds: Bounds) -> str:
+        """A regular expression, in llguidance's form, for text within the bounds that begins and ends as quotes do.
+
+        It reads text as it stands in JSON, where a quotation mark or a backslash is two characters. What is a letter
+        depends on the version of Unicode, so the document's own characters are named.
+        """
+        letters, own, marks = (_distinct(kind, self.folded) for kind in (r"[\p{L}\p{N}]", _OWN, r"\p{M}"))
+        run = f"[^ {own}{marks}][^ {own}]*"
+        word, last = f"{run} ", run
+        if own:
+            single = f"({run})?[{own}]" + (f"[{marks}]*" if marks else "")
+            word, last = f"({single} ?|{word})", f"({single}|{last})"
+        opening = rf"(\\[\\\"]|[^\\{letters} {CLOSERS}]){{0,2}}"
+        parts = [
+            f"({word}){{{bounds.least - 1},{bounds.most - 1}}}{last}",
+            rf"{opening}[{letters}](.*[^ {OPENERS}])?",
+        ]
+        if bounds.least_characters or bounds.most_characters is not None:
+            most = "" if bounds.most_characters is None else bounds.most_characters
+            parts.append(rf"([^\\]|\\.){{{bounds.least_characters},{most}}}")
+        return " & ".join(f"/{part}/" for part in parts)
 
     def find(self, quote: str, after: int = 0) -> tuple[int, int] | None:
         """Where a quote stands: start and end in the document, of the first place that begins at ``after`` or later.
@@ -145,6 +153,10 @@ class DocumentWords:
             done.append(end := match.end())
         gaps += [end + i for i, char in enumerate(self.folded[end:]) if char != " "]
         return begun, done, gaps
+
+
+def _distinct(kind: str, text: str) -> str:
+    return "".join(sorted(set(regex.findall(f"(?V1){kind}", text))))
 
 
 def fold(text: str) -> str:

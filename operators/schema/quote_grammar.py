@@ -87,7 +87,7 @@ class _Writer:
             name = f"QUOTE_{len(self.quotes)}" if self.document.holds(bounds) else None
             self.quotes[bounds] = name
             if name is not None:
-                self.rules.append(f"{name}: PIECES & {bounds.pattern()}")
+                self.rules.append(f"{name}: PIECES & {self.document.pattern(bounds)}")
         name = self.quotes[bounds]
         return None if name is None else self._rule(f'"\\"" {name} "\\""')
 

@@ -57,11 +57,15 @@ _UNPLACED = (
 
 @dataclass(frozen=True, slots=True)
 class Quotes:
-    """Where the quotes of a value are: the value itself (``bounds``), in named fields, or in each item of a list."""
+    """Where the quotes of a value are: the value itself (``bounds``), in named fields, or in each item of a list.
+
+    ``least`` is how many items the list must have.
+    """
 
     bounds: Bounds | None = None
     fields: Mapping[str, Quotes] = field(default_factory=dict)
     items: Quotes | None = None
+    least: int = 0
 
     def __bool__(self) -> bool:
         """Whether there are any."""
@@ -103,7 +107,7 @@ def _quotes(root: Node, schema: Any) -> Quotes:
             return Quotes(bounds_of(node))
         case ("array",) if isinstance(node.get("items"), Mapping):
             items = _quotes(root, node["items"])
-            return Quotes(items=items) if items else Quotes()
+            return Quotes(items=items, least=int(node.get("minItems", 0))) if items else Quotes()
         case ("object",):
             found = {name: _quotes(root, item) for name, item in fields_of(node).items()}
             return Quotes(fields={name: quotes for name, quotes in found.items() if quotes})
@@ -232,7 +236,8 @@ def _is_keyword(value: Any) -> bool:
 def place_quotes(value: Any, quotes: Quotes, document: DocumentWords) -> tuple[Any, list[Span]]:
     """An answer with its quotes as the document writes them, and where each stands.
 
-    The place is the first one. Items of a list stand one after another if they can.
+    The place is the first one. Items of a list stand one after another if they can; one that only repeats another is
+    left out, unless the list would be too short then.
 
     Raises:
         NotAccepted: a quote is not in the document, or has too few or too many words.
@@ -247,12 +252,7 @@ def _placed(value: Any, quotes: Quotes, document: DocumentWords, path: str, span
         spans.append(span)
         return document.text[span.start : span.end]
     if quotes.items is not None and isinstance(value, list):
-        found = []
-        for i, item in enumerate(value):
-            begun = len(spans)
-            found.append(_placed(item, quotes.items, document, f"{path}[{i}]", spans, after))
-            after = max([after, *(span.end for span in spans[begun:])])
-        return found
+        return _placed_items(value, quotes, quotes.items, document, path, spans, after)
     if quotes.fields and isinstance(value, Mapping):
         names = {name: f"{path}.{name}" if path else name for name in value}
         return {
@@ -262,6 +262,24 @@ def _placed(value: Any, quotes: Quotes, document: DocumentWords, path: str, span
             for name, item in value.items()
         }
     return value
+
+
+def _placed_items(
+    value: list[Any], quotes: Quotes, item: Quotes, document: DocumentWords, path: str, spans: list[Span], after: int
+) -> list[Any]:
+    found: list[Any] = []
+    there = set[tuple[int, int]]()
+    for left, each in zip(range(len(value), 0, -1), value, strict=True):
+        own: list[Span] = []
+        placed = _placed(each, item, document, f"{path}[{len(found)}]", own, after)
+        places = {(span.start, span.end) for span in own}
+        if item.bounds is not None and places & there and len(found) + left > quotes.least:
+            continue
+        found.append(placed)
+        spans += own
+        there |= places
+        after = max([after, *(span.end for span in own)])
+    return found
 
 
 def _span(value: str, bounds: Bounds, document: DocumentWords, path: str, after: int) -> Span:

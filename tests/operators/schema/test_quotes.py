@@ -240,8 +240,14 @@ def test_items_of_a_list_stand_one_after_another_if_they_can() -> None:
     schema = {"type": "array", "items": {"type": "string", "x-quote": True}}
     _, spans = place_quotes(["b", "a", "b"], quotes_of(schema), document_words("a b a b a"))
     assert spans == [Span("[0]", 2, 3), Span("[1]", 4, 5), Span("[2]", 6, 7)]
-    _, spans = place_quotes(["b", "c", "b"], quotes_of(schema), document_words("a b c"))
-    assert spans[2] == Span("[2]", 2, 3)
+
+
+@pytest.mark.parametrize(("least", "kept"), [(0, ["b", "c"]), (2, ["b", "c"]), (3, ["b", "b", "c"])])
+def test_an_item_that_only_repeats_another_is_left_out_of_a_list(least: int, kept: list[str]) -> None:
+    schema = {"type": "array", "items": {"type": "string", "x-quote": True}, "minItems": least}
+    value, spans = place_quotes(["b", "b", "c"], quotes_of(schema), document_words("a b c"))
+    assert value == kept
+    assert [span.path for span in spans] == [f"[{i}]" for i in range(len(kept))]
 
 
 @pytest.mark.parametrize(
@@ -336,8 +342,11 @@ def test_short_keys_quote_too() -> None:
 
 
 def test_the_prompt_says_that_a_value_is_copied() -> None:
-    lines = describe(REVIEW).splitlines()
-    assert lines[0] == "- product (copied from the text or null)"
+    lists = {"type": "array", "maxItems": 2, "items": QUOTED}
+    fields = {**REVIEW["properties"], "parts": lists}
+    lines = describe({**REVIEW, "properties": fields}).splitlines()
+    assert lines[0] == "- product (phrase copied from the text or null)"
+    assert lines[-1] == "- parts (list of phrases copied from the text, at most 2 items, optional)"
 
 
 def test_a_quote_with_more_words_may_take_more_tokens() -> None:
