@@ -14,6 +14,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from itertools import groupby
 
 import regex
 
@@ -88,7 +89,7 @@ class DocumentWords:
         It reads text as it stands in JSON, where a quotation mark or a backslash is two characters. What is a letter
         depends on the version of Unicode, so the document's own characters are named.
         """
-        letters, own, marks = (_distinct(kind, self.folded) for kind in (r"[\p{L}\p{N}]", _OWN, r"\p{M}"))
+        letters, own, marks = (_class(kind, self.folded) for kind in (r"[\p{L}\p{N}]", _OWN, r"\p{M}"))
         run = f"[^ {own}{marks}][^ {own}]*"
         word, last = f"{run} ", run
         if own:
@@ -155,8 +156,15 @@ class DocumentWords:
         return begun, done, gaps
 
 
-def _distinct(kind: str, text: str) -> str:
-    return "".join(sorted(set(regex.findall(f"(?V1){kind}", text))))
+def _class(kind: str, text: str) -> str:
+    """The characters of a kind in a text, for use inside a class of characters.
+
+    Ranges may hold any character that is not in the text, which keeps them few.
+    """
+    members = set(regex.findall(f"(?V1){kind}", text))
+    alphabet = sorted({*text, *' "\\'})
+    runs = ("".join(run) for inside, run in groupby(alphabet, members.__contains__) if inside)
+    return "".join(run if len(run) < 3 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def fold(text: str) -> str:
