@@ -15,7 +15,7 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-from headrace.cluster.cli.explain_view import as_data
+from headrace.cluster.cli.explain_data import as_data
 from headrace.cluster.cli.main import app
 from headrace.cluster.driver.execution import Execution
 from headrace.cluster.driver.explain import ModelView, _interface, explain_pipeline
