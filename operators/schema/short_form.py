@@ -18,17 +18,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from headrace.operators.schema.bounded import BoundedValidator
-from headrace.operators.schema.nodes import (
-    MEANS,
-    Flat,
-    Node,
-    compact,
-    fields_of,
-    flatten,
-    is_record,
-    is_recursive,
-)
+from headrace.operators.schema.nodes import MEANS, Flat, Node, compact, fields_of, flatten, is_record
 from headrace.operators.schema.not_accepted import NotAccepted
+from headrace.operators.schema.recursion import is_recursive
 
 LONG_VALUE = 8
 """Values of an ``enum`` up to this many characters usually take one or two tokens, so a letter saves almost nothing."""
