@@ -15,6 +15,7 @@ from headrace.cluster.driver.explain import Explanation, Into, ModelView, StepVi
 from headrace.cluster.driver.explain_sums import all_hours, all_money, all_seconds, all_tokens, money_of
 from headrace.cluster.observability import terminal
 from headrace.cluster.observability.pace import duration
+from headrace.cluster.observability.terminal import counted
 from headrace.cluster.report.prices import Prices
 from headrace.pipelines.forecast.forecast import Forecast
 from headrace.pipelines.inference.layouts import REFERENCE, alternatives, leaves_open
@@ -63,10 +64,15 @@ def show_explanation(explained: Explanation, prices: Prices, *, as_json: bool) -
 def _head(explained: Explanation, model: ModelView) -> Text:
     checked, seen = explained.checked, model.outlook.survey
     return Text(
-        f"{checked.pipeline.name}: {seen.rows:,} rows in {len(checked.corpus.shards):,} files, on {model.name}\n"
+        f"{checked.pipeline.name}: {_input(explained, model)}, on {model.name}\n"
         f"Documents: p50 {seen.length(0.5):,}, p95 {seen.length(0.95):,} tokens "
         f"({len(seen.lengths):,} of {seen.seen:,} sampled; {seen.asked:.1%} of rows have a document that fits)"
     )
+
+
+def _input(explained: Explanation, model: ModelView) -> str:
+    rows, files = model.outlook.survey.rows, len(explained.checked.corpus.shards)
+    return f"{counted(rows, 'row')} in {counted(files, 'file')}"
 
 
 def _models(console: Console, explained: Explanation) -> None:
@@ -75,7 +81,7 @@ def _models(console: Console, explained: Explanation) -> None:
     seen = models[0].outlook.survey
     console.print(
         Text(
-            f"{checked.pipeline.name}: {seen.rows:,} rows in {len(checked.corpus.shards):,} files, "
+            f"{checked.pipeline.name}: {_input(explained, models[0])}, "
             f"through {len(models)} models, each with its own engines"
         )
     )
@@ -155,11 +161,7 @@ def _prompts(console: Console, explained: Explanation, model: ModelView, step: S
     _part(console, f"the document: p50 {p50:,}, p95 {p95:,} tokens, computed {once}", template, DOCUMENT)
     added = f" and {step.added:.0f} from earlier answers" if step.added else ""
     _part(console, f"after it: {prompt.tail_tokens} tokens{added}", prompt.tail, CHANGING)
-    console.print(Text(f"  answer: {prompt.answer}, at most {_tokens(prompt.most)}"))
-
-
-def _tokens(number: int) -> str:
-    return f"{number:,} token{'' if number == 1 else 's'}"
+    console.print(Text(f"  answer: {prompt.answer}, at most {counted(prompt.most, 'token')}"))
 
 
 def _part(console: Console, title: str, text: str, style: str) -> None:
