@@ -202,7 +202,7 @@ def test_an_example_that_does_not_fit_its_schema(step: str) -> None:
         ("{{ blob }}", 'the column "blob" is binary, but a document must be text: decode it first'),
         ("{{ review }", "the template: unexpected '}'"),
         ("{% if review %}x", "the template: Unexpected end of template."),
-        ("{{ review | uper }}", "the template: No filter named 'uper'"),
+        ("{{ review | uper }}", "the template: No filter named 'uper'; did you mean \"upper\"?"),
         ("The same for all.", "reads no column, so it would be the same for every row; write {{ column }} into it"),
         ("{{ review.__class__.__mro__ }}", "__' cannot be used here"),
         ("{{ cycler.__init__.__globals__.os.popen('id') }}", "__' cannot be used here"),
