@@ -16,9 +16,10 @@ from headrace.operators.outcomes import Answer, Rejection
 from headrace.operators.questions import Completion, Json, Quoting, Shot
 from headrace.operators.schema.columns import Column, column_for
 from headrace.operators.schema.document_words import document_words
-from headrace.operators.schema.nodes import compact, fields_of, flatten, is_recursive
+from headrace.operators.schema.nodes import compact, fields_of, flatten
 from headrace.operators.schema.not_accepted import NotAccepted
 from headrace.operators.schema.quotes import Quotes, place_quotes, quotes_of, without_quotes
+from headrace.operators.schema.recursion import is_recursive
 from headrace.operators.schema.schemas import (
     SchemaError,
     ShortForm,

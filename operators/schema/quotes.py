@@ -20,14 +20,13 @@ from headrace.operators.schema.nodes import (
     SchemaPath,
     fields_of,
     flatten,
-    is_recursive,
     pointer,
-    reachable,
     resolve,
     subschemas,
     types,
 )
 from headrace.operators.schema.not_accepted import NotAccepted
+from headrace.operators.schema.recursion import is_recursive, reachable
 
 QUOTE = "x-quote"
 """The keyword."""

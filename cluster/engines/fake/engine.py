@@ -28,7 +28,7 @@ from headrace.cluster.engines.fake.made_up import WORDS, instance
 from headrace.operators.capabilities import ALL_CONSTRAINTS, Capabilities
 from headrace.operators.questions import Choice, Completion, Constraint, Json, Quoting, Sampling
 from headrace.operators.schema.document_words import document_words
-from headrace.operators.schema.nodes import heights
+from headrace.operators.schema.recursion import heights
 from headrace.pipelines.inference.engine import NO_CONTEXT_COST, EngineDied, RequestRefused
 
 

@@ -9,8 +9,8 @@ from itertools import islice
 from typing import Any
 
 from headrace.operators.schema.document_words import DocumentWords
-from headrace.operators.schema.nodes import heights
 from headrace.operators.schema.quotes import bounds_of
+from headrace.operators.schema.recursion import heights
 
 WORDS = "water wheel mill stone grain river channel weir sluice flour".split()  # noqa: SIM905
 
