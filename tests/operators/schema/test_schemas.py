@@ -18,7 +18,7 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from headrace.operators.schema.columns import column_for
 from headrace.operators.schema.decoding import DEFAULT_MAX_ITEMS
-from headrace.operators.schema.decoding_scalars import DEFAULT_MAX_LENGTH, INT64_MAX, INT64_MIN
+from headrace.operators.schema.decoding_scalars import DEFAULT_MAX_LENGTH, INT64_MAX, LEAST_INTEGER
 from headrace.operators.schema.describe import DESCRIPTION_LIMIT
 from headrace.operators.schema.patterns import grammar_pattern
 from headrace.operators.schema.schemas import (
@@ -272,7 +272,7 @@ def test_strings_lists_and_numbers_without_a_bound_get_one() -> None:
         "s": {"type": "string", "maxLength": DEFAULT_MAX_LENGTH},
         "l": {
             "type": "array",
-            "items": {"type": "integer", "minimum": INT64_MIN, "maximum": INT64_MAX},
+            "items": {"type": "integer", "minimum": LEAST_INTEGER, "maximum": INT64_MAX},
             "maxItems": DEFAULT_MAX_ITEMS,
         },
         "x": {"type": "number", "minimum": -1e15, "maximum": 1e15},
