@@ -96,7 +96,10 @@ def _schema(dataset: ray.data.Dataset) -> pa.Schema:
 def _demands(checked: Checked) -> list[Demand]:
     return [
         Demand(
-            f"the model {located.source}", checked.pipeline.resources_of(name), located.weights, provider_of(located).needs
+            f"the model {located.source}",
+            checked.pipeline.resources_of(name),
+            located.weights,
+            provider_of(located).needs,
         )
         for name, located in ((stage.model, checked.models[stage.model]) for stage in checked.stages)
     ]

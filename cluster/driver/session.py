@@ -94,7 +94,9 @@ def transform(table: T, pipeline: Pipeline | str | Path, *, listener: Listener |
         TooManyDeadLetters: more rows are dead letters than ``max_error_rate`` allows.
     """
     with Session() as session:
-        return session.transform(table, pipeline, listener=listener)
+        result, too_many_dead = session._transform(table, pipeline, listener)
+    _warn(too_many_dead)
+    return result
 
 
 class Session:
@@ -135,6 +137,14 @@ class Session:
         Raises:
             UserError: the session is closed; and as there.
         """
+        result, too_many_dead = self._transform(table, pipeline, listener)
+        _warn(too_many_dead)
+        return result
+
+    def _transform(
+        self, table: T, pipeline: Pipeline | str | Path, listener: Listener | None
+    ) -> tuple[Transformed[T], str]:
+        """The result, and the warning if there are too many dead letters."""
         listener = listener or Listener()
         made = pipeline if isinstance(pipeline, Pipeline) else load_pipeline(pipeline)
         with self._lock:
@@ -150,12 +160,11 @@ class Session:
             whole = pieces(table_rows(arrow, wanted), made.checkpoint_rows)
             if whole:
                 self._preflight(checked, listener)
-                whole = self._wait(self._answer(checked, whole, listener))
+                whole = [*self._wait(self._answer(checked, whole, listener))]
         tables = [result_table(fields, piece) for piece in whole]
         empty = chunk_schema(fields).empty_table().drop_columns(["_shard"])
-        transformed, counts = _split(frame, kept(made, frame.columns, fields), pa.concat_tables([empty, *tables]))
-        _warn(counts, frame.rows, made.max_error_rate)
-        return transformed
+        transformed, letters = _split(frame, kept(made, frame.columns, fields), pa.concat_tables([empty, *tables]))
+        return transformed, _too_many(letters, frame.rows, made.max_error_rate)
 
     def _preflight(self, checked: Checked, listener: Listener) -> None:
         """Check prompts and grammars against the models, unless that was done in the call before."""
@@ -286,14 +295,19 @@ def _split(frame: Frame, columns: Sequence[str], results: pa.Table) -> tuple[Tra
     )
 
 
-def _warn(letters: pa.Table, rows: int, rate: float) -> None:
+def _too_many(letters: pa.Table, rows: int, rate: float) -> str:
+    """The warning if so many dead letters are too many; else empty."""
     if not too_many(Counts(answered=rows - letters.num_rows, dead=letters.num_rows), rate):
-        return
+        return ""
     reasons = letters["_reason"].to_pylist()
     often = max(set(reasons), key=reasons.count)
-    warnings.warn(
+    return (
         f"{letters.num_rows:,} of {rows:,} rows are dead letters, more than max_error_rate ({rate:g}) allows. The most "
-        f"frequent reason: {often}. See `errors`.",
-        TooManyDeadLetters,
-        stacklevel=3,
+        f"frequent reason: {often}. See `errors`."
     )
+
+
+def _warn(text: str) -> None:
+    """Warn whoever called the caller."""
+    if text:
+        warnings.warn(text, TooManyDeadLetters, stacklevel=3)

@@ -1,4 +1,4 @@
-"""The actor behind ``headrace.map_batches``: hosts the engines of a pipeline, and answers batches of any Ray Dataset."""
+"""The actor behind ``headrace.map_batches``: hosts a pipeline's engines, and answers batches of any Ray Dataset."""
 
 from __future__ import annotations
 

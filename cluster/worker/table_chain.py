@@ -67,14 +67,16 @@ async def answer(
         ChunksFailed: the engine died.
     """
     hooks = Hooks(set(), lambda: None, done, lambda _: None)
-    runner = ChunkRunner(chain, ChunkRows(piece.chunk, piece.rows.table, piece.rows.bad, piece.results), hooks, here=steps)
+    runner = ChunkRunner(
+        chain, ChunkRows(piece.chunk, piece.rows.table, piece.rows.bad, piece.results), hooks, here=steps
+    )
     try:
         await runner.ask()
     except EngineDied as error:
         first, last = piece.chunk.first, piece.chunk.last - 1
         raise ChunksFailed(
-            f"The engine died at rows {first} to {last} of the {piece.chunk.path}: {error}. If one of them kills engines, "
-            "`headrace run` finds it, and makes it a dead letter."
+            f"The engine died at rows {first} to {last} of the {piece.chunk.path}: {error}. If one of them kills "
+            "engines, `headrace run` finds it, and makes it a dead letter."
         ) from error
     return sorted(runner.results, key=lambda result: result.row)
 

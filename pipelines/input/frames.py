@@ -80,6 +80,8 @@ class ArrowFrame(Frame):
         return self._table
 
     def pick(self, rows: Sequence[int], columns: Sequence[str], more: pa.Table) -> pa.Table:
+        if not columns:
+            return more
         picked = self._table.select(columns).take(pa.array(rows, pa.int64()))
         for name in more.column_names:
             picked = picked.append_column(more.schema.field(name), more[name])
