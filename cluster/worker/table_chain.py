@@ -97,6 +97,7 @@ async def answer_all(
     finally:
         for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def result_table(fields: pa.Schema, piece: Piece) -> pa.Table:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -179,6 +181,22 @@ def test_an_engine_that_dies_ends_the_call_and_the_next_one_starts_another(
         answers, _ = session.transform(pl.DataFrame({"text": ["fine"]}), pipeline)
     assert len(answers) == 1
     assert len(started) == 2
+
+
+def test_an_interrupt_ends_the_call_and_keeps_the_engine(reviews: Make, started: list[EngineConfig]) -> None:
+    pipeline = reviews(model={"id": "fake", "seconds": 0.2})
+
+    class Interrupts(Listener):
+        def phase(self, name: str) -> None:
+            if name == "running":
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with Session() as session:
+        with pytest.raises(KeyboardInterrupt):
+            session.transform(pl.DataFrame({"text": ["a"]}), pipeline, listener=Interrupts())
+        answers, _ = session.transform(pl.DataFrame({"text": ["a"]}), pipeline)
+    assert len(answers) == 1
+    assert len(started) == 1
 
 
 def test_a_closed_session_says_so(reviews: Make) -> None:

@@ -53,6 +53,13 @@ def test_pandas_keeps_its_index_and_columns_that_are_not_read() -> None:
     assert picked["thing"]["x"] is table["thing"]["x"]
 
 
+def test_labels_of_a_pandas_index_may_be_the_same() -> None:
+    table = pd.DataFrame({"text": ["a", "b"]}, index=["x", "x"])
+    picked = frame_of(table).pick([0, 1], ["text"], MORE)
+    assert list(picked.index) == ["x", "x"]
+    assert list(picked["text"]) == ["a", "b"]
+
+
 def test_integers_with_nulls_stay_integers_in_pandas() -> None:
     large = pa.table({"count": pa.array([2**60 + 1, None], pa.int64())})
     picked = frame_of(pd.DataFrame({"id": [1, 2]})).pick([0, 1], [], large)
