@@ -20,7 +20,7 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headrace.cluster.driver.preflight import Preflights
+from headrace.cluster.driver.preflight import Preflights, grammars
 from headrace.cluster.driver.sample import allot_each, allot_one
 from headrace.cluster.engines.starting import start_beside_a_user
 from headrace.cluster.state.checked import Checked, check_corpus, step_fields
@@ -111,7 +111,7 @@ class Session:
         self._loop = asyncio.new_event_loop()
         self._engines: dict[str, Engine] = {}
         self._chains: dict[tuple[str, int], Chain] = {}
-        self._ready = ""
+        self._compiled: set[tuple[str, str, str]] = set()
         # An engine belongs to the event loop in which it was started, and a notebook's own is busy.
         threading.Thread(target=self._loop.run_forever, name=THREAD, daemon=True).start()
         self._end = weakref.finalize(self, _end, self._loop, self._engines)
@@ -167,15 +167,21 @@ class Session:
         return transformed, _too_many(letters, frame.rows, made.max_error_rate)
 
     def _preflight(self, checked: Checked, listener: Listener) -> None:
-        """Check prompts and grammars against the models, unless that was done in the call before."""
-        key = _key(checked)
-        if self._ready == key:
-            return
+        """Check prompts and grammars against the models, which takes seconds.
+
+        Where an engine is there and knows all grammars, the chain's own check of the prompts is enough.
+        """
         listener.phase("starting")
-        with Preflights.begin(checked.pipeline, checked.stages, checked.models) as preflight:
+        wanted, new = set(), []
+        for stage in checked.stages:
+            name = _engine_name(checked, stage)
+            needs = {(name, each.kind, each.source) for each in grammars(checked.pipeline, stage.steps)}
+            wanted |= needs
+            if name not in self._engines or not needs <= self._compiled:
+                new.append(stage)
+        with Preflights.begin(checked.pipeline, new, checked.models) as preflight:
             preflight.finish()
-        self._ready = key
-        self._chains.clear()
+        self._compiled |= wanted
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of what runs in the session's event loop; an interrupt here cancels it there."""
@@ -203,11 +209,13 @@ class Session:
 
     async def _chain(self, checked: Checked, stage: Stage) -> Chain:
         """The chain of a stage, on an engine that runs already if there is one for it."""
-        if (_key(checked), stage.number) not in self._chains:
+        key = _key(checked)
+        self._chains = {at: chain for at, chain in self._chains.items() if at[0] == key}
+        if (key, stage.number) not in self._chains:
             chain = Chain(checked.pipeline, self._engine(checked, stage), checked.columns, steps=stage.steps)
             await chain.start()
-            self._chains[_key(checked), stage.number] = chain
-        return self._chains[_key(checked), stage.number]
+            self._chains[key, stage.number] = chain
+        return self._chains[key, stage.number]
 
     def _engine(self, checked: Checked, stage: Stage) -> Engine:
         names = {each.number: _engine_name(checked, each) for each in checked.stages}

@@ -160,6 +160,39 @@ def test_a_prompt_that_leaves_no_room_is_told_before_the_engine_starts(
     assert not started
 
 
+def test_a_prompt_that_leaves_no_room_is_told_with_the_engine_running_too(reviews: Make) -> None:
+    model = {"id": "fake", "max_model_len": 1000}
+    step = {"generate": {"name": "answer", "prompt": "Go.", "max_tokens": 10}}
+    with Session() as session:
+        session.transform(pl.DataFrame({"text": ["a"]}), reviews(model=model, steps=[step]))
+        step["generate"]["prompt"] = "Go on. " * 1000
+        with pytest.raises(UserError, match="answer"):
+            session.transform(pl.DataFrame({"text": ["a"]}), reviews(model=model, steps=[step]))
+
+
+@pytest.mark.parametrize(("likes", "checks"), [(2, 1), (3, 2)])
+def test_models_are_checked_again_for_new_grammars_only(
+    reviews: Make, monkeypatch: pytest.MonkeyPatch, likes: int, checks: int
+) -> None:
+    checked: list[Any] = []
+    begin = sessions.Preflights.begin
+
+    def counted(pipeline: Pipeline, stages: Any, models: Any) -> Any:
+        checked.extend(stages)
+        return begin(pipeline, stages, models)
+
+    def facts(most: int) -> list[dict[str, Any]]:
+        schema = {"type": "object", "properties": {"likes": {"type": "integer", "maximum": most}}}
+        return [{"extract": {"name": "facts", "schema": schema}}]
+
+    monkeypatch.setattr(sessions.Preflights, "begin", counted)
+    with Session() as session:
+        session.transform(pl.DataFrame({"text": ["a"]}), reviews(steps=facts(2)))
+        other = reviews(steps=facts(likes), document="Text: {{ text }}")
+        session.transform(pl.DataFrame({"text": ["a"]}), other)
+    assert len(checked) == checks
+
+
 def test_too_many_dead_letters_are_a_warning_with_the_reason(reviews: Make) -> None:
     table = pl.DataFrame({"text": TEXTS})
     with pytest.warns(TooManyDeadLetters, match=r"3 of 6 rows .* max_error_rate \(0.01\) .*the document is") as told:

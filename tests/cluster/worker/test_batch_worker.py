@@ -27,11 +27,11 @@ def worker(pipeline: Pipeline, schema: pa.Schema = SCHEMA) -> BatchWorker:
     return BatchWorker(_assignment(checked, (Allotment(1, 1, 0, 1, 1),) * len(checked.stages)))
 
 
-def through(pipeline: Pipeline, *batches: pa.Table) -> list[pa.Table]:
-    made = worker(pipeline)
+def through(made: Pipeline | BatchWorker, *batches: pa.Table) -> list[pa.Table]:
+    actor = made if isinstance(made, BatchWorker) else worker(made)
 
     async def one(batch: pa.Table) -> pa.Table:
-        [table] = [table async for table in made(batch)]
+        [table] = [table async for table in actor(batch)]
         return table
 
     async def every() -> list[pa.Table]:
@@ -77,8 +77,9 @@ def test_an_engine_that_does_not_start_is_told_at_the_first_batch(
         raise EngineStartFailed("no such file")
 
     monkeypatch.setattr(module, "start_or_explain", fails)
+    actor = worker(reviews())
     with pytest.raises(EngineStartFailed, match="no such file"):
-        through(reviews(), pa.table({"text": ["a"], "id": [1]}))
+        through(actor, pa.table({"text": ["a"], "id": [1]}))
 
 
 def test_an_engine_that_dies_before_its_first_answer_is_told(reviews: Make) -> None:

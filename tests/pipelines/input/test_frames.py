@@ -63,7 +63,7 @@ def test_labels_of_a_pandas_index_may_be_the_same() -> None:
 def test_integers_with_nulls_stay_integers_in_pandas() -> None:
     large = pa.table({"count": pa.array([2**60 + 1, None], pa.int64())})
     picked = frame_of(pd.DataFrame({"id": [1, 2]})).pick([0, 1], [], large)
-    assert picked["count"][0] == 2**60 + 1
+    assert int(picked["count"][0]) == 2**60 + 1
     assert picked["count"].isna()[1]
 
 
