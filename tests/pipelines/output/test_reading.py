@@ -80,3 +80,14 @@ def test_an_object_store_is_read_by_row_group_and_column(
 def test_a_folder_that_is_no_output_is_refused(read: Callable[[str], object], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not an output of headrace"):
         read(str(tmp_path))
+
+
+def test_tables_of_an_output_on_s3_are_those_of_an_output_on_a_disk(
+    here: InProcess, reviews: Make, corpus: Write, prefix: str
+) -> None:
+    source = corpus(["a", "unreadable"], ["", "b"])
+    wanted = here(reviews(model=FAKE), source)
+    result = here(reviews(model=FAKE), source, output=f"{prefix}/output")
+    assert result.output.startswith("s3://")
+    assert result.table().collect().equals(wanted.table().collect())
+    assert result.errors().equals(wanted.errors())
