@@ -12,7 +12,9 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Coroutine, Sequence
+from collections import Counter
+from collections.abc import Collection, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, Self, TypeVar
@@ -43,9 +45,6 @@ from headrace.pipelines.spec.loading import load_pipeline
 from headrace.pipelines.spec.pipeline import Pipeline
 
 T = TypeVar("T")
-
-THREAD = "headrace-session"
-"""The name of the thread in which engines run."""
 
 TELL_SECONDS = 0.5
 """Seconds between two calls of a listener's ``progress``."""
@@ -113,8 +112,9 @@ class Session:
         self._chains: dict[tuple[str, int], Chain] = {}
         self._compiled: set[tuple[str, str, str]] = set()
         # An engine belongs to the event loop in which it was started, and a notebook's own is busy.
-        threading.Thread(target=self._loop.run_forever, name=THREAD, daemon=True).start()
-        self._end = weakref.finalize(self, _end, self._loop, self._engines)
+        thread = threading.Thread(target=_serve, args=(self._loop,), name="headrace-session", daemon=True)
+        thread.start()
+        self._end = weakref.finalize(self, _end, self._loop, thread, self._engines)
 
     def __enter__(self) -> Self:
         return self
@@ -238,9 +238,24 @@ class Session:
             self._chains.clear()
 
 
-def _end(loop: asyncio.AbstractEventLoop, engines: dict[str, Engine]) -> None:
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a session's event loop, in a thread, until it is stopped."""
+    # Its own, because asyncio would start a thread to end it, which an interpreter that exits does not allow.
+    with ThreadPoolExecutor(thread_name_prefix="headrace-session") as executor:
+        loop.set_default_executor(executor)
+        loop.run_forever()
+        loop.run_until_complete(_cancel(asyncio.all_tasks(loop)))
+        loop.close()
+
+
+async def _cancel(tasks: Collection[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread, engines: dict[str, Engine]) -> None:
     """Stop a session's engines, in the thread of their event loop, and the loop."""
-    done = threading.Event()
 
     def stop() -> None:
         try:
@@ -248,11 +263,10 @@ def _end(loop: asyncio.AbstractEventLoop, engines: dict[str, Engine]) -> None:
                 engines.popitem()[1].shutdown()
         finally:
             loop.stop()
-            done.set()
 
     loop.call_soon_threadsafe(stop)
-    if threading.current_thread().name != THREAD:  # it is if the session was forgotten, and found there by chance
-        done.wait()
+    if threading.current_thread() is not thread:  # it is if the last who knew the session was a task there
+        thread.join()
 
 
 class _Telling:
@@ -307,8 +321,7 @@ def _too_many(letters: pa.Table, rows: int, rate: float) -> str:
     """The warning if so many dead letters are too many; else empty."""
     if not too_many(Counts(answered=rows - letters.num_rows, dead=letters.num_rows), rate):
         return ""
-    reasons = letters["_reason"].to_pylist()
-    often = max(set(reasons), key=reasons.count)
+    [(often, _)] = Counter(letters["_reason"].to_pylist()).most_common(1)
     return (
         f"{letters.num_rows:,} of {rows:,} rows are dead letters, more than max_error_rate ({rate:g}) allows. The most "
         f"frequent reason: {often}. See `errors`."

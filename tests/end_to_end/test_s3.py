@@ -396,7 +396,9 @@ def test_a_storage_that_goes_on_failing_is_given_up_in_bounded_time(through: Cal
     started = time.monotonic()
     with (
         through(Fault("slow_down", "", times=10_000)) as proxy,
-        pytest.raises(StorageUnavailable, match=r"did not answer properly within 3 s of retries \(SlowDown, HTTP 503\)"),
+        pytest.raises(
+            StorageUnavailable, match=r"did not answer properly within 3 s of retries \(SlowDown, HTTP 503\)"
+        ),
     ):
         store.put_if_absent("chunk", b"x")
     assert time.monotonic() - started < 20

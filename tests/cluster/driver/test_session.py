@@ -6,6 +6,9 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
+import sys
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -195,7 +198,9 @@ def test_models_are_checked_again_for_new_grammars_only(
 
 def test_too_many_dead_letters_are_a_warning_with_the_reason(reviews: Make) -> None:
     table = pl.DataFrame({"text": TEXTS})
-    with pytest.warns(TooManyDeadLetters, match=r"3 of 6 rows .* max_error_rate \(0.01\) .*the document is") as told:
+    with pytest.warns(
+        TooManyDeadLetters, match=r"3 of 6 rows .* max_error_rate \(0.01\) .*the document is empty"
+    ) as told:
         answers, _ = transform(table, reviews(model=FAKE, max_error_rate=0.01))
     assert len(answers) == 3
     assert [warning.filename for warning in told] == [__file__]
@@ -238,6 +243,24 @@ def test_a_closed_session_says_so(reviews: Make) -> None:
     session.close()
     with pytest.raises(UserError, match="The session is closed"):
         session.transform(pl.DataFrame({"text": ["a"]}), reviews())
+
+
+def test_no_threads_are_left(reviews: Make) -> None:
+    before = set(threading.enumerate())
+    transform(pl.DataFrame({"text": ["a"]}), reviews())
+    assert set(threading.enumerate()) <= before
+
+
+def test_a_program_that_forgets_its_session_ends(reviews: Make) -> None:
+    code = (
+        "import json, sys, polars, headrace\n"
+        "session = headrace.Session()\n"
+        "pipeline = headrace.Pipeline.model_validate(json.loads(sys.argv[1]))\n"
+        "print(len(session.transform(polars.DataFrame({'text': ['a']}), pipeline).answers))"
+    )
+    arguments = [sys.executable, "-c", code, json.dumps(reviews().to_data())]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == ("1\n", "")
 
 
 def test_it_works_inside_a_running_event_loop(reviews: Make) -> None:
