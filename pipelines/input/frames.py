@@ -20,6 +20,13 @@ from headrace.pipelines.spec.errors import UserError
 class Frame(Protocol):
     """A table of some kind.
 
+    Example::
+
+        frame = frame_of(table)
+        read = frame.arrow({"text"})
+        lengths = pa.table({"length": pc.utf8_length(read["text"])})
+        same_kind = frame.pick(range(frame.rows), frame.columns, lengths)
+
     Attributes:
         columns: their names, in order.
         rows: the number of rows.
