@@ -28,10 +28,14 @@ from headrace.cluster.state.engine_of import engine_config
 from headrace.cluster.state.totals import Totals
 from headrace.cluster.worker.assignment import Assignment
 from headrace.cluster.worker.worker import CHUNKS_AT_A_WORKER, Worker
+from headrace.operators.base import ModelStep
 from headrace.pipelines.forecast.forecast import History
 from headrace.pipelines.forecast.outlook import Outlook
 from headrace.pipelines.forecast.survey import Survey
+from headrace.pipelines.inference.sampled_priors import SAMPLE_ROWS as PRIOR_ROWS
+from headrace.pipelines.input.spread import Place, spread
 from headrace.pipelines.output.carried_answers import Origin
+from headrace.pipelines.output.fixed_priors import priors_name
 from headrace.pipelines.output.plan import Chunk, Plan
 from headrace.pipelines.output.stages import commits
 from headrace.pipelines.spec.errors import ChunksFailed
@@ -178,6 +182,7 @@ class Execution:
     def _pools(self, run_id: str, plan: Plan, origins: Mapping[int, Origin]) -> list[Pool]:
         """The pools for the stages of ``plan``."""
         checked, infos = self._checked, commits(plan, self._checked.pipeline, self._checked.stages)
+        sample = _sample(checked, plan)
         return [
             Pool(
                 Assignment(
@@ -198,6 +203,8 @@ class Execution:
                     origins=origins,
                     key=plan.key,
                     reads=plan.reads,
+                    sample=sample,
+                    priors_file=priors_name(plan.number, infos[i].suffix),
                     traced=self.traced,
                 ),
                 allotment,
@@ -208,6 +215,14 @@ class Execution:
     def end(self) -> None:
         """Stop the workers, and Ray if this process started it."""
         disconnect()
+
+
+def _sample(checked: Checked, plan: Plan) -> tuple[Place, ...]:
+    """The rows that workers take priors of labels from, if a step needs some and the plan has none."""
+    asking = (step for step in checked.pipeline.steps if isinstance(step, ModelStep))
+    if not any(step.samples_priors and step.name not in plan.priors for step in asking):
+        return ()
+    return tuple((shard.near(row), row) for shard, row in spread(checked.corpus.shards, PRIOR_ROWS))
 
 
 def folder_of(checked: Checked) -> str | None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from headrace.cluster.driver.sample import spread
 from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.engines.starting import start_engine
 from headrace.cluster.state.checked import Checked
@@ -31,7 +30,7 @@ from headrace.pipelines.inference.prepare import prepare_all
 from headrace.pipelines.inference.results import RowResult
 from headrace.pipelines.inference.usage import Usage
 from headrace.pipelines.input.reader import ChunkReader
-from headrace.pipelines.input.rows import as_rows
+from headrace.pipelines.input.spread import rows_at, spread
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.pipeline import Pipeline
@@ -76,12 +75,7 @@ def sample_rows(checked: Checked, rows: int) -> SampleRows:
     """
     pipeline = checked.pipeline
     columns = list(dict.fromkeys((*Graph.of(pipeline).input_columns, *pipeline.gold.values())))
-    reader = ChunkReader(checked.columns)
-    values = []
-    for shard, row in spread(checked.corpus.shards, rows):
-        read = reader.read(shard, row, row + 1, columns)
-        if not read.bad:  # a run will make a dead letter of it
-            values += as_rows(read.table)
+    values = rows_at(ChunkReader(checked.columns), spread(checked.corpus.shards, rows), columns)
     return SampleRows(values, {name: _right(pipeline, name, values) for name in pipeline.gold})
 
 

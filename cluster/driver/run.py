@@ -30,6 +30,7 @@ from headrace.pipelines.inference.layouts import LayoutChoice
 from headrace.pipelines.output.checkpoint import Counts
 from headrace.pipelines.output.completion import begin, finish, is_complete
 from headrace.pipelines.output.error_rate import too_many
+from headrace.pipelines.output.fixed_priors import priors_of
 from headrace.pipelines.output.folder import check_output_folder
 from headrace.pipelines.output.plan import Plan
 from headrace.pipelines.output.plan_file import load_plan, save_plan
@@ -137,7 +138,9 @@ class Run:
             # Layouts are chosen once for an output, with its first rows.
             self.default = LayoutChoice({}, "")
             if previous is not None:
-                self.default = LayoutChoice(previous.layouts, "the existing output uses it", previous.priors)
+                self.default = LayoutChoice(
+                    previous.layouts, "the existing output uses it", priors_of(self.store, previous)
+                )
             at_once = previous or not self.rows or rerun.retry or rerun.reuse
             self.work = self._plan(previous, self.default) if at_once else None
             self.history = read_history(self.checked)
