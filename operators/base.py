@@ -268,11 +268,14 @@ class ModelStep(Step):
         """
         return False
 
-    def prior_of_sample(self, scores: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+    def prior_of_sample(
+        self, scores: Sequence[Mapping[str, float]], content_free: Mapping[str, float]
+    ) -> Mapping[str, float]:
         """The prior of each option, up to a constant, where :attr:`samples_priors` is set.
 
         Args:
             scores: log-probabilities of all options, for each row of the sample; at least one.
+            content_free: log-probabilities on a document that says nothing.
         """
         raise NotImplementedError(f"{type(self).__name__} takes priors from a sample, but does not say how")
 

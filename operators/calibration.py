@@ -44,18 +44,23 @@ def fit_prior(scores: Sequence[Mapping[str, float]], right: Sequence[str]) -> di
     return prior_of_shares(scores, wanted)
 
 
-def mean_prior(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean score of each option: with it the model leans to none of them over these documents.
+def batch_prior(scores: Sequence[Mapping[str, float]], content_free: Mapping[str, float]) -> dict[str, float]:
+    """The prior halfway between the mean scores over these documents and the scores on one that says nothing.
+
+    With the mean alone a model would lean to no label over these documents. That is right where labels are equally
+    frequent, and takes much of a frequent label's share where they are not: halfway was better in both cases.
 
     Args:
         scores: log-probabilities of all options, for each document; at least one.
+        content_free: log-probabilities on a document that says nothing.
 
     Returns:
         A log-probability for each option, up to a constant.
     """
     options = list(scores[0])
     means = zip(*_centred(scores, options), strict=True)
-    return {option: fmean(column) for option, column in zip(options, means, strict=True)}
+    (said,) = _centred([content_free], options)
+    return {option: (fmean(mean) + own) / 2 for option, mean, own in zip(options, means, said, strict=True)}
 
 
 def prior_of_shares(scores: Sequence[Mapping[str, float]], shares: Mapping[str, float]) -> dict[str, float]:

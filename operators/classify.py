@@ -16,7 +16,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from headrace.operators.agreement import of_labels
 from headrace.operators.base import Example, ModelStep
-from headrace.operators.calibration import mean_prior, prior_of_shares
+from headrace.operators.calibration import batch_prior, prior_of_shares
 from headrace.operators.capabilities import Capabilities
 from headrace.operators.error_classes import ErrorClass
 from headrace.operators.label_text import label_in
@@ -81,8 +81,8 @@ class Classify(ModelStep):
         default="content_free", exclude_if=lambda priors: priors == "content_free"
     )
     """What is subtracted from the labels' scores: `content_free`, each label's score on a document that says nothing;
-    `batch`, its mean score over a sample of the input, for labels that are about equally frequent; or each label's
-    known share of the rows (they sum to 1)."""
+    `batch`, halfway between that and its mean score over a sample of the input, for labels of which none is much more
+    frequent than the others; or each label's known share of the rows (they sum to 1)."""
     gold: str | None = None
     """An input column with right labels. It is used to measure layouts and for nothing else."""
     _codes: tuple[str, ...] = PrivateAttr(default=())
@@ -267,9 +267,11 @@ class Classify(ModelStep):
     def samples_priors(self) -> bool:
         return self.priors != "content_free"
 
-    def prior_of_sample(self, scores: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+    def prior_of_sample(
+        self, scores: Sequence[Mapping[str, float]], content_free: Mapping[str, float]
+    ) -> Mapping[str, float]:
         if not isinstance(self.priors, Mapping):
-            return mean_prior(scores)
+            return batch_prior(scores, content_free)
         total = sum(self.priors.values())
         return prior_of_shares(scores, {self.options[label]: share / total for label, share in self.priors.items()})
 

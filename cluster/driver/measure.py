@@ -28,6 +28,7 @@ from headrace.pipelines.inference.engine import ContextCost, Engine, ModelInterf
 from headrace.pipelines.inference.layouts import REFERENCE, leaves_open, opened, with_default
 from headrace.pipelines.inference.prepare import prepare_all
 from headrace.pipelines.inference.results import RowResult
+from headrace.pipelines.inference.sampled_priors import sample_priors
 from headrace.pipelines.inference.usage import Usage
 from headrace.pipelines.input.reader import ChunkReader
 from headrace.pipelines.input.spread import rows_at, spread
@@ -160,14 +161,17 @@ async def measure_stage(
     priors: dict[Layout, dict[str, Mapping[str, float]]] = {layout: {} for layout in LAYOUTS}
     for number, (layout, layouts) in enumerate(wanted.items(), 1):
         say(f"measuring {layout} ({number} of {len(wanted)})")
+        trial = Chain(pipeline, OnlyChoices(engine), columns, layouts, steps=steps, keep_raw=True)
+        sampled = (await sample_priors(trial, pipeline, columns, sample.values)).priors
+        for name, prior in sampled.items() if steps is None else ():
+            priors[layouts[name]][name] = prior
         if REFERENCE in results and steps is None:
-            trial = Chain(pipeline, OnlyChoices(engine), columns, layouts, steps=steps, keep_raw=True)
             fits = _fit(trial, await _through(trial, sample), results[REFERENCE], sample.gold)
             for name, (prior, right) in fits.items():
                 if layouts[name] != REFERENCE:
                     priors[layouts[name]][name], quality[layouts[name]][name] = prior, right
         fitted = {name: priors[own][name] for name, own in layouts.items() if name in priors[own]}
-        chain = Chain(pipeline, engine, columns, layouts, fitted, steps=steps)
+        chain = Chain(pipeline, engine, columns, layouts, {**fitted, **sampled}, steps=steps)
         await engine.reset_prefix_cache()
         began = time.monotonic()
         results[layout] = await _through(chain, sample)
@@ -192,7 +196,7 @@ def _fit(
 ) -> dict[str, tuple[Mapping[str, float], float]]:
     """For each classification, the prior of its labels (fitted to gold or to the reference) and its score with it."""
     found: dict[str, tuple[Mapping[str, float], float]] = {}
-    for name in {name for result in results for name in result.scores if chain.takes_priors(name)}:
+    for name in {name for result in results for name in result.scores if chain.fits_priors(name)}:
         right = gold.get(name) or [result.answers.get(name) for result in reference]
         options_of = chain.options(name)
         both = [

@@ -13,7 +13,7 @@ from headrace.cluster.driver.clock import Clock
 from headrace.cluster.driver.execution import Execution
 from headrace.cluster.driver.history import read_history
 from headrace.cluster.driver.lookahead import looking_ahead
-from headrace.cluster.driver.observations import keep_history, keep_observed
+from headrace.cluster.driver.observations import keep_history, keep_observed, keep_priors
 from headrace.cluster.driver.preflight import Preflights
 from headrace.cluster.driver.publisher import Publisher
 from headrace.cluster.driver.reporting import last_report, report, report_before
@@ -30,7 +30,7 @@ from headrace.pipelines.inference.layouts import LayoutChoice
 from headrace.pipelines.output.checkpoint import Counts
 from headrace.pipelines.output.completion import begin, finish, is_complete
 from headrace.pipelines.output.error_rate import too_many
-from headrace.pipelines.output.fixed_priors import priors_of
+from headrace.pipelines.output.fixed_priors import fixed_priors, priors_of
 from headrace.pipelines.output.folder import check_output_folder
 from headrace.pipelines.output.plan import Plan
 from headrace.pipelines.output.plan_file import load_plan, save_plan
@@ -268,6 +268,7 @@ class Run:
         uneven = staged and (self._resumed_between or ended_early or result.totals.restarts)
         if result.totals.asked and not work.bases and not uneven:
             result.notes += keep_observed(self.checked, result.totals, work.plan)
+        result.notes += keep_priors(self.checked, work.plan, fixed_priors(self.store, work.plan))
 
     def _finish(self, work: Work) -> RunResult:
         """Mark the output complete if it is, and write the report."""

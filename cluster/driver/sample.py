@@ -20,10 +20,12 @@ from headrace.cluster.state.engine_of import engine_config
 from headrace.operators.error_classes import ErrorClass
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.results import DOCUMENT, DeadLetter, RowResult
+from headrace.pipelines.inference.sampled_priors import SAMPLE_ROWS as PRIOR_ROWS
+from headrace.pipelines.inference.sampled_priors import sample_priors
 from headrace.pipelines.input.corpus import Shard
 from headrace.pipelines.input.reader import ChunkReader
 from headrace.pipelines.input.rows import as_rows
-from headrace.pipelines.input.spread import spread
+from headrace.pipelines.input.spread import rows_at, spread
 from headrace.pipelines.output.stages import Stage
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
@@ -67,6 +69,10 @@ def sample_pipeline(pipeline: Pipeline, input: str, rows: int) -> list[Sampled]:
 async def _run(chain: Chain, checked: Checked, taken: Iterable[tuple[tuple[Shard, int], Sampled]]) -> list[Sampled]:
     reader = ChunkReader(checked.columns)
     columns = Graph.of(checked.pipeline).input_columns
+    if chain.samples_priors:
+        rows = rows_at(reader, spread(checked.corpus.shards, PRIOR_ROWS), columns)
+        sampled = await sample_priors(chain, checked.pipeline, checked.columns, rows)
+        chain.know_priors(sampled.priors)
     await chain.start()
 
     async def one(shard: Shard, before: RowResult) -> Sampled:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -95,23 +96,29 @@ class Chain:
         """What the model answers for each label of a step that has some: the label, or a code."""
         return self.chained.steps[step].step.options
 
-    def takes_priors(self, step: str) -> bool:
-        """Whether fitted priors are used: not if each row's question is a different one."""
-        return self.chained.steps[step].takes_priors
+    def fits_priors(self, step: str) -> bool:
+        """Whether fitted priors are used: not if each row's question is a different one, or a sample gives them."""
+        ready = self.chained.steps[step]
+        return ready.takes_priors and not ready.samples_priors
 
     @property
     def samples_priors(self) -> tuple[str, ...]:
         """The steps whose labels' priors come from a sample of rows, and are not known yet."""
         return self._priors.to_sample
 
-    def prior_of_sample(self, step: str, scores: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
-        """The prior of a step's labels, given their scores over a sample of rows."""
-        return self.chained.steps[step].step.prior_of_sample(scores)
+    async def prior_of_sample(self, step: str, scores: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+        """The prior of a step's labels, given their scores over a sample of rows; without any, the content-free one.
 
-    async def content_free_prior(self, step: str) -> Mapping[str, float]:
-        """The scores of a step's labels on a document that says nothing."""
-        (prior,) = await self._priors.of(self.chained.steps[step], "")
-        return prior.logprobs
+        Raises:
+            RequestRefused, EngineDied: see :meth:`TokenEngine.complete`.
+        """
+        ready = self.chained.steps[step]
+        (said,) = await self._priors.of(ready, "")
+        return ready.step.prior_of_sample(scores, said.logprobs) if scores else said.logprobs
+
+    def is_scored(self, step: str, scores: Mapping[str, float]) -> bool:
+        """Whether the engine returned a log-probability of each label of a step."""
+        return scores.keys() == set(self.options(step).values()) and all(map(math.isfinite, scores.values()))
 
     def know_priors(self, priors: Priors) -> None:
         """Use these priors; call it before :meth:`start`."""

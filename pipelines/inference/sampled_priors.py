@@ -51,8 +51,8 @@ async def sample_priors(
     priors: dict[str, Mapping[str, float]] = {}
     counts: dict[str, int] = {}
     for name in wanted:
-        scores = [of_row[name] for of_row in found if name in of_row]
-        enough = len(scores) >= LEAST_ROWS
-        counts[name] = len(scores) if enough else 0
-        priors[name] = chain.prior_of_sample(name, scores) if enough else await chain.content_free_prior(name)
+        scores = [of_row[name] for of_row in found if name in of_row and chain.is_scored(name, of_row[name])]
+        enough = scores if len(scores) >= LEAST_ROWS else []
+        counts[name] = len(enough)
+        priors[name] = await chain.prior_of_sample(name, enough)
     return SampledPriors(priors, counts)
