@@ -270,7 +270,7 @@ def test_priors_of_a_sample_are_measured_in_each_layout_and_nothing_is_fitted(re
     steps = [{"classify": {"name": "kind", "labels": ["a", "b"], "priors": "batch"}}]
     pipeline = reviews(steps=steps)
     history = measured(pipeline, check(pipeline, str(corpus(texts(40)))))
-    assert {layout: set(known) for layout, known in history.priors.items()} == dict.fromkeys(LAYOUTS, {"kind"})
+    assert {layout: set(known) for layout, known in history.priors.items()} == {layout: {"kind"} for layout in LAYOUTS}
     assert len({str(known) for known in history.priors.values()}) == 3
     assert history.quality["instruction_first"]["kind"] == 1.0
 
