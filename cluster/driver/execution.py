@@ -16,8 +16,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from headrace.cluster.driver.measure import SAMPLE_ROWS, measure_and_look, sample_rows
+from headrace.cluster.driver.measure import sample_rows
 from headrace.cluster.driver.ray_connection import LOCAL, cluster_gpus, connect, disconnect, node_cpus
+from headrace.cluster.driver.trial import Found, measure_and_look
 from headrace.cluster.driver.watcher import Watcher
 from headrace.cluster.engines.locate import provider_of
 from headrace.cluster.engines.resources import NOTHING, Allotment, Demand, cores, gpus_here
@@ -29,8 +30,7 @@ from headrace.cluster.state.totals import Totals
 from headrace.cluster.worker.assignment import Assignment
 from headrace.cluster.worker.worker import CHUNKS_AT_A_WORKER, Worker
 from headrace.operators.base import ModelStep
-from headrace.pipelines.forecast.forecast import History
-from headrace.pipelines.forecast.outlook import Outlook
+from headrace.pipelines.forecast.outlook import sample_size
 from headrace.pipelines.forecast.survey import Survey
 from headrace.pipelines.inference.sampled_priors import SAMPLE_ROWS as PRIOR_ROWS
 from headrace.pipelines.input.spread import Place, spread
@@ -114,8 +114,13 @@ class Execution:
             disconnect()
             raise
 
-    def measure(self, seen: Survey) -> tuple[History, Outlook]:
-        """Measure every layout on a sample, on an engine like a worker's; return the history and the new outlook.
+    @property
+    def gpus(self) -> bool:
+        """Whether the first stage's engines have GPUs."""
+        return self._allotments[0].gpus > 0
+
+    def measure(self, seen: Survey) -> Found:
+        """Measure the layouts on a sample, on an engine like a worker's.
 
         Raises:
             ChunksFailed: the engine does not start, or dies.
@@ -126,9 +131,9 @@ class Execution:
         checked, allotment = self._checked, self._allotments[0]
         task = ray.remote(num_cpus=allotment.cpus, num_gpus=allotment.gpus or None, max_retries=0)(measure_and_look)
         engine = engine_config(checked, allotment, checked.stages[0])
-        sample = sample_rows(checked, SAMPLE_ROWS)
+        sample = sample_rows(checked, sample_size(seen.rows))
         try:
-            found: tuple[History, Outlook] = ray.get(
+            found: Found = ray.get(
                 task.remote(checked.pipeline.to_data(), folder_of(checked), checked.columns, engine, sample, seen)
             )
         except RayError as error:

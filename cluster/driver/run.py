@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -215,13 +216,15 @@ class Run:
         return execution
 
     def _measure(self, execution: Execution) -> None:
-        """Measure every layout on a sample if the run is long enough to pay for that."""
+        """Measure the layouts on a sample if they may save more than that costs."""
         outlook, model = self.result.outlook, self.checked.only_model
         if self.work is not None or outlook is None or model is None or not provider_of(model).remembered:
             return
-        if worth_measuring(self.checked.pipeline, outlook, self.history):
+        if worth_measuring(self.checked.pipeline, outlook, self.history, gpus=execution.gpus):
             with self._clock.phase("measuring"):
-                self.history, self.result.outlook = execution.measure(outlook.survey)
+                began = time.monotonic()
+                self.history, self.result.outlook, found = execution.measure(outlook.survey)
+                self.result.measured = replace(found, seconds=round(time.monotonic() - began, 1))
             self.result.notes += keep_history(self.checked, self.history)
 
     def _settle_plan(self, execution: Execution | None) -> Work:
