@@ -89,6 +89,14 @@ def test_another_output_of_the_same_pipeline_has_the_same_priors(
     assert plan.priors == first
 
 
+def test_an_output_that_reuses_answers_takes_their_priors_too(here: InProcess, corpus: Write) -> None:
+    keyed = {**pipeline(), "key": ["id"]}
+    here(keyed, corpus(texts(0, 100)))
+    first = priors_file(here.output)["priors"]
+    here(keyed, corpus(texts(0, 150), folder="other"), output=here.folder / "next", reuse=str(here.output))
+    assert _plan(here.folder / "next").priors == first
+
+
 def test_the_priors_of_a_small_input_are_not_kept_for_other_outputs(
     here: InProcess, corpus: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
