@@ -36,7 +36,7 @@ CLOSERS = r",.;:!?)\]}%，。、；：！？）」』】"  # noqa: RUF001
 OPENERS = r",;:(\[{，、；：（「『【"  # noqa: RUF001
 """Marks that something follows, inside a class of characters: a quote does not end with them."""
 
-_BEGIN = regex.compile(rf"[^\p{{L}}\p{{N}} {CLOSERS}]{{0,2}}[\p{{L}}\p{{N}}]")
+_BEGIN = regex.compile(rf"(?!\p{{M}})[^\p{{L}}\p{{N}} {CLOSERS}]{{0,2}}[\p{{L}}\p{{N}}]")
 _NO_END = regex.compile(rf"[ {OPENERS}]")
 
 
