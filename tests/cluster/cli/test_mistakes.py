@@ -526,6 +526,7 @@ def test_zero_rows_are_no_mistake() -> None:
     assert Path("empty/_SUCCESS").exists()
 
 
+@pytest.mark.slow
 def test_the_command_itself_says_it_in_one_line_and_leaves_nothing() -> None:
     before = {path.name for path in Path().iterdir()} | {"r.yaml"}
     done = subprocess.run(

@@ -124,6 +124,7 @@ def test_the_summary_has_the_reports_figures(
     assert said["figures"]["prompt"] == result.totals.figures.prompt
 
 
+@pytest.mark.slow
 def test_a_mistake_is_said_in_the_format_too(tmp_path: Path) -> None:
     example = Path(__file__).resolve().parents[3] / "examples" / "reviews.yaml"
     command = ["run", example, "--model", "fake", "--input", tmp_path / "none", "--output", tmp_path / "out"]

@@ -191,6 +191,7 @@ def cluster(tmp_path: Path, corpus: Write) -> Callable[..., Cluster]:
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Exception in thread watchdog")
 @pytest.mark.parametrize(("how", "word"), [("die", "killed"), ("kill", "killed"), ("hang", "hung")])
 def test_a_row_that_kills_or_hangs_engines_is_a_dead_letter_and_the_rest_is_answered(

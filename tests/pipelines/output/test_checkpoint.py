@@ -216,6 +216,7 @@ def test_chunks_of_earlier_plans_count_where_the_plan_keeps_their_spans(tmp_path
     assert {chunk.plan for chunk in set(second.chunks()) - committed(store, second)} == {2}
 
 
+@pytest.mark.slow
 def test_chunks_of_a_shard_of_many_spans_are_found_without_going_through_them(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = make_plan(a=4 * 3000)
     cut = [Span(1 + i % 2, 4 * i, 4 * i + 4, 4) for i in range(2999)]

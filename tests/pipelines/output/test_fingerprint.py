@@ -188,6 +188,7 @@ def test_the_tables_of_what_is_left_out_name_real_keys_with_reasons() -> None:
     assert all([*EXCLUDED.values(), *EXCLUDED_FROM_STEPS.values(), *EXCLUDED_ARGUMENTS.values()])
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(0, 5), st.integers(1, 9))
 def test_a_change_of_one_step_reaches_exactly_what_is_downstream(index: int, seed: int) -> None:
