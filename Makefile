@@ -10,7 +10,7 @@ PIPELINE := examples/reviews.yaml
 INPUT := $(DEMO)/reviews
 OUTPUT := $(DEMO)/answers
 # 40 of the 300 reviews, so that the demo takes at most three minutes on two slow cores. ARGS= runs all of them, and
-# keeps those that are done. A model this small leaves about one dead letter in forty rows.
+# keeps those that are done. A model this small may leave a dead letter or two in forty rows.
 ARGS := --limit 40 --set max_error_rate=0.1
 # make test TESTS="tests/cluster/engines/test_models.py -k folder"
 TESTS :=

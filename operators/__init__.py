@@ -4,8 +4,9 @@ The names below are imported on first use. So a plugin can import them while ope
 plugins of another kind loads no operator.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from headrace.operators.lazy_names import lazily
 
 if TYPE_CHECKING:
     from headrace.operators.base import Example as Example
@@ -52,12 +53,4 @@ _HOME = {
 
 __all__ = sorted(_HOME)  # noqa: PLE0605  (strings, from the table above)
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module 'headrace.operators' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazily(__name__, _HOME)

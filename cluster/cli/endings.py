@@ -40,8 +40,8 @@ def mistakes_as_messages(say: Callable[[str, int], None] | None = None) -> Itera
         say(f"{'Error' if code == USERS_MISTAKE else 'Failed'}: {error}", code)
         announce_failure(code, str(error))
         raise typer.Exit(code) from error
-    except KeyboardInterrupt:
-        say("Interrupted. Committed chunks are kept. Run the same command again to resume.", INTERRUPTED)
+    except KeyboardInterrupt as interruption:
+        say(str(interruption) or "Interrupted.", INTERRUPTED)
         announce_failure(INTERRUPTED, "interrupted")
         raise typer.Exit(INTERRUPTED) from None
     except Exception as error:

@@ -35,7 +35,8 @@ def show_errors(found: DeadLetters, *, as_json: bool) -> None:
     console = terminal.console()
     counts = found.counts
     share = _share(counts.dead, counts.rows)
-    _say(console, f"{counts.dead:,} dead letters in {counts.rows:,} rows ({share}), {shown(found.uri)}", "bold")
+    letters, rows = terminal.counted(counts.dead, "dead letter"), terminal.counted(counts.rows, "row")
+    _say(console, f"{letters} in {rows} ({share}), {shown(found.uri)}", "bold")
     if not found.groups:
         if counts.dead:
             _say(console, "No dead letter matches --step and --reason.")

@@ -66,7 +66,7 @@ def show_sample(rows: Sequence[Sampled], *, documents: bool, raw: bool, as_json:
     console.print(table)
     answered = sum(row.result.outcome == "answered" for row in rows)
     dead = sum(row.result.outcome == "dead" for row in rows)
-    console.print(Text(f"{answered} answered, {len(rows) - answered - dead} filtered out, {dead} dead letters"))
+    console.print(Text(terminal.outcomes(answered, len(rows) - answered - dead, dead)))
 
 
 def show_status(status: OutputStatus) -> None:
@@ -80,8 +80,7 @@ def show_status(status: OutputStatus) -> None:
     table.add_row("pipeline", Text(f"{plan.pipeline.get('name', '')}, plan {plan.number}, made {plan.created}"))
     table.add_row(
         "rows",
-        f"{counts.rows:,} of {status.rows:,} done: {counts.answered:,} answered, {counts.filtered:,} filtered out, "
-        f"{counts.dead:,} dead letters",
+        f"{counts.rows:,} of {status.rows:,} done: " + terminal.outcomes(counts.answered, counts.filtered, counts.dead),
     )
     table.add_row("chunks", f"{status.chunks_done:,} of {status.chunks:,} committed")
     parts = sum(shard.has_part and not shard.gone for shard in plan.shards)

@@ -20,19 +20,19 @@ from headrace.cluster.driver.measure import sample_rows
 from headrace.cluster.driver.ray_connection import LOCAL, cluster_gpus, connect, disconnect, node_cpus
 from headrace.cluster.driver.trial import Found, measure_and_look
 from headrace.cluster.driver.watcher import Watcher
-from headrace.cluster.engines.locate import provider_of
 from headrace.cluster.engines.resources import NOTHING, Allotment, Demand, cores, gpus_here
 from headrace.cluster.engines.sharing import share
 from headrace.cluster.state.checked import Checked
 from headrace.cluster.state.chunks import ChunkRecord, Descriptor
-from headrace.cluster.state.engine_of import engine_config
+from headrace.cluster.state.engine_of import demand_of, engine_config
 from headrace.cluster.state.totals import Totals
 from headrace.cluster.worker.assignment import Assignment
-from headrace.cluster.worker.worker import CHUNKS_AT_A_WORKER, Worker
+from headrace.cluster.worker.chunk_runner import CHUNKS_AT_ONCE
+from headrace.cluster.worker.worker import Worker
 from headrace.operators.base import ModelStep
 from headrace.pipelines.forecast.outlook import sample_size
 from headrace.pipelines.forecast.survey import Survey
-from headrace.pipelines.inference.sampled_priors import SAMPLE_ROWS as PRIOR_ROWS
+from headrace.pipelines.inference.sampled_priors import PRIOR_ROWS
 from headrace.pipelines.input.spread import Place, spread
 from headrace.pipelines.output.carried_answers import Origin
 from headrace.pipelines.output.fixed_priors import priors_name
@@ -53,8 +53,8 @@ RECORDS_BYTES = 8 << 10
 milliseconds."""
 
 
-NO_ENGINE = Resources(gpus=0, cpus=1)
-"""Resources of a worker that only copies answers."""
+NO_ENGINE = Demand("copying answers", Resources(gpus=0, cpus=1), 0, NOTHING)
+"""What a worker needs that only copies answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +90,7 @@ class Execution:
             UserError: the cluster cannot be reached, or lacks the resources that the pipeline needs.
         """
         address = address or os.environ.get("RAY_ADDRESS") or LOCAL
-        demands = [
-            Demand(
-                f"the model {checked.models[stage.model].source}",
-                NO_ENGINE if stage.number in idle else checked.pipeline.resources_of(stage.model),
-                0 if stage.number in idle else checked.models[stage.model].weights,
-                NOTHING if stage.number in idle else provider_of(checked.models[stage.model]).needs,
-            )
-            for stage in checked.stages
-        ]
+        demands = [NO_ENGINE if stage.number in idle else demand_of(checked, stage) for stage in checked.stages]
         cpus = cores()
         if address == LOCAL:
             # Before Ray takes its seconds to start.
@@ -165,7 +157,7 @@ class Execution:
         for pool, chunks in zip(self._pools(run_id, plan, origins or {}), entering, strict=True):
             coming += len(chunks)
             if chunks:
-                groups = block_sizes(len(chunks), CHUNKS_AT_A_WORKER * pool.allotment.most)
+                groups = block_sizes(len(chunks), CHUNKS_AT_ONCE * pool.allotment.most)
                 rest = (descriptor(plan, chunk) for chunk in chunks)
                 blocks = [pa.table({"chunk": pa.array(islice(rest, size), pa.string())}) for size in groups]
                 entered = ray.data.from_blocks(blocks)  # from_arrow would start a task for each block to look at it
@@ -262,8 +254,8 @@ def _through(dataset: Any, pool: Pool, chunks: int) -> Any:
         compute=ray.data.ActorPoolStrategy(
             min_size=min(pool.allotment.least, chunks),
             max_size=min(pool.allotment.most, chunks),
-            max_tasks_in_flight_per_actor=CHUNKS_AT_A_WORKER,
-            max_concurrent_calls_per_actor=CHUNKS_AT_A_WORKER,
+            max_tasks_in_flight_per_actor=CHUNKS_AT_ONCE,
+            max_concurrent_calls_per_actor=CHUNKS_AT_ONCE,
         ),
         num_cpus=pool.allotment.cpus,
         num_gpus=pool.allotment.gpus or None,

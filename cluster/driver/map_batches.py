@@ -9,13 +9,13 @@ import pyarrow as pa
 
 from headrace.cluster.driver.preflight import Preflights
 from headrace.cluster.driver.ray_connection import cluster_gpus, node_cpus
-from headrace.cluster.engines.locate import provider_of
-from headrace.cluster.engines.resources import Allotment, Demand
+from headrace.cluster.engines.resources import Allotment
 from headrace.cluster.engines.sharing import share
 from headrace.cluster.state.checked import Checked, check_corpus, step_fields
-from headrace.cluster.state.engine_of import engine_config
+from headrace.cluster.state.engine_of import demand_of, engine_config
 from headrace.cluster.worker.batch_worker import BatchAssignment, BatchWorker
-from headrace.cluster.worker.table_chain import AT_ONCE, kept
+from headrace.cluster.worker.chunk_runner import CHUNKS_AT_ONCE
+from headrace.cluster.worker.table_chain import kept
 from headrace.pipelines.input.tables import corpus_of
 from headrace.pipelines.output.plan import part_schema
 from headrace.pipelines.spec.errors import UserError
@@ -64,7 +64,8 @@ def map_batches(
     if not ray.is_initialized():
         ray.init()
     checked = check_corpus(made, corpus_of(schema or _schema(dataset), 0))
-    allotments = share(_demands(checked), cluster_gpus=cluster_gpus(), node_cpus=node_cpus(), local=False)
+    demands = [demand_of(checked, stage) for stage in checked.stages]
+    allotments = share(demands, cluster_gpus=cluster_gpus(), node_cpus=node_cpus(), local=False)
     with Preflights.begin(made, checked.stages, checked.models) as preflight:
         preflight.finish()
     least, most = _actors(allotments, concurrency)
@@ -76,8 +77,8 @@ def map_batches(
         compute=ray.data.ActorPoolStrategy(
             min_size=least,
             max_size=most,
-            max_tasks_in_flight_per_actor=AT_ONCE,
-            max_concurrent_calls_per_actor=AT_ONCE,
+            max_tasks_in_flight_per_actor=CHUNKS_AT_ONCE,
+            max_concurrent_calls_per_actor=CHUNKS_AT_ONCE,
         ),
         # Whatever else the job does needs a core, too, or it would wait for one for ever.
         num_cpus=max(0, min(sum(allotment.cpus for allotment in allotments), node_cpus() - 1)),
@@ -91,18 +92,6 @@ def _schema(dataset: ray.data.Dataset) -> pa.Schema:
         raise UserError("The dataset is empty, so its columns are unknown. Name them in `schema`, a pyarrow Schema.")
     types = [kind if isinstance(kind, pa.DataType) else pa.null() for kind in found.types]
     return pa.schema(list(zip(found.names, types, strict=True)))
-
-
-def _demands(checked: Checked) -> list[Demand]:
-    return [
-        Demand(
-            f"the model {located.source}",
-            checked.pipeline.resources_of(name),
-            located.weights,
-            provider_of(located).needs,
-        )
-        for name, located in ((stage.model, checked.models[stage.model]) for stage in checked.stages)
-    ]
 
 
 def _actors(allotments: tuple[Allotment, ...], concurrency: int | tuple[int, int] | None) -> tuple[int, int]:

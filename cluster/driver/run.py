@@ -43,6 +43,10 @@ from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.storage.opening import open_store
 from headrace.pipelines.storage.store import Store
 
+RESUMES = "Interrupted. Committed chunks are kept. Run the same command again to resume."
+NOTHING_WRITTEN = "Interrupted. Nothing was written yet."
+"""What an interrupted run says, with a plan and without one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -114,9 +118,20 @@ class Run:
         self._observers = observers
         self._clock = Clock(listener, observers)
         self._resumed_between = False
+        self._has_plan = False
 
     def go(self) -> RunResult:
-        """Check, plan, start, work, finish."""
+        """Check, plan, start, work, finish.
+
+        Raises:
+            KeyboardInterrupt: with a sentence on what is left of the run.
+        """
+        try:
+            return self._go()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(RESUMES if self._has_plan else NOTHING_WRITTEN) from None
+
+    def _go(self) -> RunResult:
         self._check()
         if self.work is not None and is_complete(self.store, self.work.plan, self.work.published):
             return self._nothing_to_do(self.work)
@@ -135,6 +150,7 @@ class Run:
             check_output_folder(self.store, request.input)
             self.checked = check(request.pipeline, request.input)
             previous = load_plan(self.store)
+            self._has_plan = previous is not None
             self.rows = min(self.checked.corpus.rows, request.limit or self.checked.corpus.rows)
             # Layouts are chosen once for an output, with its first rows.
             self.default = LayoutChoice({}, "")
@@ -235,6 +251,7 @@ class Run:
         if not self.store.exists(work.plan.name):
             begin(self.store, work.plan)
         save_plan(self.store, work.plan)
+        self._has_plan = True
         begin(self.store, work.plan)
         self.store.sweep_temporary()
         result.counts = count_done(self.store, work)

@@ -11,17 +11,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from headrace.cluster.driver.preflight import Preflights
-from headrace.cluster.engines.locate import provider_of
 from headrace.cluster.engines.resources import Allotment, Demand, allot, cores, gpus_here
 from headrace.cluster.engines.sharing import share
 from headrace.cluster.engines.starting import start_beside_a_user
 from headrace.cluster.state.checked import Checked, check
-from headrace.cluster.state.engine_of import engine_config
+from headrace.cluster.state.engine_of import demand_of, engine_config
 from headrace.operators.error_classes import ErrorClass
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.results import DOCUMENT, DeadLetter, RowResult
-from headrace.pipelines.inference.sampled_priors import SAMPLE_ROWS as PRIOR_ROWS
-from headrace.pipelines.inference.sampled_priors import sample_priors
+from headrace.pipelines.inference.sampled_priors import PRIOR_ROWS, sample_priors
 from headrace.pipelines.input.corpus import Shard
 from headrace.pipelines.input.reader import ChunkReader
 from headrace.pipelines.input.rows import as_rows
@@ -107,13 +105,8 @@ def allot_one(checked: Checked, stage: Stage | None = None, *, starting: bool = 
 
 def _one(checked: Checked, stage: Stage) -> Demand:
     """What one engine of a stage needs."""
-    located = checked.models[stage.model]
-    return Demand(
-        f"the model {located.source}",
-        checked.pipeline.resources_of(stage.model).model_copy(update={"workers": 1}),
-        located.weights,
-        provider_of(located).needs,
-    )
+    demand = demand_of(checked, stage)
+    return replace(demand, resources=demand.resources.model_copy(update={"workers": 1}))
 
 
 def allot_each(checked: Checked, *, starting: bool = True) -> tuple[tuple[Allotment, ...], str]:

@@ -3,8 +3,9 @@
 The names below are what an engine of another package needs. They are imported on first use.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from headrace.operators.lazy_names import lazily
 
 if TYPE_CHECKING:
     from headrace.cluster.engines.config import EngineConfig as EngineConfig
@@ -63,12 +64,4 @@ _HOME = {
 
 __all__ = sorted(_HOME)  # noqa: PLE0605  (strings, from the table above)
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazily(__name__, _HOME)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from headrace.cluster.observability.terminal import counted
 from headrace.cluster.state.totals import Totals
 
 LEAST_ROWS = 8
@@ -54,7 +55,7 @@ class Pace:
             parts.append(f"{found['tokens_per_second']:,.0f} tokens/s")
         if self._last[1].usage.prompt:
             parts.append(f"{found['cached_share']:.0%} of prompts cached")
-        parts.append(f"{self._last[1].dead} dead letters")
+        parts.append(counted(self._last[1].dead, "dead letter"))
         if "seconds_left" in found:
             parts.append(f"{duration(found['seconds_left'])} left")
         return ", ".join(parts)

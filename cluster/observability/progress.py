@@ -87,7 +87,7 @@ class BarListener(Listener):
             SpinnerColumn(),
             BarColumn(bar_width=24),
             TextColumn("{task.description}"),
-            console=Console(stderr=True),
+            console=Console(stderr=True, force_terminal=True),  # it is one; a filter of lines may stand before it
             transient=True,
         )
         self._task = self._progress.add_task("starting", total=None)

@@ -58,7 +58,7 @@ def _table(result: RunResult) -> Table:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()
-    rows = f"{counts.answered:,} answered, {counts.filtered:,} filtered out, {counts.dead:,} dead letters"
+    rows = terminal.outcomes(counts.answered, counts.filtered, counts.dead)
     table.add_row("rows", rows + (f" ({result.resumed:,} from earlier runs)" if result.resumed else ""))
     if usage.reused:
         table.add_row("reused", f"{usage.reused:,} rows reused existing answers")

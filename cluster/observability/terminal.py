@@ -22,3 +22,8 @@ def console() -> Console:
 def counted(number: int, one: str) -> str:
     """``1 file``, ``2,000 files``."""
     return f"{number:,} {one}{'' if number == 1 else 's'}"
+
+
+def outcomes(answered: int, filtered: int, dead: int) -> str:
+    """Rows by outcome, in words."""
+    return f"{answered:,} answered, {filtered:,} filtered out, {counted(dead, 'dead letter')}"

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from headrace.cluster.engines.config import EngineConfig, switched_on
 from headrace.cluster.engines.locate import provider_of
-from headrace.cluster.engines.resources import Allotment
+from headrace.cluster.engines.resources import Allotment, Demand
 from headrace.cluster.state.checked import Checked
 from headrace.operators.base import ModelStep
 from headrace.operators.capabilities import ConstraintKind
@@ -29,6 +29,17 @@ def engine_config(checked: Checked, allotment: Allotment, stage: Stage | None = 
         kv_gib=allotment.kv_gib,
         constraints=constraints_of(checked.pipeline, stage.steps),
         metrics=switched_on(provider_of(located).metrics_variable),
+    )
+
+
+def demand_of(checked: Checked, stage: Stage) -> Demand:
+    """What the engines of a stage need of the machines, to be allotted."""
+    located = checked.models[stage.model]
+    return Demand(
+        f"the model {located.source}",
+        checked.pipeline.resources_of(stage.model),
+        located.weights,
+        provider_of(located).needs,
     )
 
 

@@ -18,6 +18,9 @@ from headrace.pipelines.inference.results import DOCUMENT, DeadLetter, Earlier, 
 from headrace.pipelines.input.rows import as_rows
 from headrace.pipelines.output.plan import Chunk
 
+CHUNKS_AT_ONCE = 4
+"""Chunks in flight at one engine, so that the next one fills the tail of the one before."""
+
 ROWS_PER_SLICE = 256
 """Rows converted into Python objects at a time."""
 

@@ -9,7 +9,7 @@ from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.sampled_priors import sample_priors
 from headrace.pipelines.input.reader import ChunkReader
 from headrace.pipelines.input.spread import Place, rows_at
-from headrace.pipelines.output.fixed_priors import FixedPriors, fix_priors, read_priors
+from headrace.pipelines.output.fixed_priors import fix_priors, read_priors
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.storage.store import Store
@@ -35,7 +35,7 @@ async def settle_priors(
         places = _without_suspects(assignment.sample, deaths)
         rows = await asyncio.to_thread(rows_at, reader, places, Graph.of(pipeline).input_columns)
         found = await sample_priors(chain, pipeline, assignment.columns, rows)
-        fixed = await asyncio.to_thread(fix_priors, store, name, FixedPriors(found.priors, found.rows))
+        fixed = await asyncio.to_thread(fix_priors, store, name, found)
     chain.know_priors(fixed.priors)
 
 

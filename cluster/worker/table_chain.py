@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from headrace.cluster.worker.chunk_runner import ChunkRows, ChunkRunner, Hooks
+from headrace.cluster.worker.chunk_runner import CHUNKS_AT_ONCE, ChunkRows, ChunkRunner, Hooks
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.engine import EngineDied
 from headrace.pipelines.inference.results import RowResult
@@ -23,9 +23,6 @@ from headrace.pipelines.output.plan import Chunk
 from headrace.pipelines.output.rows import chunk_table
 from headrace.pipelines.spec.errors import ChunksFailed
 from headrace.pipelines.spec.pipeline import Pipeline
-
-AT_ONCE = 4
-"""Pieces of a table that are in flight at once, so that the next one fills the tail of the one before."""
 
 MADE = ("_shard", "_row", "_outcome", "_error", *(f"_{field.name}" for field in ERROR))
 """Columns that headrace makes."""
@@ -85,7 +82,7 @@ async def answer_all(
     chain: Chain, steps: Collection[str], whole: Sequence[Piece], done: Callable[[RowResult], None]
 ) -> list[Piece]:
     """:func:`answer` for all pieces of a table, some at a time; return them with their results."""
-    turn = asyncio.Semaphore(AT_ONCE)
+    turn = asyncio.Semaphore(CHUNKS_AT_ONCE)
 
     async def one(piece: Piece) -> Piece:
         async with turn:

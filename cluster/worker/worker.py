@@ -32,7 +32,7 @@ from headrace.cluster.observability.metrics import WorkerMetrics
 from headrace.cluster.observability.tracing import ChunkTimes
 from headrace.cluster.state.chunks import ChunkRecord, Committed, Descriptor, Failed
 from headrace.cluster.worker.assignment import Assignment
-from headrace.cluster.worker.chunk_runner import ChunkRows, ChunkRunner, Hooks
+from headrace.cluster.worker.chunk_runner import CHUNKS_AT_ONCE, ChunkRows, ChunkRunner, Hooks
 from headrace.cluster.worker.priors import settle_priors
 from headrace.cluster.worker.progress import Progress
 from headrace.cluster.worker.shared_lock import SharedLock
@@ -61,9 +61,6 @@ from headrace.pipelines.storage.opening import open_store
 
 REPORT_SECONDS = 1.0
 """Seconds between a worker's reports."""
-
-CHUNKS_AT_A_WORKER = 4
-"""Chunks in flight at one worker, so that the next one fills the tail of the one before."""
 
 CONTROL_TRIES = 4
 """Most rows to try each time a row above suspicion is needed, until one is sent to the engine."""
@@ -104,7 +101,7 @@ class Worker:
         )
         self._started: asyncio.Task[None] | None = None
         # Ray keeps this many calls here at a time, and each takes the chunks of its block a few at a time.
-        self._turn = asyncio.Semaphore(CHUNKS_AT_A_WORKER)
+        self._turn = asyncio.Semaphore(CHUNKS_AT_ONCE)
         self._progress = Progress(
             assignment.run_id,
             self._chain,

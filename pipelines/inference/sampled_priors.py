@@ -14,7 +14,7 @@ from headrace.pipelines.inference.layouts import Priors
 from headrace.pipelines.inference.reaching import Reaching
 from headrace.pipelines.spec.pipeline import Pipeline
 
-SAMPLE_ROWS = 64
+PRIOR_ROWS = 64
 """Rows of the input in a sample for priors."""
 
 LEAST_ROWS = 16

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
+from headrace.pipelines.inference.sampled_priors import SampledPriors
 from headrace.pipelines.output.folder import json_bytes
 from headrace.pipelines.output.plan import FOLDER, Plan
 from headrace.pipelines.spec.errors import UserError
@@ -18,26 +18,18 @@ from headrace.pipelines.storage.locations import shown
 from headrace.pipelines.storage.store import Store
 
 
-@dataclass(frozen=True, slots=True)
-class FixedPriors:
-    """Priors by step and option, and of how many rows they are the mean; of none if they are content-free."""
-
-    priors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    rows: Mapping[str, int] = field(default_factory=dict)
-
-
 def priors_name(plan: int, stage: str = "") -> str:
     """The file of a plan's priors, in each stage of it (the suffix of the stage's chunks)."""
     return f"{FOLDER}/priors-{plan:06d}{stage}.json"
 
 
-def fix_priors(store: Store, name: str, found: FixedPriors) -> FixedPriors:
+def fix_priors(store: Store, name: str, found: SampledPriors) -> SampledPriors:
     """Put the priors there, once; return those that count, which another worker may have put there first."""
     store.put_if_absent(name, json_bytes({"priors": dict(found.priors), "rows": dict(found.rows)}))
     return read_priors(store, name)
 
 
-def read_priors(store: Store, name: str) -> FixedPriors:
+def read_priors(store: Store, name: str) -> SampledPriors:
     """The priors of a file.
 
     Raises:
@@ -46,7 +38,7 @@ def read_priors(store: Store, name: str) -> FixedPriors:
     """
     try:
         read = json.loads(store.read(name))
-        return FixedPriors(read["priors"], read["rows"])
+        return SampledPriors(read["priors"], read["rows"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{name} in {shown(store.uri)} is damaged ({type(error).__name__}: {error}). Restore it, or use another "
@@ -54,12 +46,12 @@ def read_priors(store: Store, name: str) -> FixedPriors:
         ) from error
 
 
-def fixed_priors(store: Store, plan: Plan) -> FixedPriors:
+def fixed_priors(store: Store, plan: Plan) -> SampledPriors:
     """All that the workers of a plan have fixed; empty if that is nothing, or not yet."""
     pattern = rf"priors-{plan.number:06d}[^/]*\.json"
     names = [f"{FOLDER}/{name}" for name in store.names(FOLDER) if re.fullmatch(pattern, name)]
     found = [read_priors(store, name) for name in sorted(names)]
-    return FixedPriors(
+    return SampledPriors(
         {step: prior for each in found for step, prior in each.priors.items()},
         {step: rows for each in found for step, rows in each.rows.items()},
     )

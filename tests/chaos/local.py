@@ -24,8 +24,9 @@ from headrace.cluster.state.checked import Checked
 from headrace.cluster.state.chunks import ChunkRecord, Descriptor, Failed
 from headrace.cluster.state.totals import Totals
 from headrace.cluster.worker.assignment import Assignment
+from headrace.cluster.worker.chunk_runner import CHUNKS_AT_ONCE
 from headrace.cluster.worker.progress import Progress
-from headrace.cluster.worker.worker import CHUNKS_AT_A_WORKER, Worker
+from headrace.cluster.worker.worker import Worker
 from headrace.pipelines.output.carried_answers import Origin
 from headrace.pipelines.output.plan import Chunk, Plan
 from headrace.pipelines.spec.errors import ChunksFailed
@@ -148,7 +149,7 @@ class LocalExecution(Execution):
                 if not hands:
                     raise ChunksFailed("The workers have failed: all of them, again and again")
                 for hand in hands:
-                    while left and len(hand.chunks) < CHUNKS_AT_A_WORKER:
+                    while left and len(hand.chunks) < CHUNKS_AT_ONCE:
                         hand.chunks.append(left.popleft())
                         _send(hand, hand.chunks[-1])
                 ready = wait([hand.pipe for hand in hands], timeout=1.0)

@@ -22,7 +22,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import yaml
 
-from headrace.cluster.worker.worker import CHUNKS_AT_A_WORKER
+from headrace.cluster.worker.chunk_runner import CHUNKS_AT_ONCE
 from tests.chaos.faults import DRIVER_POINTS, WORKER_POINTS, Fault, Folder
 
 CHUNK_ROWS = 3
@@ -359,7 +359,7 @@ class Stage:
 
     def in_flight(self, deaths: int = 1) -> int:
         """Rows that may be asked again when ``deaths`` times all workers have lost what they had."""
-        return deaths * self.case.workers * CHUNKS_AT_A_WORKER * CHUNK_ROWS
+        return deaths * self.case.workers * CHUNKS_AT_ONCE * CHUNK_ROWS
 
 
 def kill_driver_sometime(stage: Stage, dice: random.Random) -> Outcome:
@@ -527,7 +527,7 @@ def killer_row(stage: Stage, dice: random.Random) -> Outcome:
         _short_timeout(stage)
     killed = dice.random() < 0.25
     # A death costs what is in flight at its worker; each one after the first has the chunk alone, with another row.
-    each = CHUNKS_AT_A_WORKER * CHUNK_ROWS + DEATHS_OF_A_KILLER * (CHUNK_ROWS + 1)
+    each = CHUNKS_AT_ONCE * CHUNK_ROWS + DEATHS_OF_A_KILLER * (CHUNK_ROWS + 1)
     outcome = Outcome(
         *(stage.number, f"poison rows ({how})" + (", driver killed" if killed else ""), "worker", f"{count} of them"),
         allowed=count * each + killed * (stage.in_flight() + CHUNK_ROWS + 1),

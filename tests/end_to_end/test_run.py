@@ -294,7 +294,7 @@ def test_generations_on_ray(shared_case: Callable[..., Case], corpus: Write, tmp
     it = shared_case(texts(0, 30), engine={"faults": {"document 0 7.": "invalid_once"}}, key=["id"])
     facts = ["--set", "steps.facts.retries=0"]
     done = it.run(*facts)
-    assert "1 dead letters" in done.stdout, done.stderr
+    assert "1 dead letter" in done.stdout, done.stderr
     before = len(it.asked())
     healed = it.run(*facts, "--retry", "errors")
     assert healed.returncode == 0, healed.stderr

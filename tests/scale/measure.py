@@ -30,6 +30,7 @@ from headrace.cluster.state.events import NOBODY, Listener
 from headrace.cluster.state.result import RunResult
 from headrace.cluster.state.work import Work
 from headrace.cluster.worker import worker as work
+from headrace.cluster.worker.chunk_runner import CHUNKS_AT_ONCE
 from headrace.pipelines.input.corpus import Corpus, Shard, Variant
 from headrace.pipelines.input.sources import find_shards
 from headrace.pipelines.output.checkpoint import Counts, chunk_schema, commit_chunk, committed
@@ -345,7 +346,7 @@ def _work_through(assignment: work.Assignment, plan: Plan) -> list[int]:
                     gc.collect()
                     marks.append(rss())
 
-        await asyncio.gather(*(lane() for _ in range(work.CHUNKS_AT_A_WORKER)))
+        await asyncio.gather(*(lane() for _ in range(CHUNKS_AT_ONCE)))
 
     try:
         asyncio.run(go())

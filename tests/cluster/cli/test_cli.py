@@ -156,7 +156,7 @@ def test_sample_is_a_table(pipeline: str, corpus: Write) -> None:
     assert "opinion: " in out
     assert "facts: " in out
     assert "the document is null" in " ".join(out.replace("│", " ").split())
-    assert out.endswith("2 answered, 0 filtered out, 1 dead letters\n")
+    assert out.endswith("2 answered, 0 filtered out, 1 dead letter\n")
     assert "..." in out, "a long document is cut"
     assert "raw answers" not in out
 

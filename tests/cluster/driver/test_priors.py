@@ -13,7 +13,8 @@ import pytest
 from headrace.cluster.driver.sample import sample_pipeline
 from headrace.cluster.engines.fake.provider import FakeProvider
 from headrace.cluster.worker.priors import _without_suspects
-from headrace.pipelines.output.fixed_priors import FixedPriors, fix_priors, fixed_priors, priors_name
+from headrace.pipelines.inference.sampled_priors import SampledPriors
+from headrace.pipelines.output.fixed_priors import fix_priors, fixed_priors, priors_name
 from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.pipeline import Pipeline
@@ -48,7 +49,7 @@ def test_the_first_worker_fixes_the_priors_and_the_others_use_them(here: InProce
     source = corpus(texts(0, 100))
     here.output.mkdir()
     there = {"positive": 0.0, "negative": 50.0}
-    fix_priors(LocalStore(here.output), priors_name(1), FixedPriors({"opinion": there}, {"opinion": 64}))
+    fix_priors(LocalStore(here.output), priors_name(1), SampledPriors({"opinion": there}, {"opinion": 64}))
     here(pipeline(), source)
     assert set(here.table()["opinion"].cast(str)) == {"positive"}
 

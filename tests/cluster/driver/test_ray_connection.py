@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from headrace.cluster.driver.ray_connection import LEVEL_LINE, lines_dropped
+from headrace.cluster.driver.dropped_lines import lines_dropped
+from headrace.cluster.driver.ray_connection import LEVEL_LINE
 
 
 def test_only_the_line_about_the_log_level_is_dropped(capfd: pytest.CaptureFixture[str]) -> None:

@@ -546,7 +546,7 @@ def test_on_ray(corpus: Write, tmp_path: Path, site: Path) -> None:
 
     said = command("run", str(file), "--input", str(corpus(TEXTS)), "--output", str(output))
     assert "23 answered" in said
-    assert "1 dead letters" in said
+    assert "1 dead letter" in said
     assert "the label is read from the answer's text" in " ".join(said.split())
     assert "against the rules" in command("errors", str(output))
     assert "order efficiency" not in command("report", str(output))
