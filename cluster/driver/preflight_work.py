@@ -80,8 +80,8 @@ def _main(wanted: Wanted) -> None:
         return
     if outlook:
         _say(OUTLOOK, outlook.to_data())
-    for problem in provider_of(wanted.located).check_grammars(model, wanted.grammars):
-        _say(PROBLEM, problem)
+    for sentence in provider_of(wanted.located).check_grammars(model, wanted.grammars):
+        _say(PROBLEM, sentence)
 
 
 if __name__ == "__main__":

@@ -383,19 +383,22 @@ class _Decoder:
         return FREE_KEY
 
     def _bound_properties(self, node: Node, result: dict[str, Any], path: SchemaPath, *, free: bool) -> None:
-        """Limit the number of properties, if none is optional; ``free``: there may be some that are not named."""
-        fields = result.get("properties", {})
+        """Limit the number of properties; ``free``: there may be some that are not named.
+
+        Where a named one is optional, llguidance counts to one only, and only if none is required or without a name.
+        """
+        fields, required = result.get("properties", {}), set(result.get("required", ()))
         least, room = least_of(node, "minProperties", path), len(fields) + DEFAULT_MAX_ITEMS
         if not free and least > len(fields):
             raise SchemaError(f"{pointer(path)}: minProperties is more than the number of possible properties")
-        if set(fields) <= set(result.get("required", ())):
-            if least:
-                result["minProperties"] = least
-            if free or "maxProperties" in node:
-                result["maxProperties"] = int(node.get("maxProperties", max(room, least)))
-            return
-        for keyword in ("minProperties", "maxProperties"):
-            if node.get(keyword):
+        bounds = {"minProperties": least} if least else {}
+        if free or "maxProperties" in node:
+            bounds["maxProperties"] = int(node.get("maxProperties", max(room, least)))
+        optional = not set(fields) <= required
+        for keyword, bound in bounds.items():
+            if not optional or (bound <= 1 and not free and not required):
+                result[keyword] = bound
+            elif keyword in node:
                 self.note(path, keyword)
 
 

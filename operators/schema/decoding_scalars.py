@@ -95,8 +95,8 @@ def number_scalar(node: Node, path: SchemaPath) -> Scalar:
 def _in_steps(within: dict[str, Any], node: Node, default: float | None) -> Scalar:
     """A number that is a multiple: llguidance supports that from 0 on, and so a negative one is decoded without."""
     step = node["multipleOf"] if "multipleOf" in node and _is_decodable(node["multipleOf"]) else default
-    low = within.get("minimum", within.get("exclusiveMinimum"))
-    high = within.get("maximum", within.get("exclusiveMaximum"))
+    low: float = within["minimum"] if "minimum" in within else within["exclusiveMinimum"]
+    high: float = within["maximum"] if "maximum" in within else within["exclusiveMaximum"]
     dropped = ("multipleOf",) if "multipleOf" in node and (step is default or low < 0) else ()
     if step is None or high < 0 or (high == 0 and "exclusiveMaximum" in within):
         return Scalar(within, dropped)
