@@ -1,4 +1,4 @@
-"""Parquet in, a chain of LLM operators over every row, Parquet out.
+"""Parquet or JSON Lines in, a chain of LLM operators over every row, Parquet out.
 
 The names below are imported on first use, which keeps ``import headrace`` and the command line fast.
 """

@@ -15,8 +15,9 @@ from headrace.operators.error_classes import ErrorClass
 from headrace.operators.outcomes import Answer, Rejection
 from headrace.operators.questions import Completion, Json, Shot
 from headrace.operators.schema.columns import Column, column_for
-from headrace.operators.schema.nodes import compact, fields_of, flatten, is_recursive
+from headrace.operators.schema.nodes import compact, fields_of, flatten
 from headrace.operators.schema.not_accepted import NotAccepted
+from headrace.operators.schema.recursion import is_recursive
 from headrace.operators.schema.schemas import (
     SchemaError,
     ShortForm,

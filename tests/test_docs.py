@@ -126,6 +126,17 @@ def test_the_docs_show_the_example_and_its_twin_in_python(tmp_path: Path) -> Non
     assert load_pipeline(tmp_path / "twin.py") == example
 
 
+def test_the_rows_in_the_readme_are_those_of_getting_started() -> None:
+    rows = [
+        block.text
+        for page in ("README.md", "docs/getting-started.md")
+        for block in blocks_of(ROOT / page)
+        if block.text.startswith("┏")
+    ]
+    assert len(rows) == 2
+    assert rows[0] == rows[1], "both say that they are unedited"
+
+
 def test_code_that_is_part_of_a_file_is_what_the_file_says() -> None:
     found = [block for block in all_blocks("python") if block.why.startswith("part of ")]
     assert len(found) >= 3

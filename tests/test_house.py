@@ -1,6 +1,8 @@
 """The shape of the code: functions that are read at one look."""
 
 import ast
+import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,6 +51,22 @@ def test_no_function_is_too_long() -> None:
     long = {name: lines for name, lines in found.items() if lines > MOST_LINES}
     assert not long.keys() - EXCEPTIONS.keys(), {name: long[name] for name in long.keys() - EXCEPTIONS.keys()}
     assert not EXCEPTIONS.keys() - long.keys(), "an exception that nothing needs any more"
+
+
+def test_every_protocol_shows_an_example_of_use() -> None:
+    protocols = {
+        f"{file.relative_to(ROOT).as_posix()}::{node.name}": ast.get_docstring(node) or ""
+        for package in ("operators", "pipelines", "cluster")
+        for file in sorted((ROOT / package).rglob("*.py"))
+        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+        if any(isinstance(base, ast.Name) and base.id == "Protocol" for base in node.bases)
+    }
+    assert len(protocols) > 8
+    for name, docstring in protocols.items():
+        shown = re.search(r"^Example.*::\n\n((?:    .*\n?|\n)+)", docstring, re.MULTILINE)
+        assert shown, f"{name} has no example"
+        compile(textwrap.dedent(shown[1]), name, "exec")
 
 
 def test_lines_are_counted_without_decorators_and_docstring() -> None:

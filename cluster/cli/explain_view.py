@@ -1,24 +1,22 @@
-"""What ``headrace explain`` prints: text and tables for people, JSON for programs."""
+"""What ``headrace explain`` prints for people; ``explain_data`` has the JSON for programs."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from headrace.cluster.driver.explain import Explanation, Into, ModelView, PromptView, StepView
+from headrace.cluster.cli.explain_data import as_data, layouts_of
+from headrace.cluster.driver.explain import Explanation, Into, ModelView, StepView
 from headrace.cluster.driver.explain_sums import all_hours, all_money, all_seconds, all_tokens, money_of
 from headrace.cluster.observability import terminal
 from headrace.cluster.observability.pace import duration
+from headrace.cluster.observability.terminal import counted
 from headrace.cluster.report.prices import Prices
-from headrace.operators.base import ModelStep
-from headrace.operators.questions import Layout
 from headrace.pipelines.forecast.forecast import Forecast
 from headrace.pipelines.inference.layouts import REFERENCE, alternatives, leaves_open
 
@@ -66,10 +64,15 @@ def show_explanation(explained: Explanation, prices: Prices, *, as_json: bool) -
 def _head(explained: Explanation, model: ModelView) -> Text:
     checked, seen = explained.checked, model.outlook.survey
     return Text(
-        f"{checked.pipeline.name}: {seen.rows:,} rows in {len(checked.corpus.shards):,} files, on {model.name}\n"
+        f"{checked.pipeline.name}: {_input(explained, model)}, on {model.name}\n"
         f"Documents: p50 {seen.length(0.5):,}, p95 {seen.length(0.95):,} tokens "
         f"({len(seen.lengths):,} of {seen.seen:,} sampled; {seen.asked:.1%} of rows have a document that fits)"
     )
+
+
+def _input(explained: Explanation, model: ModelView) -> str:
+    rows, files = model.outlook.survey.rows, len(explained.checked.corpus.shards)
+    return f"{counted(rows, 'row')} in {counted(files, 'file')}"
 
 
 def _models(console: Console, explained: Explanation) -> None:
@@ -78,7 +81,7 @@ def _models(console: Console, explained: Explanation) -> None:
     seen = models[0].outlook.survey
     console.print(
         Text(
-            f"{checked.pipeline.name}: {seen.rows:,} rows in {len(checked.corpus.shards):,} files, "
+            f"{checked.pipeline.name}: {_input(explained, models[0])}, "
             f"through {len(models)} models, each with its own engines"
         )
     )
@@ -158,11 +161,7 @@ def _prompts(console: Console, explained: Explanation, model: ModelView, step: S
     _part(console, f"the document: p50 {p50:,}, p95 {p95:,} tokens, computed {once}", template, DOCUMENT)
     added = f" and {step.added:.0f} from earlier answers" if step.added else ""
     _part(console, f"after it: {prompt.tail_tokens} tokens{added}", prompt.tail, CHANGING)
-    console.print(Text(f"  answer: {prompt.answer}, at most {_tokens(prompt.most)}"))
-
-
-def _tokens(number: int) -> str:
-    return f"{number:,} token{'' if number == 1 else 's'}"
+    console.print(Text(f"  answer: {prompt.answer}, at most {counted(prompt.most, 'token')}"))
 
 
 def _part(console: Console, title: str, text: str, style: str) -> None:
@@ -204,7 +203,7 @@ def _layout_table(explained: Explanation, model: ModelView) -> Table:
     steps = [view.name for view in model.steps]
     layouts_in = {str(layout): layouts for layout, layouts in alternatives(explained.checked.pipeline).items()}
     # What is taken may be a combination that was not measured, and then has no scores.
-    own = _layouts_of(model)
+    own = layouts_of(model)
     layouts_in["as chosen"] = own if any(own.items() <= o.layouts.items() for o in history.measured.values()) else {}
     if history.quality:
         for name in steps:
@@ -235,12 +234,8 @@ def _titled(title: str, explained: Explanation, model: ModelView) -> Text | str:
     return Text(f"{model.name}: {title[0].lower()}{title[1:]}") if len(explained.models) > 1 else title
 
 
-def _layouts_of(model: ModelView) -> dict[str, Layout]:
-    return {view.name: view.layout for view in model.steps}
-
-
 def _taken(model: ModelView) -> str:
-    layouts = _layouts_of(model)
+    layouts = layouts_of(model)
     if len(set(layouts.values())) == 1:
         return next(iter(layouts.values()))
     return ", ".join(f"{step} {layout}" for step, layout in layouts.items())
@@ -371,82 +366,3 @@ def _rate(forecast: Forecast) -> str:
 def _money_rows(table: Table, money: Mapping[str, float | str]) -> None:
     for name, amount in money.items():
         table.add_row(name, amount if isinstance(amount, str) else f"{amount:,.4g}")
-
-
-def as_data(explained: Explanation, prices: Prices) -> dict[str, Any]:
-    """The explanation as JSON data; with several models, the figures of each are under ``models``."""
-    checked, models = explained.checked, explained.models
-    found: dict[str, Any] = {
-        "pipeline": checked.pipeline.name,
-        "rows": models[0].outlook.survey.rows,
-        "files": len(checked.corpus.shards),
-        "other_steps": [s.name for s in checked.pipeline.steps if not isinstance(s, ModelStep)],
-        "into": dataclasses.asdict(explained.into) if explained.into else None,
-    }
-    if len(models) == 1:
-        return found | _model_data(explained, models[0], prices)
-    total, (least, most) = all_tokens(explained), all_seconds(explained)
-    known = all(model.outlook.taken.seconds is not None for model in models)
-    return found | {
-        "models": [
-            {
-                **_model_data(explained, model, prices),
-                "stage": model.stage.number,
-                "stage_steps": model.stage.steps,
-                "engine_here": {
-                    "gpus": model.config.gpus,
-                    "cores": model.config.threads,
-                    "kv_gib": model.config.kv_gib,
-                },
-                "idle": model.idle,
-            }
-            for model in models
-        ],
-        "together": {
-            **{key: value for key, value in _forecast_data(total).items() if "second" not in key},
-            "seconds": {"least": least, "most": most} if known else None,
-            **{name.lower().replace("-", "_"): hours for name, hours in all_hours(explained).items()},
-            "money": all_money(explained, prices),
-        },
-        "crowded": explained.crowded,
-    }
-
-
-def _model_data(explained: Explanation, model: ModelView, prices: Prices) -> dict[str, Any]:
-    outlook, history, seen = model.outlook, model.history, model.outlook.survey
-    return {
-        "model": model.name,
-        "document_tokens": {
-            "p50": seen.length(0.5),
-            "p95": seen.length(0.95),
-            "sampled": len(seen.lengths),
-        },
-        "rows_with_document": seen.asked,
-        "block_size": model.interface.prefix_block,
-        "steps": [
-            {
-                **{key: value for key, value in dataclasses.asdict(view).items() if key != "prompts"},
-                "waits_for": explained.waits_for[view.name],
-                "prompts": [_prompt_data(prompt) for prompt in view.prompts],
-            }
-            for view in model.steps
-        ],
-        "layouts": {name: _forecast_data(forecast) for name, forecast in outlook.layouts.items()},
-        "taken": {"layouts": _layouts_of(model), "because": outlook.choice.reason, **_forecast_data(outlook.taken)},
-        "observed": outlook.observed,
-        "quality": history.quality,
-        "quality_rows": history.sample,
-        "kv_tokens": {"p50": model.room[0], "p95": model.room[1]},
-        "engine": dataclasses.asdict(history.engine) if history.engine else None,
-        "gpu_hours" if model.config.gpus else "engine_hours": model.hours,
-        "money": money_of(explained, model, prices),
-    }
-
-
-def _prompt_data(prompt: PromptView) -> dict[str, Any]:
-    return dataclasses.asdict(prompt)
-
-
-def _forecast_data(forecast: Forecast) -> dict[str, Any]:
-    rate = forecast.rows / forecast.seconds if forecast.seconds else None
-    return {**dataclasses.asdict(forecast), "cached_share": forecast.cached_share, "rows_per_second": rate}

@@ -46,10 +46,11 @@ def submit(
     rerun: Rerun,
     job: JobOptions,
 ) -> None:
-    """Run a pipeline on a Ray cluster, as a job that keeps running without this machine.
+    """Run a pipeline as a job on a Ray cluster.
 
-    Running the same command again follows the job while it runs, does nothing once it has succeeded, and resumes it
-    after a failure or a stop. Exit codes are those of run; with --no-wait, 0 means that the job was submitted.
+    The job keeps running without this machine. Running the same command again follows the job while it runs, does
+    nothing once it has succeeded, and resumes it after a failure or a stop. Exit codes are those of run; with
+    --no-wait, 0 means that the job was submitted.
     """
     from headrace.cluster.engines.locate import check_models
     from headrace.cluster.jobs.submission import RunArguments, make_submission

@@ -17,7 +17,7 @@ from headrace.pipelines.spec.version import VERSION
 
 app = typer.Typer(
     name="headrace",
-    help="Parquet in, a chain of LLM operators over every row, Parquet out.",
+    help="Parquet or JSON Lines in, a chain of LLM operators over every row, Parquet out.",
     epilog="Start with: headrace sample PIPELINE --input FOLDER -n 5",
     no_args_is_help=True,
     add_completion=False,

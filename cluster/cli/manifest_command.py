@@ -12,7 +12,7 @@ from headrace.cluster.kube.options import KubeOptions
 
 
 def manifest(context: typer.Context, pipeline: PipelineFile, options: KubeOptions) -> None:
-    """Print a KubeRay manifest (a RayJob and its ConfigMap) that runs a pipeline on Kubernetes."""
+    """Print a RayJob for KubeRay that runs a pipeline."""
     from headrace.cluster.kube.text import print_manifest
 
     places = ["--input", options.input, "--output", options.output]

@@ -11,7 +11,7 @@ from headrace.cluster.cli.options import AsJson, OutputOf, PriceOptions, TargetN
 
 
 def status(output: OutputOf = None, target: TargetName = None) -> None:
-    """Show the progress of an output: rows, chunks, dead letters by reason."""
+    """Show how far an output is: rows, chunks, dead letters."""
     from headrace.cluster.cli.tables import show_status
     from headrace.cluster.jobs.targets import use_target
     from headrace.pipelines.output.status import read_status

@@ -22,7 +22,7 @@ class Found:
 
 
 def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the installed operators, engines and input sources, with their packages."""
+    """List the installed operators, engines and sources."""
     found = list(find())
     if as_json:
         print(json.dumps([asdict(each) for each in found], ensure_ascii=False, indent=1))

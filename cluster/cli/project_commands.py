@@ -14,7 +14,7 @@ def init(
         str, typer.Argument(metavar="DIR", help="The folder to make. Existing files are not overwritten.")
     ],
 ) -> None:
-    """Make a small project: a pipeline, data, targets, an Airflow DAG, a CI file."""
+    """Make a small project: pipeline, data, targets, DAG, CI file."""
     from headrace.cluster.cli.new_project import make_project
 
     with mistakes_as_messages():
@@ -31,7 +31,7 @@ def schema() -> None:
 
 
 def model_default() -> None:
-    """Print the folder of the default model (SmolLM2-135M-Instruct), creating it on first use."""
+    """Print the folder of the default model, creating it on first use."""
     from headrace.cluster.engines.default_model import default_model
 
     with mistakes_as_messages():

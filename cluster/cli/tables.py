@@ -12,6 +12,7 @@ from rich.text import Text
 from headrace.cluster.driver.checking import CheckReport
 from headrace.cluster.driver.sample import Sampled
 from headrace.cluster.observability import terminal
+from headrace.cluster.observability.terminal import counted
 from headrace.pipelines.output.status import OutputStatus
 from headrace.pipelines.storage.locations import shown
 
@@ -28,7 +29,7 @@ def show_checked(report: CheckReport) -> None:
     for stage, source in zip(report.stages, sources, strict=True) if len(sources) > 1 else ():
         console.print(Text(f"  {stage.number}. {source}: {', '.join(stage.steps)}"))
     if report.rows is not None:
-        console.print(Text(f"Input: {report.rows:,} rows in {report.shards:,} files"))
+        console.print(Text(f"Input: {counted(report.rows, 'row')} in {counted(report.shards or 0, 'file')}"))
     table = Table(box=None, pad_edge=False)
     table.add_column("output column", style="bold")
     table.add_column("type")

@@ -56,7 +56,8 @@ def _file(checked: Checked, stage: Stage | None) -> Path:
     pipeline = checked.pipeline
     what: list[Any] = [checked.observation_key, pipeline.resources.model_dump(mode="json"), machine()]
     if len(checked.stages) > 1:
-        # What comes to a model hangs on all steps, which the first has, and how fast it is on what the others take.
+        # The rows that reach a model depend on all steps, which the observation key covers; its speed also depends on
+        # the resources of the other models.
         shares = [pipeline.resources_of(each.model).model_dump(mode="json") for each in checked.stages]
         what += [shares, (stage or checked.stages[0]).steps]
     key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]

@@ -21,7 +21,7 @@ PUBLISHERS = 4
 class Publisher:
     """Makes a shard's part as soon as its last chunk is committed, a few at a time, in threads.
 
-    Leaving the context waits for the parts in progress. ``staged`` tells that stages have left their own files.
+    Leaving the context waits for the parts in progress. ``staged``: stages have left files of their own.
     ``made`` is called from another thread with each shard whose part is made.
 
     Raises (from any method, and on leaving):

@@ -63,6 +63,7 @@ def summed(reports: Iterable[WorkerReport], now: float) -> Totals:
         totals.busy_seconds += report.busy_seconds
         totals.full_seconds += report.full_seconds
         totals.gpu_seconds += report.gpu_seconds
+        totals.tokens_so_far += report.tokens_so_far
         totals.usage.merge(report.usage)
         stage = totals.stages.setdefault(report.stage, StageTotals())
         stage.engine = report.engine

@@ -30,7 +30,7 @@ class Registry:
         """The provider of this name.
 
         Raises:
-            UserError: there is none, or it cannot be used; the message lists the available ones.
+            UserError: there is no such engine, or it cannot be used; the message lists the available ones.
         """
         if name in self.providers:
             return self.providers[name]
@@ -82,7 +82,7 @@ def _made(plugin: Plugin) -> EngineProvider:
     """The provider that an entry point names.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not an engine.
     """
     value = plugin.value
     if not isinstance(value, ABCMeta) or EngineProvider not in value.__mro__:

@@ -17,7 +17,7 @@ UNFINISHED = frozenset({"PENDING", "RUNNING"})
 
 
 class JobsError(HeadraceError):
-    """A call of the Jobs API failed; the message tells what to do."""
+    """A call of the Jobs API failed; the message says what to do."""
 
 
 class Unreachable(JobsError):

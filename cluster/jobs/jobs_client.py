@@ -267,7 +267,7 @@ class _Lines:
         self._seen = 0
 
     def of(self, log: str, *, last: bool) -> list[str]:
-        if len(log) < self._seen:  # another file: the head was started anew
+        if len(log) < self._seen:  # another file: the head was restarted
             self._seen = 0
         end = len(log) if last else log.rfind("\n") + 1
         if end <= self._seen:

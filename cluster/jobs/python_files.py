@@ -98,7 +98,7 @@ def _whole(folder: Path, name: str) -> list[Path]:
     if run == [folder / f"{name}.py"]:
         return run
     if next(package.rglob("*.py"), None) is None:
-        return []  # Python would take any folder for a package; without Python in it, it is none.
+        return []  # Python takes any folder for a package; one without Python files is not one.
     return [path for path in package.rglob("*") if path.is_file() and not _left_out(path.relative_to(folder))]
 
 

@@ -194,7 +194,16 @@ class Submitted:
 
 
 class Jobs(Protocol):
-    """The part of :class:`~headrace.cluster.jobs.jobs_client.JobsClient` that :func:`submit` needs."""
+    """The part of :class:`~headrace.cluster.jobs.jobs_client.JobsClient` that :func:`submit` needs.
+
+    Example::
+
+        with JobsClient("http://head:8265") as jobs:
+            if not jobs.has_package(package.name):
+                jobs.put_package(package.name, package.data)
+            jobs.submit("tickets-1", "headrace run ...", runtime_env={"working_dir": package.uri}, metadata={})
+            jobs.list()[0].status  # PENDING
+    """
 
     def list(self) -> list[Job]:
         """All submissions."""

@@ -50,7 +50,7 @@ def jobs_at(address: str | None, token: str | None = None) -> Iterator[JobsClien
         )
     try:
         with JobsClient(address, token=token, attempts=2) as first:
-            first.version()  # an address that is none is said at once
+            first.version()  # a wrong address fails at once
         with JobsClient(address, token=token) as client:
             yield client
     except (Refused, NotAuthorized, NoSuchJob) as error:

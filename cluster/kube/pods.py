@@ -82,7 +82,7 @@ class Pods:
         container = {
             "name": "ray-worker",
             **self._container(worker_cpu(group, options), worker_memory(group, options), group.gpus),
-            # Leave the cluster in order when the node is taken away; what is in flight is asked again elsewhere.
+            # Leave the cluster in order when the node is taken away; what is in flight is rerun elsewhere.
             "lifecycle": {"preStop": {"exec": {"command": ["/bin/sh", "-c", "ray stop"]}}},
         }
         container["volumeMounts"] = [*container["volumeMounts"], {"name": "ray-logs", "mountPath": "/tmp/ray"}]

@@ -11,7 +11,7 @@ LEAST_ROWS = 8
 
 
 class Pace:
-    """Rates since the first row."""
+    """Rates since the first engine was ready."""
 
     def __init__(self) -> None:
         self._first: tuple[float, Totals] | None = None
@@ -19,18 +19,18 @@ class Pace:
 
     def see(self, totals: Totals) -> None:
         """Take the current totals."""
-        if self._first is None and totals.usage.requests:
+        if self._first is None and totals.engines:
             self._first = (time.monotonic(), totals)
         self._last = (time.monotonic(), totals)
 
     def figures(self) -> dict[str, float]:
-        """Rates by name; empty before the first row. ``seconds_left`` only once it can be estimated."""
+        """Rates by name; empty while the engine starts. ``seconds_left`` only once it can be estimated."""
         if self._first is None or self._last is None:
             return {}
         (began, first), (now, last) = self._first, self._last
         seconds = max(now - began, 1e-9)
         rows = (last.rows - last.usage.reused - first.rows + first.usage.reused) / seconds
-        tokens = (last.usage.prompt + last.usage.output - first.usage.prompt - first.usage.output) / seconds
+        tokens = (last.tokens_so_far - first.tokens_so_far) / seconds
         cached = last.usage.cached / last.usage.prompt if last.usage.prompt else 0.0
         found = {
             "rows_per_second": round(rows, 3),
@@ -43,16 +43,18 @@ class Pace:
         return found
 
     def text(self) -> str:
-        """The rates as text; empty before the first row."""
+        """The rates as text, without those that are not known yet."""
         found = self.figures()
         if not found or self._last is None:
             return ""
-        parts = [
-            f"{found['rows_per_second']:.{1 if found['rows_per_second'] >= 1 else 2}f} rows/s",
-            f"{found['tokens_per_second']:,.0f} tokens/s",
-            f"{found['cached_share']:.0%} of prompts cached",
-            f"{self._last[1].dead} dead letters",
-        ]
+        parts = []
+        if found["rows_per_second"] > 0:
+            parts.append(f"{found['rows_per_second']:.{1 if found['rows_per_second'] >= 1 else 2}f} rows/s")
+        if found["tokens_per_second"] > 0:
+            parts.append(f"{found['tokens_per_second']:,.0f} tokens/s")
+        if self._last[1].usage.prompt:
+            parts.append(f"{found['cached_share']:.0%} of prompts cached")
+        parts.append(f"{self._last[1].dead} dead letters")
         if "seconds_left" in found:
             parts.append(f"{duration(found['seconds_left'])} left")
         return ", ".join(parts)

@@ -17,3 +17,8 @@ def console() -> Console:
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
+
+
+def counted(number: int, one: str) -> str:
+    """``1 file``, ``2,000 files``."""
+    return f"{number:,} {one}{'' if number == 1 else 's'}"

@@ -25,7 +25,7 @@ from headrace.pipelines.storage.store import Store
 TROUBLE = (
     OSError,  # the storage, and files that are gone
     pa.ArrowException,  # a damaged part
-    UserError,  # a previous output that is none
+    UserError,  # the previous output is not one
     Unaccounted,  # a part that somebody else has written
     TemplateError,  # a page that cannot be rendered
     ValueError,

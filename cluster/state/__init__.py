@@ -1,1 +1,1 @@
-"""The state of a run as values: what was checked, what is to do, its progress, its result."""
+"""The state of a run as values: what was checked, what is left, its progress, its result."""

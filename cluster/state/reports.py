@@ -23,6 +23,7 @@ class WorkerReport:
         least: prompt tokens that no order of requests could have saved; None if the engine shares no prefixes.
         busy_seconds: time with a document in flight; in ``full_seconds`` of it others waited for room.
         gpu_seconds: ``busy_seconds`` for each GPU.
+        usage: of finished rows. ``tokens_so_far`` are prompt and output tokens of all requests that were answered.
     """
 
     time: float
@@ -43,6 +44,7 @@ class WorkerReport:
     busy_seconds: float = 0.0
     full_seconds: float = 0.0
     gpu_seconds: float = 0.0
+    tokens_so_far: int = 0
     usage: Usage = field(default_factory=Usage)
 
     def to_json(self) -> bytes:

@@ -26,7 +26,8 @@ class Totals:
 
     ``least`` are the prompt tokens that no order of requests could have saved; None if an engine shares no prefixes.
     ``engines`` counts engines started, ``restarts`` those that replaced a dead one, ``alive`` those that reported
-    recently. ``stages`` has the part of each model, by the number of its stage.
+    recently. ``usage`` is that of finished rows, ``tokens_so_far`` counts prompt and output tokens of all answered
+    requests. ``stages`` has the part of each model, by the number of its stage.
     """
 
     planned: int = 0
@@ -41,6 +42,7 @@ class Totals:
     engines: int = 0
     alive: int = 0
     restarts: int = 0
+    tokens_so_far: int = 0
     engine: EngineFacts | None = None
     usage: Usage = field(default_factory=Usage)
     stages: dict[int, StageTotals] = field(default_factory=dict)

@@ -127,7 +127,7 @@ class Work:
             f"their answers are reused{f', except for {chr(44).join(new)}' if new else ''}"
         )
         if afresh := self.rows_asked_afresh:
-            note += f"; {afresh:,} rows that were planned without --reuse are answered anew"
+            note += f"; {afresh:,} rows that were planned without --reuse are processed as usual"
         return replace(self, taken=found, lender=None, notes=(*self.notes, note))
 
     def _with_bases(self, checked: Checked, store: Store) -> Work:

@@ -56,7 +56,7 @@ class Progress:
         usage = Usage()
         usage.merge(self._usage)
         usage.merge(self._chain.usage)
-        window = self._chain.window
+        window, answered = self._chain.window, self._chain.answered
         return WorkerReport(
             time=time.time(),
             actor=self._actor,
@@ -76,6 +76,7 @@ class Progress:
             busy_seconds=window.busy_seconds,
             full_seconds=window.full_seconds,
             gpu_seconds=window.busy_seconds * self._gpus,
+            tokens_so_far=answered.prompt + answered.output,
             usage=usage,
         )
 

@@ -102,7 +102,7 @@ class Worker:
             steps=assignment.steps if assignment.engine else self._here - self._models,
         )
         self._started: asyncio.Task[None] | None = None
-        # Ray keeps so many calls here at a time, and each takes the chunks of its block some at a time.
+        # Ray keeps this many calls here at a time, and each takes the chunks of its block a few at a time.
         self._turn = asyncio.Semaphore(CHUNKS_AT_A_WORKER)
         self._progress = Progress(
             assignment.run_id,

@@ -5,16 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from headrace.operators.schema.nodes import (
-    MEANS,
-    Node,
-    SchemaError,
-    compact,
-    fields_of,
-    flatten,
-    is_record,
-    is_recursive,
-)
+from headrace.operators.schema.nodes import MEANS, Node, SchemaError, compact, fields_of, flatten, is_record
+from headrace.operators.schema.recursion import is_recursive
 
 DESCRIPTION_LIMIT = 4000
 """Characters, about 1,000 tokens. A longer header costs every layout more than its last details are worth."""

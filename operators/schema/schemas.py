@@ -24,18 +24,8 @@ from headrace.operators.schema.answer_tokens import max_answer_tokens
 from headrace.operators.schema.bounded import TooMuchWork, found, pattern_problem
 from headrace.operators.schema.decoding import decoding_schema
 from headrace.operators.schema.describe import describe
-from headrace.operators.schema.nodes import (
-    Node,
-    SchemaError,
-    dialect,
-    heights,
-    pointer,
-    reachable,
-    refs_stand_alone,
-    resolve,
-    unfold,
-    walk,
-)
+from headrace.operators.schema.nodes import Node, SchemaError, dialect, pointer, refs_stand_alone, resolve, walk
+from headrace.operators.schema.recursion import heights, reachable, unfold
 from headrace.operators.schema.short_form import ShortForm, short_form
 from headrace.operators.schema.validation import Validator, parse_json
 

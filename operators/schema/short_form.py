@@ -18,28 +18,32 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from headrace.operators.schema.bounded import BoundedValidator
-from headrace.operators.schema.nodes import (
-    MEANS,
-    Flat,
-    Node,
-    compact,
-    fields_of,
-    flatten,
-    is_record,
-    is_recursive,
-)
+from headrace.operators.schema.nodes import MEANS, Flat, Node, compact, fields_of, flatten, is_record
 from headrace.operators.schema.not_accepted import NotAccepted
+from headrace.operators.schema.recursion import is_recursive
 
 LONG_VALUE = 8
 """Values of an ``enum`` up to this many characters usually take one or two tokens, so a letter saves almost nothing."""
 
 
 class Form(Protocol):
-    """The two conversions of one value. A value of another shape passes through, for the validator to check."""
+    """The two conversions of one value. A value of another shape passes through, for the validator to check.
 
-    def shorten(self, value: Any) -> Any: ...
+    Example::
 
-    def restore(self, value: Any) -> Any: ...
+        form = Coded("mood", {"a": "very happy with it", "b": "unhappy"})
+        form.shorten("very happy with it")  # "a"
+        form.restore("a")  # "very happy with it"
+        form.restore("c")  # raises NotAccepted
+    """
+
+    def shorten(self, value: Any) -> Any:
+        """What is decoded in place of a valid value; see :meth:`ShortForm.shorten`."""
+        ...
+
+    def restore(self, value: Any) -> Any:
+        """The value of what was decoded; see :meth:`ShortForm.restore`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ class ShortForm:
         """The value that was meant.
 
         Raises:
-            NotAccepted: it contains a letter that stands for nothing; one sentence says where.
+            NotAccepted: it contains an unknown code; one sentence says where.
         """
         return self.form.restore(value)
 
@@ -106,7 +110,7 @@ class Coded:
     def restore(self, value: Any) -> Any:
         if isinstance(value, str) and value not in self.values:
             more = f" ({_listed(self.values.items())})"
-            raise _refused(self.where, f"{value!r:.80}", "stands for nothing", more)
+            raise _refused(self.where, f"{value!r:.80}", "is not a known code", more)
         return self.values[value] if isinstance(value, str) else value
 
 
@@ -166,7 +170,7 @@ class ObjectForm:
         others = {key: item for key, item in value.items() if key not in codes}
         if others and self.coded:
             more = f" ({_listed(codes.items())})"
-            raise _refused(self.where, f"the key {next(iter(others))!r:.80}", "stands for nothing", more)
+            raise _refused(self.where, f"the key {next(iter(others))!r:.80}", "is not a known code", more)
         whole = {}
         for name, field in self.fields.items():
             if isinstance(field, Constant):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -131,4 +133,7 @@ def render_document(template: Template, row: Mapping[str, Any]) -> str | None:
 
 
 def _sentence(message: str) -> str:
-    return " ".join(message.split()).rstrip(".")
+    said = " ".join(message.split()).rstrip(".")
+    unknown = re.fullmatch(r"No filter named '(.*)'", said)
+    near = difflib.get_close_matches(unknown[1], ENVIRONMENT.filters, n=1) if unknown else ()
+    return f'{said}; did you mean "{near[0]}"?' if near else said

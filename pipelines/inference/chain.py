@@ -82,6 +82,11 @@ class Chain:
         return self._priors.usage
 
     @property
+    def answered(self) -> Usage:
+        """All requests that the engine has answered, also for rows that are not finished."""
+        return self._requests.answered
+
+    @property
     def least(self) -> int | None:
         """Prompt tokens that no order of the requests could save; None if no prefixes are shared."""
         return self._requests.blocks.least if self._requests.blocks else None

@@ -24,6 +24,8 @@ class Requests:
         block = engine.capabilities.prefix_block
         self.blocks = BlockCounter(block) if block else None
         """Counts what had to be computed for all answers; None if no prefixes are shared."""
+        self.answered = Usage()
+        """All requests that the engine has answered, also for rows that are not finished."""
         # An engine with a KV cache of its own has a queue of its own, and orders it better.
         self._turn: AbstractAsyncContextManager[object] = (
             nullcontext() if engine.kv_tokens else asyncio.Semaphore(engine.capabilities.requests)
@@ -58,6 +60,7 @@ class Requests:
                 )
         if not isinstance(completion, Completion):
             raise TypeError(f"{type(self._engine).__name__}.complete returned {completion!r:.100}, not a Completion")
+        self.answered.add(completion)
         if self.blocks:
             self.blocks.add(tokens)  # only now: what an engine that died had taken in is not among what was computed
         return completion

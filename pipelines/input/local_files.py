@@ -25,13 +25,13 @@ def find_local(input_uri: str, suffixes: Sequence[str]) -> tuple[Path, list[str]
     if not base.is_dir():
         parent = next(parent for parent in base.parents if parent.exists())
         raise UserError(
-            f"The input {input_uri!r} does not exist. The folder {str(parent)!r} does, and holds {_contents(parent)}."
+            f"The input {input_uri!r} does not exist. The folder {str(parent)!r} does, and {_contents(parent)}."
         )
     paths = sorted(_utf8("/".join(names), base) for names in _descend(base, pattern))
     if not paths:
         raise UserError(
             f"The input {input_uri!r} has {none_of('file', pattern)} (names that begin with '_' or '.' are "
-            f"skipped). The folder {str(base)!r} holds {_contents(base)}."
+            f"skipped). The folder {str(base)!r} {_contents(base)}."
         )
     return base, paths
 
@@ -88,6 +88,6 @@ def _utf8(path: str, base: Path) -> str:
 
 
 def _contents(folder: Path) -> str:
-    """A few of the names in ``folder``, for a message."""
+    """What a folder holds, as the end of a sentence: a few of its names."""
     names = sorted(each.name + ("/" if each.is_dir() else "") for each in folder.iterdir())
-    return quoted(names, most=8) if names else "nothing"
+    return f"holds {quoted(names, most=8)}" if names else "is empty"

@@ -77,7 +77,8 @@ class Parquet(FileSource):
         if head == b"PARE":
             return "is encrypted Parquet, which is not supported"
         if head != b"PAR1":
-            return f"is not a Parquet file: it begins with {head!r}"
+            hint = "" if file.path.endswith(self.suffixes) else ". A file of JSON Lines must be named .jsonl"
+            return f"is not a Parquet file: it begins with {head!r}{hint}"
         if tail != b"PAR1":
             return "is truncated: it begins as Parquet, but has no footer"
         return f"has a damaged Parquet footer: {error}"

@@ -17,7 +17,7 @@ class Ledger(Set[Chunk]):
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        # Of shards that are done in part: a byte for each chunk, and how many are to do.
+        # Of shards that are done in part: a byte for each chunk, and how many are left.
         self._marks: dict[int, bytearray] = {}
         self._missing: dict[int, int] = {}
         self._whole: set[int] = set()

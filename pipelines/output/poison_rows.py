@@ -320,7 +320,7 @@ def notes_name(info: CommitInfo, chunk: Chunk) -> str:
 
 
 def settle(store: Store, run: str) -> None:
-    """A run has ended in good order, and its workers with it: their unfinished attempts have not died."""
+    """A run and its workers have ended normally: their unfinished attempts did not die."""
 
     def one(path: str) -> None:
         try:

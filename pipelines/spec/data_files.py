@@ -90,6 +90,8 @@ def _hint(text: str, line: int) -> str:
     wrong = (text.splitlines() or [""])[: line + 1][-1]
     if "{{" in wrong or "{%" in wrong:
         return QUOTE_TEMPLATES
+    if wrong[: len(wrong) - len(wrong.lstrip())].count("\t"):
+        return "; indent with spaces, not with tabs"
     return '; put text that contains ": " in quotes' if wrong.count(": ") > 1 else ""
 
 

@@ -14,11 +14,8 @@ runs out.
 from __future__ import annotations
 
 import difflib
-import json
-import math
 import re
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,35 +24,24 @@ import pyarrow as pa
 from polars.exceptions import PanicException, PolarsError
 
 from headrace.pipelines.spec.errors import UserError
-
-_ELEMENTWISE_NODES = frozenset({"Alias", "BinaryExpr", "Cast", "Column", "Function", "Literal", "Ternary"})
-"""Nodes of a Polars expression that look at one row only."""
-
-# fmt: off
-_NOT_ELEMENTWISE_FUNCTIONS = frozenset((
-    "Correlation", "CumCount", "CumMax", "CumMin", "CumProd", "CumSum", "Diff", "Hist", "Mode", "PctChange",
-    "RLE", "Random", "Range", "Rank", "Repeat", "Reverse", "SearchSorted", "Shift", "ShiftAndFill", "TopK",
-    "Unique", "ValueCounts",
-))
-# fmt: on
-"""Functions of a Polars expression that look at several rows, or at none."""
+from headrace.pipelines.spec.expression_tree import (
+    MAX_DEPTH,
+    MAX_GROWTH,
+    MAX_WIDTH,
+    beyond_one_row,
+    casts_to_boolean,
+    compared_texts,
+    depth,
+    first_line,
+    growth,
+    tree_of,
+)
 
 _CACHED = 4096
 """Results that a condition caches: most conditions read a label or two, so they have few different inputs."""
 
-
 MAX_WORDS = 2_000
 """Words and operators of a condition, without numbers and texts: Polars' stack overflows at about ten thousand."""
-
-MAX_DEPTH = 100
-"""Maximum nesting of a condition, where each ``or`` in a chain is a level. At this depth Polars takes 0.04 s for each
-row, and at 450 four seconds."""
-
-MAX_GROWTH = 100
-"""How many times longer than a column a text may become in an expression."""
-
-MAX_WIDTH = 10_000
-"""The widest padding."""
 
 _UNCLEAR = re.compile(r"--|/\*|`|\$\w*\$|\b(?:e|u&)'", re.IGNORECASE)
 """Comments and other quotes. If there is one, what :data:`_WORDS` takes for a text may not be one for Polars."""
@@ -96,15 +82,15 @@ class Expression:
             if not beyond:
                 expr = pl.sql_expr(sql)
                 names = frozenset(expr.meta.root_names())
-                beyond = _beyond_one_row(expr)
+                beyond = beyond_one_row(expr)
             if beyond:
                 raise UserError(
                     f"{where}: {sql!r} looks at more than one row ({beyond}): a condition sees one row, so it cannot"
                     " use aggregates, window functions, subqueries or unnest"
                 )
-            deep, grows = _depth(_tree(expr)), _growth(_tree(expr))
+            deep, grows = depth(tree_of(expr)), growth(tree_of(expr))
         except PolarsError as problem:
-            raise UserError(f"{where}: {sql!r} is not a Polars SQL expression: {_first_line(problem)}") from problem
+            raise UserError(f"{where}: {sql!r} is not a Polars SQL expression: {first_line(problem)}") from problem
         except RecursionError:
             deep, grows = MAX_DEPTH + 1, 1
         if deep > MAX_DEPTH:
@@ -151,7 +137,7 @@ class Expression:
                 ) from problem
         frame = _frame(columns, 2)
         try:
-            for inner in _casts_to_boolean(self.expr):
+            for inner in casts_to_boolean(self.expr):
                 kind = frame.select(inner).dtypes[0]
                 if kind not in (pl.Boolean, pl.Null):
                     raise UserError(f"{self.where}: {self.sql!r}: {_short(inner)} is {_words(kind)}, not true or false")
@@ -168,21 +154,7 @@ class Expression:
 
     def compared_texts(self) -> frozenset[tuple[str, str]]:
         """Columns with the texts that ``=``, ``<>`` and ``in`` compare them with. A misspelt label shows up here."""
-        found: set[tuple[str, str]] = set()
-        pending = [_tree(self.expr)]
-        while pending:
-            tree = pending.pop()
-            if isinstance(tree, str):
-                continue
-            kind, body = next(iter(tree.items()))
-            children = _children(kind, body)
-            pending.extend(children)
-            compares = kind == "BinaryExpr" and body["op"] in ("Eq", "NotEq")
-            if compares or (kind == "Function" and "IsIn" in json.dumps(body["function"])):
-                columns = [child["Column"] for child in children if "Column" in child]
-                texts = [text for child in children if "Literal" in child for text in _texts(child)]
-                found.update((column, text) for column in columns for text in texts)
-        return frozenset(found)
+        return compared_texts(self.expr)
 
     def bind(self, schema: pa.Schema) -> Condition:
         """The condition, ready for rows of ``schema`` (which must have been checked): call it with each row."""
@@ -228,7 +200,7 @@ class Condition:
             frame = pl.DataFrame([series(value) for value, series in zip(values, self._series, strict=True)])
             answer: bool | None = frame.select(expression.expr).to_series()[0]
         except (PolarsError, pa.ArrowException, TypeError, ValueError, OverflowError) as problem:
-            raise ConditionFailed(f"{expression.where}: {expression.sql!r}: {_first_line(problem)}") from problem
+            raise ConditionFailed(f"{expression.where}: {expression.sql!r}: {first_line(problem)}") from problem
         return answer
 
 
@@ -291,139 +263,12 @@ def _beyond_columns(sql: str, words: list[str]) -> str:
     return ""
 
 
-def _depth(tree: Any) -> int:
-    if isinstance(tree, str):
-        return 1
-    return 1 + max(map(_depth, _children(*next(iter(tree.items())))), default=0)
-
-
-def _growth(tree: Any) -> float:
-    """How many times longer than a value of a column a text may become in ``tree``; infinite without a limit."""
-    if isinstance(tree, str):
-        return 1
-    kind, body = next(iter(tree.items()))
-    children = _children(kind, body)
-    inner = [_growth(child) for child in children] or [1]
-    if kind == "BinaryExpr":
-        return sum(inner) if body["op"] == "Plus" else max(inner)
-    return max(inner) if kind != "Function" else _growth_of_function(body["function"], children, inner)
-
-
-def _growth_of_function(function: Any, children: Sequence[Any], inner: Sequence[float]) -> float:
-    """The same of a function, whose arguments are ``children`` and grow by ``inner``."""
-    family, which = next(iter(function.items())) if isinstance(function, dict) else (function, "")
-    options: Any
-    name, options = next(iter(which.items())) if isinstance(which, dict) else (which, {})
-    if family == "StringExpr" and name in ("PadStart", "PadEnd", "ZFill"):
-        width = _literal(children[1])
-        return max(inner) if isinstance(width, int) and width <= MAX_WIDTH else math.inf
-    if family == "StringExpr" and name == "Replace":
-        found, put = _literal(children[1]), _literal(children[2])
-        if not isinstance(put, str) or (not options["literal"] and "$" in put):
-            return math.inf
-        known = options["literal"] and isinstance(found, str) and found
-        return inner[0] * max(1.0, len(put) / len(found) if known else len(put) + 1)
-    if family == "StringExpr" and name == "ConcatHorizontal":
-        return sum(inner)
-    if family == "ListExpr" and name == "Join":
-        between = _literal(children[1])
-        return inner[0] * (len(between) + 1) if isinstance(between, str) else math.inf
-    return max(inner)
-
-
-def _literal(tree: Any) -> Any:
-    """The text or number that a literal is; None for anything else."""
-    value = tree.get("Literal") if isinstance(tree, dict) else None
-    for _ in range(2):
-        value = next(iter(value.values())) if isinstance(value, dict) else None
-    return value if isinstance(value, str | int) else None
-
-
-def _tree(expr: pl.Expr) -> Any:
-    with warnings.catch_warnings():
-        # Polars calls its JSON form unstable between versions; it is read at once and never stored.
-        warnings.simplefilter("ignore")
-        return json.loads(expr.meta.serialize(format="json"))
-
-
-def _beyond_one_row(expr: pl.Expr) -> str:
-    """What in ``expr`` looks at other rows; empty if nothing does.
-
-    Polars' own ``meta.is_row_separable`` says yes to ``max(n) = n`` (2.1), so the tree is walked here: only
-    nodes known to look at one row pass.
-    """
-    try:
-        return _foreign(_tree(expr))
-    except PolarsError as problem:
-        return _first_line(problem)
-
-
-def _foreign(tree: Any) -> str:
-    if isinstance(tree, str):
-        return "" if tree in _ELEMENTWISE_NODES else tree.lower()
-    kind, body = next(iter(tree.items()))
-    if kind not in _ELEMENTWISE_NODES:
-        inner = next(iter(body), "") if kind == "Agg" and isinstance(body, dict) else ""
-        return f"{inner} {'aggregate' if kind == 'Agg' else kind}".strip().lower()
-    if kind == "Function":
-        function = body["function"]
-        name = function if isinstance(function, str) else next(iter(function))
-        if name in _NOT_ELEMENTWISE_FUNCTIONS:
-            return str(name).lower()
-    return next(filter(None, map(_foreign, _children(kind, body))), "")
-
-
-def _children(kind: str, body: Any) -> list[Any]:
-    if kind == "BinaryExpr":
-        return [body["left"], body["right"]]
-    if kind == "Ternary":
-        return [body["predicate"], body["truthy"], body["falsy"]]
-    if kind == "Cast":
-        return [body["expr"]]
-    if kind == "Function":
-        return list(body["input"])
-    if kind == "Alias":
-        return [body[0]]
-    return []
-
-
-def _casts_to_boolean(expr: pl.Expr) -> list[pl.Expr]:
-    """The parts of the expression that are turned into a truth value. ``not opinion`` of a text would pass on nulls and
-    fail on rows."""
-    found = []
-    pending = [_tree(expr)]
-    while pending:
-        tree = pending.pop()
-        if isinstance(tree, str):
-            continue
-        kind, body = next(iter(tree.items()))
-        pending.extend(_children(kind, body))
-        if kind == "Cast" and body.get("dtype") == {"Literal": "Boolean"}:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                found.append(pl.Expr.deserialize(json.dumps(body["expr"]).encode(), format="json"))
-    return found
-
-
-def _texts(literal: Any) -> list[str]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        values = pl.select(pl.Expr.deserialize(json.dumps(literal).encode(), format="json")).to_series()
-    if isinstance(values.dtype, pl.List):
-        values = values.explode()
-    return values.drop_nulls().to_list() if values.dtype == pl.String else []
-
-
-def _first_line(problem: BaseException) -> str:
-    return str(problem).strip().split("\n")[0]
-
-
 def _reworded(problem: PolarsError, schema: pa.Schema) -> str:
     if isinstance(problem, pl.exceptions.StructFieldNotFoundError):
-        name = _first_line(problem)
+        name = first_line(problem)
         fields = [inner.name for column in schema if pa.types.is_struct(column.type) for inner in column.type]
         return unknown(name, fields, "field")
-    return _first_line(problem)
+    return first_line(problem)
 
 
 def _short(expr: pl.Expr) -> str:

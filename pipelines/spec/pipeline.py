@@ -30,7 +30,7 @@ class Pipeline(Definition):
     __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[Callable[..., Pipeline], tuple[dict[str, Any], Source | None]]:
-        # As data: what operators cache (validators, templates) does not pickle; workers make it anew.
+        # As data: what operators cache (validators, templates) does not pickle; workers make it again.
         return (_from_data, (self.to_data(), self._source))
 
     @model_validator(mode="after")

@@ -157,7 +157,7 @@ class LocalStore:
         try:
             self.link(temporary, target)
         except FileExistsError:
-            # A network file system can make the link, lose the answer and be asked again: then we have won.
+            # A network file system can make the link, lose the answer and be called again: then we have won.
             return os.path.samefile(temporary, target)
         except FileNotFoundError as error:
             raise FileNotFoundError(

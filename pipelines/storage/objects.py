@@ -67,7 +67,19 @@ class ListingPage:
 
 
 class Upload(Protocol):
-    """An object that is uploaded in parts. Nobody sees it before :meth:`complete`."""
+    """An object that is uploaded in parts. Nobody sees it before :meth:`complete`.
+
+    Example, in which ``parts`` has pieces of ``PART_BYTES``::
+
+        upload = objects.upload("answers/part", absent=True)
+        try:
+            for part in parts:
+                upload.send(part)
+            ours = upload.complete()
+        except BaseException:
+            upload.abort()
+            raise
+    """
 
     def send(self, part: bytes) -> None:
         """The next part: ``PART_BYTES``, the last one may be shorter."""
@@ -90,6 +102,13 @@ class Objects(Protocol):
     """The objects of one bucket. Safe for threads; after a fork the child has connections of its own.
 
     Every call is retried while its failure is one that may pass.
+
+    Example::
+
+        objects.put("answers/a", b"0123456789", absent=True)  # True: it is new, and ours
+        objects.put("answers/a", b"other", absent=True)  # False: there is one
+        found, end = objects.tail("answers/a", 3)  # Object("answers/a", 10, etag), b"789"
+        objects.get(found, 0, 4)  # b"0123", or ObjectChanged if its etag is another one now
 
     Raises:
         UserError: credentials, permissions, the bucket's name, the region, a package that is not installed.

@@ -31,6 +31,14 @@ class Store(Protocol):
     """Files below one root. Paths are relative to it, with ``/`` between their parts, never ``..``.
 
     Every method retries failures that may pass, a limited number of times, and then raises the :class:`OSError`.
+
+    Example, a commit by two workers and a publication::
+
+        store = open_store("s3://bucket/answers")
+        store.put_if_absent("chunks/0", b"first")  # True: committed
+        store.put_if_absent("chunks/0", b"second")  # False: the first one stays
+        store.replace("part", store.read("chunks/0"))
+        store.list()  # [Entry("chunks/0", 5), Entry("part", 5)]
     """
 
     @property

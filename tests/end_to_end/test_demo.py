@@ -65,4 +65,4 @@ def test_the_example_runs_over_real_documents_with_a_real_model(tmp_path: Path) 
 
     again = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert again.returncode == 0
-    assert "complete already" in again.stdout
+    assert "is already complete" in again.stdout

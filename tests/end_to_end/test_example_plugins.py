@@ -95,7 +95,7 @@ def test_check_says_what_they_say(environment: Mapping[str, str], folder: Path) 
         environment, folder, "check letters.yaml --input sqlite:post.sqlite --set steps[0].redact.strict=false"
     )
     assert done.returncode == 0, done.stderr
-    assert "Input: 30 rows in 1 files" in done.stdout
+    assert "Input: 30 rows in 1 file" in done.stdout
     assert "note: clean: strict is false" in done.stdout
     assert "note: clean: the engine does not enforce the JSON Schema" in done.stdout
     wrong = headrace(environment, folder, "check letters.yaml --input sqlite:post.sqlite --set model.second=5")

@@ -197,7 +197,7 @@ def headrace(*arguments: str, code: int = 0) -> str:
 def test_check_explain_and_sample_take_json_lines(pipeline: str, tmp_path: Path) -> None:
     source = str(put(tmp_path / "in/x.jsonl", [*ROWS, {**ROWS[1], "other": "high"}, {"other": 1}, b"oops\n"]))
     checked = headrace("check", pipeline, "--input", source)
-    assert "Input: 26 rows in 1 files" in checked
+    assert "Input: 26 rows in 1 file" in checked
     assert (
         "note: the input file 'x.jsonl': 1 of 26 lines are not rows and become dead letters; line 26 is not" in checked
     )
@@ -205,7 +205,7 @@ def test_check_explain_and_sample_take_json_lines(pipeline: str, tmp_path: Path)
         "note: the input file 'x.jsonl': the column 'other' holds integers and text, so it is read as text" in checked
     )
     source = str(put(tmp_path / "in/x.jsonl", ROWS))
-    assert "23 rows in 1 files" in headrace("explain", pipeline, "--input", source)
+    assert "23 rows in 1 file" in headrace("explain", pipeline, "--input", source)
     assert "Document 4 with" in headrace("sample", pipeline, "--input", source, "--rows", "23", "--documents")
 
 

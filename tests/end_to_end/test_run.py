@@ -135,7 +135,7 @@ def test_a_run_answers_every_row_and_readers_see_whole_parts_only(case: Callable
     asked = len(it.asked())
     again = it.run()
     assert again.returncode == 0
-    assert "complete already" in again.stdout
+    assert "is already complete" in again.stdout
     assert len(it.asked()) == asked
 
 
@@ -319,6 +319,6 @@ def test_generations_on_ray(shared_case: Callable[..., Case], corpus: Write, tmp
     assert reused.returncode == 0, reused.stderr
     # The corpus numbers its rows by file, so those of the second file are other rows.
     assert "20 of 30 rows" in reused.stderr
-    assert "20 rows took the answers that they had" in reused.stdout
+    assert "20 rows reused existing answers" in reused.stdout
     assert not [prompt for prompt in it.asked()[before:] if "document 0 5." in prompt]
     it.check_complete()

@@ -27,7 +27,7 @@ from headrace.cluster.engines.bytes_tokenizer import BytesTokenizer
 from headrace.cluster.engines.fake.made_up import WORDS, instance
 from headrace.operators.capabilities import Capabilities
 from headrace.operators.questions import Choice, Completion, Constraint, Json, Sampling
-from headrace.operators.schema.nodes import heights
+from headrace.operators.schema.recursion import heights
 from headrace.pipelines.inference.engine import NO_CONTEXT_COST, EngineDied, RequestRefused
 
 

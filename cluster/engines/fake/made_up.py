@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.operators.schema.nodes import heights
+from headrace.operators.schema.recursion import heights
 
 WORDS = "water wheel mill stone grain river channel weir sluice flour".split()  # noqa: SIM905
 

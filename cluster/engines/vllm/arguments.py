@@ -37,7 +37,7 @@ EXCLUDED_ARGUMENTS: Mapping[str, str] = {
     "enforce_eager": "speed: graphs compute the same",
     "gpu_memory_utilization": "room for the KV cache",
     "kv_offloading_size": "where the KV cache lies",
-    "load_format": "how weights are read; but for `dummy`, which makes some up",
+    "load_format": "how weights are read; except `dummy`, which makes some up",
     "max_num_batched_tokens": "scheduling",
     "max_num_seqs": "scheduling",
     "max_parallel_loading_workers": "how weights are read",

@@ -196,7 +196,7 @@ def test_an_example_that_does_not_fit_its_schema(step: str) -> None:
         ("{{ blob }}", 'the column "blob" is binary, but a document must be text: decode it first'),
         ("{{ review }", "the template: unexpected '}'"),
         ("{% if review %}x", "the template: Unexpected end of template."),
-        ("{{ review | uper }}", "the template: No filter named 'uper'"),
+        ("{{ review | uper }}", "the template: No filter named 'uper'; did you mean \"upper\"?"),
         ("The same for all.", "reads no column, so it would be the same for every row; write {{ column }} into it"),
         ("{{ review.__class__.__mro__ }}", "__' cannot be used here"),
         ("{{ cycler.__init__.__globals__.os.popen('id') }}", "__' cannot be used here"),
@@ -305,6 +305,8 @@ def cut_in_half(file: Path) -> None:
         ("other", Path.mkdir, "The input 'other' has no file whose name ends with .parquet"),
         ("input/*.pq", None, "The input 'input/*.pq' has no file that matches"),
         ("a.parquet", lambda f: f.write_text("a,b\n1,2\n"), "is not a Parquet file: it begins with b'a,b"),
+        ("a.txt", lambda f: f.write_text("hello"), "begins with b'hell'. A file of JSON Lines must be named .jsonl."),
+        ("other", Path.mkdir, "/other' is empty."),
         ("a.parquet", cut_in_half, "is truncated: it begins as Parquet, but has no footer"),
         ("a.parquet", Path.touch, "is empty: 0 bytes, not even a Parquet footer"),
         (
@@ -488,6 +490,7 @@ def test_pipeline_files(name: str, text: str | None, message: str) -> None:
     [
         ("document: {{ review }} text\n", '; put templates in quotes: "{{ column }}"'),
         ("document: {% if a %}b{% endif %}\n", '; put templates in quotes: "{{ column }}"'),
+        ("name: a\n\tb: c\n", "; indent with spaces, not with tabs"),
         ("prompt: Reply: nicely\n", '; put text that contains ": " in quotes'),
         ("a: [b\nc: d", "expected ',' or ']', but got ':'"),
     ],

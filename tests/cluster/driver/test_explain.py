@@ -15,7 +15,7 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-from headrace.cluster.cli.explain_view import as_data
+from headrace.cluster.cli.explain_data import as_data
 from headrace.cluster.cli.main import app
 from headrace.cluster.driver.execution import Execution
 from headrace.cluster.driver.explain import ModelView, _interface, explain_pipeline
@@ -154,7 +154,7 @@ def of_one_model(steps: list[dict[str, Any]], model: str | dict[str, Any]) -> Pi
 
 def test_each_model_has_its_steps_its_prompts_and_a_forecast_and_all_have_a_sum(explain: Callable[..., Result]) -> None:
     said = explain("--gpu-price", "2.5/h", **TWO).stdout
-    assert "40 rows in 1 files, through 2 models" in said
+    assert "40 rows in 1 file, through 2 models" in said
     tree = [line for line in said.splitlines() if "stage " in line]
     assert "opinion  classify  stage 1, fake  instruction_first" in tree[1]
     assert tree[2].endswith("bad  filter  stage 1")

@@ -615,7 +615,8 @@ def test_a_model_that_has_nothing_to_do_is_not_started(here: InProcess, corpus: 
 
 
 def test_explain_says_what_a_run_into_an_output_would_do_and_what_it_costs(here: InProcess, corpus: Write) -> None:
-    from headrace.cluster.cli.explain_view import as_data, show_explanation
+    from headrace.cluster.cli.explain_data import as_data
+    from headrace.cluster.cli.explain_view import show_explanation
     from headrace.cluster.driver.explain import explain_pipeline
     from headrace.cluster.report.prices import prices
     from headrace.pipelines.spec.pipeline import Pipeline

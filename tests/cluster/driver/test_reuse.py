@@ -240,7 +240,7 @@ def test_rows_that_were_planned_without_it_are_not_silently_asked(here: InProces
     with pytest.raises(Stopped):
         here(KEYED, source, reuse=first)
     assert "1 of 2 rows are the same as in" in here.said[0]
-    assert "70 rows that were planned without --reuse are answered anew" in here.said[0]
+    assert "70 rows that were planned without --reuse are processed as usual" in here.said[0]
     so_far = here.asked["facts"]
     result = here(KEYED, source, reuse=first)
     assert so_far + here.asked["facts"] == 71

@@ -45,7 +45,20 @@ def test_progress_comes_now_and_then_with_figures(
     with listener("json") as hears:
         for rows in (0, 10, 20, 30, 40):
             usage = Usage(requests=rows, prompt=100 * rows, cached=50 * rows, output=10 * rows)
-            hears.progress(Totals(planned=100, rows=rows, dead=1, alive=2, restarts=1, usage=usage))
+            so_far = usage.prompt + usage.output
+            engines = 2 if rows else 0
+            hears.progress(
+                Totals(
+                    planned=100,
+                    rows=rows,
+                    dead=1,
+                    engines=engines,
+                    alive=2,
+                    restarts=1,
+                    tokens_so_far=so_far,
+                    usage=usage,
+                )
+            )
             now[0] += 6
     first, later = lines(capsys)
     assert (first["event"], first["rows"]) == ("progress", 10)
