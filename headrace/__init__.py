@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 from headrace.pipelines.spec.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from headrace.cluster.driver.map_batches import map_batches as map_batches
     from headrace.cluster.driver.run import run as run
+    from headrace.cluster.driver.session import Session as Session
+    from headrace.cluster.driver.session import TooManyDeadLetters as TooManyDeadLetters
+    from headrace.cluster.driver.session import Transformed as Transformed
+    from headrace.cluster.driver.session import transform as transform
     from headrace.cluster.state.result import RunResult as RunResult
     from headrace.operators import Classify as Classify
     from headrace.operators import Extract as Extract
@@ -33,10 +38,15 @@ _HOME = {
     "Map": "headrace.operators",
     "Pipeline": "headrace.pipelines.spec.pipeline",
     "RunResult": "headrace.cluster.state.result",
+    "Session": "headrace.cluster.driver.session",
     "StorageUnavailable": "headrace.pipelines.spec.errors",
     "Summarize": "headrace.operators",
+    "TooManyDeadLetters": "headrace.cluster.driver.session",
+    "Transformed": "headrace.cluster.driver.session",
     "UserError": "headrace.pipelines.spec.errors",
+    "map_batches": "headrace.cluster.driver.map_batches",
     "run": "headrace.cluster.driver.run",
+    "transform": "headrace.cluster.driver.session",
 }
 
 __all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604  (the names are strings, built from the table above)

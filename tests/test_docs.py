@@ -18,7 +18,9 @@ import yaml
 
 import headrace.cluster.driver.run
 from headrace.cluster.driver.checking import check_pipeline
+from headrace.cluster.driver.session import Session
 from headrace.cluster.jobs.targets import read_target
+from headrace.cluster.state.events import Listener
 from headrace.cluster.state.result import RunResult
 from headrace.pipelines.spec.json_schema import pipeline_json_schema
 from headrace.pipelines.spec.loading import load_pipeline
@@ -176,10 +178,38 @@ def test_the_commands_of_a_page_run(page: Path, workplace: Workplace, monkeypatc
 
 @pytest.mark.parametrize("page", pages_with("python"))
 def test_the_python_of_a_page_runs(page: Path, workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(headrace.cluster.driver.run, "run", with_the_fake_model(headrace.cluster.driver.run.run))
+    answer_with_the_fake_model(monkeypatch)
     for block in blocks_of(page):
         if block.language == "python" and not block.mark:
             exec(compile(block.text, block.place, "exec"), {"__name__": "__main__"})
+
+
+def test_the_notebook_runs(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the fake model, cell by cell, as a notebook would."""
+    answer_with_the_fake_model(monkeypatch)
+    notebook = json.loads((ROOT / "examples" / "notebook.ipynb").read_text())
+    names: dict[str, Any] = {"__name__": "__main__"}
+    codes = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    for number, code in enumerate(codes, 1):
+        exec(compile(code, f"notebook.ipynb, code cell {number}", "exec"), names)
+    assert names["answers"].columns == ["id", "review", "opinion", "opinion_confidence", "facts"]
+    assert names["errors"]["id"].to_list() == names["result"].errors()["id"].to_list() == [4]
+
+
+def test_the_notebook_is_committed_without_outputs() -> None:
+    notebook = json.loads((ROOT / "examples" / "notebook.ipynb").read_text())
+    assert all(not cell.get("outputs") and not cell.get("execution_count") for cell in notebook["cells"])
+
+
+def answer_with_the_fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs and sessions use the fake model, whatever their pipeline names."""
+    monkeypatch.setattr(headrace.cluster.driver.run, "run", with_the_fake_model(headrace.cluster.driver.run.run))
+    transform = Session._transform
+
+    def faked(session: Session, table: Any, pipeline: Pipeline, listener: Listener | None) -> Any:
+        return transform(session, table, pipeline.model_copy(update={"model": "fake"}), listener)
+
+    monkeypatch.setattr(Session, "_transform", faked)
 
 
 def with_the_fake_model(run: Callable[..., RunResult]) -> Callable[..., RunResult]:

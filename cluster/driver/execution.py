@@ -159,7 +159,7 @@ class Execution:
                 groups = block_sizes(len(chunks), CHUNKS_AT_A_WORKER * pool.allotment.most)
                 rest = (descriptor(plan, chunk) for chunk in chunks)
                 blocks = [pa.table({"chunk": pa.array(islice(rest, size), pa.string())}) for size in groups]
-                entered = ray.data.from_arrow(blocks)
+                entered = ray.data.from_blocks(blocks)  # from_arrow would start a task for each block to look at it
                 dataset = dataset.union(entered) if dataset is not None else entered
             if dataset is not None:
                 dataset = _through(dataset, pool, coming)

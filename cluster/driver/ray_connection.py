@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ START_SECONDS = 120
 
 STARTS = 3
 """Attempts to start Ray before giving up."""
+
+LEVEL_LINE = b"Set ray log level from environment variable"
+"""Part of a line that Ray's C++ side writes to standard error when a log level is set."""
 
 
 def connect(address: str, cpus: int) -> None:
@@ -49,21 +53,52 @@ def _connect(address: str, cpus: int) -> None:
     # Its C++ side writes to this terminal what its log files have, warnings of no use to a user among it.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_raylet_start_wait_time_s", str(START_SECONDS))
+    # Ray Data would start an actor for usage statistics, and a Ray that starts here would send them.
+    os.environ.setdefault("RAY_DATA_USAGE_DISABLED", "1")
     options: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": logging.ERROR,
         "configure_logging": True,
     }
     if address == LOCAL:
-        start_here(lambda: ray.init(address=LOCAL, num_cpus=cpus, include_dashboard=False, **options))
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        with lines_dropped(LEVEL_LINE):
+            start_here(lambda: ray.init(address=LOCAL, num_cpus=cpus, include_dashboard=False, **options))
         return
     try:
-        ray.init(address=address, **options)
+        with lines_dropped(LEVEL_LINE):
+            ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(
             f"There is no Ray cluster at {address!r}: {str(error).splitlines()[0]}. Omit --address to start "
             f"Ray on this machine."
         ) from error
+
+
+@contextmanager
+def lines_dropped(part: bytes) -> Iterator[None]:
+    """Drop lines with ``part`` from what this process writes to file descriptor 2, also from C++."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    read, write = os.pipe()
+    os.dup2(write, 2)
+    os.close(write)
+    # A process that starts meanwhile may keep the pipe open, so the thread outlives the context.
+    forward = threading.Thread(target=_forward, args=(read, os.dup(terminal), part), name="stderr", daemon=True)
+    forward.start()
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        forward.join(timeout=1.0)
+
+
+def _forward(read: int, terminal: int, part: bytes) -> None:
+    with open(read, "rb", buffering=0) as lines, open(terminal, "wb", buffering=0) as out:
+        while block := lines.read(1 << 16):
+            out.write(b"".join(line for line in block.splitlines(keepends=True) if part not in line))
 
 
 def start_here(start: Callable[[], Any]) -> None:

@@ -66,7 +66,11 @@ def check(pipeline: Pipeline, input: str) -> Checked:
     Raises:
         UserError: the mistakes found; all of one kind are reported together.
     """
-    corpus = find_shards(input)
+    return check_corpus(pipeline, find_shards(input))
+
+
+def check_corpus(pipeline: Pipeline, corpus: Corpus) -> Checked:
+    """:func:`check` for an input that was found already, or that is a table in memory."""
     _check_columns(pipeline, corpus)
     keep = pipeline.kept_columns(corpus.columns)
     needed = dict.fromkeys(Graph.of(pipeline).input_columns, "the pipeline")

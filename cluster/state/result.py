@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.cluster.state.totals import Totals
 from headrace.pipelines.forecast.outlook import Outlook
 from headrace.pipelines.output.checkpoint import Counts
 from headrace.pipelines.output.planning import Changes
+from headrace.pipelines.output.reading import read_errors, scan_answers
 from headrace.pipelines.report.lengths import LengthTally
 from headrace.pipelines.report.series import Series
+
+if TYPE_CHECKING:
+    import polars as pl
 
 Status = Literal["complete", "already complete", "too many dead letters"]
 
@@ -50,6 +54,17 @@ class RunResult:
     def exit_code(self) -> int:
         """0 for success, 3 for too many dead letters."""
         return 3 if self.status == "too many dead letters" else 0
+
+    def table(self) -> pl.LazyFrame:
+        """The answers in the output: a Polars LazyFrame over its parts, on a disk or an object store.
+
+        After a run that stopped, it has the input files that are finished.
+        """
+        return scan_answers(self.output)
+
+    def errors(self) -> pl.DataFrame:
+        """The dead letters in the output, each with its row, its kept columns, and what went wrong."""
+        return read_errors(self.output)
 
     def as_report(self) -> dict[str, Any]:
         """Plain data for ``report.json``."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from headrace.pipelines.input.corpus import Shard
 from headrace.pipelines.input.cursor import Cursor
-from headrace.pipelines.input.rows import Rows, fitted, sound
+from headrace.pipelines.input.rows import Rows, fitted, rows_without_columns, sound
 from headrace.pipelines.input.source import Source
 from headrace.pipelines.input.sources import source_named
 from headrace.pipelines.spec.errors import StorageUnavailable, UserError
@@ -70,7 +70,7 @@ class ChunkReader:
         if first == last:
             return Rows(schema.empty_table())
         if not columns:
-            return Rows(_rows_without_columns(last - first))
+            return Rows(rows_without_columns(last - first))
         found = self._read(source, shard, schema, first, last)
         if watched:
             source.check(shard)  # it may have been written to while it was read
@@ -141,7 +141,3 @@ def _pieces(
         if isinstance(error, OSError) and error.errno is not None:
             raise
         problems.append(str(error) or type(error).__name__)
-
-
-def _rows_without_columns(rows: int) -> pa.Table:
-    return pa.Table.from_batches([pa.RecordBatch.from_struct_array(pa.nulls(rows, pa.struct([])).fill_null({}))])

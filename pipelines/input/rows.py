@@ -153,6 +153,11 @@ def _converts(column: pa.ChunkedArray) -> bool:
     return True
 
 
+def rows_without_columns(rows: int) -> pa.Table:
+    """A table of so many rows with no columns, for a pipeline that reads none."""
+    return pa.Table.from_batches([pa.RecordBatch.from_struct_array(pa.nulls(rows, pa.struct([])).fill_null({}))])
+
+
 def as_rows(table: pa.Table) -> list[dict[str, Any]]:
     """The rows of a sound ``table`` as mappings."""
     return table.to_pylist() if table.num_columns else [{} for _ in range(table.num_rows)]

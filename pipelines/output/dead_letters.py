@@ -127,6 +127,12 @@ def read_dead_letters(
     return DeadLetters(store.uri, plan, counts, in_order(groups.values()), not open_chunks)
 
 
+def letter_tables(store: Store, plan: Plan) -> Iterator[pa.Table]:
+    """All dead letters of an output, finished or not, a batch at a time: the columns of a file in ``_errors``."""
+    _, open_chunks = _outstanding(store, plan)
+    yield from _tables(store, plan, open_chunks)
+
+
 def published_letters(
     store: Store, plan: Plan, *, examples: int = 3, most: int = 200_000, files: int = 512
 ) -> tuple[tuple[Group, ...], bool]:

@@ -1,0 +1,131 @@
+"""``headrace.map_batches``: a pipeline as one operation of somebody's own Ray Data job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from headrace.cluster.driver.preflight import Preflights
+from headrace.cluster.driver.ray_connection import cluster_gpus, node_cpus
+from headrace.cluster.engines.locate import provider_of
+from headrace.cluster.engines.resources import Allotment, Demand
+from headrace.cluster.engines.sharing import share
+from headrace.cluster.state.checked import Checked, check_corpus, step_fields
+from headrace.cluster.state.engine_of import engine_config
+from headrace.cluster.worker.batch_worker import BatchAssignment, BatchWorker
+from headrace.cluster.worker.table_chain import AT_ONCE, kept
+from headrace.pipelines.input.tables import corpus_of
+from headrace.pipelines.output.plan import part_schema
+from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.loading import load_pipeline
+from headrace.pipelines.spec.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    import ray.data
+
+
+def map_batches(
+    dataset: ray.data.Dataset,
+    pipeline: Pipeline | str | Path,
+    *,
+    batch_size: int | None = None,
+    concurrency: int | tuple[int, int] | None = None,
+    schema: pa.Schema | None = None,
+) -> ray.data.Dataset:
+    """A Ray Dataset with the answers of a pipeline, computed by a pool of actors when it is consumed.
+
+    The rows have the dataset's columns (limited to the pipeline's ``keep``, if set), the steps' columns, and
+    ``_error``: null, or a struct with the ``step``, ``class``, ``rule``, ``reason``, ``raw`` and ``tries`` of a dead
+    letter. Rows that a filter left out are missing. Nothing is committed: a job that fails begins again, and
+    ``max_error_rate`` does not stop it.
+
+    Example::
+
+        answered = headrace.map_batches(ray.data.read_parquet("reviews/"), pipeline)
+        answered.write_parquet("answers/")
+
+    Args:
+        dataset: its blocks must be Arrow tables or convertible to them.
+        pipeline: a :class:`Pipeline`, or the path of a file that holds one. Each actor has an engine for each of its
+            models, with the GPUs and cores in ``resources``.
+        batch_size: rows of a batch; by default ``checkpoint_rows``. An actor has up to four batches in flight.
+        concurrency: the number of actors, or the least and the most; by default ``resources.workers``.
+        schema: the dataset's columns. Without it Ray Data is asked, which runs a dataset that does not know its schema
+            up to its first row.
+
+    Raises:
+        UserError: the pipeline does not fit the columns, or has a mistake.
+    """
+    import ray
+
+    made = pipeline if isinstance(pipeline, Pipeline) else load_pipeline(pipeline)
+    if not ray.is_initialized():
+        ray.init()
+    checked = check_corpus(made, corpus_of(schema or _schema(dataset), 0))
+    allotments = share(_demands(checked), cluster_gpus=cluster_gpus(), node_cpus=node_cpus(), local=False)
+    with Preflights.begin(made, checked.stages, checked.models) as preflight:
+        preflight.finish()
+    least, most = _actors(allotments, concurrency)
+    return dataset.map_batches(
+        BatchWorker,
+        fn_constructor_args=(_assignment(checked, allotments),),
+        batch_size=batch_size or made.checkpoint_rows,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(
+            min_size=least,
+            max_size=most,
+            max_tasks_in_flight_per_actor=AT_ONCE,
+            max_concurrent_calls_per_actor=AT_ONCE,
+        ),
+        # Whatever else the job does needs a core, too, or it would wait for one for ever.
+        num_cpus=max(0, min(sum(allotment.cpus for allotment in allotments), node_cpus() - 1)),
+        num_gpus=sum(allotment.gpus for allotment in allotments) or None,
+    )
+
+
+def _schema(dataset: ray.data.Dataset) -> pa.Schema:
+    found = dataset.schema()
+    if found is None:
+        raise UserError("The dataset is empty, so its columns are unknown. Name them in `schema`, a pyarrow Schema.")
+    types = [kind if isinstance(kind, pa.DataType) else pa.null() for kind in found.types]
+    return pa.schema(list(zip(found.names, types, strict=True)))
+
+
+def _demands(checked: Checked) -> list[Demand]:
+    return [
+        Demand(
+            f"the model {located.source}",
+            checked.pipeline.resources_of(name),
+            located.weights,
+            provider_of(located).needs,
+        )
+        for name, located in ((stage.model, checked.models[stage.model]) for stage in checked.stages)
+    ]
+
+
+def _actors(allotments: tuple[Allotment, ...], concurrency: int | tuple[int, int] | None) -> tuple[int, int]:
+    """The least and the most actors. Each has all models, so the model with the most workers decides."""
+    if concurrency is None:
+        return max(each.least for each in allotments), max(each.most for each in allotments)
+    least, most = (concurrency, concurrency) if isinstance(concurrency, int) else concurrency
+    if not 1 <= least <= most:
+        raise UserError(f"concurrency: {concurrency} is not a number of actors, 1 or more, or the least and the most.")
+    return least, most
+
+
+def _assignment(checked: Checked, allotments: tuple[Allotment, ...]) -> BatchAssignment:
+    pipeline = checked.pipeline
+    fields = part_schema([], step_fields(pipeline))
+    return BatchAssignment(
+        pipeline=pipeline.to_data(),
+        folder=str(pipeline.folder) if pipeline.folder else None,
+        engines=tuple(
+            (engine_config(checked, allotment, stage), stage.steps)
+            for stage, allotment in zip(checked.stages, allotments, strict=True)
+        ),
+        columns=checked.columns,
+        keep=tuple(kept(pipeline, checked.corpus.columns, fields)),
+        fields=fields,
+    )
