@@ -24,18 +24,17 @@ def main(output: str) -> None:
     console = Console(width=max(Console().width, 120))
     answers = pl.read_parquet(Path(output) / "*.parquet").with_columns(pl.col("opinion").cast(pl.String))
     table = Table(show_lines=True)
-    for column in ("id", "rating", "opinion", "sure", "facts", "summary"):
+    for column in ("id", "rating", "opinion", "sure", "product", "praised or complained about", "summary"):
         table.add_column(column)
     for row in answers.gather_every(max(1, answers.height // SHOWN)).head(SHOWN).iter_rows(named=True):
-        facts = row["facts"] or {}
-        lines = [f"{name}: {_text(value)}" for name, value in facts.items() if value not in (None, [])]
         table.add_row(
             str(row["id"]),
             f"{row['rating']:+.1f}",
             row["opinion"],
             f"{row['opinion_confidence']:.2f}",
-            Text("\n".join(lines)),
-            Text(row["summary"] or ""),
+            Text(row["product"] or "-"),
+            Text("\n".join(f"“{_one_line(quote)}”" for quote in row["praised"] or row["complaints"] or [])),
+            Text(row["summary"]),
         )
     console.print(table)
     clear = answers.filter(pl.col("rating").abs() > CLEAR).with_columns(
@@ -52,8 +51,8 @@ def main(output: str) -> None:
     )
 
 
-def _text(value: object) -> str:
-    return "; ".join(map(str, value)) if isinstance(value, list) else str(value)
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from headrace.operators import Filter as Filter
     from headrace.operators import Generate as Generate
     from headrace.operators import Map as Map
+    from headrace.operators import Quote as Quote
     from headrace.operators import Summarize as Summarize
     from headrace.pipelines.spec.errors import ChunksFailed as ChunksFailed
     from headrace.pipelines.spec.errors import HeadraceError as HeadraceError
@@ -37,6 +38,7 @@ _HOME = {
     "HeadraceError": "headrace.pipelines.spec.errors",
     "Map": "headrace.operators",
     "Pipeline": "headrace.pipelines.spec.pipeline",
+    "Quote": "headrace.operators",
     "RunResult": "headrace.cluster.state.result",
     "Session": "headrace.cluster.driver.session",
     "StorageUnavailable": "headrace.pipelines.spec.errors",

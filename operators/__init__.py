@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from headrace.operators.questions import Constraint as Constraint
     from headrace.operators.questions import Json as Json
     from headrace.operators.questions import Question as Question
+    from headrace.operators.questions import Quoting as Quoting
     from headrace.operators.questions import Sampling as Sampling
     from headrace.operators.questions import Shot as Shot
     from headrace.operators.questions import Text as Text
+    from headrace.operators.schema.quotes import Quote as Quote
     from headrace.operators.shown import Shown as Shown
     from headrace.operators.summarize import Summarize as Summarize
 
@@ -40,10 +42,11 @@ _HOME = {
     **{name.capitalize(): f"headrace.operators.{name}" for name in BUILT_IN},
     **dict.fromkeys(("Example", "ModelStep", "RowStep", "Step"), "headrace.operators.base"),
     **dict.fromkeys(("Answer", "Filtered", "Rejection"), "headrace.operators.outcomes"),
-    **dict.fromkeys(("Choice", "Constraint", "Json", "Text"), "headrace.operators.questions"),
+    **dict.fromkeys(("Choice", "Constraint", "Json", "Quoting", "Text"), "headrace.operators.questions"),
     **dict.fromkeys(("Completion", "Question", "Sampling", "Shot"), "headrace.operators.questions"),
     "Capabilities": "headrace.operators.capabilities",
     "ErrorClass": "headrace.operators.error_classes",
+    "Quote": "headrace.operators.schema.quotes",
     "Shown": "headrace.operators.shown",
 }
 

@@ -175,6 +175,7 @@ _ENFORCED: Mapping[ConstraintKind, str] = {
     "choice": "that the answer is one of the labels",
     "json": "the JSON Schema",
     "pattern": "the form of the text",
+    "quotes": "the JSON Schema, nor that quotes are in the text",
 }
 
 
@@ -204,6 +205,9 @@ class ModelStep(Step):
     """Where this step's prompt keeps the parts that are the same for all rows. Default: the pipeline's."""
     model: str | None = Field(default=None, min_length=1)
     """Another model than the pipeline's: a name in `models`, `default`, a hub id, or a folder."""
+
+    reads_cut: ClassVar[bool] = False
+    """Whether :meth:`read` can use an answer that was cut at ``max_tokens``. Otherwise such an answer is rejected."""
 
     calibrated: ClassVar[bool] = False
     """Whether :meth:`read` needs priors: completions of the same questions on a content-free document."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-ConstraintKind = Literal["choice", "json", "pattern"]
-"""One of a set of labels, JSON of a schema, text that matches a regular expression."""
+ConstraintKind = Literal["choice", "json", "pattern", "quotes"]
+"""One of a set of labels, JSON of a schema, text that matches a regular expression, JSON with quotes from the text."""
 
-ALL_CONSTRAINTS: frozenset[ConstraintKind] = frozenset(("choice", "json", "pattern"))
+COMMON_CONSTRAINTS: frozenset[ConstraintKind] = frozenset(("choice", "json", "pattern"))
+"""What an engine is taken to enforce if it does not say otherwise."""
+
+ALL_CONSTRAINTS: frozenset[ConstraintKind] = COMMON_CONSTRAINTS | {"quotes"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ class Capabilities:
 
     prompts: Literal["tokens", "messages"] = "tokens"
     logprobs: Literal["chosen", "top", "none"] = "chosen"
-    constraints: frozenset[ConstraintKind] = ALL_CONSTRAINTS
+    constraints: frozenset[ConstraintKind] = COMMON_CONSTRAINTS
     prefix_block: int | None = None
     requests: int = 256
     prefill: bool = False

@@ -39,7 +39,7 @@ class ErrorClass(StrEnum):
 
 
 _MEANINGS: Mapping[ErrorClass, str] = {
-    ErrorClass.EMPTY_DOCUMENT: "the document is null or empty",
+    ErrorClass.EMPTY_DOCUMENT: "the document is null or empty, or has no words to quote",
     ErrorClass.TOO_LONG: "the document, or the prompt with it, does not fit the model",
     ErrorClass.INPUT_DAMAGED: "the row cannot be read, or holds a value that its column's type cannot hold",
     ErrorClass.TEMPLATE: "a template fails for the row",

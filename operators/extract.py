@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from headrace.operators.base import ModelStep
 from headrace.operators.outcomes import Answer, Rejection
 from headrace.operators.questions import Completion, Question, Sampling
+from headrace.operators.schema.quotes import quote_all
 from headrace.operators.schema.schemas import check_schema, schema_of
 from headrace.operators.shown import Shown
 from headrace.operators.structured import Structure
@@ -32,6 +33,8 @@ class Extract(ModelStep):
     """A JSON Schema, or the path of a file with one, relative to this file."""
     short_keys: bool = False
     """Decode letters instead of names and long enum values: fewer tokens, the same answer."""
+    quote: bool = Field(default=False, exclude_if=lambda quote: not quote)
+    """Copy every string from the document word for word, except those with `enum`, `const`, `format` or `pattern`."""
 
     @field_validator("schema_", mode="before")
     @classmethod
@@ -40,16 +43,22 @@ class Extract(ModelStep):
 
     @model_validator(mode="after")
     def _structure_holds(self) -> Extract:
+        if self.quote:
+            check_schema(quote_all(self.schema_))
+            if not self.structure.quotes:
+                raise ValueError("quote: the schema has no string that could be quoted; remove quote")
         if self.examples or self.short_keys:
             self.structure.check_examples(self.examples)
         return self
 
     @cached_property
     def structure(self) -> Structure:
-        return Structure.of(self.name, self.schema_, short_keys=self.short_keys)
+        return Structure.of(
+            self.name, quote_all(self.schema_) if self.quote else self.schema_, short_keys=self.short_keys
+        )
 
     def fields(self) -> list[pa.Field]:
-        return [self.structure.field()]
+        return self.structure.fields()
 
     def notes(self) -> list[str]:
         return list(self.structure.notes)
@@ -61,7 +70,7 @@ class Extract(ModelStep):
         return self.structure.agreement(answer, other)
 
     def questions(self, context: str = "") -> tuple[Question, ...]:
-        form = f"Fill in these fields, as JSON:\n{self.structure.description}"
+        form = self.structure.form
         return (
             Question(
                 instruction=self.header("Read the text and extract facts in words from the text.", form),
@@ -81,4 +90,4 @@ class Extract(ModelStep):
         self, completions: Sequence[Completion], priors: Sequence[Completion], document: str = ""
     ) -> Answer | Rejection:
         (completion,) = completions
-        return self.structure.read(completion)
+        return self.structure.read(completion, document)

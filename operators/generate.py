@@ -59,7 +59,7 @@ class Generate(ModelStep):
         return None if self.schema_ is None else Structure.of(self.name, self.schema_, short_keys=self.short_keys)
 
     def fields(self) -> list[pa.Field]:
-        return [self.structure.field() if self.structure else pa.field(self.name, pa.string())]
+        return self.structure.fields() if self.structure else [pa.field(self.name, pa.string())]
 
     def notes(self) -> list[str]:
         return list(self.structure.notes) if self.structure else []
@@ -97,7 +97,7 @@ class Generate(ModelStep):
     ) -> Answer | Rejection:
         (completion,) = completions
         if self.structure:
-            return self.structure.read(completion)
+            return self.structure.read(completion, document)
         text = completion.text.strip()
         if text:
             return Answer({self.name: text})

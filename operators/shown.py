@@ -14,10 +14,12 @@ class Shown:
         labels: the texts that the column can hold, in the order in which they are listed.
         many: whether a row has a list of labels, each of which counts.
         confidence: the column with the confidences, 0 to 1, of these answers.
+        spans: the column that says where the answer's quotes stand in the document.
         enums: the texts that a field within the answer can hold, by the field's dotted path.
     """
 
     labels: tuple[str, ...] = ()
     many: bool = False
     confidence: str | None = None
+    spans: str | None = None
     enums: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

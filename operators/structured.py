@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -13,10 +13,12 @@ from headrace.operators.agreement import of_values
 from headrace.operators.base import Example
 from headrace.operators.error_classes import ErrorClass
 from headrace.operators.outcomes import Answer, Rejection
-from headrace.operators.questions import Completion, Json, Shot
+from headrace.operators.questions import Completion, Json, Quoting, Shot
 from headrace.operators.schema.columns import Column, column_for
+from headrace.operators.schema.document_words import document_words
 from headrace.operators.schema.nodes import compact, fields_of, flatten
 from headrace.operators.schema.not_accepted import NotAccepted
+from headrace.operators.schema.quotes import Quotes, place_quotes, quotes_of, without_quotes
 from headrace.operators.schema.recursion import is_recursive
 from headrace.operators.schema.schemas import (
     SchemaError,
@@ -30,6 +32,9 @@ from headrace.operators.schema.schemas import (
 )
 from headrace.operators.shown import Shown
 
+SPANS = pa.list_(pa.struct([("path", pa.string()), ("start", pa.int64()), ("end", pa.int64())]))
+"""Where the quotes of an answer stand: each with its place in the answer, and offsets of characters in the document."""
+
 NAMED = 8
 """Fields that a reminder names."""
 
@@ -41,6 +46,7 @@ class Structure:
     name: str
     schema: Mapping[str, Any]
     short: ShortForm
+    quotes: Quotes
     constraint: Json
     validator: Validator
     column: Column
@@ -60,6 +66,7 @@ class Structure:
         decoding, _ = decoding_schema(short.schema, schema)
         _, notes = decoding_schema(schema)  # of the schema as its author knows it
         column = column_for(schema, name)
+        quotes = quotes_of(schema)
         said = [*(f"{name}{note}" for note in notes), *column.notes]
         recursive = is_recursive(schema)
         if short_keys and recursive:
@@ -72,7 +79,10 @@ class Structure:
             name=name,
             schema=schema,
             short=short,
-            constraint=Json(json.dumps(decoding)),
+            quotes=quotes,
+            constraint=Quoting(json.dumps(without_quotes(decoding)), json.dumps(decoding))
+            if quotes
+            else Json(json.dumps(decoding)),
             validator=Validator.compile(schema),
             column=column,
             description=description,
@@ -82,12 +92,26 @@ class Structure:
             notes=tuple(said),
         )
 
-    def field(self) -> pa.Field:
-        return pa.field(self.name, self.column.type)
+    @property
+    def spans(self) -> str | None:
+        """The column that says where quotes stand; None if there are no quotes."""
+        return f"{self.name}_spans" if self.quotes else None
+
+    @property
+    def form(self) -> str:
+        """The form of the answer, in words for the prompt."""
+        if self.quotes and not self.quotes.fields and "\n" not in self.description:
+            return f"Answer in JSON: a {self.description}."
+        return f"Fill in these fields, as JSON:\n{self.description}"
+
+    def fields(self) -> list[pa.Field]:
+        """The columns of an answer."""
+        spans = [pa.field(self.spans, SPANS)] if self.spans else []
+        return [pa.field(self.name, self.column.type), *spans]
 
     def shown(self) -> Shown:
         """What a report shows of the column: how often each value of a closed field occurs."""
-        return Shown(enums=dict(enums_of(self.schema)))
+        return Shown(enums=dict(enums_of(self.schema)), spans=self.spans)
 
     def agreement(self, answer: Any, other: Any) -> float:
         """How well two answers agree: see :func:`of_values`."""
@@ -104,6 +128,7 @@ class Structure:
             if problem is not None:
                 raise ValueError(f"examples[{i}].answer does not fit the schema: {problem}")
             try:
+                place_quotes(example.answer, self.quotes, document_words(example.document))
                 self.short.shorten(example.answer)
             except ValueError as error:
                 raise ValueError(f"examples[{i}].answer: {error}") from None
@@ -112,8 +137,8 @@ class Structure:
         """A worked example as the engine would answer it."""
         return Shot(example.document, compact(self.short.shorten(example.answer)))
 
-    def read(self, completion: Completion) -> Answer | Rejection:
-        """Parse, restore, validate and convert; the reason of a rejection is one sentence."""
+    def read(self, completion: Completion, document: str = "") -> Answer | Rejection:
+        """Parse, restore, validate, find quotes in the document, and convert; a rejection's reason is one sentence."""
         text = completion.text
         try:
             value = parse_json(text)
@@ -122,7 +147,10 @@ class Structure:
         try:
             value = self.short.restore(value)
             self.validator.check(value)
-            return Answer({self.name: self.column.convert(value)})
+            if not self.spans:
+                return Answer({self.name: self.column.convert(value)})
+            value, spans = place_quotes(value, self.quotes, document_words(document))
+            return Answer({self.name: self.column.convert(value), self.spans: [asdict(span) for span in spans]})
         except NotAccepted as problem:
             return Rejection(str(problem), text, ErrorClass.INVALID, problem.rule)
         except (ValueError, RecursionError) as problem:  # what cannot be told within bounds

@@ -22,6 +22,9 @@ WORDS_PER_SENTENCE = 20
 CHARACTERS_PER_WORD = 8
 """Characters for a word and the space after it; an English word has 5 letters."""
 
+CHARACTERS_PER_TOKEN = 3
+"""Fewer than the 4 of English, so that a sentence of so many characters fits."""
+
 REPETITION_PENALTY = 1.1
 """Without one, small models repeat themselves."""
 
@@ -37,10 +40,12 @@ class Summarize(ModelStep):
 
     Column: ``NAME``, a string. The grammar that the engine decodes with allows a number of sentences that fits
     ``max_words`` and nothing after them, so a summary ends instead of being cut. Sentences beyond ``max_words`` are
-    dropped. If the first sentence alone is longer, the answer is rejected and retried.
+    dropped, and so is a sentence that was cut at ``max_tokens``. If the first sentence alone is longer, the answer is
+    rejected and retried.
     """
 
     kind: ClassVar[str] = "summarize"
+    reads_cut: ClassVar[bool] = True
 
     max_words: int = Field(default=60, ge=3, le=1000)
     """The maximum number of words in a summary."""
@@ -53,7 +58,9 @@ class Summarize(ModelStep):
 
     @cached_property
     def _sentence_characters(self) -> int:
-        return self.max_words * CHARACTERS_PER_WORD
+        """Most characters of a sentence: at ``max_tokens`` at least one must have come to its end."""
+        most = self.max_words * CHARACTERS_PER_WORD
+        return most if self.max_tokens is None else max(1, min(most, self.max_tokens * CHARACTERS_PER_TOKEN))
 
     @cached_property
     def pattern(self) -> str:
@@ -84,9 +91,12 @@ class Summarize(ModelStep):
         self, completions: Sequence[Completion], priors: Sequence[Completion], document: str = ""
     ) -> Answer | Rejection:
         (completion,) = completions
-        if not re.fullmatch(self.pattern, completion.text):
+        text = completion.text
+        if completion.cut:
+            text = text[: max(map(text.rfind, _ENDS)) + 1]
+        if not re.fullmatch(self.pattern, text):
             return _rejected("the summary is not whole sentences", completion)
-        sentences = [match[0] for match in re.finditer(rf" ?{_INSIDE}+[{_ENDS}]", completion.text)]
+        sentences = [match[0] for match in re.finditer(rf" ?{_INSIDE}+[{_ENDS}]", text)]
         if len(sentences[-1].strip()) > self._sentence_characters:
             return _rejected("a sentence of the summary does not come to an end", completion)
         summary = ""

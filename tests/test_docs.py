@@ -181,7 +181,7 @@ def test_the_python_of_a_page_runs(page: Path, workplace: Workplace, monkeypatch
     answer_with_the_fake_model(monkeypatch)
     for block in blocks_of(page):
         if block.language == "python" and not block.mark:
-            exec(compile(block.text, block.place, "exec"), {"__name__": "__main__"})
+            exec(compile(block.text, block.place, "exec", dont_inherit=True), {"__name__": "__main__"})
 
 
 def test_the_notebook_runs(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,13 +11,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Self
 
 from headrace.cluster.driver.preflight_work import OUTLOOK, PROBLEM, Wanted, prompts_and_outlook, said
 from headrace.cluster.engines.locate import interface_of, provider_of
 from headrace.cluster.engines.provider import Grammar, Located
 from headrace.operators.base import ModelStep
-from headrace.operators.questions import Json, Text
+from headrace.operators.questions import Json, NoQuote, Quoting, Text
 from headrace.pipelines.forecast.ahead import Ahead
 from headrace.pipelines.forecast.outlook import Outlook
 from headrace.pipelines.output.stages import Stage
@@ -26,6 +27,9 @@ from headrace.pipelines.spec.pipeline import Pipeline
 
 CHECK_SECONDS = 120.0
 """Time for the process to start, load the tokenizer and check, on a busy machine."""
+
+SAMPLE = " ".join(f"word{i}" for i in range(300))
+"""A document to try the grammars of quotes with: they differ from document to document in its words only."""
 
 
 def grammars(pipeline: Pipeline, steps: Collection[str] | None = None) -> list[Grammar]:
@@ -36,6 +40,9 @@ def grammars(pipeline: Pipeline, steps: Collection[str] | None = None) -> list[G
             where = pipeline.message(("steps", i, step.kind), repr(step.name))
             for question in step.questions():
                 match question.constraint:
+                    case Quoting() as quoting:
+                        with suppress(NoQuote):  # which is a matter of the documents
+                            found.append(Grammar(where, "lark", quoting.about(SAMPLE).grammar))
                     case Json(schema=schema):
                         found.append(Grammar(where, "json", schema))
                     case Text(pattern=str(pattern)):

@@ -45,7 +45,8 @@ class Located:
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """A grammar for decoding: a JSON Schema (``json``) or a regular expression (``regex``), as text."""
+    """A grammar for decoding, as text: a JSON Schema (``json``), a regular expression (``regex``), or llguidance's form
+    of Lark (``lark``)."""
 
     where: str
     kind: str

@@ -7,6 +7,7 @@ from typing import Any
 
 from headrace.operators.schema.bounds import DEFAULT_MAX_ITEMS, DEFAULT_MAX_LENGTH, KEY_LENGTH
 from headrace.operators.schema.nodes import Node, compact, fields_of, flatten, is_record
+from headrace.operators.schema.quotes import CHARACTERS_PER_WORD, bounds_of
 
 CHARACTERS_PER_TOKEN = 3
 """English has about 4; other languages, numbers and JSON's quotes bring it down."""
@@ -44,6 +45,8 @@ def _characters(root: Node, schema: Any, above: frozenset[int]) -> int:
 
 def _of_type(root: Node, kind: str, node: Node, inside: frozenset[int]) -> int:
     match kind:
+        case "string" if (quote := bounds_of(node)) is not None:
+            return min(quote.most * CHARACTERS_PER_WORD + 2, _ENOUGH)
         case "string":
             most = node.get("maxLength", max(DEFAULT_MAX_LENGTH, node.get("minLength", 0)))
             return min(int(_FORMAT_LENGTH.get(str(node.get("format")), most + 2)), _ENOUGH)

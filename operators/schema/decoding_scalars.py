@@ -9,6 +9,7 @@ from typing import Any
 from headrace.operators.schema.bounds import DECIMALS, DEFAULT_MAX_LENGTH, DEFAULT_MAX_NUMBER, MAX_LEAST
 from headrace.operators.schema.nodes import Node, SchemaError, SchemaPath, pointer
 from headrace.operators.schema.patterns import bounded, decodes
+from headrace.operators.schema.quotes import QUOTE, bounds_of
 
 INT_MIN, INT_MAX = -(2**63) + 1024, 2**63 - 1
 """Integers of 64 bits. llguidance reads a bound as a double and fails at the lowest one."""
@@ -41,6 +42,9 @@ def string_scalar(node: Node, path: SchemaPath) -> Scalar:
     least = least_of(node, "minLength", path)
     if least > node.get("maxLength", math.inf):
         raise SchemaError(f"{pointer(path)}: minLength {node['minLength']} is above maxLength {node['maxLength']}")
+    if bounds_of(node) is not None:
+        lengths = {key: node[key] for key in (QUOTE, "minLength", "maxLength") if key in node}
+        return Scalar({"type": "string", **lengths})
     if node.get("format") in GRAMMAR_FORMATS:
         lengths = {key: node[key] for key in ("minLength", "maxLength") if key in node}
         kept: dict[str, Any] = {"type": "string", "format": node["format"], **lengths}

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from headrace.operators.schema.nodes import MEANS, Node, SchemaError, compact, fields_of, flatten, is_record
+from headrace.operators.schema.quotes import bounds_of
 from headrace.operators.schema.recursion import is_recursive
 
 DESCRIPTION_LIMIT = 4000
@@ -90,6 +91,8 @@ def _kind(root: Node, schema: Any) -> str:
     if "enum" in node or "const" in node:
         return _options(node)
     match flat.types:
+        case ("string",) if bounds_of(node) is not None:
+            return "phrase copied from the text"
         case ("string",):
             form = {"date": "date, YYYY-MM-DD", "date-time": "date and time, ISO 8601"}.get(
                 str(node.get("format")), f"string, {node['format']}" if "format" in node else "string"
@@ -101,13 +104,18 @@ def _kind(root: Node, schema: Any) -> str:
             return flat.types[0] + _bounds(node, "minimum", "maximum", "")
         case ("array",):
             items = node.get("items")
-            inner = f" of {_kind(root, items)}" if isinstance(items, Mapping) and not _loops(root, items) else ""
+            inner = f" of {_several(root, items)}" if isinstance(items, Mapping) and not _loops(root, items) else ""
             return "list" + inner + _bounds(node, "minItems", "maxItems", "items")
         case ("object",):
             return "object" if is_record(node) or "additionalProperties" not in node else "object, any keys"
         case ():
             return "any value"
     return " or ".join(flat.types)
+
+
+def _several(root: Node, schema: Any) -> str:
+    quoted = bounds_of(flatten(root, schema).node) is not None
+    return "phrases copied from the text" if quoted else _kind(root, schema)
 
 
 def _options(node: Node) -> str:

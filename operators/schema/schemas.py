@@ -25,6 +25,7 @@ from headrace.operators.schema.bounded import TooMuchWork, found, pattern_proble
 from headrace.operators.schema.decoding import decoding_schema
 from headrace.operators.schema.describe import describe
 from headrace.operators.schema.nodes import Node, SchemaError, dialect, pointer, refs_stand_alone, resolve, walk
+from headrace.operators.schema.quotes import QUOTE, check_quotes
 from headrace.operators.schema.recursion import heights, reachable, unfold
 from headrace.operators.schema.short_form import ShortForm, short_form
 from headrace.operators.schema.validation import Validator, parse_json
@@ -107,6 +108,7 @@ def check_schema(schema: object) -> dict[str, Any]:
     _check_unevaluated(plain)
     _check_cycles(plain)
     _check_extent(plain)
+    check_quotes(plain)
     decoding_schema(plain)  # refuses bounds between which nothing lies
     return plain
 
@@ -169,8 +171,10 @@ def _misspelt(key: str) -> str | None:
 
     One typo in a short word, two in a long one: ``form``, ``constraints`` and ``_format`` are words in their own right.
     """
+    if key.startswith(("x-", "x_")):
+        return QUOTE if key != QUOTE and _slips(key, QUOTE) <= 2 else None
     plain = key.replace("_", "").replace("-", "").lower()
-    if key in KEYWORDS or len(key) < 3 or not plain.lstrip("$").isalpha() or key.startswith(("_", "x-")):
+    if key in KEYWORDS or len(key) < 3 or not plain.lstrip("$").isalpha() or key.startswith("_"):
         return None
     if plain in {word.lower() for word in QUIET}:
         return None

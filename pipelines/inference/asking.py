@@ -8,7 +8,7 @@ from typing import Any
 from headrace.operators.base import ModelStep
 from headrace.operators.error_classes import ErrorClass
 from headrace.operators.outcomes import Answer, Rejection
-from headrace.operators.questions import Choice, Completion
+from headrace.operators.questions import Choice, Completion, NoQuote
 from headrace.operators.templates import TemplateProblem
 from headrace.pipelines.inference.answers import plain_answer
 from headrace.pipelines.inference.documents import TOO_LONG, Document
@@ -74,21 +74,26 @@ class Asker:
             prompts = self._chained.prompts(ready, context, rejection.reason, attempt)
             try:
                 fitting = self._fit(prompts, document)
+                text = self._requests.text(fitting)
+                prompts = tuple(prompt.about(text) for prompt in prompts)
                 completions = await self._requests.complete(prompts, fitting, result.usage)
                 _count(result, ready, prompts, completions, first=attempt == begin)
                 priors = await self._priors.of(ready, context) if ready.calibrated else []
+            except NoQuote as problem:
+                return DeadLetter(step.name, ErrorClass.EMPTY_DOCUMENT, str(problem))
             except RequestRefused as refusal:
                 error_class = ErrorClass.TOO_LONG if isinstance(refusal, PromptTooLong) else ErrorClass.REFUSED
                 reason = f"the engine refused the request: {refusal}"
                 return DeadLetter(step.name, error_class, reason, "", attempt + 1)
             if self._keep_raw:
                 _keep(result, ready, completions)
-            outcome = _cut(prompts, completions) or _read(
-                step, self._plain(prompts, completions), priors, self._requests.text(fitting)
-            )
-            if isinstance(outcome, Answer):
-                return outcome
-            rejection = outcome
+            cut = _cut(prompts, completions)
+            if cut is None or step.reads_cut:
+                outcome = _read(step, self._plain(prompts, completions), priors, text)
+                if isinstance(outcome, Answer):
+                    return outcome
+                rejection = outcome
+            rejection = cut or rejection
         return DeadLetter.of(step.name, rejection, begin + step.retries + 1)
 
     def _plain(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Completion]:
@@ -129,7 +134,7 @@ def _keep(result: RowResult, ready: Prepared, completions: Sequence[Completion])
 
 
 def _cut(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Rejection | None:
-    """A cut answer is never accepted, except for a choice, which is determined by how the answer begins."""
+    """The rejection of an answer that was cut. A choice never is: how the answer begins determines it."""
     for prompt, completion in zip(prompts, completions, strict=True):
         if completion.cut and not isinstance(prompt.constraint, Choice):
             reason = f"the answer was cut at {prompt.sampling.max_tokens} tokens"

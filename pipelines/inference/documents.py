@@ -26,17 +26,23 @@ class NoDocument(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A row's document in tokens; ``len`` counts them. ``text`` is None if the document was cut."""
+    """A row's document in tokens; ``len`` counts them.
+
+    Attributes:
+        text: the whole document.
+        whole: whether the ids are those of all of it.
+    """
 
     ids: Sequence[int]
-    text: str | None
+    text: str
+    whole: bool = True
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def cut(self, tokens: int) -> Document:
         """Its first ``tokens`` tokens."""
-        return self if len(self.ids) <= tokens else Document(self.ids[:tokens], None)
+        return self if len(self.ids) <= tokens else Document(self.ids[:tokens], self.text, whole=False)
 
 
 NO_DOCUMENT = Document((), "")
@@ -93,7 +99,7 @@ class Documents:
         if not self._truncate:
             raise self._too_long(f"the document has {len(ids)} tokens; at most {self._room} fit")
         usage.truncated += 1
-        return Document(ids[: self._room], None)
+        return Document(ids[: self._room], text, whole=False)
 
     def _too_long(self, why: str) -> NoDocument:
         return NoDocument(f"{why}{TOO_LONG}", ErrorClass.TOO_LONG)

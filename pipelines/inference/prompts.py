@@ -41,6 +41,15 @@ class Prompt:
         """The token prompt for a document."""
         return [*self.head, *document, *self.tail]
 
+    def about(self, document: str) -> Prompt:
+        """The prompt with the constraint on answers about a document.
+
+        Raises:
+            NoQuote: see :meth:`headrace.operators.questions.Quoting.about`.
+        """
+        constraint = self.constraint.about(document)
+        return self if constraint is self.constraint else replace(self, constraint=constraint)
+
     def messages(self, document: str, *, prefill: bool) -> tuple[Message, ...]:
         """The conversation for a document; see :meth:`PromptText.messages`."""
         return self.text.messages(document, self.added, prefill=prefill)

@@ -66,8 +66,13 @@ class Requests:
         return completion
 
     def text(self, document: Document) -> str:
-        """The document as the engine gets it: of one that was cut, what is left."""
-        return self._engine.tokenizer.decode(document.ids) if document.text is None else document.text
+        """The document as the engine gets it: of one that was cut, what is left.
+
+        A character that was cut through does not count.
+        """
+        if document.whole:
+            return document.text
+        return document.text[: len(self._engine.tokenizer.decode(document.ids).rstrip("\ufffd"))]
 
     def _messages(self, prompt: Prompt, document: Document) -> tuple[Message, ...]:
         return prompt.messages(self.text(document), prefill=self._engine.capabilities.prefill)

@@ -49,5 +49,7 @@ def reported_columns(
             of_column = shown[column]
             if of_column.confidence not in there:
                 of_column = replace(of_column, confidence=None)
+            if of_column.spans not in there:
+                of_column = replace(of_column, spans=None)
             found.append(ReportedColumn(column, name, kind, schema.field(column).type, of_column))
     return found

@@ -66,6 +66,7 @@ class PickedRow:
         answers: by output column.
         confidences: of the answers that have one, by the same names.
         confidence: the lowest of the row's confidences; None if no step has one.
+        spans: where the answers' quotes stand in the document: start, end, and the quoted field.
     """
 
     shard: int
@@ -74,6 +75,7 @@ class PickedRow:
     answers: dict[str, Any]
     confidences: dict[str, Any]
     confidence: float | None
+    spans: tuple[tuple[int, int, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +168,7 @@ def row_ranges(
 
 def _inspect(store: Store, part: RowRange, fingerprint: str, columns: Sequence[ReportedColumn], rows: bool) -> _Piece:
     piece = _Piece([ColumnTally(column) for column in columns])
-    names = [name for column in columns for name in (column.name, column.shown.confidence) if name]
+    names = [name for column in columns for name in (column.name, column.shown.confidence, column.shown.spans) if name]
     dice = random.Random(f"{part.shard.path}-{part.first}")
     for table in _tables(store, part, fingerprint, list(dict.fromkeys(("_row", *names)))):
         piece.rows += table.num_rows
@@ -249,4 +251,13 @@ def _picked(
     answers = {column.name: plain_value(row[column.name][0]) for column in columns}
     sure = {column.name: plain_value(row[named][0]) for column in columns if (named := column.shown.confidence)}
     least = None if lowest is None else lowest[i].as_py()
-    return PickedRow(shard.index, shard.path, row["_row"][0].as_py(), answers, sure, least)
+    spans = tuple(_spans(row, columns))
+    return PickedRow(shard.index, shard.path, row["_row"][0].as_py(), answers, sure, least, spans)
+
+
+def _spans(row: pa.Table, columns: Sequence[ReportedColumn]) -> Iterator[tuple[int, int, str]]:
+    for column in columns:
+        for span in (row[column.shown.spans][0].as_py() or ()) if column.shown.spans else ():
+            path = span["path"]
+            dot = "." if path and not path.startswith("[") else ""
+            yield span["start"], span["end"], f"{column.name}{dot}{path}"

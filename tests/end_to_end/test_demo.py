@@ -14,8 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from headrace.operators.schema.schemas import Validator
-
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "reviews.yaml"
 
 REVIEWS = [
@@ -46,20 +44,26 @@ def test_the_example_runs_over_real_documents_with_a_real_model(tmp_path: Path) 
     assert "the document is null" in dead["_reason"].to_list()
     example: dict[str, Any] = yaml.safe_load(EXAMPLE.read_text())
     labels = example["steps"][0]["classify"]["labels"]
-    facts = Validator.compile(example["steps"][1]["extract"]["schema"])
+    steps = [settings["name"] for step in example["steps"] for settings in step.values()]
+    reviews = {name: text for name, _, text in REVIEWS}
     for row in answers.to_dicts():
         assert row["opinion"] in labels
         assert 0.5 <= row["opinion_confidence"] <= 1
-        assert facts.problem(row["facts"]) is None
-        assert (row["summary"] is not None) == (row["opinion"] == "negative")
-        if row["summary"]:
-            assert 1 <= len(row["summary"].split()) <= 40
+        asked, skipped = ("praised", "complaints") if row["opinion"] == "positive" else ("complaints", "praised")
+        assert row[skipped] is row[f"{skipped}_spans"] is None
+        assert 1 <= len(row[asked]) <= 2
+        quotes = {"": row["product"], **{f"[{i}]": quote for i, quote in enumerate(row[asked])}}
+        spans = {span["path"]: span for span in [*row["product_spans"], *row[f"{asked}_spans"]]}
+        for path, quote in quotes.items():
+            text = reviews[row["id"]]
+            assert quote is None or quote == text[spans[path]["start"] : spans[path]["end"]]
+        assert 1 <= len(row["summary"].split()) <= 20
     right = [row["opinion"] == ("positive" if row["rating"] > 0 else "negative") for row in answers.to_dicts()]
     assert sum(right) >= len(right) - 1
     report = json.loads((output / "_headrace" / "report.json").read_text())
     assert report["figures"]["cached"] > 0
     assert report["figures"]["order_efficiency"] > 0.9
-    assert report["layouts"] == dict.fromkeys(("opinion", "facts", "summary"), "instruction_first")
+    assert report["layouts"] == dict.fromkeys(steps, "instruction_first")
     assert "forecast" in done.stdout
     assert report["counts"]["answered"] == answers.height
 

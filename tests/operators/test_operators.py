@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -219,3 +220,13 @@ def test_labels_that_begin_alike_are_asked_for_by_codes() -> None:
     assert apart.for_vocabulary(encode) is apart
     options: Mapping[str, str] = apart.options
     assert options == {"a": "a", "b": "b"}
+
+
+# -- summarize -----------------------------------------------------------------------------------------------
+
+
+def test_a_sentence_of_a_summary_ends_within_max_tokens() -> None:
+    pattern = Summarize(name="s", max_words=60, max_tokens=20).pattern
+    assert re.fullmatch(pattern, "a" * 61 + ".")
+    assert not re.fullmatch(pattern, "a" * 62 + ".")
+    assert Summarize(name="s", max_words=60, max_tokens=4000).pattern == Summarize(name="s", max_words=60).pattern

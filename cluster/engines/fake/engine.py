@@ -25,8 +25,9 @@ from typing import Any
 
 from headrace.cluster.engines.bytes_tokenizer import BytesTokenizer
 from headrace.cluster.engines.fake.made_up import WORDS, instance
-from headrace.operators.capabilities import Capabilities
-from headrace.operators.questions import Choice, Completion, Constraint, Json, Sampling
+from headrace.operators.capabilities import ALL_CONSTRAINTS, Capabilities
+from headrace.operators.questions import Choice, Completion, Constraint, Json, Quoting, Sampling
+from headrace.operators.schema.document_words import document_words
 from headrace.operators.schema.recursion import heights
 from headrace.pipelines.inference.engine import NO_CONTEXT_COST, EngineDied, RequestRefused
 
@@ -94,8 +95,9 @@ class FakeEngine:
             answer = max(logprobs, key=lambda option: logprobs[option])
             logprobs = {} if bad else logprobs
         elif isinstance(constraint, Json):
-            schema, levels = _parsed(constraint.schema)
-            answer = "no JSON" if bad else json.dumps(instance(schema, dice, levels), ensure_ascii=False)
+            document = document_words(constraint.document) if isinstance(constraint, Quoting) else None
+            schema, levels = _parsed(constraint.marked if isinstance(constraint, Quoting) else constraint.schema)
+            answer = "no JSON" if bad else json.dumps(instance(schema, dice, levels, document), ensure_ascii=False)
         else:
             answer = "\n" if bad else f" The {dice.choice(WORDS)} turns."
         return Completion(
@@ -145,4 +147,8 @@ def _parsed(schema: str) -> tuple[Any, dict[int, int]]:
 
 def capabilities(args: Mapping[str, Any]) -> Capabilities:
     """The engine's capabilities: everything."""
-    return Capabilities(prefix_block=int(args.get("block_size", BLOCK)), requests=int(args.get("max_num_seqs", 256)))
+    return Capabilities(
+        constraints=ALL_CONSTRAINTS,
+        prefix_block=int(args.get("block_size", BLOCK)),
+        requests=int(args.get("max_num_seqs", 256)),
+    )

@@ -12,8 +12,8 @@ from headrace.cluster.engines.tokenizer import HubTokenizer
 from headrace.cluster.engines.vllm.arguments import engine_args, set_environment
 from headrace.cluster.engines.vllm.context_cost import CPU_BALANCE, GPU_BALANCE, context_cost
 from headrace.cluster.engines.vllm.grammars import lark_of, other_stops
-from headrace.operators.capabilities import Capabilities
-from headrace.operators.questions import Choice, Completion, Constraint, Json, Sampling
+from headrace.operators.capabilities import ALL_CONSTRAINTS, Capabilities
+from headrace.operators.questions import Choice, Completion, Constraint, Json, Quoting, Sampling
 from headrace.pipelines.inference.engine import ContextCost, EngineDied, RequestRefused
 
 
@@ -38,7 +38,9 @@ class VllmEngine:
         self.max_model_len: int = vllm_config.model_config.max_model_len
         block: int = vllm_config.cache_config.block_size
         self.kv_tokens: int = vllm_config.cache_config.num_gpu_blocks * block
-        self.capabilities = Capabilities(prefix_block=block, requests=vllm_config.scheduler_config.max_num_seqs)
+        self.capabilities = Capabilities(
+            constraints=ALL_CONSTRAINTS, prefix_block=block, requests=vllm_config.scheduler_config.max_num_seqs
+        )
         self.context_cost: ContextCost = context_cost(
             vllm_config.model_config.hf_text_config.to_dict(),
             kv_bytes(vllm_config),
@@ -59,7 +61,9 @@ class VllmEngine:
 
         params = self._params.get((constraint, sampling))
         if params is None:
-            params = self._params[constraint, sampling] = sampling_params(constraint, sampling, self._stops)
+            params = sampling_params(constraint, sampling, self._stops)
+            if not isinstance(constraint, Quoting):  # which is another one for each document
+                self._params[constraint, sampling] = params
         final: Any = None
         try:
             request = TokensPrompt(prompt_token_ids=list(prompt))
@@ -138,6 +142,8 @@ def sampling_params(constraint: Constraint, sampling: Sampling, stops: Sequence[
     if isinstance(constraint, Choice):
         ids = list(constraint.token_ids)
         options = {"allowed_token_ids": ids, "logprob_token_ids": ids, "detokenize": False}
+    elif isinstance(constraint, Quoting):
+        options = {"structured_outputs": StructuredOutputsParams(grammar=constraint.grammar)}
     elif isinstance(constraint, Json):
         options = {"structured_outputs": StructuredOutputsParams(json=constraint.schema)}
     elif constraint.pattern is not None:

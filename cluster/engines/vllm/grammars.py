@@ -51,13 +51,13 @@ def check_grammars(vocabulary: Any, grammars: Sequence[Grammar]) -> Iterator[str
             f"that the tokenizers library reads. Use a model with a tokenizer.json."
         )
         return
-    from llguidance import LLMatcher
+    from llguidance import LLMatcher, grammar_from
 
     for grammar in grammars:
         compiled = (
             LLMatcher.grammar_from_json_schema(grammar.source, defaults={"whitespace_flexible": False})
             if grammar.kind == "json"
-            else LLMatcher.grammar_from_regex(grammar.source)
+            else grammar_from("grammar" if grammar.kind == "lark" else "regex", grammar.source)
         )
         if error := LLMatcher.validate_grammar(compiled):
             yield f"{grammar.where}: the engine cannot use the grammar: {' '.join(error.split())[:300]}"

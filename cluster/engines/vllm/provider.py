@@ -17,7 +17,7 @@ from headrace.cluster.engines.resources import gpus_here
 from headrace.cluster.engines.tokenizer import HubTokenizer, context_length, load_tokenizer
 from headrace.cluster.engines.vllm import arguments
 from headrace.cluster.engines.vllm.grammars import check_grammars
-from headrace.operators.capabilities import Capabilities
+from headrace.operators.capabilities import ALL_CONSTRAINTS, Capabilities
 from headrace.pipelines.inference.engine import ModelInterface
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.resources import Model, Resources
@@ -52,6 +52,7 @@ class VllmProvider(EngineProvider):
         wanted, most = model.arguments.get("block_size"), model.arguments.get("max_num_seqs")
         on_gpus = resources.gpus or (resources.gpus is None and gpus_here())
         return Capabilities(
+            constraints=ALL_CONSTRAINTS,
             prefix_block=wanted if isinstance(wanted, int) else arguments.GPU_BLOCK if on_gpus else arguments.CPU_BLOCK,
             requests=most if isinstance(most, int) else Capabilities().requests,
         )

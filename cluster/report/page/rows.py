@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from headrace.cluster.report.page.content import ReportContent, ShownLetter, ShownRow
 from headrace.cluster.report.page.formats import VALUE_CHARACTERS, cut, share_of, value_text
 from headrace.pipelines.report.answer_stats import ColumnStats
 from headrace.pipelines.report.inspection import PickedRow
 from headrace.pipelines.report.rows import Document
+
+Span = tuple[int, int, str]
+"""Where a quote stands: start, end, and the quoted field."""
 
 HEAD_CHARACTERS = 700
 """Characters of a document shown at once. A click shows this many more:"""
@@ -21,11 +25,19 @@ REASON_CHARACTERS = 300
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of a document, and the fields that quote it; most are quoted by none."""
+
+    text: str
+    quoted: str
+
+
+@dataclass(frozen=True, slots=True)
 class DocumentView:
     """A document: its beginning, what a click shows, or why it is not shown; and the kept columns."""
 
-    head: str
-    tail: str
+    head: list[Piece]
+    tail: list[Piece]
     more: str
     problem: str
     kept: list[tuple[str, str]]
@@ -80,7 +92,7 @@ def row_view(row: ShownRow, columns: Mapping[str, ColumnStats]) -> RowView:
     return RowView(
         f"{picked.path} row {picked.row}",
         "" if picked.confidence is None else f"lowest confidence {picked.confidence:.2f}",
-        _document(row.document),
+        _document(row.document, picked.spans),
         [_answer(picked, name) for name in columns if name in picked.answers],
     )
 
@@ -131,7 +143,7 @@ def _letter(shown: ShownLetter, of_group: str) -> LetterView:
     )
 
 
-def _document(document: Document) -> DocumentView:
+def _document(document: Document, spans: Sequence[Span] = ()) -> DocumentView:
     text = document.text or ""
     # A few characters more are not worth a click.
     at = HEAD_CHARACTERS if len(text) > HEAD_CHARACTERS * 1.3 else len(text)
@@ -141,4 +153,16 @@ def _document(document: Document) -> DocumentView:
     if len(rest) > len(tail):
         more += f" (the first {len(tail):,} are shown)"
     kept = [(name, cut(value, VALUE_CHARACTERS)) for name, value in (document.kept or {}).items()]
-    return DocumentView(text[:at], tail, more, document.problem if document.text is None else "", kept)
+    problem = document.problem if document.text is None else ""
+    head, rest_of_it = (_pieces(text, spans, *ends) for ends in ((0, at), (at, at + len(tail))))
+    return DocumentView(head, rest_of_it, more, problem, kept)
+
+
+def _pieces(text: str, spans: Sequence[Span], first: int, last: int) -> list[Piece]:
+    """A part of a document, divided where a quote begins or ends."""
+    edges = {edge for start, end, _ in spans for edge in (start, end) if first < edge < last}
+    places = sorted({first, last, *edges})
+    return [
+        Piece(text[start:end], ", ".join(field for begin, stop, field in spans if begin <= start and end <= stop))
+        for start, end in pairwise(places)
+    ]

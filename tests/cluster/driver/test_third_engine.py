@@ -24,6 +24,7 @@ from headrace.cluster.cli.main import app
 from headrace.cluster.cli.plugins_command import find
 from headrace.cluster.driver.explain import explain_pipeline
 from headrace.cluster.engines.config import EngineConfig
+from headrace.cluster.engines.fake.made_up import WORDS
 from headrace.cluster.engines.locate import locate_models
 from headrace.cluster.engines.provider import EngineProvider
 from headrace.cluster.engines.registry import engines
@@ -552,3 +553,18 @@ def test_on_ray(corpus: Write, tmp_path: Path, site: Path) -> None:
     report = json.loads((output / "_headrace" / "report.json").read_text())
     assert report["figures"]["order_efficiency"] is None
     assert load_pipeline(file).model_spec.engine == "penpal"
+
+
+def test_an_engine_that_cannot_quote_is_asked_in_words_and_held_to_it(here: InProcess, corpus: Write) -> None:  # noqa: F811
+    schema = {"type": "object", "properties": {"what": {"type": "string", "x-quote": True}}, "required": ["what"]}
+    quoting = pipeline(steps=[{"extract": {"name": "facts", "schema": schema, "retries": 0}}])
+    # Its words are those of the fake engine, which stand in some texts only.
+    words = " ".join(WORDS)
+    result = here(quoting, corpus([f"letter: {words}", "letter without"]))
+    (row,) = here.table().iter_rows(named=True)
+    (span,) = row["facts_spans"]
+    assert row["facts"]["what"] in words
+    assert span["path"] == "what"
+    (letter,) = here.dead().iter_rows(named=True)
+    assert "is not in the text" in letter["_reason"]
+    assert "the engine does not enforce the JSON Schema, nor that quotes are in the text" in " ".join(result.notes)

@@ -7,13 +7,15 @@ from types import SimpleNamespace
 
 import pytest
 
+from headrace.cluster.driver.preflight import grammars
 from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.engines.default_model import default_model
 from headrace.cluster.engines.provider import Grammar
 from headrace.cluster.engines.tokenizer import HubTokenizer
 from headrace.cluster.engines.vllm.arguments import engine_args
 from headrace.cluster.engines.vllm.grammars import check_grammars, lark_of, other_stops
-from headrace.operators.summarize import Summarize
+from headrace.operators import Extract, Summarize
+from headrace.pipelines.spec.pipeline import Pipeline
 
 FAST = SimpleNamespace(is_fast=True)
 
@@ -24,6 +26,7 @@ FAST = SimpleNamespace(is_fast=True)
         ("json", json.dumps({"type": "array", "uniqueItems": True}), 'Unimplemented keys: ["uniqueItems"]'),
         ("json", json.dumps({"type": "string", "format": "date", "maxLength": 3}), "Unsatisfiable schema"),
         ("regex", "(?=a)b", "look-around"),
+        ("lark", "start: missing", "missing"),
     ],
 )
 def test_a_grammar_that_llguidance_refuses_is_named(kind: str, source: str, problem: str) -> None:
@@ -37,6 +40,16 @@ def test_a_summarys_pattern_is_taken() -> None:
     pytest.importorskip("llguidance")
     patterns = [Summarize(name="s", max_words=words).pattern for words in (3, 60, 1000)]
     assert not list(check_grammars(FAST, [Grammar("s", "regex", pattern) for pattern in patterns]))
+
+
+def test_the_grammars_of_all_kinds_of_steps_are_taken() -> None:
+    pytest.importorskip("llguidance")
+    schema = {"type": "object", "properties": {"what": {"type": "string", "x-quote": True}, "n": {"type": "integer"}}}
+    plain = {"type": "object", "properties": {"name": {"type": "string"}, "n": {"type": "integer"}}}
+    steps = (Extract(name="q", schema=schema), Extract(name="p", schema=plain), Summarize(name="s"))
+    found = grammars(Pipeline(name="all", document="{{ text }}", steps=steps))
+    assert [grammar.kind for grammar in found] == ["lark", "json", "regex"]
+    assert not list(check_grammars(FAST, found))
 
 
 def test_a_tokenizer_in_python_is_refused_where_there_are_grammars() -> None:

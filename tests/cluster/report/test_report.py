@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from html import escape
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +26,7 @@ from headrace.cluster.cli.main import app
 from headrace.cluster.report import build as report_module
 from headrace.cluster.report.on_demand import ReportRequest, report_output
 from headrace.cluster.report.page.formats import visible
+from headrace.cluster.report.page.rows import Piece, _pieces
 from headrace.pipelines.output.plan import PlannedShard, Span
 from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.report import inspection as report_data
@@ -425,6 +427,26 @@ def test_documents_stand_beside_their_answers(here: InProcess, corpus: Write) ->
     assert text.count(EVIL) == 3, "twice as an answered row, once as a dead letter"
     assert "&lt;b&gt;neither&lt;/b&gt;" in page
     assert "unicode-bidi: isolate" in page
+
+
+def test_quotes_are_marked_in_the_document(here: InProcess, corpus: Write) -> None:  # noqa: F811
+    quoted = {"type": "string", "x-quote": {"words": [1, 3]}}
+    schema = {"type": "object", "properties": {"what": quoted}, "required": ["what"]}
+    pipeline = {**STEPS, "steps": [{"extract": {"name": "facts", "schema": schema}}]}
+    here(pipeline, corpus(["<b>mill</b> wheel", "stone & grain"]))
+    page = page_of(here.output)
+    for row in here.table().iter_rows(named=True):
+        assert f'<mark title="facts.what">{escape(row["facts"]["what"])}</mark>' in page
+    assert "facts_spans" not in Outline.of(page).text
+
+
+def test_overlapping_quotes_are_marked_piece_by_piece() -> None:
+    assert _pieces("one two three", [(0, 7, "a"), (4, 13, "b")], 0, 13) == [
+        Piece("one ", "a"),
+        Piece("two", "a, b"),
+        Piece(" three", "b"),
+    ]
+    assert _pieces("one two", [(0, 3, "a")], 2, 7) == [Piece("e", "a"), Piece(" two", "")]
 
 
 def test_control_characters_are_pictures() -> None:

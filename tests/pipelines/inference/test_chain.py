@@ -12,7 +12,7 @@ import pytest
 from headrace.cluster.engines.fake.engine import FakeEngine
 from headrace.operators import Answer, Generate
 from headrace.operators.error_classes import ErrorClass
-from headrace.operators.questions import Choice, Completion, Constraint, Json, Sampling
+from headrace.operators.questions import LAYOUTS, Choice, Completion, Constraint, Json, Quoting, Sampling
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.engine import EngineDied
 from headrace.pipelines.inference.results import DeadLetter, Earlier, RowResult
@@ -129,6 +129,67 @@ def test_an_answer_is_read_beside_the_document_as_the_model_got_it(reviews: Make
     assert said in engine.asked[0][0]
     assert text.startswith(said)
     assert (len(said) < len(text)) == cut
+
+
+QUOTES = {
+    "type": "object",
+    "properties": {"what": {"type": "string", "x-quote": {"words": [2, 4]}}},
+    "required": ["what"],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_quotes_stand_in_the_document_where_their_spans_say(reviews: Make, layout: str) -> None:
+    quoting = reviews(steps=[step("extract", "facts", schema=QUOTES)], layout=layout)
+    texts = [f"mill number {i}\n\tby the river" for i in range(5)]
+    for text, result in zip(texts, rows(quoting, FakeEngine({}), *texts), strict=True):
+        (span,) = result.answers["facts_spans"]
+        assert result.answers["facts"]["what"] == text[span["start"] : span["end"]]
+        assert span["path"] == "what"
+
+
+def test_only_what_the_model_got_of_a_document_is_quoted(reviews: Make) -> None:
+    quoting = reviews(steps=[step("extract", "facts", schema=QUOTES)], too_long="truncate")
+    engine = Recorder(max_model_len=2000)
+    text = " ".join(f"wört{i}" for i in range(2000))
+    (result,) = rows(quoting, engine, text)
+    ((prompt, constraint, _),) = engine.asked
+    assert isinstance(constraint, Quoting)
+    assert constraint.document in prompt
+    assert text.startswith(constraint.document)
+    (span,) = result.answers["facts_spans"]
+    assert result.answers["facts"]["what"] == constraint.document[span["start"] : span["end"]]
+
+
+def test_a_document_without_words_to_quote_is_a_dead_letter_and_costs_nothing(reviews: Make) -> None:
+    engine = Recorder()
+    (result,) = rows(reviews(steps=[step("extract", "facts", schema=QUOTES)]), engine, "!!! ...")
+    assert result.dead == DeadLetter(
+        "facts", ErrorClass.EMPTY_DOCUMENT, "the document has no words that a required quote could have"
+    )
+    assert not engine.asked
+
+
+def test_a_document_without_words_has_null_quotes_where_null_is_allowed(reviews: Make) -> None:
+    schema = {"type": "object", "properties": {"what": {"type": ["string", "null"], "x-quote": True}}}
+    (result,) = rows(reviews(steps=[step("extract", "facts", schema=schema)]), FakeEngine({}), "!!! ...")
+    assert result.answers == {"facts": {"what": None}, "facts_spans": []}
+
+
+class CutsSentences(FakeEngine):
+    """Answers with one whole sentence and the beginning of another, cut at ``max_tokens``; or with the latter only."""
+
+    async def complete(self, prompt: Any, constraint: Constraint, sampling: Sampling, **more: Any) -> Completion:
+        whole = " The mill stands." if "river" in self.tokenizer.decode(prompt) else ""
+        return Completion(f"{whole} Its wheel", "length")
+
+
+def test_a_summary_that_was_cut_keeps_its_whole_sentences(reviews: Make) -> None:
+    kept, dead = rows(reviews(steps=[step("summarize", "summary", max_tokens=48)]), CutsSentences({}), "river", "lake")
+    assert kept.answers == {"summary": "The mill stands."}
+    assert dead.dead is not None
+    assert dead.dead.error_class is ErrorClass.CUT
+    assert dead.dead.reason == "the answer was cut at 48 tokens"
 
 
 def test_control_tokens_in_a_document_stay_text(reviews: Make) -> None:

@@ -237,7 +237,7 @@ def test_a_function_s_value_that_is_refused_names_the_rule(monkeypatch: pytest.M
 
 
 def test_a_reason_without_a_rule_is_redacted_to_what_its_class_means() -> None:
-    assert redacted_reason(ErrorClass.EMPTY_DOCUMENT, "") == "the document is null or empty"
+    assert redacted_reason(ErrorClass.EMPTY_DOCUMENT, "") == "the document is null or empty, or has no words to quote"
     assert redacted_reason(ErrorClass.INVALID, "is too long") == "… is too long …"
     assert redacted_reason(ErrorClass.OTHER, "") == "(a reason that may contain text of rows)"
 

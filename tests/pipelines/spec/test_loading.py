@@ -175,7 +175,7 @@ class TestMistakes:
         assert refused(text).splitlines() == [
             'r.yaml:8: steps[1].extract: unknown key "shema"; did you mean "schema"? (keys: name, when,'
             " instruction, examples, max_tokens, temperature, seed, retries, layout, model, schema,"
-            " short_keys)",
+            " short_keys, quote)",
             "r.yaml:9: steps[2].summarize.max_words: must be a whole number, not 'many'",
             'r.yaml:11: unknown key "keeep"; did you mean "keep"? (keys: name, model, models, document, steps, keep,'
             " key, checkpoint_rows, too_long, max_error_rate, layout, layout_tolerance, resources, report)",
