@@ -263,6 +263,26 @@ class ModelStep(Step):
         """
         return {}
 
+    @property
+    def samples_priors(self) -> bool:
+        """Whether the priors of the options come from the scores of a sample of rows (:meth:`prior_of_sample`).
+
+        Otherwise they are the scores on a content-free document. It concerns steps that are :attr:`calibrated`, ask one
+        question, and ask all rows the same.
+        """
+        return False
+
+    def prior_of_sample(
+        self, scores: Sequence[Mapping[str, float]], content_free: Mapping[str, float]
+    ) -> Mapping[str, float]:
+        """The prior of each option, up to a constant, where :attr:`samples_priors` is set.
+
+        Args:
+            scores: log-probabilities of all options, for each row of the sample; at least one.
+            content_free: log-probabilities on a document that says nothing.
+        """
+        raise NotImplementedError(f"{type(self).__name__} takes priors from a sample, but does not say how")
+
     def agreement(self, answer: Any, other: Any) -> float | None:
         """How well two answers agree, from 0 to 1, by which layouts are chosen; None if this cannot be determined.
 

@@ -1,9 +1,13 @@
-"""Priors of labels, fitted to answers that are assumed to be right.
+"""Priors of labels: fitted to answers that are assumed to be right, or taken from the scores of a sample of rows.
 
 A prompt whose instruction is far from the document ranks documents as well as one whose instruction is close, but it is
 biased towards one label, and what it scores on a content-free text does not show by how much. The answers of another
 layout, or gold labels, on a sample do show it: the prior is what must be subtracted from each label's log-probability
 so that each label is chosen as often as it occurs. Only offsets are fitted, so the ranking stays the model's own.
+
+Without any answers the mean score of each label over a sample says what the model leans to (batch calibration, Zhou et
+al., arXiv:2309.17249). It holds if no label is much more frequent than the others. Where the labels' shares are known,
+they are used.
 """
 
 from __future__ import annotations
@@ -35,10 +39,44 @@ def fit_prior(scores: Sequence[Mapping[str, float]], right: Sequence[str]) -> di
     if len(scores) < LEAST or len(set(right)) < 2:
         return None
     options = list(scores[0])
-    rows = [[row[option] - fmean(row.values()) for option in options] for row in scores]
-    softness = SHARPNESS * fmean(pstdev(column) for column in zip(*rows, strict=True)) or 1.0
     # An option that is never right in a sample is rare, and not impossible.
-    wanted = [(right.count(option) + 1 / len(options)) / (len(right) + 1) for option in options]
+    wanted = {option: (right.count(option) + 1 / len(options)) / (len(right) + 1) for option in options}
+    return prior_of_shares(scores, wanted)
+
+
+def batch_prior(scores: Sequence[Mapping[str, float]], content_free: Mapping[str, float]) -> dict[str, float]:
+    """The prior halfway between the mean scores over these documents and the scores on one that says nothing.
+
+    With the mean alone a model would lean to no label over these documents. That is right where labels are equally
+    frequent, and takes much of a frequent label's share where they are not: halfway was better in both cases.
+
+    Args:
+        scores: log-probabilities of all options, for each document; at least one.
+        content_free: log-probabilities on a document that says nothing.
+
+    Returns:
+        A log-probability for each option, up to a constant.
+    """
+    options = list(scores[0])
+    means = zip(*_centred(scores, options), strict=True)
+    (said,) = _centred([content_free], options)
+    return {option: (fmean(mean) + own) / 2 for option, mean, own in zip(options, means, said, strict=True)}
+
+
+def prior_of_shares(scores: Sequence[Mapping[str, float]], shares: Mapping[str, float]) -> dict[str, float]:
+    """The prior with which each option is chosen for its share of the documents.
+
+    Args:
+        scores: log-probabilities of all options, for each document; at least one.
+        shares: of each option, above 0; they sum to 1.
+
+    Returns:
+        A log-probability for each option, up to a constant.
+    """
+    options = list(scores[0])
+    rows = _centred(scores, options)
+    wanted = [shares[option] for option in options]
+    softness = SHARPNESS * fmean(pstdev(column) for column in zip(*rows, strict=True)) or 1.0
     prior = [fmean(column) for column in zip(*rows, strict=True)]
     for _ in range(ROUNDS):
         chosen = [0.0] * len(options)
@@ -61,6 +99,11 @@ def cross_fitted(scores: Sequence[Mapping[str, float]], right: Sequence[str]) ->
     if halves[0] is None or halves[1] is None:
         return None
     return [chosen(row, halves[1 - i % 2] or {}) for i, row in enumerate(scores)]
+
+
+def _centred(scores: Sequence[Mapping[str, float]], options: Sequence[str]) -> list[list[float]]:
+    """The scores in the order of the options, with each document's mean subtracted."""
+    return [[row[option] - fmean(row.values()) for option in options] for row in scores]
 
 
 def _softmax(values: Sequence[float]) -> list[float]:

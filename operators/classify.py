@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from headrace.operators.agreement import of_labels
 from headrace.operators.base import Example, ModelStep
+from headrace.operators.calibration import batch_prior, prior_of_shares
 from headrace.operators.capabilities import Capabilities
 from headrace.operators.error_classes import ErrorClass
 from headrace.operators.label_text import label_in
@@ -32,6 +33,10 @@ YES, NO = "yes", "no"
 
 LABEL_TOKENS = 16
 """Minimum tokens for a label that is read from text: chat models often put a word before it, or marks around it."""
+
+SHARES_OFF = 0.0101
+"""How far the sum of shares may be from 1, because people round them."""
+
 _LABELS = written(
     {"type": "array", "items": {"type": ["string", "number"]}, "minItems": 2, "uniqueItems": True},
     {"type": "object", "additionalProperties": {"type": ["string", "null"]}, "minProperties": 2},
@@ -72,6 +77,12 @@ class Classify(ModelStep):
     """Each label with a description, which may be empty; or a plain list of labels."""
     many: bool = False
     """Choose each label that applies, instead of one."""
+    priors: Literal["content_free", "batch"] | Mapping[str, float] = Field(
+        default="content_free", exclude_if=lambda priors: priors == "content_free"
+    )
+    """What is subtracted from the labels' scores: `content_free`, each label's score on a document that says nothing;
+    `batch`, halfway between that and its mean score over a sample of the input, for labels of which none is much more
+    frequent than the others; or each label's known share of the rows (they sum to 1)."""
     gold: str | None = None
     """An input column with right labels. It is used to measure layouts and for nothing else."""
     _codes: tuple[str, ...] = PrivateAttr(default=())
@@ -144,6 +155,42 @@ class Classify(ModelStep):
                 )
         return value
 
+    @field_validator("priors", mode="before")
+    @classmethod
+    def _priors_spelled(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            for label, share in value.items():
+                if isinstance(share, bool) or not isinstance(share, int | float):
+                    raise ValueError(f"the share of {label!r} must be a number, not {share!r}")  # noqa: TRY004
+            return {_as_label(label): share for label, share in value.items()}
+        if value not in ("content_free", "batch"):
+            raise ValueError(f"must be content_free, batch, or a mapping of each label to its share, not {value!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _priors_fit(self) -> Classify:
+        if self.priors == "content_free":
+            return self
+        if self.many:
+            raise ValueError("priors: a step that may choose many labels asks about each one. Leave `priors` out")
+        if self.dynamic:
+            raise ValueError("priors: the instruction reads the row, so rows share no priors. Leave `priors` out")
+        if isinstance(self.priors, Mapping):
+            self._check_shares(self.priors)
+        return self
+
+    def _check_shares(self, shares: Mapping[str, float]) -> None:
+        labels = ", ".join(self.labels)
+        if unknown := [label for label in shares if label not in self.labels]:
+            raise ValueError(f"priors: unknown label {unknown[0]!r} (labels: {labels})")
+        if missing := [label for label in self.labels if label not in shares]:
+            raise ValueError(f"priors: the share of {missing[0]!r} is missing. Give one for each label")
+        for label, share in shares.items():
+            if not 0 < share < 1:
+                raise ValueError(f"priors: the share of {label!r} is {share:g}, but must be above 0 and below 1")
+        if abs((total := sum(shares.values())) - 1) > SHARES_OFF:
+            raise ValueError(f"priors: the shares sum to {total:g}, but must sum to 1")
+
     @model_validator(mode="after")
     def _examples_are_labels(self) -> Classify:
         for i, example in enumerate(self.examples):
@@ -215,6 +262,18 @@ class Classify(ModelStep):
     def options(self) -> dict[str, str]:
         """What the model is asked to answer for each label: the label, or its code."""
         return dict(zip(self.labels, self._codes or self.labels, strict=True))
+
+    @property
+    def samples_priors(self) -> bool:
+        return self.priors != "content_free"
+
+    def prior_of_sample(
+        self, scores: Sequence[Mapping[str, float]], content_free: Mapping[str, float]
+    ) -> Mapping[str, float]:
+        if not isinstance(self.priors, Mapping):
+            return batch_prior(scores, content_free)
+        total = sum(self.priors.values())
+        return prior_of_shares(scores, {self.options[label]: share / total for label, share in self.priors.items()})
 
     def _labels_text(self) -> str:
         code_of = self.options

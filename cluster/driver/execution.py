@@ -16,8 +16,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from headrace.cluster.driver.measure import SAMPLE_ROWS, measure_and_look, sample_rows
+from headrace.cluster.driver.measure import sample_rows
 from headrace.cluster.driver.ray_connection import LOCAL, cluster_gpus, connect, disconnect, node_cpus
+from headrace.cluster.driver.trial import Found, measure_and_look
 from headrace.cluster.driver.watcher import Watcher
 from headrace.cluster.engines.locate import provider_of
 from headrace.cluster.engines.resources import NOTHING, Allotment, Demand, cores, gpus_here
@@ -28,10 +29,13 @@ from headrace.cluster.state.engine_of import engine_config
 from headrace.cluster.state.totals import Totals
 from headrace.cluster.worker.assignment import Assignment
 from headrace.cluster.worker.worker import CHUNKS_AT_A_WORKER, Worker
-from headrace.pipelines.forecast.forecast import History
-from headrace.pipelines.forecast.outlook import Outlook
+from headrace.operators.base import ModelStep
+from headrace.pipelines.forecast.outlook import sample_size
 from headrace.pipelines.forecast.survey import Survey
+from headrace.pipelines.inference.sampled_priors import SAMPLE_ROWS as PRIOR_ROWS
+from headrace.pipelines.input.spread import Place, spread
 from headrace.pipelines.output.carried_answers import Origin
+from headrace.pipelines.output.fixed_priors import priors_name
 from headrace.pipelines.output.plan import Chunk, Plan
 from headrace.pipelines.output.stages import commits
 from headrace.pipelines.spec.errors import ChunksFailed
@@ -110,8 +114,13 @@ class Execution:
             disconnect()
             raise
 
-    def measure(self, seen: Survey) -> tuple[History, Outlook]:
-        """Measure every layout on a sample, on an engine like a worker's; return the history and the new outlook.
+    @property
+    def gpus(self) -> bool:
+        """Whether the first stage's engines have GPUs."""
+        return self._allotments[0].gpus > 0
+
+    def measure(self, seen: Survey) -> Found:
+        """Measure the layouts on a sample, on an engine like a worker's.
 
         Raises:
             ChunksFailed: the engine does not start, or dies.
@@ -122,9 +131,9 @@ class Execution:
         checked, allotment = self._checked, self._allotments[0]
         task = ray.remote(num_cpus=allotment.cpus, num_gpus=allotment.gpus or None, max_retries=0)(measure_and_look)
         engine = engine_config(checked, allotment, checked.stages[0])
-        sample = sample_rows(checked, SAMPLE_ROWS)
+        sample = sample_rows(checked, sample_size(seen.rows))
         try:
-            found: tuple[History, Outlook] = ray.get(
+            found: Found = ray.get(
                 task.remote(checked.pipeline.to_data(), folder_of(checked), checked.columns, engine, sample, seen)
             )
         except RayError as error:
@@ -178,6 +187,7 @@ class Execution:
     def _pools(self, run_id: str, plan: Plan, origins: Mapping[int, Origin]) -> list[Pool]:
         """The pools for the stages of ``plan``."""
         checked, infos = self._checked, commits(plan, self._checked.pipeline, self._checked.stages)
+        sample = _sample(checked, plan)
         return [
             Pool(
                 Assignment(
@@ -198,6 +208,8 @@ class Execution:
                     origins=origins,
                     key=plan.key,
                     reads=plan.reads,
+                    sample=sample,
+                    priors_file=priors_name(plan.number, infos[i].suffix),
                     traced=self.traced,
                 ),
                 allotment,
@@ -208,6 +220,14 @@ class Execution:
     def end(self) -> None:
         """Stop the workers, and Ray if this process started it."""
         disconnect()
+
+
+def _sample(checked: Checked, plan: Plan) -> tuple[Place, ...]:
+    """The rows that workers take priors of labels from, if a step needs some and the plan has none."""
+    asking = (step for step in checked.pipeline.steps if isinstance(step, ModelStep))
+    if not any(step.samples_priors and step.name not in plan.priors for step in asking):
+        return ()
+    return tuple((shard.near(row), row) for shard, row in spread(checked.corpus.shards, PRIOR_ROWS))
 
 
 def folder_of(checked: Checked) -> str | None:

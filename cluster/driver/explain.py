@@ -27,6 +27,7 @@ from headrace.pipelines.inference.engine import ModelInterface
 from headrace.pipelines.inference.layouts import LayoutChoice
 from headrace.pipelines.inference.prepare import Chained, prepare
 from headrace.pipelines.inference.prompts import Prompt
+from headrace.pipelines.output.fixed_priors import priors_of
 from headrace.pipelines.output.plan import Chunk
 from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.output.stages import Stage, commits, entries
@@ -236,7 +237,7 @@ def _into(
     previous = load_plan(store)
     if previous is None:
         return None, None, {}
-    there = LayoutChoice(previous.layouts, "the existing output uses it", previous.priors)
+    there = LayoutChoice(previous.layouts, "the existing output uses it", priors_of(store, previous))
     differs = changes_of(checked, previous, there)
     work = Work.of(checked, store, previous, limit, there, RerunOptions("changed" if differs else "", prune=prune))
     staged = _staged(checked, store, work)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import operator
-import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,32 +11,25 @@ from typing import Any
 
 import pyarrow as pa
 
-from headrace.cluster.driver.sample import spread
-from headrace.cluster.engines.config import EngineConfig
-from headrace.cluster.engines.starting import start_engine
 from headrace.cluster.state.checked import Checked
 from headrace.operators.base import ModelStep
 from headrace.operators.calibration import cross_fitted, fit_prior
 from headrace.operators.capabilities import Capabilities
 from headrace.operators.questions import LAYOUTS, Choice, Completion, Constraint, Layout, Sampling
 from headrace.pipelines.forecast.forecast import EngineFacts, History, Observation
-from headrace.pipelines.forecast.outlook import Outlook, look_ahead
 from headrace.pipelines.forecast.quality import score
-from headrace.pipelines.forecast.survey import Survey
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.engine import ContextCost, Engine, ModelInterface, Tokenizer
 from headrace.pipelines.inference.layouts import REFERENCE, leaves_open, opened, with_default
 from headrace.pipelines.inference.prepare import prepare_all
 from headrace.pipelines.inference.results import RowResult
+from headrace.pipelines.inference.sampled_priors import sample_priors
 from headrace.pipelines.inference.usage import Usage
 from headrace.pipelines.input.reader import ChunkReader
-from headrace.pipelines.input.rows import as_rows
+from headrace.pipelines.input.spread import rows_at, spread
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.pipeline import Pipeline
-
-SAMPLE_ROWS = 64
-"""Rows of a measurement; one row is about two percentage points of quality."""
 
 WARM_UP_ROWS = 2
 """Rows that run first and are not counted: the first requests of an engine compile and allocate."""
@@ -63,9 +55,11 @@ class SampleRows:
             [results[i].answers for i in left],
         )
 
-    def first(self, rows: int) -> SampleRows:
-        """The first ``rows`` rows, for the engine to warm up."""
-        return SampleRows(self.values[:rows], {}, self.answers[:rows])
+    def some(self, rows: int) -> SampleRows:
+        """At most ``rows`` rows, evenly spread over these."""
+        wide = max(1, len(self.values) // rows)
+        gold = {step: right[::wide][:rows] for step, right in self.gold.items()}
+        return SampleRows(self.values[::wide][:rows], gold, self.answers[::wide][:rows])
 
 
 def sample_rows(checked: Checked, rows: int) -> SampleRows:
@@ -76,12 +70,7 @@ def sample_rows(checked: Checked, rows: int) -> SampleRows:
     """
     pipeline = checked.pipeline
     columns = list(dict.fromkeys((*Graph.of(pipeline).input_columns, *pipeline.gold.values())))
-    reader = ChunkReader(checked.columns)
-    values = []
-    for shard, row in spread(checked.corpus.shards, rows):
-        read = reader.read(shard, row, row + 1, columns)
-        if not read.bad:  # a run will make a dead letter of it
-            values += as_rows(read.table)
+    values = rows_at(ChunkReader(checked.columns), spread(checked.corpus.shards, rows), columns)
     return SampleRows(values, {name: _right(pipeline, name, values) for name in pipeline.gold})
 
 
@@ -94,26 +83,6 @@ def _right(pipeline: Pipeline, name: str, rows: Sequence[Mapping[str, Any]]) -> 
     if (doubt := step.gold_doubt(right)) is not None:
         raise UserError(f"{pipeline.path_of(step)}.gold: the column {column!r} {doubt}.")
     return right
-
-
-def measure_and_look(
-    pipeline: Mapping[str, Any],
-    folder: str | None,
-    columns: pa.Schema,
-    config: EngineConfig,
-    sample: SampleRows,
-    seen: Survey,
-) -> tuple[History, Outlook]:
-    """Start an engine, measure, stop it, and forecast. Takes plain data, so that it can run on another machine."""
-    if folder and folder not in sys.path:
-        sys.path.insert(0, folder)
-    made = Pipeline.model_validate(pipeline)
-    engine = start_engine(config)
-    try:
-        history = asyncio.run(measure_on(engine, made, columns, sample))
-        return history, look_ahead(made, ModelInterface.of(engine), seen, history)
-    finally:
-        engine.shutdown()
 
 
 async def measure_on(
@@ -134,6 +103,7 @@ async def measure_stage(
     sample: SampleRows,
     say: Callable[[str], None] = lambda message: None,
     steps: Collection[str] | None = None,
+    only: Collection[Layout] = LAYOUTS,
 ) -> tuple[History, list[RowResult]]:
     """Measure every layout that the pipeline leaves open and that fits; if it fixes all, those and the reference.
 
@@ -143,12 +113,14 @@ async def measure_stage(
         say: is called with a message before each layout.
         steps: the steps that run on this model; None for all. The sample holds the answers of the others. If given, no
             priors are fitted, because runs with several models use none.
+        only: the layouts to measure of those that are open, besides the reference.
 
     Returns:
         What was observed, and the rows as a run without a measurement would answer them.
     """
     open_here = leaves_open(pipeline, steps)
     chains = prepare_all(pipeline, ModelInterface.of(engine), steps) if open_here else {}
+    chains = {layout: chained for layout, chained in chains.items() if layout in (REFERENCE, *only)}
     wanted: dict[Layout, Mapping[str, Layout]] = {layout: chained.layouts for layout, chained in chains.items()}
     fixed = with_default(pipeline, {})
     if engine.capabilities.prefix_block is None:
@@ -160,20 +132,23 @@ async def measure_stage(
     pipeline = opened(pipeline)
     results: dict[Layout, list[RowResult]] = {}
     observations: dict[Layout, Observation] = {}
-    await _through(Chain(pipeline, engine, columns, steps=steps), sample.first(WARM_UP_ROWS))
+    await _through(Chain(pipeline, engine, columns, steps=steps), sample.some(WARM_UP_ROWS))
     # By the layout that a step has, which is another one than the others' where the pipeline fixes it.
     quality: dict[Layout, dict[str, float]] = {layout: {} for layout in LAYOUTS}
     priors: dict[Layout, dict[str, Mapping[str, float]]] = {layout: {} for layout in LAYOUTS}
     for number, (layout, layouts) in enumerate(wanted.items(), 1):
         say(f"measuring {layout} ({number} of {len(wanted)})")
+        trial = Chain(pipeline, OnlyChoices(engine), columns, layouts, steps=steps, keep_raw=True)
+        sampled = (await sample_priors(trial, pipeline, columns, sample.values)).priors
+        for name, prior in sampled.items() if steps is None else ():
+            priors[layouts[name]][name] = prior
         if REFERENCE in results and steps is None:
-            trial = Chain(pipeline, OnlyChoices(engine), columns, layouts, steps=steps, keep_raw=True)
             fits = _fit(trial, await _through(trial, sample), results[REFERENCE], sample.gold)
             for name, (prior, right) in fits.items():
                 if layouts[name] != REFERENCE:
                     priors[layouts[name]][name], quality[layouts[name]][name] = prior, right
         fitted = {name: priors[own][name] for name, own in layouts.items() if name in priors[own]}
-        chain = Chain(pipeline, engine, columns, layouts, fitted, steps=steps)
+        chain = Chain(pipeline, engine, columns, layouts, {**fitted, **sampled}, steps=steps)
         await engine.reset_prefix_cache()
         began = time.monotonic()
         results[layout] = await _through(chain, sample)
@@ -198,7 +173,7 @@ def _fit(
 ) -> dict[str, tuple[Mapping[str, float], float]]:
     """For each classification, the prior of its labels (fitted to gold or to the reference) and its score with it."""
     found: dict[str, tuple[Mapping[str, float], float]] = {}
-    for name in {name for result in results for name in result.scores if chain.takes_priors(name)}:
+    for name in {name for result in results for name in result.scores if chain.fits_priors(name)}:
         right = gold.get(name) or [result.answers.get(name) for result in reference]
         options_of = chain.options(name)
         both = [

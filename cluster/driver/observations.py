@@ -7,6 +7,8 @@ from headrace.cluster.engines.locate import provider_of
 from headrace.cluster.state.checked import Checked
 from headrace.cluster.state.totals import StageTotals, Totals
 from headrace.pipelines.forecast.forecast import History, Observation
+from headrace.pipelines.inference.sampled_priors import LEAST_ROWS, SAMPLE_ROWS
+from headrace.pipelines.output.fixed_priors import FixedPriors
 from headrace.pipelines.output.plan import Plan
 from headrace.pipelines.output.stages import Stage
 
@@ -26,6 +28,22 @@ def keep_observed(checked: Checked, totals: Totals, plan: Plan) -> list[str]:
             run = _observation(seen, plan, totals.rows, documents, asked)
             notes += keep_history(checked, read_history(checked, stage).with_run(run, seen.engine), stage)
     return list(dict.fromkeys(notes))
+
+
+def keep_priors(checked: Checked, plan: Plan, fixed: FixedPriors) -> list[str]:
+    """Keep the priors of this run's sample, so that later outputs of the pipeline have the same; return notes."""
+    said = [
+        f"the priors of {step!r} are those of a document that says nothing, because fewer than {LEAST_ROWS} rows of a "
+        f"sample of the input reach the step"
+        for step, rows in fixed.rows.items()
+        if not rows
+    ]
+    # The mean of a small input says little of the next one.
+    whole = {step: prior for step, prior in fixed.priors.items() if fixed.rows[step] == SAMPLE_ROWS}
+    model = checked.only_model
+    if whole and model is not None and provider_of(model).remembered:
+        said += keep_history(checked, read_history(checked).with_priors(plan.layouts, whole))
+    return said
 
 
 def keep_history(checked: Checked, history: History, stage: Stage | None = None) -> list[str]:

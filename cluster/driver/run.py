@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from headrace.cluster.driver.clock import Clock
 from headrace.cluster.driver.execution import Execution
 from headrace.cluster.driver.history import read_history
 from headrace.cluster.driver.lookahead import looking_ahead
-from headrace.cluster.driver.observations import keep_history, keep_observed
+from headrace.cluster.driver.observations import keep_history, keep_observed, keep_priors
 from headrace.cluster.driver.preflight import Preflights
 from headrace.cluster.driver.publisher import Publisher
 from headrace.cluster.driver.reporting import last_report, report, report_before
@@ -30,6 +31,7 @@ from headrace.pipelines.inference.layouts import LayoutChoice
 from headrace.pipelines.output.checkpoint import Counts
 from headrace.pipelines.output.completion import begin, finish, is_complete
 from headrace.pipelines.output.error_rate import too_many
+from headrace.pipelines.output.fixed_priors import fixed_priors, priors_of
 from headrace.pipelines.output.folder import check_output_folder
 from headrace.pipelines.output.plan import Plan
 from headrace.pipelines.output.plan_file import load_plan, save_plan
@@ -137,7 +139,9 @@ class Run:
             # Layouts are chosen once for an output, with its first rows.
             self.default = LayoutChoice({}, "")
             if previous is not None:
-                self.default = LayoutChoice(previous.layouts, "the existing output uses it", previous.priors)
+                self.default = LayoutChoice(
+                    previous.layouts, "the existing output uses it", priors_of(self.store, previous)
+                )
             at_once = previous or not self.rows or rerun.retry or rerun.reuse
             self.work = self._plan(previous, self.default) if at_once else None
             self.history = read_history(self.checked)
@@ -212,13 +216,15 @@ class Run:
         return execution
 
     def _measure(self, execution: Execution) -> None:
-        """Measure every layout on a sample if the run is long enough to pay for that."""
+        """Measure the layouts on a sample if they may save more than that costs."""
         outlook, model = self.result.outlook, self.checked.only_model
         if self.work is not None or outlook is None or model is None or not provider_of(model).remembered:
             return
-        if worth_measuring(self.checked.pipeline, outlook, self.history):
+        if worth_measuring(self.checked.pipeline, outlook, self.history, gpus=execution.gpus):
             with self._clock.phase("measuring"):
-                self.history, self.result.outlook = execution.measure(outlook.survey)
+                began = time.monotonic()
+                self.history, self.result.outlook, found = execution.measure(outlook.survey)
+                self.result.measured = replace(found, seconds=round(time.monotonic() - began, 1))
             self.result.notes += keep_history(self.checked, self.history)
 
     def _settle_plan(self, execution: Execution | None) -> Work:
@@ -265,6 +271,7 @@ class Run:
         uneven = staged and (self._resumed_between or ended_early or result.totals.restarts)
         if result.totals.asked and not work.bases and not uneven:
             result.notes += keep_observed(self.checked, result.totals, work.plan)
+        result.notes += keep_priors(self.checked, work.plan, fixed_priors(self.store, work.plan))
 
     def _finish(self, work: Work) -> RunResult:
         """Mark the output complete if it is, and write the report."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from headrace.cluster.driver.preflight import Preflights
@@ -20,9 +20,12 @@ from headrace.cluster.state.engine_of import engine_config
 from headrace.operators.error_classes import ErrorClass
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.results import DOCUMENT, DeadLetter, RowResult
+from headrace.pipelines.inference.sampled_priors import SAMPLE_ROWS as PRIOR_ROWS
+from headrace.pipelines.inference.sampled_priors import sample_priors
 from headrace.pipelines.input.corpus import Shard
 from headrace.pipelines.input.reader import ChunkReader
 from headrace.pipelines.input.rows import as_rows
+from headrace.pipelines.input.spread import rows_at, spread
 from headrace.pipelines.output.stages import Stage
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
@@ -66,6 +69,10 @@ def sample_pipeline(pipeline: Pipeline, input: str, rows: int) -> list[Sampled]:
 async def _run(chain: Chain, checked: Checked, taken: Iterable[tuple[tuple[Shard, int], Sampled]]) -> list[Sampled]:
     reader = ChunkReader(checked.columns)
     columns = Graph.of(checked.pipeline).input_columns
+    if chain.samples_priors:
+        rows = rows_at(reader, spread(checked.corpus.shards, PRIOR_ROWS), columns)
+        sampled = await sample_priors(chain, checked.pipeline, checked.columns, rows)
+        chain.know_priors(sampled.priors)
     await chain.start()
 
     async def one(shard: Shard, before: RowResult) -> Sampled:
@@ -123,15 +130,3 @@ def allot_each(checked: Checked, *, starting: bool = True) -> tuple[tuple[Allotm
         return share(demands, cluster_gpus=gpus_here(), node_cpus=cores(), local=True), ""
     except UserError as problem:
         return alone, str(problem)
-
-
-def spread(shards: Sequence[Shard], rows: int) -> list[tuple[Shard, int]]:
-    """``rows`` rows (or all, if there are fewer) at equal distances, as pairs of shard and row number in it."""
-    total = sum(shard.rows for shard in shards)
-    wanted = sorted({i * total // rows for i in range(rows)}) if total > rows else list(range(total))
-    places = []
-    first = 0
-    for shard in shards:
-        places += [(shard, row - first) for row in wanted if first <= row < first + shard.rows]
-        first += shard.rows
-    return places

@@ -104,6 +104,8 @@ def _forecast_rows(table: Table, result: RunResult, outlook: Outlook) -> None:
     """The forecast, with how far the run was off."""
     chosen = dict.fromkeys(outlook.choice.layouts.values())
     table.add_row("layout", f"{', '.join(chosen)} ({outlook.choice.reason})")
+    if result.measured:
+        table.add_row("measured", result.measured.sentence())
     totals, taken = result.totals, outlook.taken
     computed = totals.figures.computed
     said = f"{taken.computed:,.0f} prompt tokens to compute ({_off(computed, taken.computed)})"

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.cluster.state.totals import Totals
+from headrace.pipelines.forecast.measured import Measured
 from headrace.pipelines.forecast.outlook import Outlook
 from headrace.pipelines.output.checkpoint import Counts
 from headrace.pipelines.output.planning import Changes
@@ -29,6 +30,7 @@ class RunResult:
         totals: the work of this run alone.
         seconds: by phase.
         outlook: the forecast for the rows of this run.
+        measured: what a measurement of the layouts before the run found, and its cost.
         stages: the models as they were loaded, and the steps of each.
         series: the totals over time.
         started: ISO 8601, UTC.
@@ -45,6 +47,7 @@ class RunResult:
     changes: Changes = field(default_factory=Changes)
     notes: list[str] = field(default_factory=list)
     outlook: Outlook | None = None
+    measured: Measured | None = None
     stages: list[dict[str, Any]] = field(default_factory=list)
     series: Series = field(default_factory=Series)
     started: str = ""
@@ -78,6 +81,7 @@ class RunResult:
             "figures": asdict(self.totals.figures),
             "layouts": dict(self.outlook.choice.layouts) if self.outlook else {},
             "layouts_because": self.outlook.choice.reason if self.outlook else "",
+            "measured": {**asdict(self.measured), "said": self.measured.sentence()} if self.measured else None,
             "forecast": asdict(self.outlook.taken) if self.outlook else None,
             "seconds": {phase: round(seconds, 3) for phase, seconds in self.seconds.items()},
             "changes": asdict(self.changes),

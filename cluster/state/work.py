@@ -16,6 +16,7 @@ from headrace.pipelines.output.carried_answers import Origin, base_chunk, idle_s
 from headrace.pipelines.output.checkpoint import Counts, chunk_records, committed, counts_of
 from headrace.pipelines.output.completion import is_complete, was_complete
 from headrace.pipelines.output.error_rate import too_many
+from headrace.pipelines.output.fixed_priors import priors_of
 from headrace.pipelines.output.ledger import Ledger
 from headrace.pipelines.output.plan import Chunk, Plan
 from headrace.pipelines.output.planning import Changes, PlanSpec, Redo, differences, next_plan
@@ -79,9 +80,12 @@ class Work:
         reads = Graph.of(pipeline).input_columns
         other = _other(store, options) if options.reuse else None
         lender = Previous.open(other, pipeline, reads) if other is not None and previous is None else None
+        base: Plan | None = None
         if lender is not None:
-            choice = LayoutChoice(lender.plan.layouts, "the reused output uses it", lender.plan.priors)
-        base = previous or (lender.plan if lender is not None else None)
+            base = _with_priors(lender.store, lender.plan)
+            choice = LayoutChoice(base.layouts, "the reused output uses it", base.priors)
+        elif previous is not None:
+            base = _with_priors(store, previous)
         layouts, priors, fingerprints = settled(checked, base, choice)
         spec = _spec(checked, fingerprints, layouts, priors)
         redo = _redo(store, previous, spec, checked.pipeline.max_error_rate, options)
@@ -212,6 +216,11 @@ def hoisted_note(plan: Plan, redone: Sequence[str]) -> list[str]:
     return [
         f"{', '.join(hoisted)} share one header (layout hoisted): a change to one of them changes the prompts of all"
     ]
+
+
+def _with_priors(store: Store, plan: Plan) -> Plan:
+    """The plan with all priors that its answers were given with."""
+    return replace(plan, priors=priors_of(store, plan))
 
 
 def settled(

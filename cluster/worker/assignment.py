@@ -11,6 +11,7 @@ import pyarrow as pa
 from headrace.cluster.engines.config import EngineConfig
 from headrace.operators.questions import Layout
 from headrace.pipelines.inference.layouts import Priors
+from headrace.pipelines.input.spread import Place
 from headrace.pipelines.output.carried_answers import Origin
 from headrace.pipelines.output.plan import CommitInfo
 
@@ -29,6 +30,8 @@ class Assignment:
         engine: None if no engine is needed, because all answers of this stage's steps exist.
         origins: which answers of each base of the chunks are still valid.
         key: the columns that, with ``reads``, the digests of rows are made from; empty if there are no digests.
+        sample: rows of the input to take priors of labels from; empty if none are taken from rows, or all are known.
+        priors_file: where those are fixed, in the output.
         traced: whether to record times in the records of chunks.
     """
 
@@ -49,4 +52,6 @@ class Assignment:
     origins: Mapping[int, Origin] = field(default_factory=dict)
     key: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+    sample: tuple[Place, ...] = ()
+    priors_file: str = ""
     traced: bool = False

@@ -17,6 +17,8 @@ class Starts:
         # Without Ray (a test) there is no next process.
         self._key = f"headrace-starts/{run_id}/{actor}".encode() if actor else b""
         self.hopeless = False
+        self.deaths = 0
+        """Starts of this actor's engine before this one that failed."""
 
     def begin(self) -> bool:
         """The engine is about to start; False if there is no point in trying again."""
@@ -24,9 +26,9 @@ class Starts:
 
         if not self._key:
             return True
-        vain = int(_internal_kv_get(self._key) or 0)
-        self.hopeless = vain >= MOST_STARTS
-        _internal_kv_put(self._key, str(vain + 1).encode(), overwrite=True)
+        self.deaths = int(_internal_kv_get(self._key) or 0)
+        self.hopeless = self.deaths >= MOST_STARTS
+        _internal_kv_put(self._key, str(self.deaths + 1).encode(), overwrite=True)
         return not self.hopeless
 
     def succeeded(self) -> None:

@@ -33,6 +33,7 @@ from headrace.cluster.observability.tracing import ChunkTimes
 from headrace.cluster.state.chunks import ChunkRecord, Committed, Descriptor, Failed
 from headrace.cluster.worker.assignment import Assignment
 from headrace.cluster.worker.chunk_runner import ChunkRows, ChunkRunner, Hooks
+from headrace.cluster.worker.priors import settle_priors
 from headrace.cluster.worker.progress import Progress
 from headrace.cluster.worker.shared_lock import SharedLock
 from headrace.cluster.worker.starts import Starts
@@ -154,6 +155,9 @@ class Worker:
 
     async def _start(self) -> None:
         self._progress.publish()
+        await settle_priors(
+            self._chain, self._pipeline, self._assignment, self._store, self._reader, deaths=self._starts.deaths
+        )
         await self._chain.start()
         self._starts.succeeded()
         self._reporting = asyncio.ensure_future(self._report())

@@ -140,7 +140,7 @@ class History:
         measured: a sample's rows in each layout.
         runs: finished runs, the latest last.
         quality: for each measured layout, each step's score (see :mod:`headrace.pipelines.forecast.quality`).
-        priors: for each measured layout, the fitted priors of labels, by step and option.
+        priors: for each layout, the priors of labels that were fitted or taken from a sample, by step and option.
         gold: the steps whose score is against right answers.
         sample: rows of the measured sample.
     """
@@ -171,9 +171,16 @@ class History:
         return {s: self.quality[own][s] for s, own in layouts.items() if s in self.quality.get(own, {})}
 
     def fitted(self, layouts: Mapping[str, Layout]) -> Priors:
-        """The fitted priors of steps in these layouts."""
+        """The known priors of steps in these layouts."""
         known = {step: self.priors.get(layout, {}).get(step) for step, layout in layouts.items()}
         return {step: prior for step, prior in known.items() if prior}
+
+    def with_priors(self, layouts: Mapping[str, Layout], priors: Priors) -> History:
+        """The history with the priors of steps that had these layouts."""
+        kept = {layout: dict(known) for layout, known in self.priors.items()}
+        for step, prior in priors.items():
+            kept.setdefault(layouts[step], {})[step] = prior
+        return dataclasses.replace(self, priors=kept)
 
     def among(self, rows: int, documents: int, asked: int) -> History:
         """What was measured, as in :meth:`Observation.among`."""

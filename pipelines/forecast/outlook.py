@@ -56,22 +56,49 @@ class Outlook:
 Portion = tuple[int, tuple[str, ...]]
 """The number of rows that need these steps."""
 
-MEASURE_ROWS = 3000
-"""Minimum rows for which a measurement pays: it sends about 200 rows through the chain, and starts an engine."""
+START_WORK = 32_000.0
+"""Prompt tokens that a CPU could read while an engine starts: a minute at 540 a second, measured on two slow cores."""
+
+GPU_ROWS = 3000
+"""Rows from which a measurement pays on GPUs, which read far more in that minute (how much was not measured)."""
+
+SAMPLE_ROWS, FEW_ROWS, MANY = 64, 32, 400
+"""Rows of a measurement: 64, or 32 if the run has fewer than 400 rows. With 64, one row is about two percentage points
+of quality."""
+
+FIRST_ROWS = 16
+"""Rows of a sample of 64 that are looked at first, in case the other layouts are clearly worse."""
 
 WORTH = 0.9
 """A layout is worth measuring if it would cost at most this share of what the reference costs."""
 
 
-def worth_measuring(pipeline: Pipeline, outlook: Outlook, history: History) -> bool:
+def sample_size(rows: int) -> int:
+    """Rows of a measurement before a run of so many rows."""
+    return SAMPLE_ROWS if rows >= MANY else FEW_ROWS
+
+
+def measuring_cost(outlook: Outlook) -> float:
+    """What a measurement before a run would cost, in computed tokens: the sample in each layout, and an engine's start.
+
+    All of the sample counts, because its answers are not kept.
+    """
+    rows = sample_size(outlook.taken.rows)
+    rows += FIRST_ROWS if rows == SAMPLE_ROWS else 0
+    works = [outlook.taken.work, *(each.work for each in outlook.layouts.values() if each.work < outlook.taken.work)]
+    return START_WORK + rows / max(1, outlook.taken.rows) * sum(works)
+
+
+def worth_measuring(pipeline: Pipeline, outlook: Outlook, history: History, *, gpus: bool = False) -> bool:
     """Whether another layout, if its answers are good enough, would save more than measuring it costs."""
     open_steps = [name for name, held in fixed_layouts(pipeline).items() if held is None]
-    if not open_steps or outlook.taken.rows < MEASURE_ROWS:
+    if not open_steps or (gpus and outlook.taken.rows < GPU_ROWS):
         return False
     if all(_was_measured(history, layout, open_steps) for layout in outlook.layouts):
         return False
     cheapest = min((forecast.work for forecast in outlook.layouts.values()), default=0.0)
-    return cheapest < WORTH * outlook.taken.work
+    saved = outlook.taken.work - cheapest
+    return cheapest < WORTH * outlook.taken.work and (gpus or saved > measuring_cost(outlook))
 
 
 def _was_measured(history: History, layout: Layout, steps: Collection[str]) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +20,7 @@ from headrace.operators.outcomes import Answer, Filtered, Rejection
 from headrace.operators.questions import Layout
 from headrace.pipelines.inference.asking import Asker
 from headrace.pipelines.inference.documents import NO_DOCUMENT, Document, Documents, NoDocument
-from headrace.pipelines.inference.engine import Engine, ModelInterface
+from headrace.pipelines.inference.engine import Engine, ModelInterface, RequestRefused
 from headrace.pipelines.inference.label_priors import LabelPriors
 from headrace.pipelines.inference.layouts import Priors
 from headrace.pipelines.inference.prepare import prepare, prepare_all
@@ -39,7 +40,7 @@ class Chain:
     Args:
         columns: the types of the input's columns.
         layouts: of the steps, as :func:`prepare` takes them.
-        priors: fitted priors of labels; those of other steps are measured by the chain.
+        priors: known priors of labels; the chain asks for those of other steps.
         steps: the names of the steps that run here; None for all. Answers of others come with the row.
         keep_raw: keep every document and raw answer in the results (for looking at a few rows).
     """
@@ -100,9 +101,50 @@ class Chain:
         """What the model answers for each label of a step that has some: the label, or a code."""
         return self.chained.steps[step].step.options
 
-    def takes_priors(self, step: str) -> bool:
-        """Whether fitted priors are used: not if each row's question is a different one."""
-        return self.chained.steps[step].takes_priors
+    def fits_priors(self, step: str) -> bool:
+        """Whether fitted priors are used: not if each row's question is a different one, or a sample gives them."""
+        ready = self.chained.steps[step]
+        return ready.takes_priors and not ready.samples_priors
+
+    @property
+    def samples_priors(self) -> tuple[str, ...]:
+        """The steps whose labels' priors come from a sample of rows, and are not known yet."""
+        return self._priors.to_sample
+
+    async def prior_of_sample(self, step: str, scores: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+        """The prior of a step's labels, given their scores over a sample of rows; without any, the content-free one.
+
+        Raises:
+            RequestRefused, EngineDied: see :meth:`TokenEngine.complete`.
+        """
+        ready = self.chained.steps[step]
+        (said,) = await self._priors.of(ready, "")
+        return ready.step.prior_of_sample(scores, said.logprobs) if scores else said.logprobs
+
+    def is_scored(self, step: str, scores: Mapping[str, float]) -> bool:
+        """Whether the engine returned a log-probability of each label of a step."""
+        return scores.keys() == set(self.options(step).values()) and all(map(math.isfinite, scores.values()))
+
+    def know_priors(self, priors: Priors) -> None:
+        """Use these priors; call it before :meth:`start`."""
+        self._priors.know(priors)
+
+    async def label_scores(self, values: Mapping[str, Any], steps: Sequence[str]) -> dict[str, Mapping[str, float]]:
+        """The log-probabilities of the labels of some steps for one row, whatever their conditions say.
+
+        Empty if the row has no usable document, or the engine refuses the request.
+        """
+        usage = Usage()
+        try:
+            document = await self._documents.encoded(self._documents.text(values), usage)
+            async with self.room.of(len(document)):
+                asked = [self._requests.complete(self.chained.steps[name].prompts, document, usage) for name in steps]
+                answers = await asyncio.gather(*asked)
+        except (NoDocument, RequestRefused):
+            return {}  # in a run it becomes a dead letter
+        usage.truncated = 0  # the row is cut, and counted, when it runs
+        self.usage.merge(usage)
+        return {name: completions[0].logprobs for name, completions in zip(steps, answers, strict=True)}
 
     async def start(self) -> None:
         """Ask what must be known before the first row: the labels' priors."""

@@ -1,10 +1,9 @@
-"""Priors of labels: the score of each on a document that says nothing (Zhao et al., arXiv:2102.09690)."""
+"""Priors of labels: known ones, or the scores on a document that says nothing (Zhao et al., arXiv:2102.09690)."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Mapping
 
 from headrace.operators.questions import Completion
 from headrace.pipelines.inference.documents import Document
@@ -22,24 +21,33 @@ MAX_PRIORS = 10_000
 
 
 class LabelPriors:
-    """The priors of a chain's steps: fitted ones, and others that are requested once for each context.
+    """The priors of a chain's steps: known ones, and others that are requested once for each context.
 
     Args:
-        fitted: log-probabilities by step and option.
+        known: log-probabilities by step and option, fitted or from a sample.
     """
 
-    def __init__(self, chained: Chained, requests: Requests, tokenizer: Tokenizer, fitted: Priors) -> None:
+    def __init__(self, chained: Chained, requests: Requests, tokenizer: Tokenizer, known: Priors) -> None:
         self._chained = chained
         self._requests = requests
         self._tokenizer = tokenizer
-        self._fitted: Mapping[str, list[Completion]] = {
-            name: [Completion("", "stop", logprobs=prior)]
-            for name, prior in fitted.items()
-            if name in chained.steps and chained.steps[name].takes_priors
-        }
+        self._known: dict[str, list[Completion]] = {}
         self._asked: dict[tuple[str, str], asyncio.Task[list[Completion]]] = {}
         self.usage = Usage()
         """What the requests for priors cost."""
+        self.know(known)
+
+    def know(self, priors: Priors) -> None:
+        """Use these from now on, where all rows are asked the same."""
+        for name, prior in priors.items():
+            if name in self._chained.steps and self._chained.steps[name].takes_priors:
+                self._known[name] = [Completion("", "stop", logprobs=prior)]
+
+    @property
+    def to_sample(self) -> tuple[str, ...]:
+        """The steps whose priors come from a sample of rows and are not known."""
+        steps = self._chained.steps.items()
+        return tuple(name for name, ready in steps if ready.samples_priors and name not in self._known)
 
     async def start(self) -> None:
         """Request the priors that are the same for all rows."""
@@ -52,8 +60,8 @@ class LabelPriors:
         Raises:
             RequestRefused, EngineDied: see :meth:`TokenEngine.complete`.
         """
-        if ready.step.name in self._fitted:
-            return self._fitted[ready.step.name]
+        if ready.step.name in self._known:
+            return self._known[ready.step.name]
         key = (ready.step.name, context)
         task = self._asked.get(key)
         if task is None:

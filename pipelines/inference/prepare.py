@@ -41,6 +41,11 @@ class Prepared:
         return not self.step.dynamic
 
     @property
+    def samples_priors(self) -> bool:
+        """Whether the labels' priors come from a sample of rows."""
+        return self.calibrated and self.takes_priors and self.step.samples_priors
+
+    @property
     def needs(self) -> int:
         """Tokens besides the document's: the longest prompt with its answer."""
         return max(len(p) + p.sampling.max_tokens for p in self.prompts)

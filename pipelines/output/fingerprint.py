@@ -103,10 +103,16 @@ def fingerprints(
                 **_given(graph, step),
                 **_asking(pipeline, step, model),
                 "layout": _layout(pipeline, step, taken),
-                **({"prior": dict(priors[name])} if priors and name in priors else {}),
+                **({"prior": dict(priors[name])} if priors and name in priors and _fitted(step) else {}),
             }
         )
     return {step.name: found[step.name] for step in pipeline.steps}
+
+
+def _fitted(step: Step) -> bool:
+    """Whether a step's priors are fitted for its layout. Those of a sample are fixed with the first answers: the field
+    that chooses them counts."""
+    return isinstance(step, ModelStep) and not step.samples_priors
 
 
 def _layout(pipeline: Pipeline, step: Step, taken: Mapping[str, Layout]) -> list[str] | None:

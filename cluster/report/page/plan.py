@@ -78,6 +78,9 @@ def plan_view(report: Mapping[str, Any], columns: Mapping[str, ColumnStats]) -> 
     """The plan of the output, and the last run compared with its forecast."""
     models = {step: stage for stage in report.get("stages") or () for step in stage["steps"]}
     layouts = report.get("layouts") or {}
+    because = report.get("layouts_because", "")
+    if measured := report.get("measured"):
+        because += f". Measured: {measured['said']}"
     figures = report.get("figures") or {}
     return PlanView(
         [
@@ -85,7 +88,7 @@ def plan_view(report: Mapping[str, Any], columns: Mapping[str, ColumnStats]) -> 
             for name, column in columns.items()
             if name == column.step
         ],
-        report.get("layouts_because", ""),
+        because,
         _predicted(report),
         [(name, f"{figures[key]:.2f}", said) for name, key, said in EFFICIENCY if figures.get(key) is not None],
         [

@@ -155,7 +155,7 @@ ends = Ends()
 class NoStarts:
     """No Ray to count starts with."""
 
-    hopeless = False
+    hopeless, deaths = False, 0
 
     def __init__(self, _: str) -> None:
         pass

@@ -266,6 +266,15 @@ def test_a_step_that_asks_each_row_another_way_is_scored_with_the_priors_that_ru
     assert set(history.quality) == set(LAYOUTS)
 
 
+def test_priors_of_a_sample_are_measured_in_each_layout_and_nothing_is_fitted(reviews: Make, corpus: Write) -> None:
+    steps = [{"classify": {"name": "kind", "labels": ["a", "b"], "priors": "batch"}}]
+    pipeline = reviews(steps=steps)
+    history = measured(pipeline, check(pipeline, str(corpus(texts(40)))))
+    assert {layout: set(known) for layout, known in history.priors.items()} == {layout: {"kind"} for layout in LAYOUTS}
+    assert len({str(known) for known in history.priors.values()}) == 3
+    assert history.quality["instruction_first"]["kind"] == 1.0
+
+
 # -- gold ----------------------------------------------------------------------------------------------------
 
 
