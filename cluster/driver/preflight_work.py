@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,19 +18,17 @@ from headrace.pipelines.inference.prepare import prepare
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.pipeline import Pipeline
 
-PROBLEM, DOING, OUTLOOK = "problem", "doing", "outlook"
-"""The kinds of messages that the process prints, each a line of JSON: a mistake; the message to use if time runs out
-from here on; the forecast."""
+PROBLEM, OUTLOOK = "problem", "outlook"
+"""The kinds of messages that the process prints, each a line of JSON: a mistake; the forecast."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to check of one model, and the time limit for its grammars.
+    """What to check of one model.
 
     Attributes:
         model: its name in the pipeline.
         steps: the steps that run on it.
-        seconds: processor time for all its grammars.
         ahead: what to forecast, if anything.
     """
 
@@ -40,7 +37,6 @@ class Wanted:
     located: Located
     steps: tuple[str, ...]
     grammars: tuple[Grammar, ...]
-    seconds: float
     ahead: Ahead | None
 
 
@@ -84,19 +80,8 @@ def _main(wanted: Wanted) -> None:
         return
     if outlook:
         _say(OUTLOOK, outlook.to_data())
-    _check_grammars(wanted, model)
-
-
-def _check_grammars(wanted: Wanted, model: ModelInterface) -> None:
-    def doing(text: str) -> None:
-        _say(DOING, text)
-        # Ends this process, in the middle of a library's call too. Processor time: other work must not count.
-        if not signal.getitimer(signal.ITIMER_VIRTUAL)[0]:
-            signal.setitimer(signal.ITIMER_VIRTUAL, wanted.seconds)
-
-    for problem in provider_of(wanted.located).check_grammars(model, wanted.grammars, wanted.seconds, doing):
-        _say(PROBLEM, problem)
-    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    for sentence in provider_of(wanted.located).check_grammars(model, wanted.grammars):
+        _say(PROBLEM, sentence)
 
 
 if __name__ == "__main__":

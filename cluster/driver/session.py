@@ -26,7 +26,7 @@ from headrace.cluster.driver.preflight import Preflights, grammars
 from headrace.cluster.driver.sample import allot_each, allot_one
 from headrace.cluster.engines.starting import start_beside_a_user
 from headrace.cluster.state.checked import Checked, check_corpus, step_fields
-from headrace.cluster.state.engine_of import constraints_of, engine_config
+from headrace.cluster.state.engine_of import engine_config
 from headrace.cluster.state.events import Listener
 from headrace.cluster.state.totals import Totals
 from headrace.cluster.worker.table_chain import Piece, answer_all, kept, pieces, result_table
@@ -295,13 +295,10 @@ def _key(checked: Checked) -> str:
 
 
 def _engine_name(checked: Checked, stage: Stage) -> str:
-    """What distinguishes the engine of a stage from others: its model, its arguments, its resources, and whether it
-    must be able to quote, which an engine is started for.
-    """
+    """What distinguishes the engine of a stage from others: its model, its arguments and its resources."""
     located, spec = checked.models[stage.model], checked.pipeline.spec_of(stage.model)
     resources = checked.pipeline.resources_of(stage.model).model_dump(mode="json")
-    quotes = "quotes" in constraints_of(checked.pipeline, stage.steps)
-    what = [located.engine, located.source, located.revision, spec.trust_remote_code, spec.arguments, resources, quotes]
+    what = [located.engine, located.source, located.revision, spec.trust_remote_code, spec.arguments, resources]
     return json.dumps(what, sort_keys=True, default=str)
 
 

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from headrace.operators.capabilities import ConstraintKind
-
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
@@ -21,7 +19,6 @@ class EngineConfig:
         gpus: GPUs of one engine; 0 for the CPU.
         threads: threads of one engine on a CPU.
         kv_gib: GiB for the KV cache on a CPU; on a GPU it is what the weights leave free.
-        constraints: the kinds of constraints that the steps on this engine use.
         metrics: whether to expose the engine's own metrics at Ray's endpoints, if it runs in Ray.
     """
 
@@ -33,7 +30,6 @@ class EngineConfig:
     gpus: int = 0
     threads: int = 1
     kv_gib: int = 1
-    constraints: frozenset[ConstraintKind] = frozenset()
     metrics: bool = False
 
 

@@ -7,7 +7,7 @@ Providers are entry points of the group ``headrace.engines``. The name of the en
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -100,8 +100,7 @@ class EngineProvider(Protocol):
     """Whether observations of a run (speed, lengths of answers) are useful for forecasts of later runs."""
 
     own_process: ClassVar[bool] = False
-    """Whether the checks before a run need a separate process, because a library takes seconds to load, or because
-    :meth:`check_grammars` may have to be stopped."""
+    """Whether the checks before a run need a separate process, because a library takes seconds to load."""
 
     reserved: ClassVar[Mapping[str, str | None]] = {}
     """Engine arguments that headrace sets itself, each with the pipeline key to use instead (None: there is none)."""
@@ -157,14 +156,10 @@ class EngineProvider(Protocol):
     def max_model_len(self, model: Model, located: Located) -> int:
         """The most tokens of prompt and answer together in one request."""
 
-    def check_grammars(
-        self, model: ModelInterface, grammars: Sequence[Grammar], seconds: float, doing: Callable[[str], None]
-    ) -> Iterator[str]:
+    def check_grammars(self, model: ModelInterface, grammars: Sequence[Grammar]) -> Iterator[str]:
         """Check whether the engine can decode with these grammars; yield one sentence for each problem.
 
-        With ``own_process``, the process is ended after ``seconds`` of processor time, even within a call of a library.
-        So before each piece of work, call ``doing`` with the message to show in that case. By default nothing is
-        checked.
+        By default nothing is checked.
         """
         return iter(())
 

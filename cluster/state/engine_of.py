@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from headrace.cluster.engines.config import EngineConfig, switched_on
 from headrace.cluster.engines.locate import provider_of
 from headrace.cluster.engines.resources import Allotment, Demand
 from headrace.cluster.state.checked import Checked
-from headrace.operators.base import ModelStep
-from headrace.operators.capabilities import ConstraintKind
 from headrace.pipelines.output.stages import Stage
-from headrace.pipelines.spec.pipeline import Pipeline
 
 
 def engine_config(checked: Checked, allotment: Allotment, stage: Stage | None = None) -> EngineConfig:
@@ -27,7 +22,6 @@ def engine_config(checked: Checked, allotment: Allotment, stage: Stage | None = 
         gpus=allotment.gpus,
         threads=allotment.cpus,
         kv_gib=allotment.kv_gib,
-        constraints=constraints_of(checked.pipeline, stage.steps),
         metrics=switched_on(provider_of(located).metrics_variable),
     )
 
@@ -41,10 +35,3 @@ def demand_of(checked: Checked, stage: Stage) -> Demand:
         located.weights,
         provider_of(located).needs,
     )
-
-
-def constraints_of(pipeline: Pipeline, steps: Collection[str]) -> frozenset[ConstraintKind]:
-    """The kinds of constraints on the answers of some steps."""
-    asking = [step for step in pipeline.steps if isinstance(step, ModelStep) and step.name in steps]
-    kinds = (question.constraint.kind for step in asking for question in step.questions())
-    return frozenset(kind for kind in kinds if kind is not None)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from headrace.operators.schema.decoding import DEFAULT_MAX_ITEMS, KEY_LENGTH
-from headrace.operators.schema.decoding_scalars import DEFAULT_MAX_LENGTH
+from headrace.operators.schema.bounds import DEFAULT_MAX_ITEMS, DEFAULT_MAX_LENGTH, KEY_LENGTH
 from headrace.operators.schema.nodes import Node, compact, fields_of, flatten, is_record
 from headrace.operators.schema.quotes import CHARACTERS_PER_WORD, bounds_of
 

@@ -1,12 +1,11 @@
-"""The schema that the engine's grammar gets: the part of the user's schema that xgrammar supports, with bounds added.
+"""The schema that the engine's grammar gets: the part of the user's schema that llguidance supports, with bounds added.
 
-xgrammar silently ignores some keywords and vLLM refuses others, so a schema cannot go to the engine as it is. Here
-every such keyword is removed and named, and the check of the finished answer (``validation.Validator``) enforces it.
-The decoding schema is closed and bounded: a small model that may continue forever does, until ``max_tokens`` cuts it,
-and a cut answer is never accepted.
+llguidance refuses a schema with a keyword that it does not know. Here every such keyword is removed and named, and the
+check of the finished answer (``validation.Validator``) enforces it. The decoding schema is closed and bounded
+(``bounds``).
 
-The behaviour of xgrammar 0.2.8 and vLLM 0.32 was tested keyword by keyword;
-``tests/operators/schema/test_schemas.py`` checks the result against vLLM's own check.
+The behaviour of llguidance 1.7 was tested keyword by keyword; ``tests/operators/schema/test_schemas.py`` checks the
+result against llguidance itself.
 """
 
 from __future__ import annotations
@@ -19,9 +18,13 @@ from typing import Any
 
 from headrace.operators.schema.alternatives import are_exclusive, check_writable, unwritable, with_what_is_beside
 from headrace.operators.schema.bounded import BoundedValidator, TooMuchWork
-from headrace.operators.schema.decoding_scalars import (
+from headrace.operators.schema.bounds import (
+    DEFAULT_MAX_ITEMS,
     DEFAULT_MAX_LENGTH,
     DEFAULT_MAX_NUMBER,
+    KEY_LENGTH,
+)
+from headrace.operators.schema.decoding_scalars import (
     Scalar,
     integer_scalar,
     least_of,
@@ -44,21 +47,16 @@ from headrace.operators.schema.nodes import (
     resolve,
     types,
 )
-from headrace.operators.schema.patterns import grammar_pattern
-
-DEFAULT_MAX_ITEMS = 8
-"""Items of a list or a map without a bound: small models repeat themselves long before that."""
+from headrace.operators.schema.patterns import bounded, decodes, one_of
 
 MAX_PLACES = 20_000
 """Nodes of a decoding schema: keywords beside alternatives are repeated in each of them."""
 
-KEY_LENGTH = 64
-"""Characters of a free key in a map."""
+FREE_KEY = f"^.{{0,{KEY_LENGTH}}}$"
+"""The pattern of a key in a map."""
 
 _BY_TYPE: dict[str, tuple[str, ...]] = {
     "string": ("format", "pattern", "minLength", "maxLength"),
-    "number": ("multipleOf",),
-    "integer": ("multipleOf",),
     "array": ("uniqueItems", "contains", "minContains", "maxContains", "unevaluatedItems"),
     "object": ("propertyNames", "patternProperties", "dependentRequired", "dependentSchemas", "dependencies",
                "unevaluatedProperties"),
@@ -164,8 +162,8 @@ class _Decoder:
                 "anyOf": [
                     scalar,
                     {"type": "array", "items": scalar, "maxItems": DEFAULT_MAX_ITEMS},
-                    {"type": "object", "additionalProperties": scalar, "maxProperties": DEFAULT_MAX_ITEMS,
-                     "propertyNames": {"maxLength": KEY_LENGTH}},
+                    {"type": "object", "patternProperties": {FREE_KEY: scalar}, "additionalProperties": False,
+                     "maxProperties": DEFAULT_MAX_ITEMS},
                 ]
             }  # fmt: skip
         return {"$ref": "#/$defs/_anything"}
@@ -213,7 +211,7 @@ class _Decoder:
         return self.relax(first, (*path, "allOf", 0), inlined)
 
     def _closed(self, node: Node, path: SchemaPath) -> dict[str, Any]:
-        """The values of ``enum`` or ``const`` that the other keywords allow: xgrammar would write any of them."""
+        """The values of ``enum`` or ``const`` that the other keywords allow."""
         values = node["enum"] if "enum" in node else [node["const"]]
         try:
             valid = [value for value in values if self._validator.allows(node, value)]
@@ -305,27 +303,26 @@ class _Decoder:
         return result
 
     def _object(self, node: Node, path: SchemaPath, inlined: frozenset[int]) -> dict[str, Any]:
-        fields, patterns = fields_of(node), node.get("patternProperties") or {}
+        fields = fields_of(node)
         properties = self._properties(fields, path, inlined)
         _check_required(node, properties, path)
         result: dict[str, Any] = {"type": "object"}
+        free = self._others(node, path, inlined)
         if fields:
             result["properties"] = properties
             if node.get("required"):
                 result["required"] = list(node["required"])
-            if "propertyNames" in node:
-                self.note(path, "propertyNames")
-            if patterns:
-                self.note(path, "patternProperties")
-        free = self._others(node, path, inlined)
-        if not fields and patterns:
-            free = self._patterned(node, result, path, inlined)
-        elif not fields and free is not None:
-            result["propertyNames"] = self._names_of(node, path)
-        if fields or not patterns:
+            for keyword in ("propertyNames", "patternProperties"):
+                if node.get(keyword):
+                    self.note(path, keyword)
             result["additionalProperties"] = False if free is None else free
-        if not fields and free is None:
-            result["properties"] = {}
+        else:
+            keys, free = self._keys(node, path, inlined, free)
+            result["additionalProperties"] = False
+            if free is None:
+                result["properties"] = {}
+            else:
+                result["patternProperties"] = {keys: free}
         self._bound_properties(node, result, path, free=free is not None)
         return result
 
@@ -343,50 +340,66 @@ class _Decoder:
             return None
         return self.relax(True if others is None else others, (*path, "additionalProperties"), inlined)
 
-    def _names_of(self, node: Node, path: SchemaPath) -> dict[str, Any]:
-        """The decoding schema of the keys of a map."""
+    def _keys(
+        self, node: Node, path: SchemaPath, inlined: frozenset[int], free: dict[str, Any] | None
+    ) -> tuple[str, dict[str, Any] | None]:
+        """A pattern for the keys of a map, and what they may hold.
+
+        llguidance does not know ``propertyNames``, and supports several patterns only if no key can match two of them:
+        so one is decoded.
+        """
+        patterns = node.get("patternProperties") or {}
+        for pattern, item in patterns.items():
+            part = self.relax(item, (*path, "patternProperties", pattern), inlined) if decodes(pattern) else None
+            if part is not None:
+                if len(patterns) > 1 or "propertyNames" in node:
+                    self.note(path, "patternProperties" if len(patterns) > 1 else "propertyNames")
+                return bounded(pattern, KEY_LENGTH), part
+        if patterns:
+            self.note(path, "patternProperties")
+            if node.get("additionalProperties") is False:
+                self.note(path, "additionalProperties")
+            return FREE_KEY, self.anything()
+        return self._names_of(node, path), free
+
+    def _names_of(self, node: Node, path: SchemaPath) -> str:
+        """A pattern for what ``propertyNames`` allows."""
         names = node.get("propertyNames")
         if isinstance(names, Mapping) and ("enum" in names or "const" in names):
-            return self._closed({**names, "type": "string"}, (*path, "propertyNames"))
+            return one_of(self._closed({**names, "type": "string"}, (*path, "propertyNames"))["enum"])
         if isinstance(names, Mapping) and not names.keys() - ANNOTATIONS - {"type", *_BY_TYPE["string"]}:
-            string = self._scalar(string_scalar, {"maxLength": KEY_LENGTH, **names}, (*path, "propertyNames"))
-            return {key: value for key, value in string.items() if key != "type"}
+            if "pattern" in names and decodes(names["pattern"]):
+                for keyword in ("format", "minLength", "maxLength"):
+                    if keyword in names:
+                        self.note((*path, "propertyNames"), keyword)
+                return bounded(names["pattern"], KEY_LENGTH)
+            for keyword in ("format", "pattern"):
+                if keyword in names:
+                    self.note((*path, "propertyNames"), keyword)
+            least = least_of(names, "minLength", (*path, "propertyNames"))
+            return f"^.{{{least},{int(names.get('maxLength', max(KEY_LENGTH, least)))}}}$"
         if names is not None:
             self.note(path, "propertyNames")
-        return {"maxLength": KEY_LENGTH}
+        return FREE_KEY
 
     def _bound_properties(self, node: Node, result: dict[str, Any], path: SchemaPath, *, free: bool) -> None:
-        """Limit the number of properties; ``free``: there may be some that are not named."""
-        if node.get("minProperties"):
-            result["minProperties"] = least_of(node, "minProperties", path)
-        if free:
-            room = max(len(fields_of(node)) + DEFAULT_MAX_ITEMS, int(node.get("minProperties", 0)))
-            result["maxProperties"] = int(node.get("maxProperties", room))
-        elif "maxProperties" in node:
-            result["maxProperties"] = int(node["maxProperties"])
-        if not free and result.get("minProperties", 0) > len(result["properties"]):
-            raise SchemaError(f"{pointer(path)}: minProperties is more than the number of possible properties")
+        """Limit the number of properties; ``free``: there may be some that are not named.
 
-    def _patterned(
-        self, node: Node, result: dict[str, Any], path: SchemaPath, inlined: frozenset[int]
-    ) -> dict[str, Any] | None:
-        """A map whose keys match a pattern: xgrammar supports one such pattern, alone."""
-        patterns = node["patternProperties"]
-        if len(patterns) > 1 or "propertyNames" in node:
-            self.note(path, "patternProperties" if len(patterns) > 1 else "propertyNames")
-        for pattern, item in patterns.items():
-            safe = grammar_pattern(pattern, KEY_LENGTH)
-            part = self.relax(item, (*path, "patternProperties", pattern), inlined)
-            if safe is not None and part is not None:
-                result["patternProperties"] = {safe: part}
-                result["additionalProperties"] = False
-                return part
-        self.note(path, "patternProperties")
-        if node.get("additionalProperties") is False:
-            self.note(path, "additionalProperties")
-        result["propertyNames"] = {"maxLength": KEY_LENGTH}
-        result["additionalProperties"] = free = self.anything()
-        return free
+        Where a named one is optional, llguidance counts to one only, and only if none is required or without a name.
+        """
+        fields, required = result.get("properties", {}), set(result.get("required", ()))
+        least, room = least_of(node, "minProperties", path), len(fields) + DEFAULT_MAX_ITEMS
+        if not free and least > len(fields):
+            raise SchemaError(f"{pointer(path)}: minProperties is more than the number of possible properties")
+        bounds = {"minProperties": least} if least else {}
+        if free or "maxProperties" in node:
+            bounds["maxProperties"] = int(node.get("maxProperties", max(room, least)))
+        optional = not set(fields) <= required
+        for keyword, bound in bounds.items():
+            if not optional or (bound <= 1 and not free and not required):
+                result[keyword] = bound
+            elif keyword in node:
+                self.note(path, keyword)
 
 
 def _check_required(node: Node, properties: Mapping[str, Any], path: SchemaPath) -> None:

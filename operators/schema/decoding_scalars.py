@@ -1,4 +1,4 @@
-"""Scalars of a decoding schema: what xgrammar supports of a string or a number, with bounds added."""
+"""Scalars of a decoding schema: what llguidance supports of a string or a number, with bounds added."""
 
 from __future__ import annotations
 
@@ -6,37 +6,21 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from headrace.operators.schema.bounds import DECIMALS, DEFAULT_MAX_LENGTH, DEFAULT_MAX_NUMBER, MAX_LEAST
 from headrace.operators.schema.nodes import Node, SchemaError, SchemaPath, pointer
-from headrace.operators.schema.patterns import grammar_pattern
+from headrace.operators.schema.patterns import bounded, decodes
 from headrace.operators.schema.quotes import QUOTE, bounds_of
 
-DEFAULT_MAX_LENGTH = 120
-"""Characters of a string without a bound: a sentence, the usual field of an extraction. xgrammar 0.2.8 compiles a bound
-up to 128 in 1.6 s of one core and any longer one in 2.7 s. Under a bound of either kind it writes no escapes, so such a
-string contains no quote, backslash or newline."""
+INT_MIN, INT_MAX = -(2**63) + 1024, 2**63 - 1
+"""Integers of 64 bits. llguidance reads a bound as a double and fails at the lowest one."""
 
-MAX_LEAST = 10_000
-"""The highest minimum of items, properties or characters that a schema may set: no answer holds more."""
-
-DEFAULT_MAX_NUMBER = 1e15
-"""With both bounds xgrammar writes plain decimals of at most six places; without, ``1.3333...`` never ends. This is the
-largest power of ten that a double, and its neighbours, hold exactly."""
-
-DECIMALS = 6
-"""Decimal places that xgrammar writes under a bound."""
-
-INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
-
-LEAST_INTEGER = -(10**18)
-"""llguidance 1.7 cannot write the regular expression of a range that begins at the least integer of 64 bits."""
+MAX_STEP = 2**32
+"""``multipleOf`` in units of its last decimal place must be below this."""
 
 GRAMMAR_FORMATS = frozenset(
-    {
-        "date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "json-pointer",
-        "relative-json-pointer", "time", "uri", "uri-reference", "uri-template", "uuid",
-    }
-)  # fmt: skip
-"""``STRING_SUPPORTED_FORMATS`` of vLLM 0.32's xgrammar backend."""
+    {"date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uri", "uuid"}
+)
+"""Formats that llguidance 1.7 knows; it refuses others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,65 +38,23 @@ class Scalar:
 
 
 def string_scalar(node: Node, path: SchemaPath) -> Scalar:
-    """A string with one of format, pattern and length: vLLM refuses two together, and xgrammar would ignore one."""
-    if bounds_of(node) is not None:
-        _check_lengths(node, path)
-        return Scalar(
-            {"type": "string", **{key: node[key] for key in (QUOTE, "minLength", "maxLength") if key in node}}
-        )
-    pattern = grammar_pattern(node["pattern"]) if "pattern" in node else None
-    bounded = False
-    if node.get("format") in GRAMMAR_FORMATS:
-        kept: dict[str, Any] = {"type": "string", "format": node["format"]}
-    elif pattern is not None:
-        kept = {"type": "string", "pattern": pattern}
-    else:
-        _check_lengths(node, path)
-        kept = string_of(node)
-        bounded = "maxLength" not in node
-    others = ["format", "pattern"]
-    if "format" in kept or "pattern" in kept:
-        others += ["minLength", "maxLength"]
-    return Scalar(kept, tuple(keyword for keyword in others if keyword in node and keyword not in kept), bounded)
-
-
-def _check_lengths(node: Node, path: SchemaPath) -> None:
-    if least_of(node, "minLength", path) > node.get("maxLength", math.inf):
+    """A string with its format, pattern and lengths."""
+    least = least_of(node, "minLength", path)
+    if least > node.get("maxLength", math.inf):
         raise SchemaError(f"{pointer(path)}: minLength {node['minLength']} is above maxLength {node['maxLength']}")
-
-
-def integer_scalar(node: Node, path: SchemaPath) -> Scalar:
-    """An integer of 64 bits."""
-    low, high, open_low, open_high = _range(node)
-    least = INT64_MIN if low == -math.inf else math.floor(low) + 1 if open_low else math.ceil(low)
-    most = INT64_MAX if high == math.inf else math.ceil(high) - 1 if open_high else math.floor(high)
-    least, most = max(least, INT64_MIN), min(most, INT64_MAX)
-    if least > most:
-        raise SchemaError(f"{pointer(path)}: there is no 64-bit integer between minimum and maximum")
-    if least < LEAST_INTEGER <= most:
-        least = LEAST_INTEGER
-    return Scalar({"type": "integer", "minimum": least, "maximum": most})
-
-
-def number_scalar(node: Node, path: SchemaPath) -> Scalar:
-    """A number, within its bounds if xgrammar can write those."""
-    low, high, open_low, open_high = _range(node)
-    if low > high:
-        raise SchemaError(f"{pointer(path)}: minimum {low} is above maximum {high}")
-    if low == high and (open_low or open_high):
-        raise SchemaError(f"{pointer(path)}: there is no number between minimum and maximum, which are both {low}")
-    given = [bound for bound in (low, high) if math.isfinite(bound)]
-    if any(abs(bound) > DEFAULT_MAX_NUMBER or round(bound, DECIMALS) != bound for bound in given):
-        # The grammar of such a bound may hold no number at all, because it writes six places at most.
-        keywords = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
-        return Scalar({"type": "number"}, tuple(keyword for keyword in keywords if keyword in node))
-    return Scalar(
-        {
-            "type": "number",
-            "exclusiveMinimum" if open_low else "minimum": max(low, -DEFAULT_MAX_NUMBER),
-            "exclusiveMaximum" if open_high else "maximum": min(high, DEFAULT_MAX_NUMBER),
-        }
-    )
+    if bounds_of(node) is not None:
+        lengths = {key: node[key] for key in (QUOTE, "minLength", "maxLength") if key in node}
+        return Scalar({"type": "string", **lengths})
+    if node.get("format") in GRAMMAR_FORMATS:
+        lengths = {key: node[key] for key in ("minLength", "maxLength") if key in node}
+        kept: dict[str, Any] = {"type": "string", "format": node["format"], **lengths}
+    elif "pattern" in node and decodes(node["pattern"]):
+        # Not with a length: llguidance refuses both where it takes too long to see whether any text fits.
+        kept = {"type": "string", "pattern": bounded(node["pattern"], DEFAULT_MAX_LENGTH)}
+    else:
+        kept = string_of(node)
+    dropped = [key for key in ("format", "pattern", "minLength", "maxLength") if key in node and key not in kept]
+    return Scalar(kept, tuple(dropped), "maxLength" in kept and "maxLength" not in node)
 
 
 def string_of(node: Node) -> dict[str, Any]:
@@ -121,6 +63,61 @@ def string_of(node: Node) -> dict[str, Any]:
     most = int(node.get("maxLength", max(DEFAULT_MAX_LENGTH, least)))
     bounds = {"minLength": least, "maxLength": most} if least else {"maxLength": most}
     return {"type": "string", **bounds}
+
+
+def integer_scalar(node: Node, path: SchemaPath) -> Scalar:
+    """An integer of 64 bits."""
+    low, high, open_low, open_high = _range(node)
+    least = INT_MIN if low == -math.inf else math.floor(low) + 1 if open_low else math.ceil(low)
+    most = INT_MAX if high == math.inf else math.ceil(high) - 1 if open_high else math.floor(high)
+    least, most = max(least, INT_MIN), min(most, INT_MAX)
+    if least > most:
+        raise SchemaError(f"{pointer(path)}: there is no 64-bit integer between minimum and maximum")
+    return _in_steps({"type": "integer", "minimum": least, "maximum": most}, node, None)
+
+
+def number_scalar(node: Node, path: SchemaPath) -> Scalar:
+    """A number within its bounds, or the default ones; from 0 on with a limited number of decimal places."""
+    low, high, open_low, open_high = _range(node)
+    if low > high:
+        raise SchemaError(f"{pointer(path)}: minimum {low} is above maximum {high}")
+    if low == high and (open_low or open_high):
+        raise SchemaError(f"{pointer(path)}: there is no number between minimum and maximum, which are both {low}")
+    given = [bound for bound in (low, high) if math.isfinite(bound)]
+    if any(abs(bound) > DEFAULT_MAX_NUMBER or round(bound, DECIMALS) != bound for bound in given):
+        # There may be no number of so few decimal places between such bounds.
+        keywords = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+        return Scalar({"type": "number"}, tuple(keyword for keyword in keywords if keyword in node))
+    within = {
+        "type": "number",
+        "exclusiveMinimum" if open_low else "minimum": max(low, -DEFAULT_MAX_NUMBER),
+        "exclusiveMaximum" if open_high else "maximum": min(high, DEFAULT_MAX_NUMBER),
+    }
+    return _in_steps(within, node, 10**-DECIMALS)
+
+
+def _in_steps(within: dict[str, Any], node: Node, default: float | None) -> Scalar:
+    """A number that is a multiple: llguidance supports that from 0 on, and so a negative one is decoded without."""
+    step = node["multipleOf"] if "multipleOf" in node and _is_decodable(node["multipleOf"]) else default
+    low: float = within["minimum"] if "minimum" in within else within["exclusiveMinimum"]
+    high: float = within["maximum"] if "maximum" in within else within["exclusiveMaximum"]
+    dropped = ("multipleOf",) if "multipleOf" in node and (step is default or low < 0) else ()
+    if step is None or high < 0 or (high == 0 and "exclusiveMaximum" in within):
+        return Scalar(within, dropped)
+    if low >= 0:
+        return Scalar({**within, "multipleOf": step}, dropped)
+    upper = {key: value for key, value in within.items() if key not in ("minimum", "exclusiveMinimum")}
+    lower = {key: value for key, value in within.items() if key not in ("maximum", "exclusiveMaximum")}
+    below = {"maximum": -1} if within["type"] == "integer" else {"exclusiveMaximum": 0}
+    return Scalar({"anyOf": [{**upper, "minimum": 0, "multipleOf": step}, {**lower, **below}]}, dropped)
+
+
+def _is_decodable(step: float) -> bool:
+    """Whether llguidance takes it, which counts in units of the last decimal place of the double."""
+    units: float = step
+    while units < MAX_STEP and units != math.floor(units):
+        units *= 10
+    return units < MAX_STEP
 
 
 def least_of(node: Node, keyword: str, path: SchemaPath) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.engines.resources import GIB, Needs
+from headrace.cluster.engines.vllm.grammars import BACKEND
 from headrace.pipelines.spec.resources import Model
 
 RESERVED: Mapping[str, str | None] = {
@@ -63,9 +64,6 @@ NEEDS = Needs(
     processes=int(2.5 * GIB),
 )
 """What an engine needs of a machine."""
-
-GRAMMAR_SECONDS = 300
-"""Time for a grammar to compile; vLLM's own 5 s are too short on a busy machine."""
 
 IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 """The model runs in the engine core's process. On CPUs vLLM prefers another process, to set its OpenMP threads, but
@@ -131,7 +129,7 @@ def engine_args(config: EngineConfig) -> dict[str, Any]:
         # What a document is asked after its first answers goes before other documents, while its prefix is hot.
         "scheduling_policy": "priority",
         "disable_log_stats": True,
-        "structured_outputs_config": {"backend": backend(config), "disable_any_whitespace": True},
+        "structured_outputs_config": {"backend": BACKEND, "disable_any_whitespace": True},
     }
     if config.gpus:
         args["tensor_parallel_size"] = config.gpus
@@ -146,11 +144,6 @@ def engine_args(config: EngineConfig) -> dict[str, Any]:
     return args | dict(config.args)
 
 
-def backend(config: EngineConfig) -> str:
-    """vLLM's backend for grammars. An engine has one, and only llguidance has grammars of a document's words."""
-    return "guidance" if "quotes" in config.constraints else "xgrammar"
-
-
 def cpu_dtype() -> str:
     """bfloat16 if the CPU supports it, else float32: emulated bfloat16 is slower."""
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
@@ -162,8 +155,6 @@ def set_environment(config: EngineConfig) -> None:
     # Its warnings are about what is set here on purpose; and standard output is for answers.
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
-    # Grammars were compiled once before the engine was started: here a busy machine alone must not fail a request.
-    os.environ.setdefault("VLLM_REGEX_COMPILATION_TIMEOUT_S", str(GRAMMAR_SECONDS))
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if Path(config.model).is_dir():

@@ -11,6 +11,7 @@ from headrace.cluster.engines.guard import Guard
 from headrace.cluster.engines.tokenizer import HubTokenizer
 from headrace.cluster.engines.vllm.arguments import engine_args, set_environment
 from headrace.cluster.engines.vllm.context_cost import CPU_BALANCE, GPU_BALANCE, context_cost
+from headrace.cluster.engines.vllm.grammars import lark_of, other_stops
 from headrace.operators.capabilities import ALL_CONSTRAINTS, Capabilities
 from headrace.operators.questions import Choice, Completion, Constraint, Json, Quoting, Sampling
 from headrace.pipelines.inference.engine import ContextCost, EngineDied, RequestRefused
@@ -45,6 +46,8 @@ class VllmEngine:
             kv_bytes(vllm_config),
             GPU_BALANCE if config.gpus else CPU_BALANCE,
         )
+        model_config = vllm_config.model_config
+        self._stops = other_stops(model_config.try_get_generation_config(), self.tokenizer.vocabulary.eos_token_id)
         self._by_priority = vllm_config.scheduler_config.policy == "priority"
         self._params: dict[tuple[Constraint, Sampling], Any] = {}
         self._ids = itertools.count()
@@ -58,7 +61,7 @@ class VllmEngine:
 
         params = self._params.get((constraint, sampling))
         if params is None:
-            params = sampling_params(constraint, sampling)
+            params = sampling_params(constraint, sampling, self._stops)
             if not isinstance(constraint, Quoting):  # which is another one for each document
                 self._params[constraint, sampling] = params
         final: Any = None
@@ -127,8 +130,11 @@ def stat_loggers() -> list[Any] | None:
     return [ray_wrappers.RayPrometheusStatLogger]
 
 
-def sampling_params(constraint: Constraint, sampling: Sampling) -> Any:
-    """vLLM's parameters; built once per step, because building them checks them."""
+def sampling_params(constraint: Constraint, sampling: Sampling, stops: Sequence[int] = ()) -> Any:
+    """vLLM's parameters; built once per step, because building them checks them.
+
+    ``stops`` are the model's :func:`other_stops`.
+    """
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
@@ -141,7 +147,8 @@ def sampling_params(constraint: Constraint, sampling: Sampling) -> Any:
     elif isinstance(constraint, Json):
         options = {"structured_outputs": StructuredOutputsParams(json=constraint.schema)}
     elif constraint.pattern is not None:
-        options = {"structured_outputs": StructuredOutputsParams(regex=constraint.pattern)}
+        grammar = {"grammar": lark_of(constraint.pattern, stops)} if stops else {"regex": constraint.pattern}
+        options = {"structured_outputs": StructuredOutputsParams(**grammar)}
     return SamplingParams(
         max_tokens=sampling.max_tokens,
         temperature=sampling.temperature,

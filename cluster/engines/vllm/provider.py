@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,11 +63,9 @@ class VllmProvider(EngineProvider):
     def max_model_len(self, model: Model, located: Located) -> int:
         return arguments.wanted_length(model) or context_length(located.source, located.revision)
 
-    def check_grammars(
-        self, model: ModelInterface, grammars: Sequence[Grammar], seconds: float, doing: Callable[[str], None]
-    ) -> Iterator[str]:
+    def check_grammars(self, model: ModelInterface, grammars: Sequence[Grammar]) -> Iterator[str]:
         assert isinstance(model.tokenizer, HubTokenizer)
-        return check_grammars(model.tokenizer.vocabulary, grammars, seconds, doing)
+        return check_grammars(model.tokenizer.vocabulary, grammars)
 
     def on_cluster(self, model: Model, folder: Path | None) -> Iterator[str]:
         name = model.id

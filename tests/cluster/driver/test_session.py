@@ -128,14 +128,6 @@ def test_another_model_replaces_the_engine(reviews: Make, started: list[EngineCo
     assert [config.args["seconds"] for config in started] == [0.0, 0.001, 0.0]
 
 
-def test_steps_that_quote_have_an_engine_that_was_started_for_it(reviews: Make, started: list[EngineConfig]) -> None:
-    quoting = reviews(steps=[{"extract": {"name": "facts", "schema": {"type": "string", "x-quote": True}}}])
-    with Session() as session:
-        for pipeline in (reviews(), quoting):
-            session.transform(pl.DataFrame({"text": ["a mill"]}), pipeline)
-    assert ["quotes" in config.constraints for config in started] == [False, True]
-
-
 def test_several_models_answer_one_after_the_other(reviews: Make, started: list[EngineConfig]) -> None:
     steps = [{"classify": {"name": "opinion", "labels": ["positive", "negative"]}}]
     steps += [{"summarize": {"name": "summary", "max_words": 20, "model": "other", "when": "opinion = 'negative'"}}]

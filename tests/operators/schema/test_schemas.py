@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, ValidationError
 
+from headrace.operators.schema.bounds import DEFAULT_MAX_ITEMS, DEFAULT_MAX_LENGTH
 from headrace.operators.schema.columns import column_for
-from headrace.operators.schema.decoding import DEFAULT_MAX_ITEMS
-from headrace.operators.schema.decoding_scalars import DEFAULT_MAX_LENGTH, INT64_MAX, LEAST_INTEGER
+from headrace.operators.schema.decoding_scalars import INT_MAX, INT_MIN
 from headrace.operators.schema.describe import DESCRIPTION_LIMIT
-from headrace.operators.schema.patterns import grammar_pattern
+from headrace.operators.schema.patterns import bounded, decodes, one_of
 from headrace.operators.schema.schemas import (
     SchemaError,
     Validator,
@@ -179,10 +179,11 @@ def notes(schema: dict[str, Any]) -> list[str]:
     [
         ({"type": "array", "items": {"type": "integer"}, "maxItems": 2, "uniqueItems": True}, "uniqueItems"),
         ({"type": "array", "items": {"type": "integer"}, "maxItems": 2, "contains": {"const": 1}}, "contains"),
-        ({"type": "integer", "multipleOf": 3}, "multipleOf"),
+        ({"type": "integer", "multipleOf": 3, "maximum": -1}, "multipleOf"),
+        ({"type": "number", "minimum": 0, "multipleOf": 0.07}, "multipleOf"),
         ({"type": "string", "maxLength": 9, "format": "idn-email"}, "format"),
         ({"type": "string", "pattern": "^a+$", "minLength": 2}, "minLength"),
-        ({"type": "string", "format": "date", "maxLength": 10}, "maxLength"),
+        ({"type": "string", "format": "date", "pattern": "^2"}, "pattern"),
         ({"type": "string", "pattern": r"(?i)yes", "maxLength": 10}, "pattern"),
         ({"type": "integer", "not": {"const": 3}}, "not"),
         ({"type": "integer", "if": {"minimum": 3}, "then": {"maximum": 9}}, "if"),
@@ -196,7 +197,8 @@ def notes(schema: dict[str, Any]) -> list[str]:
 )
 def test_what_the_grammar_cannot_hold_is_dropped_and_said(schema: dict[str, Any], keyword: str) -> None:
     assert f"/properties/it: {keyword} is checked after the answer, not while decoding" in notes(record(it=schema))
-    assert f'"{keyword}"' not in json.dumps(decoded(record(it=schema))["properties"]["it"])
+    kept = json.dumps(decoded(record(it=schema))["properties"]["it"])
+    assert f'"{keyword}"' not in kept.replace('"multipleOf": 1e-06', "")
 
 
 @pytest.mark.parametrize(
@@ -204,6 +206,9 @@ def test_what_the_grammar_cannot_hold_is_dropped_and_said(schema: dict[str, Any]
     [
         {"type": "string", "maxLength": 5},
         {"type": "string", "format": "date"},
+        {"type": "string", "format": "email", "maxLength": 40},
+        {"type": "number", "minimum": 0, "multipleOf": 0.01},
+        {"type": "object", "propertyNames": {"enum": ["a b", "c-d"]}, "additionalProperties": {"type": "null"}},
         {"type": "array", "items": {"type": "integer"}, "minItems": 1, "maxItems": 3},
         {"anyOf": [{"type": "integer"}, {"type": "null"}]},
         {"oneOf": [{"type": "integer"}, {"type": "string", "maxLength": 3}]},
@@ -272,10 +277,15 @@ def test_strings_lists_and_numbers_without_a_bound_get_one() -> None:
         "s": {"type": "string", "maxLength": DEFAULT_MAX_LENGTH},
         "l": {
             "type": "array",
-            "items": {"type": "integer", "minimum": LEAST_INTEGER, "maximum": INT64_MAX},
+            "items": {"type": "integer", "minimum": INT_MIN, "maximum": INT_MAX},
             "maxItems": DEFAULT_MAX_ITEMS,
         },
-        "x": {"type": "number", "minimum": -1e15, "maximum": 1e15},
+        "x": {
+            "anyOf": [
+                {"type": "number", "maximum": 1e15, "minimum": 0, "multipleOf": 1e-6},
+                {"type": "number", "minimum": -1e15, "exclusiveMaximum": 0},
+            ]
+        },
     }
     assert decoding_schema(schema)[1] == [
         "/: a string without maxLength ends at 120 characters and a list without maxItems at 8 items; "
@@ -298,11 +308,36 @@ def test_the_users_own_bounds_stay(schema: dict[str, Any], expected: dict[str, A
     assert decoded(schema) == expected
 
 
+def test_multiples_are_decoded_from_0_on() -> None:
+    """llguidance would write no negative multiple at all."""
+    schema = {"type": "integer", "minimum": -9, "maximum": 9, "multipleOf": 3}
+    assert decoded(schema) == {
+        "anyOf": [
+            {"type": "integer", "maximum": 9, "minimum": 0, "multipleOf": 3},
+            {"type": "integer", "minimum": -9, "maximum": -1},
+        ]
+    }
+    assert notes(schema) == ["/: multipleOf is checked after the answer, not while decoding"]
+
+
+def test_the_keys_of_a_map_match_a_pattern() -> None:
+    assert decoded({"type": "object", "additionalProperties": {"type": "null"}}) == {
+        "type": "object",
+        "patternProperties": {"^.{0,64}$": {"type": "null"}},
+        "additionalProperties": False,
+        "maxProperties": DEFAULT_MAX_ITEMS,
+    }
+    named = {"type": "object", "propertyNames": {"enum": ["a b", "c.d"]}, "additionalProperties": {"type": "null"}}
+    assert decoded(named)["patternProperties"] == {r"^(?:a b|c\.d)$": {"type": "null"}}
+    spelt = {"type": "object", "patternProperties": {"^x-": {"type": "null"}}}
+    assert decoded(spelt)["patternProperties"] == {"^x-.{0,64}$": {"type": "null"}}
+
+
 def test_an_object_is_closed_unless_it_says_otherwise() -> None:
     assert decoded(record(a={"type": "null"}))["additionalProperties"] is False
-    open_object = decoded({**record(a={"type": "null"}), "additionalProperties": {"type": "boolean"}})
-    assert open_object["additionalProperties"] == {"type": "boolean"}
-    assert open_object["maxProperties"] == 1 + DEFAULT_MAX_ITEMS
+    open_object = {**record(a={"type": "null"}), "required": ["a"], "additionalProperties": {"type": "boolean"}}
+    assert decoded(open_object)["additionalProperties"] == {"type": "boolean"}
+    assert decoded(open_object)["maxProperties"] == 1 + DEFAULT_MAX_ITEMS
 
 
 def test_optional_properties_stay_optional() -> None:
@@ -311,7 +346,6 @@ def test_optional_properties_stay_optional() -> None:
 
 
 def test_references_become_simple_names_under_defs() -> None:
-    """xgrammar reads neither ``~1`` nor ``%20`` nor an anchor in a pointer."""
     schema = {
         **record(a={"$ref": "#/$defs/x~1y"}, b={"$ref": "#day"}, c={"$ref": "#"}),
         "$defs": {"x/y": {"type": "null"}, "d": {"$anchor": "day", "type": "boolean"}, "unused": {"type": "string"}},
@@ -341,31 +375,42 @@ def test_a_draft_4_schema_is_decoded_as_it_means() -> None:
         (r"^[A-Z]\d+$", r"^[A-Z]\d+$"),
         ("^[A-Z]", "^[A-Z].{0,9}$"),
         ("x", "^.{0,9}x.{0,9}$"),
-        ("^a$|^b", "^(?:a|b.{0,9})$"),
+        ("(a|b)", "^.{0,9}(a|b).{0,9}$"),
+        ("^a$|^b", "^a$|^b"),
         (r"^\$\d+\.\d{2}$", r"^\$\d+\.\d{2}$"),
-        ("^(?:a|b)$", "^(?:a|b)$"),
-        ('^"$', None),  # would end the JSON string
-        (r"^\\$", None),  # would escape what follows
-        (r"^a\nb$", None),
+        (r"^5\$", r"^5\$.{0,9}$"),
+        ('^"$', '^"$'),
+        ("^.{0,500}$", "^.{0,500}$"),
+        ("^a*?$", "^a*?$"),
+        (r"^a\nb$", r"^a\nb$"),
+        (r"^[a-z\-\]]+$", r"^[a-z\-\]]+$"),
         (r"(?=a)b", None),
+        (r"(?i)a", None),
         (r"^(a)\1$", None),
-        (r"^a*?$", None),
         (r"(^a|b$)", None),
-        ("^.{0,500}$", None),  # takes 20 ms a token
         (r"\bword\b", None),
+        (r"^a++$", None),
+        (r"[[]", None),
+        (r"[a&&b]", None),
+        (r"\cA", None),
+        ("a{,3}", None),
     ],
 )
 def test_a_pattern_reaches_the_grammar_whole_or_not_at_all(pattern: str, expected: str | None) -> None:
-    assert grammar_pattern(pattern, 9) == expected
+    assert (bounded(pattern, 9) if decodes(pattern) else None) == expected
+
+
+def test_a_pattern_of_given_texts_matches_no_other() -> None:
+    texts = ["a.b", "a b", "[x]", "a|b", "-", "\\", "^$", "{1}"]
+    assert all(re.fullmatch(one_of(texts), text) for text in texts)
+    assert not re.fullmatch(one_of(texts), "axb")
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.from_regex(r"\A(?:\^?(?:[a-c]|\[a-c\]|\\d|\(a\|b\)|\.|a\{1,2\}|\|){1,5}\$?)\Z"), st.data())
 def test_what_a_grammar_pattern_matches_the_users_pattern_finds(pattern: str, data: st.DataObject) -> None:
-    grammar = grammar_pattern(pattern, 4)
-    assume(grammar is not None)
-    assert grammar is not None
-    text = data.draw(st.from_regex(grammar.replace("$", r"\Z")))
+    assume(decodes(pattern))
+    text = data.draw(st.from_regex(bounded(pattern, 4).replace("$", r"\Z")))
     assert re.search(pattern, text)
 
 
@@ -401,24 +446,32 @@ GRAMMARS = [
     {**record(kids={"type": "array", "items": {"$ref": "#"}}, n={"type": "number", "minimum": 0}), "required": ["n"]},
     {"type": "object", "patternProperties": {"^k": {"type": "string", "pattern": "x"}}},
     {"type": "object", "propertyNames": {"pattern": "^a$"}, "additionalProperties": {"type": "integer"}},
+    {"type": "object", "propertyNames": {"enum": ["a b", "c-d", "$"]}, "additionalProperties": {"type": "integer"}},
+    {**record(a={"type": "string"}), "minProperties": 1, "maxProperties": 3, "additionalProperties": {}},
+    record(u={"type": "string", "format": "uri-template"}, n={"type": "number"}, m={"multipleOf": 0.07}),
     {"type": "object", "properties": {"a": False, "b": {"allOf": [{"type": "string"}, {"maxLength": 3}]}}},
     {"type": "array", "items": {"type": "array", "items": {"type": "array", "items": {"type": "string"}}}},
 ]
 
 
 @pytest.mark.parametrize("schema", GRAMMARS)
-@pytest.mark.slow
-def test_xgrammar_builds_a_grammar_of_every_decoding_schema(schema: dict[str, Any]) -> None:
-    xgrammar = pytest.importorskip("xgrammar")
-    xgrammar.Grammar.from_json_schema(json.dumps(decoded(schema)), any_whitespace=False)
+def test_llguidance_takes_every_decoding_schema(schema: dict[str, Any]) -> None:
+    llguidance = pytest.importorskip("llguidance")
+    grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(decoded(schema)))
+    assert llguidance.LLMatcher.validate_grammar(grammar) == ""
 
 
-@pytest.mark.engine
-@pytest.mark.parametrize("schema", GRAMMARS)
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(schemas())
 @pytest.mark.slow
-def test_vllm_refuses_no_decoding_schema(schema: dict[str, Any]) -> None:
-    backend = pytest.importorskip("vllm.v1.structured_output.backend_xgrammar")
-    assert not backend.has_xgrammar_unsupported_json_features(decoded(schema))
+def test_llguidance_takes_the_decoding_schema_of_any_accepted_one(schema: dict[str, Any]) -> None:
+    llguidance = pytest.importorskip("llguidance")
+    try:
+        decoding = decoded(schema)
+    except SchemaError:
+        assume(False)
+    grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(decoding))
+    assert llguidance.LLMatcher.validate_grammar(grammar) == "", decoding
 
 
 # -- how an answer is read ---------------------------------------------------------------------------------------------
