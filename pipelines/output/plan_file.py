@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from headrace.pipelines.input.corpus import DEFAULT_SOURCE
-from headrace.pipelines.output.plan import FOLDER, Plan, PlannedShard, Span, plan_name
+from headrace.pipelines.output.names import FOLDER, PLAN_FILE, plan_name
+from headrace.pipelines.output.plan import Plan, PlannedShard, Span
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.version import VERSION
 from headrace.pipelines.storage.locations import joined, shown
@@ -140,7 +140,7 @@ def load_plan(store: Store, number: int | None = None) -> Plan | None:
         UserError: the plan file cannot be read.
     """
     if number is None:
-        named = (re.fullmatch(r"plan-(\d{6,})\.json", name) for name in store.names(FOLDER))
+        named = (PLAN_FILE.fullmatch(name) for name in store.names(FOLDER))
         numbers = [int(match.group(1)) for match in named if match]
         if not numbers:
             return None

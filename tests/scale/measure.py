@@ -34,7 +34,8 @@ from headrace.pipelines.input.corpus import Corpus, Shard, Variant
 from headrace.pipelines.input.sources import find_shards
 from headrace.pipelines.output.checkpoint import Counts, chunk_schema, commit_chunk, committed
 from headrace.pipelines.output.ledger import Ledger
-from headrace.pipelines.output.plan import CHUNKS, Chunk, Plan, part_schema
+from headrace.pipelines.output.names import CHUNKS
+from headrace.pipelines.output.plan import Chunk, Plan, part_schema
 from headrace.pipelines.output.plan_file import load_plan, save_plan
 from headrace.pipelines.output.planning import Changes, PlanSpec, next_plan
 from headrace.pipelines.output.publish import publish_shard
