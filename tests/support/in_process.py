@@ -109,11 +109,11 @@ class InProcess:
 
     def table(self, output: Path | None = None) -> pl.DataFrame:
         """The output, by row."""
-        return pl.read_parquet((output or self.output) / "*.parquet").sort("_shard", "_row")
+        return pl.read_parquet((output or self.output) / "data" / "*.parquet").sort("_shard", "_row")
 
     def dead(self, output: Path | None = None) -> pl.DataFrame:
         """The dead letters, by row."""
-        files = sorted(((output or self.output) / "_errors").glob("*.parquet"))
+        files = sorted(((output or self.output) / "_errors").glob("*.dead"))
         return pl.concat([pl.read_parquet(file) for file in files]).sort("_shard", "_row") if files else pl.DataFrame()
 
     def report(self, output: Path | None = None) -> dict[str, Any]:
