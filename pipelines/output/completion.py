@@ -28,8 +28,19 @@ def is_complete(store: Store, plan: Plan, out: Mapping[int, Counts] | None = Non
     Args:
         out: the result of :func:`published`, if it was called already.
     """
-    if not store.exists(SUCCESS):
+    return store.exists(SUCCESS) and _is_whole(store, plan, out)
+
+
+def mark_whole(store: Store, plan: Plan) -> bool:
+    """Write `_SUCCESS` if a run has finished the plan and nothing has changed since; whether it is there."""
+    if not _is_whole(store, plan):
         return False
+    store.put_if_absent(SUCCESS, b"")
+    return True
+
+
+def _is_whole(store: Store, plan: Plan, out: Mapping[int, Counts] | None = None) -> bool:
+    """Whether a run has finished the plan, and all parts are still its own."""
     current = _current(store)
     if current.get("plan") != plan.number or not set(current["parts"]) <= listed(store, TABLE):
         return False
