@@ -154,8 +154,13 @@ def work(worker: Worker, descriptors: Sequence[str]) -> Iterator[str]:
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InProcess:
     """Runs in this process, into ``tmp_path/output``."""
-    running = InProcess(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return in_process(tmp_path, monkeypatch)
+
+
+def in_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> InProcess:
+    """Runs in this process, into ``folder/output``."""
+    running = InProcess(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     monkeypatch.setattr(Execution, "begin", running.begin)
     # A function, which becomes a method that is told its execution.
     monkeypatch.setattr(Execution, "records", lambda *args: running.records(*args))  # noqa: PLW0108
