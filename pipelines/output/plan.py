@@ -290,4 +290,5 @@ def part_schema(keep: Sequence[pa.Field], steps: Sequence[pa.Field]) -> pa.Schem
                 "step, or remove the input column from keep."
             )
         taken.add(column.name)
-    return pa.schema([pa.field("_shard", pa.string()), pa.field("_row", pa.int64()), *keep, *steps]).remove_metadata()
+    columns = [column.remove_metadata() for column in (*keep, *steps)]
+    return pa.schema([pa.field("_shard", pa.string()), pa.field("_row", pa.int64()), *columns])
