@@ -60,7 +60,8 @@ class Output:
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Output]:
-    """A complete output with dead letters, one whose run died after its first part, and one that is half recomputed."""
+    """A complete output with dead letters, one whose run died after its first part, one that is half recomputed, and one
+    that ended with exit code 3."""
     folder = tmp_path_factory.mktemp("readers")
     source = folder / "input"
     source.mkdir()
@@ -86,10 +87,14 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Output]:
         _killed(here, STEPS, source, folder / "unfinished")
         here(STEPS, source, output=folder / "recomputed")
         _killed(here, changed, source, folder / "recomputed", recompute="changed")
+        ended = here({**STEPS, "max_error_rate": 0.0}, source, output=folder / "too many dead")
+        assert ended.exit_code == 3
+        assert ended.counts.rows == sum(map(len, texts)), "every row is done"
     return {
         "complete": Output(folder / "complete", answered),
         "unfinished": Output(folder / "unfinished", first),
         "recomputed": Output(folder / "recomputed", answered),
+        "too many dead": Output(folder / "too many dead", answered),
     }
 
 
