@@ -60,8 +60,8 @@ class Output:
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Output]:
-    """A complete output with dead letters, one whose run died after its first part, one that is half recomputed, and one
-    that ended with exit code 3."""
+    """A complete output with dead letters, and what runs leave that died after the first part, died while parts were
+    replaced, and ended with exit code 3."""
     folder = tmp_path_factory.mktemp("readers")
     source = folder / "input"
     source.mkdir()
