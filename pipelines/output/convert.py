@@ -37,7 +37,6 @@ from headrace.pipelines.output.plan_file import (
 )
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.storage.locations import shown
-from headrace.pipelines.storage.opening import open_store
 from headrace.pipelines.storage.store import Store
 from headrace.pipelines.storage.threads import each
 
@@ -47,7 +46,7 @@ OLD = ".parquet"
 _PART = re.compile(r"part-(\d{5,}-[0-9a-f]{8})\.parquet")
 
 
-def convert(output: str) -> tuple[int, bool]:
+def convert(store: Store) -> tuple[int, bool]:
     """Give the files of an output the names that they have now. No run may be using it.
 
     Returns:
@@ -56,14 +55,13 @@ def convert(output: str) -> tuple[int, bool]:
     Raises:
         UserError: it is not an output of headrace, or of a version that is too old or too new.
     """
-    store = open_store(output)
     try:
         plan = load_plan(store)
     except OldLayout:
         pass
     else:
         if plan is None:
-            raise UserError(f"{shown(output)} is not an output of headrace: it contains no plan.")
+            raise UserError(f"{shown(store.uri)} is not an output of headrace: it contains no plan.")
         return 0, is_complete(store, plan)
     # Until everything has its new name, a reader of the table would see some of it.
     store.delete(SUCCESS)

@@ -87,7 +87,7 @@ def test_an_unfinished_output_is_resumed_where_it_was(
     with pytest.raises(Stopped):
         here(STEPS, source)
     assert as_before(here.output) == 4, "a chunk, and what the first model has left of all three"
-    assert convert(str(here.output)) == (4, False)
+    assert convert(LocalStore(here.output)) == (4, False)
     stages: list[int] = []
     begin = Worker.__init__
     monkeypatch.setattr(Worker, "__init__", lambda self, given: (stages.append(given.stage), begin(self, given))[1])
@@ -101,7 +101,7 @@ def test_its_answers_can_be_reused(here: InProcess, corpus: Write) -> None:
     source = corpus(rows(0, 20))
     here(STEPS, source)
     as_before(here.output)
-    convert(str(here.output))
+    convert(LocalStore(here.output))
     here(STEPS, source, output=here.folder / "other", reuse=str(here.output))
     assert here.asked == {"short": 1}, "only the dead letter is retried"
 
@@ -132,8 +132,8 @@ def test_a_conversion_that_dies_is_done_by_the_same_command(
         for name in ("put_if_absent", "replace", "delete"):
             patched.setattr(LocalStore, name, dying(name))
         with pytest.raises(Stopped):
-            convert(str(here.output))
-    convert(str(here.output))
+            convert(LocalStore(here.output))
+    convert(LocalStore(here.output))
     # All that may be missing is the mark that it is complete, and a run writes it.
     assert {**content(here.output), "_SUCCESS": b""} == now
     here(STEPS, source)
@@ -147,9 +147,9 @@ def test_what_is_older_or_newer_is_not_converted(here: InProcess, corpus: Write,
     plan = here.output / "_headrace/plan-000001.json"
     plan.write_text(plan.read_text().replace('"format": 4', f'"format": {form}'))
     with pytest.raises(UserError, match=f"has format {form} .* knows format 4"):
-        convert(str(here.output))
+        convert(LocalStore(here.output))
     with pytest.raises(UserError, match="is not an output of headrace"):
-        convert(str(here.folder))
+        convert(LocalStore(here.folder))
 
 
 def test_the_plan_says_what_it_said(here: InProcess, corpus: Write) -> None:
@@ -158,5 +158,5 @@ def test_the_plan_says_what_it_said(here: InProcess, corpus: Write) -> None:
     now = plan.read_bytes()
     as_before(here.output)
     assert json.loads(plan.read_text())["format"] == 3
-    convert(str(here.output))
+    convert(LocalStore(here.output))
     assert plan.read_bytes() == now
