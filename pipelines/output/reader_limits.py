@@ -31,7 +31,7 @@ LIMITS: Final[tuple[tuple[Callable[[pa.DataType], bool], str], ...]] = (
 def reader_notes(schema: pa.Schema) -> tuple[str, ...]:
     """A note for each column of the output, and each reason, that keeps a common reader from the table."""
     return tuple(
-        f"the output column {field.name!r} is {field.type}: {why}. Leave it out of `keep`, or cast it in the input"
+        f"the output column {field.name!r} is {field.type}: {why}. For such readers, cast it or leave it out"
         for field in schema
         for why in dict.fromkeys(_limits(field.type))
     )

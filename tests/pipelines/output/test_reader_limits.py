@@ -85,5 +85,5 @@ def test_a_check_says_it_before_the_run(here: InProcess) -> None:
     assert result.status == "complete"
     assert (
         "the output column 'id' is decimal256(40, 2): Polars, Daft and Spark hold decimals of at most 38 digits. "
-        "Leave it out of `keep`, or cast it in the input"
+        "For such readers, cast it or leave it out"
     ) in here.said + list(result.notes)
