@@ -59,6 +59,19 @@ def test_a_note_names_the_readers_that_cannot_hold_a_type(
     assert {name for name in BY_NAME.values() if name in said} == unable
 
 
+def test_a_note_names_spark_for_what_spark_4_3_did_not_read() -> None:
+    unable = {
+        pa.float16(),
+        pa.time32("ms"),
+        pa.time64("us"),
+        pa.timestamp("ns"),
+        pa.duration("us"),
+        pa.decimal256(40, 2),
+    }
+    kinds = unable | {kind for kind, *_ in VALUES if not pa.types.is_nested(kind)}
+    assert {kind for kind in kinds if "Spark" in " ".join(reader_notes(pa.schema([("x", kind)])))} == unable
+
+
 def _holds(read: str, folder: Path, value: Any) -> bool:
     try:
         found = READERS[read](str(folder))[0]["x"]
