@@ -219,7 +219,7 @@ def test_a_record_that_gets_lost_costs_no_row(tmp_path: Path, monkeypatch: pytes
         return (record for number, record in enumerate(records(*given)) if number != 1)
 
     monkeypatch.setattr(FakeExecution, "records", some_lost)
-    with pytest.raises(ChunksFailed, match="1 chunks came back from no worker"):
+    with pytest.raises(ChunksFailed, match="1 chunks were not returned by any worker"):
         _hear(store, plan, Ledger(plan))
     lost = list(plan.chunks())[1]
     commit_rows(store, plan, lost)
