@@ -147,10 +147,8 @@ def test_metrics_that_fail_end_with_a_word(monkeypatch: pytest.MonkeyPatch, caps
     meters = Meters(pipeline="p")
     meters.set("headrace_run_rows_planned", 1)
     meters.set("headrace_run_rows_planned", 2)
-    said = capsys.readouterr().err
-    assert (
-        said == "headrace: metrics are turned off after an error: headrace_run_rows_planned: RuntimeError: no agent\n"
-    )
+    why = "headrace_run_rows_planned: RuntimeError: no agent"
+    assert capsys.readouterr().err == f"headrace: metrics are turned off after an error: {why}\n"
 
 
 def test_a_model_in_a_folder_is_known_by_the_folders_name() -> None:

@@ -259,6 +259,7 @@ def test_no_threads_are_left(reviews: Make) -> None:
     assert set(threading.enumerate()) <= before
 
 
+@pytest.mark.slow
 def test_a_program_that_forgets_its_session_ends(reviews: Make) -> None:
     code = (
         "import json, sys, polars, headrace\n"

@@ -93,6 +93,7 @@ TREE = {"$ref": "#/$defs/t", "$defs": {"t": {"anyOf": [
 ]}}}  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("schema", "text", "reason"),
     [

@@ -175,6 +175,7 @@ def test_what_the_grammar_allows_is_a_quote_of_the_document(
     assert document.find(value["q"]) is not None
 
 
+@pytest.mark.slow
 @given(documents, st.integers(1, 3))
 @settings(max_examples=60, deadline=None)
 def test_the_grammar_allows_each_quote_that_the_document_is_said_to_hold(text: str, least: int) -> None:

@@ -374,6 +374,7 @@ def json_text(value: object) -> str:
     return json.dumps(value, sort_keys=True)
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data(), forms())
 def test_every_valid_value_comes_back(data: st.DataObject, form: tuple[dict[str, Any], ShortForm]) -> None:
