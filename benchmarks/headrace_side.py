@@ -108,7 +108,7 @@ def _first_start() -> float | None:
 def _tokens(output: Path) -> dict[str, int]:
     """What the committed chunks say of themselves: the progress totals may be a second old at the end."""
     total = {"prompt": 0, "cached": 0, "output": 0}
-    for file in output.glob("_headrace/chunks/**/*.parquet"):
+    for file in output.glob("_headrace/chunks/**/*.chunk"):
         with file.open("rb") as chunk:
             record = read_footer(chunk)
         for key in total:

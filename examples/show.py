@@ -22,7 +22,7 @@ SHOWN = 8
 def main(output: str) -> None:
     """Print a table of some answers, and the accuracy over all answers."""
     console = Console(width=max(Console().width, 120))
-    answers = pl.read_parquet(Path(output) / "*.parquet").with_columns(pl.col("opinion").cast(pl.String))
+    answers = pl.read_parquet(Path(output) / "data" / "*.parquet").with_columns(pl.col("opinion").cast(pl.String))
     table = Table(show_lines=True)
     for column in ("id", "rating", "opinion", "sure", "product", "praised or complained about", "summary"):
         table.add_column(column)

@@ -9,7 +9,7 @@ import typer
 from headrace.cluster.cli.job_commands import jobs, submit
 from headrace.cluster.cli.manifest_command import manifest
 from headrace.cluster.cli.option_groups import spread
-from headrace.cluster.cli.output_commands import errors, report, status
+from headrace.cluster.cli.output_commands import convert, errors, report, status
 from headrace.cluster.cli.pipeline_commands import check, explain, run, sample
 from headrace.cluster.cli.plugins_command import plugins
 from headrace.cluster.cli.project_commands import init, model_default, schema
@@ -24,7 +24,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (run, check, sample, explain, status, errors, submit, jobs, init, manifest, report, schema, plugins):
+for command in (
+    run,
+    check,
+    sample,
+    explain,
+    status,
+    errors,
+    submit,
+    jobs,
+    init,
+    manifest,
+    report,
+    convert,
+    schema,
+    plugins,
+):
     app.command()(spread(command))
 models = typer.Typer(help="Models that come with headrace.", no_args_is_help=True, rich_markup_mode=None)
 models.command("default")(model_default)

@@ -1,4 +1,4 @@
-"""Commands that read an output: ``status``, ``errors``, ``report``."""
+"""Commands about an output: ``status``, ``errors``, ``report``, ``convert``."""
 
 from __future__ import annotations
 
@@ -78,3 +78,16 @@ def report(
             show_comparison(compare_outputs(request), to)
         else:
             show_report(report_output(request))
+
+
+def convert(
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The output folder of a run.", show_default=False)],
+) -> None:
+    """Give an output of an earlier build today's file names. No run may be using it."""
+    from headrace.pipelines.output.convert import convert as convert_files
+    from headrace.pipelines.storage.opening import open_store
+
+    with mistakes_as_messages():
+        moved, complete = convert_files(open_store(output))
+        then = "It is complete." if complete else "It is not complete: the command that made it resumes it."
+        print(f"{moved} files have new names. {then}" if moved else f"Nothing to convert. {then}")

@@ -35,7 +35,7 @@ from headrace.pipelines.forecast.survey import Survey
 from headrace.pipelines.inference.sampled_priors import PRIOR_ROWS
 from headrace.pipelines.input.spread import Place, spread
 from headrace.pipelines.output.carried_answers import Origin
-from headrace.pipelines.output.fixed_priors import priors_name
+from headrace.pipelines.output.names import priors_name
 from headrace.pipelines.output.plan import Chunk, Plan
 from headrace.pipelines.output.stages import commits
 from headrace.pipelines.spec.errors import ChunksFailed

@@ -8,7 +8,7 @@ from typing import Any
 
 from headrace.cluster.driver.clock import Clock
 from headrace.cluster.state.result import RunResult
-from headrace.pipelines.output.folder import REPORT
+from headrace.pipelines.output.names import REPORT
 from headrace.pipelines.output.plan import Plan
 from headrace.pipelines.spec.report_settings import ReportSettings
 from headrace.pipelines.storage.locations import shown

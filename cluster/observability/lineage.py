@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from headrace.cluster.state.events import Observer
 from headrace.pipelines.input.sources import installed_sources
-from headrace.pipelines.output.folder import ERRORS
+from headrace.pipelines.output.names import ERRORS, TABLE
 from headrace.pipelines.storage.locations import local_path, object_uri
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class Lineage(Observer):
     def _written(self, result: RunResult | None = None) -> Any:
         """The output, with its number of rows after the run."""
         rows = result.counts.answered if result else None
-        return self._dataset(self._output, self._checked.schema, rows, self._parts)
+        return self._dataset(f"{self._output.rstrip('/')}/{TABLE}", self._checked.schema, rows, self._parts)
 
     def _errors(self, result: RunResult) -> Any:
         return self._dataset(f"{self._output.rstrip('/')}/{ERRORS}", None, result.counts.dead)

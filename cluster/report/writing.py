@@ -15,7 +15,8 @@ from jinja2 import TemplateError
 from headrace.cluster.report.build import build_report
 from headrace.cluster.report.page.content import ReportContent
 from headrace.pipelines.output.checkpoint import Unaccounted
-from headrace.pipelines.output.folder import REPORT, REPORT_PAGE, json_bytes
+from headrace.pipelines.output.folder import json_bytes
+from headrace.pipelines.output.names import REPORT, REPORT_PAGE
 from headrace.pipelines.output.plan import Plan
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.report_settings import ReportSettings

@@ -17,6 +17,7 @@ from headrace.pipelines.input.corpus import Corpus
 from headrace.pipelines.input.sources import find_shards
 from headrace.pipelines.output.fingerprint import ModelIdentity, fingerprints
 from headrace.pipelines.output.plan import part_schema
+from headrace.pipelines.output.reader_limits import reader_notes
 from headrace.pipelines.output.stages import Stage, stages_of
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
@@ -89,7 +90,7 @@ def check_corpus(pipeline: Pipeline, corpus: Corpus) -> Checked:
         schema=schema,
         stages=stages,
         models=models,
-        notes=(*corpus.notes, *notes_of(pipeline, stages)),
+        notes=(*corpus.notes, *reader_notes(schema), *notes_of(pipeline, stages)),
     )
 
 

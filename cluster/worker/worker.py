@@ -50,8 +50,9 @@ from headrace.pipelines.input.reader import ChunkReader
 from headrace.pipelines.input.rows import Rows
 from headrace.pipelines.output.carried_answers import CarriedAnswers, copied, merged
 from headrace.pipelines.output.checkpoint import chunk_record, commit_chunk, counts_of
+from headrace.pipelines.output.names import notes_name
 from headrace.pipelines.output.plan import Chunk
-from headrace.pipelines.output.poison_rows import Attempt, Owner, most_poison_rows, notes_name
+from headrace.pipelines.output.poison_rows import Attempt, Owner, most_poison_rows
 from headrace.pipelines.output.rows import chunk_table, count, digests, earlier_results
 from headrace.pipelines.output.stages import read_stage
 from headrace.pipelines.spec.errors import UserError
@@ -171,7 +172,7 @@ class Worker:
         """Process a chunk, alone on the engine if earlier attempts have died."""
         if done := await asyncio.to_thread(self._committed, chunk):
             # Whoever did it may have died before its notes were gone.
-            await asyncio.to_thread(self._store.delete, notes_name(self._assignment.commit, chunk))
+            await asyncio.to_thread(self._store.delete, notes_name(self._assignment.commit.name(chunk)))
             return done
         attempt = await asyncio.to_thread(Attempt.of, self._store, self._assignment.commit, chunk, self._owner)
         if why := attempt.notes.hopeless(most_poison_rows(chunk, self._pipeline.max_error_rate)):

@@ -37,13 +37,16 @@ def kept_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _without_encodings(kind: pa.DataType) -> pa.DataType:
-    """``kind`` with dictionaries and views, at any depth, replaced by the plain values that they encode."""
+    """``kind`` with dictionaries and views, at any depth, replaced by the plain values that they encode.
+
+    Decimals of 32 and 64 bits, which some readers do not know, become decimals of 128.
+    """
     if pa.types.is_dictionary(kind):
         return _without_encodings(kind.value_type)
-    if pa.types.is_string_view(kind):
-        return pa.large_string()
-    if pa.types.is_binary_view(kind):
-        return pa.large_binary()
+    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
+        return pa.large_string() if pa.types.is_string_view(kind) else pa.large_binary()
+    if pa.types.is_decimal32(kind) or pa.types.is_decimal64(kind):
+        return pa.decimal128(kind.precision, kind.scale)
     if pa.types.is_struct(kind):
         return pa.struct([field.with_type(_without_encodings(field.type)) for field in kind])
     if pa.types.is_map(kind):

@@ -94,9 +94,10 @@ class Corpus:
         """
         fields = []
         for name in self.columns:
-            types = [variant.schema.field(name).type for variant in self.variants if name in variant.schema.names]
+            found = [variant.schema.field(name) for variant in self.variants if name in variant.schema.names]
+            types = [field.type for field in found]
             merged = reduce(lambda a, b: None if a is None else widest(a, b), types)
-            fields.append(pa.field(name, types[0] if merged is None else merged))
+            fields.append(pa.field(name, types[0] if merged is None else merged, metadata=found[0].metadata))
         return pa.schema(fields)
 
     def require(self, columns: Mapping[str, str]) -> pa.Schema:
@@ -108,7 +109,10 @@ class Corpus:
         Raises:
             UserError: a column that no shard or not every shard has, or whose types cannot be united.
         """
-        fields = [pa.field(name, self._type(name, needed_by)) for name, needed_by in columns.items()]
+        fields = []
+        for name, needed_by in columns.items():
+            kind = self._type(name, needed_by)
+            fields.append(pa.field(name, kind, metadata=self.variants[0].schema.field(name).metadata))
         return pa.schema(fields)
 
     def _type(self, name: str, needed_by: str) -> pa.DataType:

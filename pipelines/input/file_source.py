@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from headrace.pipelines.input.corpus import Corpus, Shard, Variant
 from headrace.pipelines.input.files import InputFile, Listing, check_unchanged, find_files, identity, takes_in
+from headrace.pipelines.input.folder_columns import folder_columns, with_folder_columns
 from headrace.pipelines.input.scans import Description, keep_scan, kept_scan
 from headrace.pipelines.input.source import Source
 from headrace.pipelines.spec.errors import StorageUnavailable, UserError
@@ -101,7 +102,8 @@ class FileSource(Source):
         variants = tuple(Variant(schema, path) for schema, path in schemas.items())
         if self.absent_is_null:
             variants = _with_nulls(variants)
-        return Corpus(listing.base, tuple(shards), variants, tuple(_wording(notes)))
+        variants, ignored = _with_folders(variants, shards)
+        return Corpus(listing.base, tuple(shards), variants, (*_wording(notes), *ignored))
 
     def _described(self, file: InputFile) -> tuple[InputFile, Description]:
         try:
@@ -144,6 +146,19 @@ def _with_nulls(variants: Sequence[Variant]) -> tuple[Variant, ...]:
         return pa.schema([*schema, *(pa.field(name, pa.null()) for name in names if name not in there)])
 
     return tuple(replace(variant, schema=whole(variant.schema)) for variant in variants)
+
+
+def _with_folders(variants: Sequence[Variant], shards: Sequence[Shard]) -> tuple[tuple[Variant, ...], list[str]]:
+    """The schemas with the columns in the names of folders, and notes on those that are left out."""
+    names = folder_columns(shard.path for shard in shards)
+    stored = {name for variant in variants for name in variant.schema.names}
+    ignored = [
+        f"files have a column {name!r} of their own, so the names of the folders {name}=... are not used"
+        for name in names
+        if name in stored
+    ]
+    added = [name for name in names if name not in stored]
+    return tuple(replace(one, schema=with_folder_columns(one.schema, added)) for one in variants), ignored
 
 
 def _wording(notes: Mapping[str, Sequence[str]]) -> Iterable[str]:

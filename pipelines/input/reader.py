@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from headrace.pipelines.input.corpus import Shard
 from headrace.pipelines.input.cursor import Cursor
+from headrace.pipelines.input.folder_columns import is_folder_column, with_folder_values
 from headrace.pipelines.input.rows import Rows, fitted, rows_without_columns, sound
 from headrace.pipelines.input.source import Source
 from headrace.pipelines.input.sources import source_named
@@ -63,18 +64,21 @@ class ChunkReader:
         if not 0 <= first <= last <= shard.rows:
             raise ValueError(f"rows {first} to {last} are not inside {shard.path!r}, which has {shard.rows}")
         schema = pa.schema([self._schema.field(name) for name in columns])
+        stored = pa.schema([field for field in schema if not is_folder_column(field)])
         source = self._named(shard.source)
         watched = not source.is_pinned(shard)
-        if watched or first == last or not columns:
+        if watched or first == last or not stored:
             source.check(shard)
         if first == last:
             return Rows(schema.empty_table())
         if not columns:
             return Rows(rows_without_columns(last - first))
-        found = self._read(source, shard, schema, first, last)
-        if watched:
-            source.check(shard)  # it may have been written to while it was read
-        table, unusable = sound(found.table, used)
+        found = Rows(rows_without_columns(last - first))
+        if stored:
+            found = self._read(source, shard, stored, first, last)
+            if watched:
+                source.check(shard)  # it may have been written to while it was read
+        table, unusable = sound(with_folder_values(found.table, schema, shard.path), used)
         return Rows(table, {**unusable, **found.bad})
 
     def close(self) -> None:

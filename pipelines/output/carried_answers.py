@@ -35,7 +35,8 @@ from headrace.pipelines.output.checkpoint import (
     chunk_records,
     counts_of,
 )
-from headrace.pipelines.output.plan import CHUNKS, Chunk, Plan, shard_id
+from headrace.pipelines.output.names import CHUNKS, seed_name
+from headrace.pipelines.output.plan import Chunk, Plan
 from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.output.stages import Stage, filters_before
 from headrace.pipelines.spec.errors import UserError
@@ -140,11 +141,6 @@ def seed_names(folder: str, chunk: Chunk) -> list[str]:
     """The files of seeds that may contain rows of ``chunk``."""
     first, last = chunk.first // SEGMENT_ROWS, (chunk.last - 1) // SEGMENT_ROWS
     return [seed_name(folder, chunk.shard, chunk.path, segment) for segment in range(first, last + 1)]
-
-
-def seed_name(folder: str, index: int, path: str, segment: int) -> str:
-    """The file of seeds for the rows of a shard from ``segment`` times :data:`SEGMENT_ROWS` on."""
-    return f"{folder}/{index:05d}-{shard_id(path)}/{segment:08d}.parquet"
 
 
 def base_chunk(chunk: Chunk, base: int) -> Chunk:

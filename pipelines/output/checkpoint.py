@@ -8,7 +8,6 @@ of the chunk folders is the ledger: there is no journal to tear and nothing to r
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO, Final
@@ -19,7 +18,8 @@ import pyarrow.parquet as pq
 
 from headrace.pipelines.input.arrow_types import fit
 from headrace.pipelines.output.ledger import Ledger
-from headrace.pipelines.output.plan import CHUNKS, Chunk, CommitInfo, Plan, PlannedShard, chunk_folder
+from headrace.pipelines.output.names import CHUNK_FILE, CHUNKS, SHARD_FOLDER, chunk_folder
+from headrace.pipelines.output.plan import Chunk, CommitInfo, Plan, PlannedShard
 from headrace.pipelines.spec.errors import HeadraceError
 from headrace.pipelines.storage.locations import shown
 from headrace.pipelines.storage.store import Store
@@ -50,9 +50,6 @@ ERROR = pa.struct(
 """Type of ``_error``: the step that failed, the class of the error, the rule that an answer broke (null if none was
 named), the reason, the model's answer, and the number of attempts. Files of earlier versions have no class and no
 rule."""
-
-_FOLDER = re.compile(r"(\d{5,})-[0-9a-f]{8}/")
-_NAME = re.compile(r"(\d{12,})-(\d{12,})\.parquet")
 
 
 class Unaccounted(HeadraceError):
@@ -141,7 +138,7 @@ def committed(store: Store, plan: Plan, known: Collection[int] = ()) -> Ledger:
     folders: dict[str, tuple[int, PlannedShard]] = {}
     for number in sorted(cut):
         for name in store.names(f"{CHUNKS}/{number:06d}"):
-            named = _FOLDER.fullmatch(name)
+            named = SHARD_FOLDER.fullmatch(name)
             shard = plan.shards[int(named.group(1))] if named and int(named.group(1)) < len(plan.shards) else None
             if shard is not None and shard.index not in known:
                 folder = chunk_folder(number, shard.index, shard.path)
@@ -150,7 +147,7 @@ def committed(store: Store, plan: Plan, known: Collection[int] = ()) -> Ledger:
     for folder, names in store.names_of(list(folders)):
         number, shard = folders[folder]
         for name in names:
-            if named := _NAME.fullmatch(name):
+            if named := CHUNK_FILE.fullmatch(name):
                 done.mark(shard, number, int(named.group(1)), int(named.group(2)))
     return done
 

@@ -12,8 +12,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from headrace.pipelines.output.checkpoint import Counts, Unaccounted
-from headrace.pipelines.output.folder import CURRENT, ERRORS, REPORT, SUCCESS, json_bytes
-from headrace.pipelines.output.plan import CHUNKS, SEEDS, Plan, PlannedShard
+from headrace.pipelines.output.folder import json_bytes
+from headrace.pipelines.output.names import CHUNKS, CURRENT, ERRORS, REPORT, SEEDS, SUCCESS, TABLE, listed, shard_name
+from headrace.pipelines.output.plan import Plan, PlannedShard
 from headrace.pipelines.output.publish import publish_shard
 from headrace.pipelines.output.published import published, with_kept
 from headrace.pipelines.output.superseded import check_latest, published_as_latest
@@ -27,10 +28,21 @@ def is_complete(store: Store, plan: Plan, out: Mapping[int, Counts] | None = Non
     Args:
         out: the result of :func:`published`, if it was called already.
     """
-    if not store.exists(SUCCESS):
+    return store.exists(SUCCESS) and _is_whole(store, plan, out)
+
+
+def mark_whole(store: Store, plan: Plan) -> bool:
+    """Write `_SUCCESS` if a run has finished the plan and nothing has changed since; whether it is there."""
+    if not _is_whole(store, plan):
         return False
+    store.put_if_absent(SUCCESS, b"")
+    return True
+
+
+def _is_whole(store: Store, plan: Plan, out: Mapping[int, Counts] | None = None) -> bool:
+    """Whether a run has finished the plan, and all parts are still its own."""
     current = _current(store)
-    if current.get("plan") != plan.number or not set(current["parts"]) <= set(store.names()):
+    if current.get("plan") != plan.number or not set(current["parts"]) <= listed(store, TABLE):
         return False
     out = published(store, plan) if out is None else out
     return not _unpublished(plan, out) and not _strays(store, plan, with_kept(store, plan, out))
@@ -81,7 +93,7 @@ def finish(store: Store, plan: Plan, report: Mapping[str, Any]) -> list[str]:
         store.replace(CURRENT, json_bytes({"plan": plan.number, "parts": parts}))
         for shard in strays:
             store.delete(shard.part_name)
-            store.delete(f"{ERRORS}/{shard.part_name}")
+            store.delete(shard.letters_name)
         _prune(store, plan)
         # Carried answers have been copied into the chunks.
         for entry in store.list(SEEDS):
@@ -116,9 +128,10 @@ def _unpublished(plan: Plan, out: Collection[int]) -> list[PlannedShard]:
 def _strays(store: Store, plan: Plan, out: Collection[int]) -> list[PlannedShard]:
     """The shards that should have no part, but have one, or dead letters: pruned ones, and those for which only an
     older plan had answers (of the file's earlier content, or from another pipeline)."""
-    there = {*store.names(), *store.names(ERRORS)}
+    there = listed(store, TABLE) | listed(store, ERRORS)
     none = (shard for shard in plan.shards if shard.pruned or shard.index not in out)
-    return [shard for shard in none if (shard.gone or not shard.has_part) and shard.part_name in there]
+    none = (shard for shard in none if shard.gone or not shard.has_part)
+    return [shard for shard in none if shard.part_name in there or shard.letters_name in there]
 
 
 def _prune(store: Store, plan: Plan) -> None:
@@ -126,7 +139,7 @@ def _prune(store: Store, plan: Plan) -> None:
     pruned = [shard for shard in plan.shards if shard.pruned]
     if not pruned:
         return
-    folders = {f"{shard.index:05d}-{shard.id8}/" for shard in pruned}
+    folders = {f"{shard_name(shard.index, shard.path)}/" for shard in pruned}
     for number in store.names(CHUNKS):
         if _number_in(f"{CHUNKS}/{number}", CHUNKS) > plan.number:
             continue

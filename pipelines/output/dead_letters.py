@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from headrace.operators.error_classes import ErrorClass
 from headrace.pipelines.input.rows import plain_value
 from headrace.pipelines.output.checkpoint import ERROR, Counts, chunk_records, committed, counts_of, letters_of
-from headrace.pipelines.output.folder import ERRORS
+from headrace.pipelines.output.names import ERRORS, listed
 from headrace.pipelines.output.plan import Chunk, Plan, PlannedShard
 from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.output.published import published, with_kept
@@ -142,9 +142,9 @@ def published_letters(
     letters that are read, and ``files`` the number of input files.
     """
     groups: dict[GroupKey, Group] = {}
-    there, read = set(store.names(ERRORS)), 0
+    there, read = listed(store, ERRORS), 0
     for shard in plan.shards:
-        if shard.part_name not in there or shard.pruned:
+        if shard.letters_name not in there or shard.pruned:
             continue
         if not files:
             return in_order(groups.values()), False
@@ -185,10 +185,10 @@ def _outstanding(store: Store, plan: Plan) -> tuple[Counts, list[Chunk]]:
 
 def _tables(store: Store, plan: Plan, waiting: Sequence[Chunk]) -> Iterator[pa.Table]:
     """The dead letters, a batch at a time, with the columns of a file in ``_errors``."""
-    there = set(store.names(ERRORS))
+    there = listed(store, ERRORS)
     out = with_kept(store, plan, published(store, plan))
     for shard in plan.shards:
-        if shard.part_name in there and shard.index in out:
+        if shard.letters_name in there and shard.index in out:
             yield from _published(store, plan, shard)
     for chunk in waiting:
         for table in _batches(store, chunk.name, ["_shard", "_row", *plan.keep, "_outcome", "_error"]):
@@ -198,7 +198,7 @@ def _tables(store: Store, plan: Plan, waiting: Sequence[Chunk]) -> Iterator[pa.T
 def _published(store: Store, plan: Plan, shard: PlannedShard) -> Iterator[pa.Table]:
     """The dead letters of a published shard; columns that an earlier version did not write are null."""
     types = {f"_{each.name}": each.type for each in ERROR}
-    for table in _batches(store, f"{ERRORS}/{shard.part_name}", ["_shard", "_row", *plan.keep, *types]):
+    for table in _batches(store, shard.letters_name, ["_shard", "_row", *plan.keep, *types]):
         whole = table
         for name in types.keys() - set(table.column_names):
             whole = whole.append_column(name, pa.nulls(table.num_rows, types[name]))

@@ -12,15 +12,11 @@ from collections.abc import Mapping
 
 from headrace.pipelines.inference.sampled_priors import SampledPriors
 from headrace.pipelines.output.folder import json_bytes
-from headrace.pipelines.output.plan import FOLDER, Plan
+from headrace.pipelines.output.names import FOLDER
+from headrace.pipelines.output.plan import Plan
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.storage.locations import shown
 from headrace.pipelines.storage.store import Store
-
-
-def priors_name(plan: int, stage: str = "") -> str:
-    """The file of a plan's priors, in each stage of it (the suffix of the stage's chunks)."""
-    return f"{FOLDER}/priors-{plan:06d}{stage}.json"
 
 
 def fix_priors(store: Store, name: str, found: SampledPriors) -> SampledPriors:

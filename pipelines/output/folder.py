@@ -1,4 +1,4 @@
-"""The layout of an output folder, and whether a folder may become one."""
+"""Whether a folder may become an output folder."""
 
 from __future__ import annotations
 
@@ -7,16 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from headrace.pipelines.input.sources import would_read
-from headrace.pipelines.output.plan import FOLDER
+from headrace.pipelines.output.names import FOLDER
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.storage.locations import shown
 from headrace.pipelines.storage.store import Store
-
-ERRORS = "_errors"
-SUCCESS = "_SUCCESS"
-CURRENT = f"{FOLDER}/current.json"
-REPORT = f"{FOLDER}/report.json"
-REPORT_PAGE = f"{FOLDER}/report.html"
 
 
 def check_output_folder(store: Store, input_uri: str) -> None:

@@ -22,15 +22,8 @@ import pyarrow as pa
 
 from headrace.operators.questions import Layout
 from headrace.pipelines.input.corpus import DEFAULT_SOURCE, Mark, Shard
+from headrace.pipelines.output.names import chunk_folder, chunk_name, letters_name, part_name, plan_name
 from headrace.pipelines.spec.errors import UserError
-
-FOLDER = "_headrace"
-"""The folder, in an output folder, of everything that is not for readers of the table."""
-
-CHUNKS = f"{FOLDER}/chunks"
-
-SEEDS = f"{FOLDER}/seeds"
-"""The folder, in an output folder, of answers taken from another output, until its chunks have them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +49,11 @@ class Chunk:
     @property
     def name(self) -> str:
         """The chunk file's path in the output folder. It follows from the plan alone."""
-        return f"{chunk_folder(self.plan, self.shard, self.path)}/{self.first:012d}-{self.last:012d}.parquet"
+        return self.file()
+
+    def file(self, stage: str = "") -> str:
+        """The path of the chunk's file, or of the file with a stage's answers for it (the stage's suffix)."""
+        return chunk_name(chunk_folder(self.plan, self.shard, self.path), self.first, self.last, stage)
 
 
 class Span(NamedTuple):
@@ -132,14 +129,14 @@ class PlannedShard:
     marks: Sequence[Mark] = ()
 
     @property
-    def id8(self) -> str:
-        """Eight hex digits of the path's hash, which distinguish shards in names."""
-        return shard_id(self.path)
+    def part_name(self) -> str:
+        """The path of the shard's part in the output folder."""
+        return part_name(self.index, self.path)
 
     @property
-    def part_name(self) -> str:
-        """The name of the shard's part in the output folder, and in ``_errors/``."""
-        return f"part-{self.index:05d}-{self.id8}.parquet"
+    def letters_name(self) -> str:
+        """The path of the shard's dead letters in the output folder."""
+        return letters_name(self.index, self.path)
 
     @property
     def covered(self) -> int:
@@ -197,7 +194,7 @@ class CommitInfo:
 
     def name(self, chunk: Chunk) -> str:
         """The path of the file that is committed for ``chunk``, in the output folder."""
-        return f"{chunk.name.removesuffix('.parquet')}{self.suffix}.parquet"
+        return chunk.file(self.suffix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,21 +269,6 @@ class Plan:
                 yield from shard.chunks()
 
 
-def shard_id(path: str) -> str:
-    """Eight hex digits of the SHA-256 of a shard's path."""
-    return hashlib.sha256(path.encode()).hexdigest()[:8]
-
-
-def chunk_folder(plan: int, index: int, path: str) -> str:
-    """The folder of the chunk files of a shard that plan number ``plan`` cut."""
-    return f"{CHUNKS}/{plan:06d}/{index:05d}-{shard_id(path)}"
-
-
-def plan_name(number: int) -> str:
-    """The path of the plan file number ``number``."""
-    return f"{FOLDER}/plan-{number:06d}.json"
-
-
 def part_schema(keep: Sequence[pa.Field], steps: Sequence[pa.Field]) -> pa.Schema:
     """The schema of a part: ``_shard`` and ``_row`` identify the input row, then ``keep``, then the steps.
 
@@ -308,4 +290,5 @@ def part_schema(keep: Sequence[pa.Field], steps: Sequence[pa.Field]) -> pa.Schem
                 "step, or remove the input column from keep."
             )
         taken.add(column.name)
-    return pa.schema([pa.field("_shard", pa.string()), pa.field("_row", pa.int64()), *keep, *steps]).remove_metadata()
+    columns = [column.remove_metadata() for column in (*keep, *steps)]
+    return pa.schema([pa.field("_shard", pa.string()), pa.field("_row", pa.int64()), *columns])

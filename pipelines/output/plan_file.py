@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,14 +12,18 @@ from typing import Any
 import pyarrow as pa
 
 from headrace.pipelines.input.corpus import DEFAULT_SOURCE
-from headrace.pipelines.output.plan import FOLDER, Plan, PlannedShard, Span, plan_name
+from headrace.pipelines.output.names import FOLDER, PLAN_FILE, plan_name
+from headrace.pipelines.output.plan import Plan, PlannedShard, Span
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.version import VERSION
 from headrace.pipelines.storage.locations import joined, shown
 from headrace.pipelines.storage.store import Store
 
-FORMAT = 3
-"""Version of the plan file's format."""
+FORMAT = 4
+"""Version of the plan file's format, and of the names of files in an output (see ``names``)."""
+
+CONVERTIBLE = 3
+"""The version that ``convert`` takes: the same plan file, but with parts in the output folder itself."""
 
 
 def plan_to_json(plan: Plan) -> bytes:
@@ -63,15 +67,25 @@ def plan_to_json(plan: Plan) -> bytes:
     return f'{opened[:-2]},\n "shards": [\n{lines}\n ]\n}}\n'.encode("utf-8", "backslashreplace")
 
 
-def plan_from_json(data: bytes) -> Plan:
-    """Read a plan file.
+class OldLayout(UserError):
+    """The output was made before its table had a folder of its own; ``headrace convert`` changes that."""
+
+
+def plan_from_json(data: bytes, form: int = FORMAT) -> Plan:
+    """Read a plan file of a format.
 
     Raises:
-        UserError: it is damaged, or has a format that this version does not know.
+        OldLayout: it has the format before that of this version.
+        UserError: it is damaged, or has another format.
     """
     try:
         read = json.loads(data)
-        if read["format"] != FORMAT:
+        if read["format"] == CONVERTIBLE != form:
+            raise OldLayout(
+                f"The plan has format {CONVERTIBLE} (headrace {read['headrace']}): the output's files are where an "
+                "earlier build put them."
+            )
+        if read["format"] != form:
             raise UserError(
                 f"The plan has format {read['format']} (headrace {read['headrace']}), and this headrace "
                 f"{VERSION} knows format {FORMAT}. Use the version that made it, or another output "
@@ -133,6 +147,12 @@ def _shard_from_data(index: int, base: str, data: Sequence[Any]) -> PlannedShard
     )
 
 
+def plan_numbers(store: Store) -> list[int]:
+    """The numbers of an output's plans, the latest last."""
+    named = (PLAN_FILE.fullmatch(name) for name in store.names(FOLDER))
+    return sorted(int(match.group(1)) for match in named if match)
+
+
 def load_plan(store: Store, number: int | None = None) -> Plan | None:
     """The latest plan of an output (or plan ``number``), None if there is none.
 
@@ -140,15 +160,19 @@ def load_plan(store: Store, number: int | None = None) -> Plan | None:
         UserError: the plan file cannot be read.
     """
     if number is None:
-        named = (re.fullmatch(r"plan-(\d{6,})\.json", name) for name in store.names(FOLDER))
-        numbers = [int(match.group(1)) for match in named if match]
+        numbers = plan_numbers(store)
         if not numbers:
             return None
-        number = max(numbers)
+        number = numbers[-1]
     elif not store.exists(plan_name(number)):
         return None
     try:
         return plan_from_json(store.read(plan_name(number)))
+    except OldLayout as error:
+        raise OldLayout(
+            f"{plan_name(number)} in {shown(store.uri)}: {error} Run this once, then the same command again: headrace "
+            f"convert {shlex.quote(shown(store.uri))}"
+        ) from error
     except UserError as error:
         raise UserError(f"{plan_name(number)} in {shown(store.uri)}: {error}") from error
 

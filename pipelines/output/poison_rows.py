@@ -22,11 +22,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from headrace.pipelines.output.plan import CHUNKS, FOLDER, Chunk, CommitInfo
+from headrace.pipelines.output.names import SUSPECTS, notes_name
+from headrace.pipelines.output.plan import Chunk, CommitInfo
 from headrace.pipelines.storage.local import host
 from headrace.pipelines.storage.store import Store
-
-SUSPECTS = f"{FOLDER}/suspects"
 
 POISON_POINTS = 4
 """Points at which a row is given up. A death alone on an engine counts 2, or 1 if the whole run died with it, because
@@ -253,7 +252,7 @@ class Attempt:
     @classmethod
     def of(cls, store: Store, info: CommitInfo, chunk: Chunk, owner: Owner) -> Attempt:
         """Read what is known about ``chunk``. An unfinished attempt whose worker is gone has died."""
-        attempt = cls(store, notes_name(info, chunk), owner, Notes(run=owner.run))
+        attempt = cls(store, notes_name(info.name(chunk)), owner, Notes(run=owner.run))
         try:
             notes = Notes.from_json(store.read(attempt.name))
         except FileNotFoundError:
@@ -312,11 +311,6 @@ class Attempt:
 
     def _put(self) -> None:
         self.store.replace(self.name, self.notes.to_json())
-
-
-def notes_name(info: CommitInfo, chunk: Chunk) -> str:
-    """The path of the notes about a chunk (in a stage)."""
-    return f"{SUSPECTS}{info.name(chunk).removeprefix(CHUNKS).removesuffix('.parquet')}.json"
 
 
 def settle(store: Store, run: str) -> None:

@@ -13,7 +13,6 @@ from dataclasses import asdict
 import pyarrow as pa
 
 from headrace.pipelines.output.checkpoint import ERROR, RECORD_KEY, Counts, Unaccounted, chunk_records, counts_of
-from headrace.pipelines.output.folder import ERRORS
 from headrace.pipelines.output.part_writer import answered_rows, dead_rows, part_writer
 from headrace.pipelines.output.plan import Plan, PlannedShard
 from headrace.pipelines.output.published import part_identity
@@ -41,7 +40,6 @@ def publish_shard(store: Store, plan: Plan, shard: PlannedShard) -> None:
     counts = asdict(sum(map(counts_of, records), Counts()))
     footer = {**part_identity(plan.fingerprint, shard), "counts": counts}
     identity = {RECORD_KEY: json.dumps(footer, ensure_ascii=False).encode()}
-    errors_path = f"{ERRORS}/{shard.part_name}"
     dead = [chunk for chunk, record in zip(chunks, records, strict=True) if counts_of(record).dead]
 
     def latest() -> None:
@@ -51,9 +49,9 @@ def publish_shard(store: Store, plan: Plan, shard: PlannedShard) -> None:
         if dead:
             schema = errors_schema(plan)
             letters = part_writer(schema, identity, lambda: dead_rows(store, schema, dead), latest)
-            store.replace(errors_path, letters)
+            store.replace(shard.letters_name, letters)
         else:
-            store.delete(errors_path)
+            store.delete(shard.letters_name)
         # The part last: that it is there, for these spans, is what says that the shard is published.
         answers = part_writer(plan.schema, identity, lambda: answered_rows(store, plan.schema, chunks), latest)
         store.replace(shard.part_name, answers)

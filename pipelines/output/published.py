@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from headrace.pipelines.output.checkpoint import Counts, read_footer
-from headrace.pipelines.output.folder import ERRORS
+from headrace.pipelines.output.names import ERRORS, TABLE, listed
 from headrace.pipelines.output.plan import Plan, PlannedShard
 from headrace.pipelines.storage.store import Store
 from headrace.pipelines.storage.threads import each
@@ -17,7 +17,7 @@ def published(store: Store, plan: Plan) -> dict[int, Counts]:
 
     Such a shard needs no work, and its chunks may be gone.
     """
-    there, letters = set(store.names()), set(store.names(ERRORS))
+    there, letters = listed(store, TABLE), listed(store, ERRORS)
     shards = [shard for shard in plan.shards if shard.part_name in there]
     fingerprint = plan.fingerprint
     answers = each(
@@ -35,7 +35,7 @@ def with_kept(store: Store, plan: Plan, out: Mapping[int, Counts]) -> dict[int, 
     gone = [shard for shard in plan.shards if shard.gone and not shard.pruned and shard.index not in out]
     if not gone:
         return dict(out)
-    there, letters = set(store.names()), set(store.names(ERRORS))
+    there, letters = listed(store, TABLE), listed(store, ERRORS)
     gone = [shard for shard in gone if shard.part_name in there]
     fingerprint = plan.fingerprint
 
@@ -54,7 +54,7 @@ def _published_counts(
     belong to another part.
 
     Args:
-        letters: the names in ``_errors/``.
+        letters: the paths of the files in ``_errors/``.
         spans: whether the part must contain the planned rows, and not just any of the file's.
     """
     said = _footer(store, shard.part_name)
@@ -63,9 +63,9 @@ def _published_counts(
     counts = Counts(**said["counts"])
     if {key: value for key, value in said.items() if key != "counts" and (spans or key != "spans")} != identity:
         return None
-    if (shard.part_name in letters) != bool(counts.dead):
+    if (shard.letters_name in letters) != bool(counts.dead):
         return None
-    if counts.dead and _footer(store, f"{ERRORS}/{shard.part_name}") != said:
+    if counts.dead and _footer(store, shard.letters_name) != said:
         return None
     return counts
 

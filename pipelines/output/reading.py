@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from headrace.pipelines.output.checkpoint import ERROR
 from headrace.pipelines.output.dead_letters import letter_tables
+from headrace.pipelines.output.names import PART, TABLE, listed
 from headrace.pipelines.output.plan import Plan
 from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.spec.errors import UserError
@@ -33,7 +34,7 @@ def scan_answers(output: str) -> pl.LazyFrame:
     from polars.io.plugins import register_io_source
 
     store, plan = _opened(output)
-    parts = [name for name in store.names() if name.endswith(".parquet")]
+    parts = sorted(name for name in listed(store, TABLE) if name.endswith(PART))
     nothing = pl.DataFrame(plan.schema.empty_table())
     if not parts:
         return nothing.lazy()

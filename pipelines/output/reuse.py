@@ -26,9 +26,10 @@ import pyarrow.parquet as pq
 
 from headrace.operators.base import ModelStep
 from headrace.pipelines.input.reader import ChunkReader
-from headrace.pipelines.output.carried_answers import SEGMENT_ROWS, Origin, seed_name
+from headrace.pipelines.output.carried_answers import SEGMENT_ROWS, Origin
 from headrace.pipelines.output.checkpoint import ANSWERED, DIGEST, DIGEST_TYPE, FILTERED, committed, parquet_writer
-from headrace.pipelines.output.plan import CHUNKS, SEEDS, Plan
+from headrace.pipelines.output.names import CHUNKS, seed_folder, seed_name
+from headrace.pipelines.output.plan import Plan
 from headrace.pipelines.output.plan_file import load_plan, plan_to_json
 from headrace.pipelines.output.rows import digests
 from headrace.pipelines.spec.errors import UserError
@@ -135,7 +136,7 @@ def with_seeds(plan: Plan, previous: Previous, pipeline: Pipeline) -> Plan:
     made_of[3].pop("created")
     name = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:8]
     seeds = {
-        "folder": f"{SEEDS}/{plan.number:06d}-{name}",
+        "folder": seed_folder(plan.number, name),
         "steps": list(origin.steps),
         "output": previous.store.uri,
         "plan": previous.plan.number,

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,15 +24,14 @@ import pyarrow.parquet as pq
 
 from headrace.operators.base import ModelStep
 from headrace.pipelines.output.checkpoint import Unaccounted, chunk_record
-from headrace.pipelines.output.plan import Chunk, CommitInfo, Plan, PlannedShard, chunk_folder
+from headrace.pipelines.output.names import STAGE_FILE, chunk_folder
+from headrace.pipelines.output.plan import Chunk, CommitInfo, Plan, PlannedShard
 from headrace.pipelines.spec.definition import OWN_MODEL
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.storage.locations import shown
 from headrace.pipelines.storage.store import Store
-
-_STAGE_FILE = re.compile(r"\d{12,}-\d{12,}\.stage\d+-[0-9a-f]{8}\.parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,5 +187,5 @@ def _stage_files(store: Store, folders: Sequence[str]) -> Iterator[tuple[str, st
     """The files that stages have committed in folders of chunks: the folder, and the name in it."""
     for folder, names in store.names_of(folders):
         for name in names:
-            if _STAGE_FILE.fullmatch(name):
+            if STAGE_FILE.fullmatch(name):
                 yield folder, name

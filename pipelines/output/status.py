@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 
 from headrace.pipelines.output.checkpoint import Counts, chunk_records, committed, counts_of
 from headrace.pipelines.output.completion import is_complete
-from headrace.pipelines.output.folder import ERRORS
 from headrace.pipelines.output.plan import Chunk, Plan
 from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.output.published import published, with_kept
@@ -62,7 +61,7 @@ def read_status(output: str) -> OutputStatus:
     reasons: Counter[tuple[str, str]] = Counter()
     for index, there in seen.items():
         if there.dead:
-            reasons.update(_reasons(store, f"{ERRORS}/{plan.shards[index].part_name}"))
+            reasons.update(_reasons(store, plan.shards[index].letters_name))
     rest = [shard for shard in plan.shards if shard.index not in out and not shard.gone]
     for chunk, record in zip(done.chunks_of(rest), chunk_records(store, done.chunks_of(rest)), strict=True):
         counts += counts_of(record)

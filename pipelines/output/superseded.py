@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from headrace.pipelines.output.folder import SUCCESS
-from headrace.pipelines.output.plan import Plan, plan_name
+from headrace.pipelines.output.names import SUCCESS, plan_name
+from headrace.pipelines.output.plan import Plan
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.storage.locations import shown
 from headrace.pipelines.storage.store import Store

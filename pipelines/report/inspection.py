@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from headrace.pipelines.input.rows import plain_value
 from headrace.pipelines.output.checkpoint import RECORD_KEY
+from headrace.pipelines.output.names import TABLE, listed
 from headrace.pipelines.output.plan import Plan, PlannedShard
 from headrace.pipelines.report.answer_stats import AnswerStats
 from headrace.pipelines.report.columns import ReportedColumn, reported_columns
@@ -114,7 +115,7 @@ def inspect_output(store: Store, plan: Plan, *, only_plan: int | None = None, ro
     Raises:
         OSError, pyarrow.ArrowException: a part cannot be read.
     """
-    there = set(store.names())
+    there = listed(store, TABLE)
     shards = [shard for shard in plan.shards if shard.part_name in there and not shard.pruned]
     ranges, planned, whole = row_ranges(shards, only_plan, seed=f"{plan.fingerprint}-{plan.number}")
     columns = reported_columns(plan.schema, plan.pipeline, plan.columns)

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from headrace.operators.templates import TemplateProblem, render_document
+from headrace.pipelines.input.folder_columns import folder_columns, with_folder_columns
 from headrace.pipelines.input.reader import ChunkReader
 from headrace.pipelines.input.rows import Rows, as_rows, plain_value
 from headrace.pipelines.input.source import InputChanged
@@ -124,7 +125,7 @@ class _Source:
         now, then = corpus.shards[0], self.shard
         if (now.size, now.etag) != (then.size, then.etag):
             raise InputChanged(then.path)
-        schema = corpus.schema
+        schema = with_folder_columns(corpus.schema, folder_columns([then.path]))
         self._columns = tuple(name for name in dict.fromkeys((*self._reads, *self._keep)) if name in schema.names)
         if missing := [name for name in self._reads if name not in self._columns]:
             self._problem = f"its input file has no column {', '.join(map(repr, missing))}"

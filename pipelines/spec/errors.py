@@ -5,6 +5,7 @@
     HeadraceError                    the root: every error that headrace raises on purpose
     ├── UserError                2   something the user gave is wrong
     │   ├── PlanMismatch         2   the output was made by a pipeline with other answers or columns
+    │   ├── OldLayout            2   the output's files have the names of an earlier build: headrace convert
     │   ├── Superseded           2   another run has planned the same output again
     │   ├── Denied               2   the credentials are valid, but do not permit this
     │   └── InputChanged         2   an input file has changed since it was planned

@@ -230,15 +230,15 @@ def _same_as_anew(stage: Stage) -> None:
     if code != 0:
         raise Broken(f"a run into an empty folder ended with {code}: {case.log()}")
     check_readers(anew)
-    for folder in ("", "_errors"):
+    for folder in ("data", "_errors"):
         ours, theirs = _table(case.fetch() / folder), _table(anew.fetch() / folder)
         if ours != theirs:
             unlike = [(a, b) for a, b in zip(ours, theirs, strict=False) if a != b][:2]
-            raise Broken(f"{folder or 'the parts'} are not those of a new run: {unlike or (len(ours), len(theirs))}")
+            raise Broken(f"{folder} is not that of a new run: {unlike or (len(ours), len(theirs))}")
 
 
 def _table(folder: Path) -> list[dict[str, Any]]:
-    rows = [row for path in folder.glob("*.parquet") for row in pq.read_table(path, partitioning=None).to_pylist()]
+    rows = [row for path in folder.glob("*") for row in pq.read_table(path, partitioning=None).to_pylist()]
     return sorted(rows, key=lambda row: (row["_shard"], row["_row"]))
 
 

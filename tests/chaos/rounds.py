@@ -113,7 +113,7 @@ class Case:
 
     def chunks(self) -> int:
         """Chunks that are committed."""
-        return sum(1 for _ in self.output.glob("_headrace/chunks/*/*/*.parquet"))
+        return sum(1 for _ in self.output.glob("_headrace/chunks/*/*/*.chunk"))
 
     def pipeline(self, change: Callable[[dict[str, Any]], object]) -> None:
         """Change the pipeline."""
@@ -210,13 +210,14 @@ def check_readers(case: Case) -> None:
     output = case.fetch()
     if not output.exists():
         return
-    for path in output.iterdir():
-        if path.name.startswith("_"):
-            continue
-        if not (path.name.startswith("part-") and path.suffix == ".parquet"):
-            raise Broken(f"a reader sees {path.name}")
+    parts = set(output.glob("data/*"))
+    strange = [path for path in output.iterdir() if path.name != "data" and not path.name.startswith("_")]
+    strange += [path for path in parts if not (path.name.startswith("part-") and path.suffix == ".parquet")]
+    if strange := strange + sorted(set(output.rglob("*.parquet")) - parts):
+        raise Broken(f"a reader sees {strange[0].relative_to(output)}")
+    for path in parts:
         shards = {row[0] for row in _rows(path)}
-        errors = output / "_errors" / path.name
+        errors = output / "_errors" / f"{path.stem.removeprefix('part-')}.dead"
         dead = _rows(errors) if errors.exists() else []
         shards |= {row[0] for row in dead}
         if len(shards) > 1:
@@ -229,7 +230,7 @@ def check_readers(case: Case) -> None:
         wanted = Counter(row for row in case.rows if row[0] in shards)
         if shards and Counter([*_rows(path), *dead]) != wanted:
             raise Broken(f"{path.name} is not whole: {_difference(Counter([*_rows(path), *dead]), wanted)}")
-    if any(output.glob("*.parquet")):
+    if parts:
         ds.dataset(output, format="parquet").to_table()
 
 
@@ -242,8 +243,8 @@ def check_complete(case: Case) -> None:
     output = case.fetch()
     if not (output / "_SUCCESS").exists():
         raise Broken("the command ended well and there is no _SUCCESS")
-    found = [row for path in output.glob("*.parquet") for row in _rows(path)]
-    dead = [row for path in (output / "_errors").glob("*.parquet") for row in _rows(path)]
+    found = [row for path in output.glob("data/*.parquet") for row in _rows(path)]
+    dead = [row for path in (output / "_errors").glob("*.dead") for row in _rows(path)]
     if (both := Counter([*found, *dead])) != case.rows:
         raise Broken(_difference(both, case.rows))
     if set(dead) != case.dead:
@@ -548,7 +549,7 @@ def killer_row(stage: Stage, dice: random.Random) -> Outcome:
 def _check_reasons(case: Case) -> None:
     """The poison_rows are dead letters for what they are, and they alone."""
     said: dict[Row, str] = {}
-    for path in (case.fetch() / "_errors").glob("*.parquet"):
+    for path in (case.fetch() / "_errors").glob("*.dead"):
         table = pq.read_table(path, partitioning=None)
         said |= {
             (shard, row): reason

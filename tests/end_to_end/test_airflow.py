@@ -19,6 +19,7 @@ import yaml
 from headrace.cluster.jobs.jobs_api import Job
 from headrace.cluster.jobs.jobs_client import JobsClient
 from headrace.cluster.jobs.submission import attempt_of
+from headrace.pipelines.output.names import TABLE, listed
 from headrace.pipelines.storage.opening import open_store
 from tests.conftest import REVIEWS
 from tests.support.airflow_server import ROOT, Airflow, serve
@@ -101,10 +102,9 @@ def answers(bucket: str, day: date) -> list[str]:
     store = open_store(f"{bucket}/answers/{day}")
     assert store.exists("_SUCCESS"), day
     found: list[str] = []
-    for name in store.names():
-        if name.endswith(".parquet"):
-            with store.open(name) as file:
-                found += [f"{row['_shard']} {row['_row']}" for row in pq.read_table(file).to_pylist()]
+    for name in listed(store, TABLE):
+        with store.open(name) as file:
+            found += [f"{row['_shard']} {row['_row']}" for row in pq.read_table(file).to_pylist()]
     return sorted(found)
 
 

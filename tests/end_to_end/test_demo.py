@@ -38,8 +38,8 @@ def test_the_example_runs_over_real_documents_with_a_real_model(tmp_path: Path) 
     done = subprocess.run(command, capture_output=True, text=True, timeout=580, check=False)
     assert done.returncode == 0, done.stderr
 
-    answers = pl.read_parquet(output / "*.parquet")
-    dead = pl.read_parquet(output / "_errors" / "*.parquet")
+    answers = pl.read_parquet(output / "data" / "*.parquet")
+    dead = pl.read_parquet(output / "_errors" / "*.dead")
     assert sorted([*answers["id"], *dead["id"]]) == ["a", "b", "c", "d", "e"]
     assert "the document is null" in dead["_reason"].to_list()
     example: dict[str, Any] = yaml.safe_load(EXAMPLE.read_text())

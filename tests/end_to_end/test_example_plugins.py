@@ -116,12 +116,12 @@ def test_a_run_with_all_of_them(environment: Mapping[str, str], folder: Path) ->
     arguments = "--input sqlite:post.sqlite/letters --output answers --set max_error_rate=0.1"
     ran = headrace(environment, folder, f"run letters.yaml {arguments}")
     assert ran.returncode == 0, ran.stderr
-    answers = pl.read_parquet(folder / "answers" / "*.parquet").sort("_row")
+    answers = pl.read_parquet(folder / "answers" / "data" / "*.parquet").sort("_row")
     assert answers["id"].to_list() == [f"t{row}" for row in range(1, 30) if row != 7]
     assert set(answers["_shard"]) == {"letters"}
     assert set(answers["clean"]) == {"Write to [email] now."}
     assert answers["clean_kinds"].to_list() == [["email"]] * 28
-    letters = pl.concat(pl.read_parquet(file) for file in (folder / "answers" / "_errors").glob("*.parquet"))
+    letters = pl.concat(pl.read_parquet(file) for file in (folder / "answers" / "_errors").glob("*.dead"))
     assert letters.sort("_row")["id"].to_list() == ["t0", "t7"]
     assert letters.sort("_row")["_reason"][1].endswith("answer.py ended with 1: this one not")
 

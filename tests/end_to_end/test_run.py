@@ -59,7 +59,7 @@ class Case:
         return [json.loads(line)["prompt"] for line in self.log.read_text().splitlines()] if self.log.exists() else []
 
     def chunks(self) -> list[Path]:
-        return sorted(self.output.glob("_headrace/chunks/*/*/*.parquet"))
+        return sorted(self.output.glob("_headrace/chunks/*/*/*.chunk"))
 
     def wait_for_chunks(self, number: int, process: subprocess.Popen[str]) -> None:
         for _ in range(1200):
@@ -74,10 +74,10 @@ class Case:
         wanted = Counter(
             (path.name, row) for path in self.source.glob("*.parquet") for row in range(pq.read_metadata(path).num_rows)
         )
-        answers = pl.read_parquet(self.output / "*.parquet")
+        answers = pl.read_parquet(self.output / "data" / "*.parquet")
         dead = [
             (row["_shard"], row["_row"])
-            for path in (self.output / "_errors").glob("*.parquet")
+            for path in (self.output / "_errors").glob("*.dead")
             for row in pq.read_table(path).to_pylist()
         ]
         rows = [*zip(answers["_shard"].to_list(), answers["_row"].to_list(), strict=True), *dead]
@@ -124,13 +124,13 @@ def test_a_run_answers_every_row_and_readers_see_whole_parts_only(case: Callable
     assert answers.height == 31
     assert ds.dataset(it.output).count_rows() == 31
     assert "2 dead letters" in done.stdout
-    dead = pl.read_parquet(it.output / "_errors" / "*.parquet")
+    dead = pl.read_parquet(it.output / "_errors" / "*.dead")
     assert sorted(dead["_reason"]) == ["the document is empty", "the document is null"]
     report = json.loads((it.output / "_headrace" / "report.json").read_text())
     assert report["series"]["rows"][-1] == 33, "how it went over time"
     assert "report.html" in done.stdout
     assert (it.output / "_headrace" / "report.html").exists()
-    assert "part-00003" in " ".join(path.name for path in it.output.glob("*.parquet"))
+    assert "part-00003" in " ".join(path.name for path in it.output.glob("data/*.parquet"))
 
     asked = len(it.asked())
     again = it.run()
@@ -230,7 +230,7 @@ def test_a_row_that_kills_the_process_is_a_dead_letter_and_one_that_blocks_it_on
     done = it.run()
     assert done.returncode == 0, done.stderr
     assert it.check_complete().height == 23
-    dead = pl.read_parquet(it.output / "_errors" / "*.parquet")
+    dead = pl.read_parquet(it.output / "_errors" / "*.dead")
     assert dead["_row"].to_list() == [5]
     assert re.fullmatch(r"the row killed the engine [3-6] times, the last time alone", dead["_reason"][0])
     assert not list(it.output.glob("_headrace/suspects/**/*.json"))
@@ -265,7 +265,7 @@ def test_two_drivers_at_once_do_not_spoil_the_output(
 def test_a_larger_limit_adds_rows_and_new_files_are_done_alone(shared_case: Callable[..., Case], corpus: Write) -> None:
     it = shared_case(texts(0, 30), texts(1, 30))
     assert it.run("--limit", "20").returncode == 0
-    assert pl.read_parquet(it.output / "*.parquet").height == 20
+    assert pl.read_parquet(it.output / "data" / "*.parquet").height == 20
     before = len(it.asked())
     assert it.run().returncode == 0
     it.check_complete()

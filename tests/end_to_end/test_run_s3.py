@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from headrace.pipelines.output.names import ERRORS, TABLE, listed
 from headrace.pipelines.storage.opening import open_store
 from tests.conftest import REVIEWS
 from tests.support.fault_proxy import FaultProxy, Noise
@@ -54,10 +55,9 @@ def table(uri: str) -> list[dict[str, Any]]:
     store = open_store(uri)
     assert store.exists("_SUCCESS")
     rows: list[dict[str, Any]] = []
-    for name in (*store.names(), *(f"_errors/{name}" for name in store.names("_errors"))):
-        if name.endswith(".parquet"):
-            with store.open(name) as file:
-                rows += pq.read_table(file).to_pylist()
+    for name in (*listed(store, TABLE), *listed(store, ERRORS)):
+        with store.open(name) as file:
+            rows += pq.read_table(file).to_pylist()
     return sorted(rows, key=lambda row: (row["_shard"], row["_row"]))
 
 

@@ -78,8 +78,8 @@ def test_rows_go_through_both_models_and_each_is_accounted_for(two: Callable[...
     it.ray = ray_address
     done = it.run()
     assert done.returncode == 0, done.stderr
-    answers = pl.read_parquet(it.output / "*.parquet")
-    dead = pl.read_parquet(it.output / "_errors" / "*.parquet")
+    answers = pl.read_parquet(it.output / "data" / "*.parquet")
+    dead = pl.read_parquet(it.output / "_errors" / "*.dead")
     assert set(answers["opinion"]) == {"negative"}
     assert answers["reply"].null_count() == 0
     assert sorted(set(dead["_step"])) == ["document", "opinion", "reply"]
@@ -120,7 +120,7 @@ def test_a_run_killed_between_the_stages_resumes_without_asking_the_first_model_
     assert again.returncode == 0, again.stderr
     assert rows_in(answered).isdisjoint(rows_of(it.asked()[first:]))
     assert rows_in(committed).isdisjoint(rows_of(it.asked_big()[second:]))
-    answers = pl.read_parquet(it.output / "*.parquet")
+    answers = pl.read_parquet(it.output / "data" / "*.parquet")
     assert 0 < answers.height < 120
     counts = json.loads((it.output / "_headrace" / "report.json").read_text())["counts"]
     assert counts == {"answered": answers.height, "filtered": 120 - answers.height, "dead": 0}

@@ -90,7 +90,7 @@ def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 def wait_for_chunks(output: Path, number: int, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + PATIENCE
-    while len(list(output.glob("_headrace/chunks/**/*.parquet"))) < number:
+    while len(list(output.glob("_headrace/chunks/**/*.chunk"))) < number:
         assert process.poll() is None, finished(process)
         assert time.monotonic() < deadline, "no chunks are committed"
         time.sleep(0.2)

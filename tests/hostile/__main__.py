@@ -97,7 +97,7 @@ def account(output: Path, texts: dict[tuple[str, int], bytes | None]) -> tuple[l
     problems: list[str] = []
     seen: Counter[tuple[str, int]] = Counter()
     outcomes: Counter[str] = Counter()
-    for part in output.glob("*.parquet"):
+    for part in output.glob("data/*.parquet"):
         for row in pq.read_table(part, columns=["_shard", "_row", "opinion"]).to_pylist():
             seen[row["_shard"], row["_row"]] += 1
             outcomes["answered"] += 1
@@ -105,7 +105,7 @@ def account(output: Path, texts: dict[tuple[str, int], bytes | None]) -> tuple[l
                 problems.append(f"{row}: no label")
             if not _is_text(texts.get((row["_shard"], row["_row"]))):
                 problems.append(f"{row}: answered, though there is no text to answer")
-    for part in (output / "_errors").glob("*.parquet"):
+    for part in (output / "_errors").glob("*.dead"):
         for row in pq.read_table(part, columns=["_shard", "_row", "_reason"]).to_pylist():
             seen[row["_shard"], row["_row"]] += 1
             outcomes[f"dead: {' '.join((row['_reason'] or 'no reason').split()[:12])}"] += 1

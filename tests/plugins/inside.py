@@ -21,7 +21,7 @@ from headrace.operators import BUILT_IN
 from headrace.operators.registry import all_operators
 from headrace.pipelines.inference.layouts import REFERENCE, choose
 from headrace.pipelines.output.fingerprint import ModelIdentity, fingerprints
-from headrace.pipelines.output.folder import REPORT_PAGE
+from headrace.pipelines.output.names import REPORT_PAGE
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.json_schema import pipeline_json_schema

@@ -35,7 +35,8 @@ from headrace.pipelines.input.corpus import Corpus, Shard, Variant
 from headrace.pipelines.input.sources import find_shards
 from headrace.pipelines.output.checkpoint import Counts, chunk_schema, commit_chunk, committed
 from headrace.pipelines.output.ledger import Ledger
-from headrace.pipelines.output.plan import CHUNKS, Chunk, Plan, part_schema
+from headrace.pipelines.output.names import CHUNKS, TABLE
+from headrace.pipelines.output.plan import Chunk, Plan, part_schema
 from headrace.pipelines.output.plan_file import load_plan, save_plan
 from headrace.pipelines.output.planning import Changes, PlanSpec, next_plan
 from headrace.pipelines.output.publish import publish_shard
@@ -237,6 +238,7 @@ def _write_output(store: LocalStore, plan: Plan, unpublished: int) -> None:
     from headrace.pipelines.output.published import part_identity
 
     root = store.root
+    (root / TABLE).mkdir(parents=True)
     empty = plan.schema.empty_table()
     published_shards, rest = plan.shards[:-unpublished], plan.shards[-unpublished:]
     for shard in published_shards:

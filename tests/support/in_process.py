@@ -109,11 +109,11 @@ class InProcess:
 
     def table(self, output: Path | None = None) -> pl.DataFrame:
         """The output, by row."""
-        return pl.read_parquet((output or self.output) / "*.parquet").sort("_shard", "_row")
+        return pl.read_parquet((output or self.output) / "data" / "*.parquet").sort("_shard", "_row")
 
     def dead(self, output: Path | None = None) -> pl.DataFrame:
         """The dead letters, by row."""
-        files = sorted(((output or self.output) / "_errors").glob("*.parquet"))
+        files = sorted(((output or self.output) / "_errors").glob("*.dead"))
         return pl.concat([pl.read_parquet(file) for file in files]).sort("_shard", "_row") if files else pl.DataFrame()
 
     def report(self, output: Path | None = None) -> dict[str, Any]:
@@ -154,8 +154,13 @@ def work(worker: Worker, descriptors: Sequence[str]) -> Iterator[str]:
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InProcess:
     """Runs in this process, into ``tmp_path/output``."""
-    running = InProcess(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return in_process(tmp_path, monkeypatch)
+
+
+def in_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> InProcess:
+    """Runs in this process, into ``folder/output``."""
+    running = InProcess(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     monkeypatch.setattr(Execution, "begin", running.begin)
     # A function, which becomes a method that is told its execution.
     monkeypatch.setattr(Execution, "records", lambda *args: running.records(*args))  # noqa: PLW0108

@@ -377,7 +377,7 @@ def test_the_old_part_is_readable_until_the_new_one_is_there(here: InProcess, co
     here.stop_after = 3
     with pytest.raises(Stopped):
         here(changed(lambda d: d.update(document="See {{ text }}!")), source, recompute="changed")
-    parts = [pl.read_parquet(file) for file in sorted(here.output.glob("*.parquet"))]
+    parts = [pl.read_parquet(file) for file in sorted(here.output.glob("data/*.parquet"))]
     assert parts[1].equals(before.filter(pl.col("_shard") == "shard-1.parquet"))
 
 

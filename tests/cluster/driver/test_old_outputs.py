@@ -41,7 +41,7 @@ def rows(first: int, last: int) -> list[str | None]:
 def make_old(output: Path) -> int:
     """Rewrite the files of an output as the version before wrote them, footers included; how many there were."""
     count = 0
-    for file in [*output.glob("_errors/*.parquet"), *output.glob("_headrace/chunks/**/*.parquet")]:
+    for file in [*output.glob("_errors/*.dead"), *output.glob("_headrace/chunks/**/*.chunk")]:
         table = pq.read_table(file)
         metadata = pq.read_metadata(file).metadata
         table = table.select([name for name in table.column_names if name not in ("_class", "_rule")])
@@ -62,7 +62,7 @@ def make_old(output: Path) -> int:
 def classes(output: Path) -> dict[str, list[str | None]]:
     """The classes that the files in ``_errors/`` hold, by row; none for a file without the column."""
     found: dict[str, list[str | None]] = {}
-    for file in sorted(output.glob("_errors/*.parquet")):
+    for file in sorted(output.glob("_errors/*.dead")):
         table = pq.read_table(file)
         found[table["_shard"][0].as_py()] = table["_class"].to_pylist() if "_class" in table.column_names else []
     return found
@@ -149,7 +149,7 @@ def test_what_a_first_model_has_left_of_a_chunk_is_taken_as_it_is(here: InProces
     here.stop_after = 1
     with pytest.raises(Stopped):
         here(two, source)
-    assert [file for file in here.output.glob("_headrace/chunks/**/*.parquet") if ".stage1-" in file.name]
+    assert [file for file in here.output.glob("_headrace/chunks/**/*.chunk") if ".stage1-" in file.name]
     make_old(here.output)
     assert here(two, source).status == "complete"
     # The chunk that was done is published as it is; the other one was half done, and not asked again.

@@ -14,7 +14,8 @@ from headrace.cluster.driver.sample import sample_pipeline
 from headrace.cluster.engines.fake.provider import FakeProvider
 from headrace.cluster.worker.priors import _without_suspects
 from headrace.pipelines.inference.sampled_priors import SampledPriors
-from headrace.pipelines.output.fixed_priors import fix_priors, fixed_priors, priors_name
+from headrace.pipelines.output.fixed_priors import fix_priors, fixed_priors
+from headrace.pipelines.output.names import priors_name
 from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.pipeline import Pipeline

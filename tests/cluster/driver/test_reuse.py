@@ -213,7 +213,7 @@ def test_what_cannot_be_reused_is_refused_with_the_reason(here: InProcess, tmp_p
             here(pipeline, source, reuse=str(tmp_path / lender))
         assert not here.output.exists()
     with pytest.raises(UserError, match="is a file"):
-        here(KEYED, source, reuse=str(next((tmp_path / "keyed").glob("*.parquet"))))
+        here(KEYED, source, reuse=str(next((tmp_path / "keyed").glob("data/*.parquet"))))
     with pytest.raises(UserError, match="itself"):
         here(KEYED, source, output=tmp_path / "keyed", reuse=str(tmp_path / "keyed"))
     here(KEYED, source, output=tmp_path / "unkeyed", recompute="changed")

@@ -36,7 +36,7 @@ def test_they_run_on_ray(tmp_path: Path, corpus: Callable[..., Path]) -> None:
     command = [*headrace, "--input", str(corpus(TEXTS)), "--output", str(tmp_path / "out")]
     done = subprocess.run(command, env=INSTALLED, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    table = pl.read_parquet(tmp_path / "out" / "*.parquet")
+    table = pl.read_parquet(tmp_path / "out" / "data" / "*.parquet")
     assert table.height == 10
     assert set(table["rating"].unique()) <= {"poor", "fair", "good"}
 

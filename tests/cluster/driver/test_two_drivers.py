@@ -157,7 +157,7 @@ def test_a_dead_letter_that_another_driver_has_healed_is_not_lost(
         assert not here.dead().height
 
     def sleeping(self: LocalStore, path: str, write: Any) -> None:
-        if slept or not path.startswith("part-"):
+        if slept or not path.startswith("data/"):
             return replace(self, path, write)
         if asleep == "before the part":
             other()
@@ -190,7 +190,7 @@ def test_a_part_that_comes_late_is_noticed_by_whoever_finishes(
 ) -> None:
     source = corpus(texts(0), texts(1))
     here(PIPELINE, source)
-    late = {path: path.read_bytes() for path in here.output.glob("*.parquet")}
+    late = {path: path.read_bytes() for path in here.output.glob("data/*.parquet")}
     real = here.records
 
     def records(*args: Any) -> Iterator[dict[str, Any]]:

@@ -65,7 +65,7 @@ def test_a_run_that_completes(
     assert statistics["size"] == sum(file.stat().st_size for file in source.iterdir())
     assert [field["name"] for field in read["facets"]["schema"]["fields"]] == ["id", "text"]
     written, errors = complete["outputs"]
-    assert (written["name"], errors["name"]) == (str(here.output), f"{here.output}/_errors")
+    assert (written["name"], errors["name"]) == (f"{here.output}/data", f"{here.output}/_errors")
     statistics = written["outputFacets"]["outputStatistics"]
     assert (statistics["rowCount"], statistics["fileCount"]) == (3, 2)
     assert errors["outputFacets"]["outputStatistics"]["rowCount"] == 1

@@ -678,7 +678,7 @@ def test_an_output_that_is_not_finished_has_a_report_of_what_is_there(
 
 
 def test_a_damaged_part_is_said_to_be_one(done: InProcess) -> None:
-    [part] = done.output.glob("part-00000-*.parquet")
+    [part] = done.output.glob("data/part-00000-*.parquet")
     data = bytearray(part.read_bytes())
     data[200:400] = b"x" * 200
     part.write_bytes(data)

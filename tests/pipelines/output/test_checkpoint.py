@@ -192,12 +192,12 @@ def test_the_listing_is_the_ledger_and_knows_only_planned_chunks(tmp_path: Path)
     content = store.read(done[0].name)
     folder = done[0].name.rsplit("/", 1)[0]
     for foreign in (
-        f"{folder}/000000000000-000000000003.parquet",  # no chunk of this plan
-        f"{folder}/000000000000-000000000004.parquet.tmp",
+        f"{folder}/000000000000-000000000003.chunk",  # no chunk of this plan
+        f"{folder}/000000000000-000000000004.chunk.tmp",
         f"{folder}/notes.txt",
-        f"{folder}/deeper/000000000000-000000000004.parquet",
-        f"{folder[:-8]}00000000/000000000000-000000000004.parquet",  # another file's
-        "_headrace/chunks/000001/00099-00000000/000000000000-000000000004.parquet",
+        f"{folder}/deeper/000000000000-000000000004.chunk",
+        f"{folder[:-8]}00000000/000000000000-000000000004.chunk",  # another file's
+        "_headrace/chunks/000001/00099-00000000/000000000000-000000000004.chunk",
         "_headrace/chunks/000009/" + done[0].name.split("/", 3)[3],  # a plan that is not in use
         "_headrace/chunks/000001/README",
     ):

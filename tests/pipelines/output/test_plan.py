@@ -70,9 +70,9 @@ def test_names_follow_from_the_plan() -> None:
     planned, _ = plan(None, {"x/ü.parquet": 5})
     (chunk,) = planned.chunks()
     id8 = "14e83a0a"
-    assert planned.shards[0].id8 == id8
-    assert planned.shards[0].part_name == f"part-00000-{id8}.parquet"
-    assert chunk.name == f"_headrace/chunks/000001/00000-{id8}/000000000000-000000000005.parquet"
+    assert planned.shards[0].part_name == f"data/part-00000-{id8}.parquet"
+    assert planned.shards[0].letters_name == f"_errors/00000-{id8}.dead"
+    assert chunk.name == f"_headrace/chunks/000001/00000-{id8}/000000000000-000000000005.chunk"
     assert planned.name == "_headrace/plan-000001.json"
 
 

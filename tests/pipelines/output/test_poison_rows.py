@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.pipelines.output.names import notes_name
 from headrace.pipelines.output.plan import Chunk, CommitInfo
 from headrace.pipelines.output.poison_rows import (
     LEAST_POISON_ROWS,
@@ -24,7 +25,6 @@ from headrace.pipelines.output.poison_rows import (
     Notes,
     Owner,
     members,
-    notes_name,
     ranges,
     settle,
     sweep_notes,
@@ -237,7 +237,7 @@ def test_what_a_run_was_at_when_it_ended_in_good_order_has_not_died(store: Local
         attempt.begin("chunk", range(1000))
     settle(store, "ours")
     settle(store, "troubled")
-    assert not store.exists(notes_name(INFO, CHUNK))
+    assert not store.exists(notes_name(INFO.name(CHUNK)))
     assert Attempt.of(store, INFO, replace(CHUNK, plan=2), Owner.me("x")).notes.deaths == 1
     assert Attempt.of(store, INFO, replace(CHUNK, plan=3), Owner.me("x")).notes == Notes(2, ((1, 2),), run="x")
     sweep_notes(store)
@@ -257,6 +257,6 @@ def test_a_later_run_begins_to_doubt_the_engine_anew(store: LocalStore) -> None:
 
 
 def test_each_stage_has_notes_of_its_own() -> None:
-    assert notes_name(INFO, CHUNK) != notes_name(replace(INFO, suffix=".stage1-00000000"), CHUNK)
-    assert notes_name(INFO, CHUNK).startswith("_headrace/suspects/000001/00000-")
-    assert os.path.splitext(notes_name(INFO, CHUNK))[1] == ".json"
+    assert notes_name(INFO.name(CHUNK)) != notes_name(replace(INFO, suffix=".stage1-00000000").name(CHUNK))
+    assert notes_name(INFO.name(CHUNK)).startswith("_headrace/suspects/000001/00000-")
+    assert os.path.splitext(notes_name(INFO.name(CHUNK)))[1] == ".json"

@@ -18,6 +18,7 @@ from headrace.pipelines.output import part_writer
 from headrace.pipelines.output.checkpoint import Counts, Unaccounted, chunk_schema, commit_chunk, committed
 from headrace.pipelines.output.completion import begin, finish, is_complete, was_complete
 from headrace.pipelines.output.folder import check_output_folder
+from headrace.pipelines.output.names import listed
 from headrace.pipelines.output.plan import Chunk, Plan, part_schema
 from headrace.pipelines.output.plan_file import plan_to_json, save_plan
 from headrace.pipelines.output.planning import PlanSpec, next_plan
@@ -118,7 +119,7 @@ def test_a_part_has_the_answered_rows_in_order_and_errors_the_dead_ones(tmp_path
          "facts": {"product": "p2", "likes": ["v1", "v1"]}},
     ]  # fmt: skip
 
-    errors = pq.read_table(tmp_path / "_errors" / name)
+    errors = pq.read_table(tmp_path / plan.shards[0].letters_name)
     assert errors.schema.names == [
         *("_shard", "_row", "id", "kind", "_step", "_class", "_rule", "_reason", "_raw", "_tries", "label", "facts"),
     ]  # fmt: skip
@@ -137,7 +138,7 @@ def test_readers_of_the_folder_see_the_parts_and_nothing_else(tmp_path: Path) ->
     do(store, plan, dead=(1,))
     expected = [("a", row) for row in range(10) if row != 1] + [("b/c", row) for row in (0, 2)]
     assert seen(root) == expected
-    frame = pl.scan_parquet(root / "*.parquet").collect()
+    frame = pl.scan_parquet(root / "data" / "*.parquet").collect()
     assert sorted(frame.select("_shard", "_row").rows()) == expected
     assert frame.schema["facts"] == pl.Struct({"product": pl.String, "likes": pl.List(pl.String)})
     assert sorted(frame["label"].cast(pl.String).unique()) == ["l0", "l1", "l2", "l3"]
@@ -181,7 +182,7 @@ def test_a_shard_without_answers_has_an_empty_part_with_the_schema(tmp_path: Pat
     part = pq.read_table(tmp_path / plan.shards[0].part_name)
     assert (part.num_rows, part.schema.remove_metadata()) == (0, SCHEMA)
     assert ds.dataset(tmp_path, format="parquet").schema.names == SCHEMA.names
-    assert pl.read_parquet(tmp_path / "*.parquet").columns == SCHEMA.names
+    assert pl.read_parquet(tmp_path / "data" / "*.parquet").columns == SCHEMA.names
     assert (tmp_path / "_errors").exists() == (what == "dead")
     assert is_complete(store, plan)
 
@@ -225,12 +226,12 @@ def test_a_part_of_an_older_generation_is_told_apart_and_readable_until_the_new_
     assert not store.exists("_SUCCESS")
     assert published(store, second).keys() == {1}
     assert len(seen(tmp_path)) == 7 + 3
-    assert pq.read_metadata(tmp_path / "_errors" / first.shards[0].part_name).num_rows == 1
+    assert pq.read_metadata(tmp_path / first.shards[0].letters_name).num_rows == 1
 
     do(store, second)
     assert seen(tmp_path) == [("a", row) for row in range(6)] + [("b", row) for row in (0, 2, 3)]
-    assert not store.exists(f"_errors/{first.shards[0].part_name}"), "the new one has no dead letters"
-    assert store.exists(f"_errors/{first.shards[1].part_name}")
+    assert not store.exists(first.shards[0].letters_name), "the new one has no dead letters"
+    assert store.exists(first.shards[1].letters_name)
     assert published(store, second).keys() == {0, 1}
     assert published(store, first).keys() == {1}
 
@@ -309,8 +310,8 @@ def test_an_output_is_not_finished_without_its_parts_and_chunks(tmp_path: Path) 
 def test_a_part_of_an_older_generation_is_not_certified_but_made_anew(tmp_path: Path) -> None:
     store, first = LocalStore(tmp_path), make_plan({"a": 4, "b": 4})
     do(store, first, dead=(1,))
-    name = first.shards[0].part_name
-    older = {path: store.read(path) for path in (name, f"_errors/{name}")}
+    name, letters = first.shards[0].part_name, first.shards[0].letters_name
+    older = {path: store.read(path) for path in (name, letters)}
     second = make_plan({"a": (8, "v2"), "b": 4}, first)
     do(store, second, dead=(2,))
     for path, content in older.items():
@@ -322,14 +323,14 @@ def test_a_part_of_an_older_generation_is_not_certified_but_made_anew(tmp_path: 
         finish(store, second, {})
         assert is_complete(store, second)
         assert store.read(path) == newer
-    store.delete(f"_errors/{name}")
+    store.delete(letters)
     assert not is_complete(store, second), "its dead letters are nowhere"
 
 
 def test_dead_letters_beside_a_part_that_has_none_are_not_its_own(tmp_path: Path) -> None:
     store, plan = LocalStore(tmp_path), make_plan({"a": 4})
     do(store, plan)
-    store.replace(f"_errors/{plan.shards[0].part_name}", b"")
+    store.replace(plan.shards[0].letters_name, b"")
     assert not is_complete(store, plan)
     assert not published(store, plan)
     do(store, plan)
@@ -355,7 +356,7 @@ def test_nothing_is_published_under_a_plan_that_is_not_the_latest(tmp_path: Path
         assert files == {entry.path: store.read(entry.path) for entry in store.list()}
 
 
-@pytest.mark.parametrize("path", ["_errors/part", "part"])
+@pytest.mark.parametrize("path", ["_errors/", "data/"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_who_is_superseded_while_publishing_takes_success_away_and_the_next_run_mends_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, when: str
@@ -387,7 +388,7 @@ def test_who_is_superseded_while_publishing_takes_success_away_and_the_next_run_
     do(store, second)
     assert is_complete(store, second)
     assert seen(tmp_path) == [("a", 0), ("a", 1), ("a", 3)]
-    assert pq.read_table(tmp_path / "_errors" / second.shards[0].part_name)["_row"].to_pylist() == [2]
+    assert pq.read_table(tmp_path / second.shards[0].letters_name)["_row"].to_pylist() == [2]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -454,7 +455,7 @@ def test_a_part_of_what_the_plan_has_no_rows_of_goes_at_the_end(tmp_path: Path) 
     assert len(seen(tmp_path)) == 9
     assert finish(store, second, {}) == ["a"]
     assert seen(tmp_path) == [(name, row) for name in "bc" for row in (0, 2, 3)]
-    assert store.names("_errors") == [shard.part_name for shard in second.shards[1:]]
+    assert sorted(listed(store, "_errors")) == [shard.letters_name for shard in second.shards[1:]]
     assert is_complete(store, second)
     store.replace(second.shards[0].part_name, store.read(second.shards[1].part_name))
     assert not is_complete(store, second)
@@ -471,7 +472,7 @@ def test_the_part_of_a_file_that_is_gone_stays_where_more_of_it_was_planned(tmp_
     assert published(store, gone).keys() == {1}
     assert with_kept(store, gone, published(store, gone)) == {0: Counts(3, 0, 1), 1: Counts(4, 0, 0)}
     assert json.loads(store.read("_headrace/current.json"))["parts"] == [shard.part_name for shard in gone.shards]
-    assert store.exists(f"_errors/{gone.shards[0].part_name}")
+    assert store.exists(gone.shards[0].letters_name)
 
 
 @pytest.mark.parametrize("change", [(8, "v2"), (0, "v2")])
@@ -487,7 +488,7 @@ def test_a_part_of_what_a_file_was_goes_when_the_file_is_gone_before_it_was_done
     assert finish(store, gone, {}) == ["a"]
     assert is_complete(store, gone)
     assert {name for name, _ in seen(tmp_path)} == {"b"}
-    assert store.names("_errors") == [first.shards[1].part_name]
+    assert listed(store, "_errors") == {first.shards[1].letters_name}
 
 
 def test_success_is_gone_before_the_plan_is_there_and_that_the_output_was_complete_is_kept(tmp_path: Path) -> None:
@@ -518,6 +519,7 @@ def test_a_finished_output_needs_its_parts_but_not_its_chunks(tmp_path: Path) ->
 def test_what_is_no_part_of_ours_is_not_published(tmp_path: Path) -> None:
     store, plan = LocalStore(tmp_path), make_plan({"a": 4})
     assert not published(store, plan)
+    (tmp_path / "data").mkdir()
     pq.write_table(pa.table({"x": [1]}), tmp_path / plan.shards[0].part_name)
     assert not published(store, plan)
     store.replace(plan.shards[0].part_name, b"torn")

@@ -292,7 +292,7 @@ def test_a_stage_commits_beside_the_chunk_and_is_no_commit_of_it(tmp_path: Path)
     assert last == plan.info
     assert first.schema.names == ["_shard", "_row", "a"]
     chunk, other = plan.chunks()
-    assert first.name(chunk).startswith(chunk.name.removesuffix(".parquet") + ".stage1-")
+    assert first.name(chunk).startswith(chunk.name.removesuffix(".chunk") + ".stage1-")
     put_first_stage(store, plan, chunk)
     assert committed(store, plan) == set()
     assert entries(store, (first, last), [chunk, other]) == [[other], [chunk]]
