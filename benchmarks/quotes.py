@@ -47,7 +47,7 @@ EXAMPLES: Sequence[tuple[str, Mapping[str, Sequence[str]]]] = (
     ),
 )
 CLASSES = ("product", "praise", "complaint")
-MAX_TOKENS = 512
+MAX_TOKENS = 256
 """Of an answer for langextract. Without bounds this model often goes on to the end."""
 
 COLUMNS = pa.schema([("id", pa.int64()), ("review", pa.string())])
@@ -147,7 +147,7 @@ def langextract(model: EngineModel, reviews: Sequence[str]) -> Found:
         )
         for document, found in EXAMPLES
     ]
-    given = {"prompt_description": INSTRUCTION, "examples": examples, "model": model}
+    given: dict[str, Any] = {"prompt_description": INSTRUCTION, "examples": examples, "model": model}
     given |= {"show_progress": False, "use_schema_constraints": False}
     began = time.monotonic()
     documents = [lx.data.Document(text=review, document_id=str(i)) for i, review in enumerate(reviews)]
