@@ -18,12 +18,6 @@ _DETAIL = ((8, 300), (8, 80), (3, 80), (2, 40), (1, 40), (1, 0))
 _WHOLE = ((64, 300), (64, 80), (64, 0))
 """The same if every line is needed; 64 is as deep as a schema may be."""
 
-LINE_FIELDS, LINE_WORDS = 12, 80
-"""Fields that a line may name, and characters that may describe each: more is easier to read as a list."""
-
-_SAID = ("const", "enum", "format", "pattern")
-"""Keywords of a text that the prompt has to say."""
-
 _NOISE = ("$schema", "$id", "id", "$comment", "title", "examples", "default")
 
 
@@ -50,35 +44,6 @@ def describe(schema: Node, root: Node | None = None, *, whole: bool = False) -> 
         raise SchemaError(f"/: a line for each property takes {len(text)} characters, at most {DESCRIPTION_LIMIT}")
     kept = text[: DESCRIPTION_LIMIT - 40].rsplit("\n", 1)[0]
     return f"{kept}\n- and {text.count(chr(10)) - kept.count(chr(10))} more"
-
-
-def in_a_line(schema: Node, root: Node | None = None) -> str | None:
-    """The fields of a flat record of texts and lists of texts, in one line: names, with descriptions in parentheses.
-
-    Types and bounds are left out, for an engine that decodes under them anyway: a small model copies such words into
-    its answers. None for a record with anything else in it.
-    """
-    root = schema if root is None else root
-    node = flatten(root, schema).node
-    fields = fields_of(node)
-    if not fields or len(fields) > LINE_FIELDS or MEANS in node or not is_record(node):
-        return None
-    said = []
-    for name, item in fields.items():
-        field = flatten(root, item)
-        about = " ".join(str(field.node.get("description", "")).split())
-        if len(about) > LINE_WORDS or not _is_text(root, item):
-            return None
-        said.append(f"{name} ({about})" if about else name)
-    return ", ".join(said)
-
-
-def _is_text(root: Node, schema: Any) -> bool:
-    """Whether a value is text, or a list of texts, of which there is nothing more to say."""
-    flat = flatten(root, schema)
-    if flat.types == ("array",) and isinstance(flat.node.get("items"), Mapping):
-        return flatten(root, flat.node["items"]).types == ("string",) and _is_text(root, flat.node["items"])
-    return flat.types == ("string",) and not any(key in flat.node for key in _SAID)
 
 
 def _quiet(value: Any) -> Any:
