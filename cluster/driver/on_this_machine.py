@@ -102,7 +102,7 @@ class LocalExecution(Execution):
                 child.end()
                 deaths += not began
                 again += began.values()
-                if deaths > MOST_STARTS:
+                if deaths >= MOST_STARTS:
                     raise ChunksFailed(
                         f"The worker ended {deaths} times in a row before it was ready. Full log: {self._keep_log()}"
                     ) from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from headrace.cluster.driver.execution import NO_ENGINE, Execution
 from headrace.cluster.driver.on_ray import RayExecution
@@ -16,13 +16,16 @@ from headrace.cluster.state.engine_of import demand_of
 from headrace.pipelines.storage.store import Store
 
 
-def begin_execution(checked: Checked, store: Store, address: str | None, idle: Collection[int] = ()) -> Execution:
+def begin_execution(
+    checked: Checked, store: Store, address: str | None, idle: Collection[int], say: Callable[[str], None]
+) -> Execution:
     """Divide the machine or the cluster; connect to Ray, or start it here, unless one worker on this machine is enough.
 
     That is so if no address is given, and the pipeline has one model and needs one engine of it.
 
     Args:
         idle: numbers of stages that need no engine.
+        say: is told what takes longer than it should.
 
     Raises:
         UserError: the cluster cannot be reached, or lacks the resources that the pipeline needs.
@@ -36,7 +39,7 @@ def begin_execution(checked: Checked, store: Store, address: str | None, idle: C
             return LocalExecution(checked, store, allotments, idle)
     # Engines that have a core each, on a machine with fewer cores, take turns.
     needed = sum(allotment.cpus * allotment.least for allotment in allotments) if here else 0
-    connect(address or LOCAL, max(cores(), needed))
+    connect(address or LOCAL, max(cores(), needed), say)
     try:
         if not here:
             allotments = share(demands, cluster_gpus=cluster_gpus(), node_cpus=node_cpus(), local=False)

@@ -225,7 +225,7 @@ class Run:
                 self._clock.phase("starting"),
                 Preflights.begin(checked.pipeline, awake, checked.models, ahead) as preflight,
             ):
-                execution = begin_execution(checked, self.store, self._request.address, idle)
+                execution = begin_execution(checked, self.store, self._request.address, idle, self._listener.say)
                 self.result.outlook = preflight.finish()
                 self.result.place = execution.place
         except BaseException:

@@ -125,7 +125,7 @@ class ChaosExecution(Execution):
     spawner: Spawner
 
     @classmethod
-    def begin(cls, checked: Checked, store: Store, address: str | None, idle: Collection[int] = ()) -> Execution:
+    def begin(cls, checked: Checked, store: Store, address: str | None, idle: Collection[int], _: object) -> Execution:
         allotments = [Allotment(least=1, most=WORKERS, gpus=0, cpus=1, kv_gib=1) for _ in checked.stages]
         return cls(checked, store, allotments, idle)
 

@@ -41,7 +41,7 @@ def through_ray(sheet: Sheet, chunks: int, address: str = ray_connection.LOCAL) 
     kept = on_ray.Worker
     on_ray.Worker = Idle  # type: ignore[assignment, misc]
     with _folder() as folder:
-        ray_connection.connect(address, 2)
+        ray_connection.connect(address, 2, print)
         try:
             run = Through(None, LocalStore(folder), [])  # type: ignore[arg-type]
 

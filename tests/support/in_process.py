@@ -66,7 +66,7 @@ class InProcess:
         assert not [note for note in result.notes if "the report could not be written" in note], result.notes
         return result
 
-    def begin(self, checked: Checked, store: Store, address: str | None, idle: Sequence[int] = ()) -> Execution:
+    def begin(self, checked: Checked, store: Store, address: str | None, idle: Sequence[int], _: object) -> Execution:
         self.engines = len(checked.stages) - len(idle)
         return Execution(checked, store, [Allotment(1, 1, 0, 1, 1)] * len(checked.stages), idle)
 
