@@ -16,9 +16,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from headrace.cluster.driver.measure import sample_rows
+from headrace.cluster.driver.measured_answers import Known
 from headrace.cluster.driver.ray_connection import LOCAL, cluster_gpus, connect, disconnect, node_cpus
-from headrace.cluster.driver.trial import Found, measure_and_look
+from headrace.cluster.driver.trial import Found, Task, measure_and_look
 from headrace.cluster.driver.watcher import Watcher
 from headrace.cluster.engines.resources import NOTHING, Allotment, Demand, cores, gpus_here
 from headrace.cluster.engines.sharing import share
@@ -30,14 +30,12 @@ from headrace.cluster.worker.assignment import Assignment
 from headrace.cluster.worker.chunk_runner import CHUNKS_AT_ONCE
 from headrace.cluster.worker.worker import Worker
 from headrace.operators.base import ModelStep
-from headrace.pipelines.forecast.outlook import sample_size
-from headrace.pipelines.forecast.survey import Survey
 from headrace.pipelines.inference.sampled_priors import PRIOR_ROWS
 from headrace.pipelines.input.spread import Place, spread
 from headrace.pipelines.output.carried_answers import Origin
 from headrace.pipelines.output.names import priors_name
 from headrace.pipelines.output.plan import Chunk, Plan
-from headrace.pipelines.output.stages import commits
+from headrace.pipelines.output.stages import Stage, commits
 from headrace.pipelines.spec.errors import ChunksFailed
 from headrace.pipelines.spec.resources import Resources
 from headrace.pipelines.storage.store import Store
@@ -52,6 +50,9 @@ RECORDS_BYTES = 8 << 10
 """Records are returned in batches of up to this many bytes (about ten records): each batch costs the driver
 milliseconds."""
 
+
+MEASURING_CHUNKS = 2
+"""How many times the time of a chunk a measurement may take, before its engine counts as hanging."""
 
 NO_ENGINE = Demand("copying answers", Resources(gpus=0, cpus=1), 0, NOTHING)
 """What a worker needs that only copies answers."""
@@ -78,6 +79,8 @@ class Execution:
         self.traced = False
         """Whether workers record times in the records of chunks, for traces."""
         self._idle = idle
+        self.known: Known = {}
+        """What a measurement has answered already."""
 
     @classmethod
     def begin(cls, checked: Checked, store: Store, address: str | None, idle: Collection[int] = ()) -> Execution:
@@ -108,26 +111,28 @@ class Execution:
 
     @property
     def gpus(self) -> bool:
-        """Whether the first stage's engines have GPUs."""
-        return self._allotments[0].gpus > 0
+        """Whether engines have GPUs."""
+        return any(allotment.gpus > 0 for allotment in self._allotments)
 
-    def measure(self, seen: Survey) -> Found:
-        """Measure the layouts on a sample, on an engine like a worker's.
+    def measure(self, stage: Stage, task: Task) -> Found:
+        """Measure the layouts of a model on a sample, on an engine like a worker's.
 
         Raises:
-            ChunksFailed: the engine does not start, or dies.
+            ChunksFailed: the engine does not start, dies or hangs.
         """
         import ray
-        from ray.exceptions import RayError
+        from ray.exceptions import GetTimeoutError, RayError
 
-        checked, allotment = self._checked, self._allotments[0]
-        task = ray.remote(num_cpus=allotment.cpus, num_gpus=allotment.gpus or None, max_retries=0)(measure_and_look)
-        engine = engine_config(checked, allotment, checked.stages[0])
-        sample = sample_rows(checked, sample_size(seen.rows))
+        checked, allotment = self._checked, self._allotments[stage.number - 1]
+        remote = ray.remote(num_cpus=allotment.cpus, num_gpus=allotment.gpus or None, max_retries=0)(measure_and_look)
+        engine = engine_config(checked, allotment, stage)
+        most = MEASURING_CHUNKS * checked.pipeline.resources_of(stage.model).chunk_seconds
+        running = remote.remote(checked.pipeline.to_data(), folder_of(checked), checked.columns, engine, task)
         try:
-            found: Found = ray.get(
-                task.remote(checked.pipeline.to_data(), folder_of(checked), checked.columns, engine, sample, seen)
-            )
+            found: Found = ray.get(running, timeout=most)
+        except GetTimeoutError as error:
+            ray.cancel(running, force=True)
+            raise ChunksFailed(f"The engine has not answered the sample within {most:g} s.") from error
         except RayError as error:
             raise ChunksFailed(explain(error)) from error
         return found
@@ -198,6 +203,7 @@ class Execution:
                     before=infos[i - 1] if i else None,
                     chunk_seconds=checked.pipeline.resources_of(stage.model).chunk_seconds,
                     origins=origins,
+                    known=self.known,
                     key=plan.key,
                     reads=plan.reads,
                     sample=sample,

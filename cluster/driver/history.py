@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from headrace.cluster.state.checked import Checked
-from headrace.pipelines.forecast.forecast import EngineFacts, History, Observation
+from headrace.pipelines.forecast.forecast import Decision, EngineFacts, History, Observation
 from headrace.pipelines.output.stages import Stage
 from headrace.pipelines.storage.cache import cache_folder, keep
 
-FORMAT = 4
+FORMAT = 5
 
 
 def read_history(checked: Checked, stage: Stage | None = None) -> History:
@@ -30,7 +30,7 @@ def read_history(checked: Checked, stage: Stage | None = None) -> History:
         data = json.loads(_file(checked, stage).read_text())
         if data.pop("format") != FORMAT:
             return History()
-        engine = data.pop("engine")
+        engine, decided = data.pop("engine"), data["decided"]
         return History(
             engine=EngineFacts.from_data(engine) if engine else None,
             measured={layout: Observation(**o) for layout, o in data["measured"].items()},
@@ -39,6 +39,7 @@ def read_history(checked: Checked, stage: Stage | None = None) -> History:
             priors=data["priors"],
             gold=tuple(data["gold"]),
             sample=data["sample"],
+            decided=Decision(**decided) if decided else None,
         )
     except (OSError, ValueError, KeyError, TypeError):
         # A cache: what cannot be understood is as good as not there.

@@ -15,7 +15,14 @@ from headrace.operators.questions import Layout
 from headrace.pipelines.forecast.forecast import Forecast, History, forecast, together
 from headrace.pipelines.forecast.survey import Survey
 from headrace.pipelines.inference.engine import NO_CONTEXT_COST, ModelInterface
-from headrace.pipelines.inference.layouts import LayoutChoice, choose, fixed_layouts, leaves_open, of_no_prefixes
+from headrace.pipelines.inference.layouts import (
+    LayoutChoice,
+    choose,
+    fixed_layouts,
+    leaves_open,
+    of_no_prefixes,
+    with_default,
+)
 from headrace.pipelines.inference.prepare import Chained, prepare, prepare_all
 from headrace.pipelines.spec.pipeline import Pipeline
 
@@ -79,26 +86,45 @@ def sample_size(rows: int) -> int:
 
 
 def measuring_cost(outlook: Outlook) -> float:
-    """What a measurement before a run would cost, in computed tokens: the sample in each layout, and an engine's start.
+    """What a measurement before a run would cost, in computed tokens, if the cheapest layout is taken.
 
-    All of the sample counts, because its answers are not kept.
+    That is an engine's start, and the sample in the reference. The answers in the layout that is taken are kept.
     """
     rows = sample_size(outlook.taken.rows)
-    rows += FIRST_ROWS if rows == SAMPLE_ROWS else 0
-    works = [outlook.taken.work, *(each.work for each in outlook.layouts.values() if each.work < outlook.taken.work)]
-    return START_WORK + rows / max(1, outlook.taken.rows) * sum(works)
+    return START_WORK + rows / max(1, outlook.taken.rows) * outlook.taken.work
+
+
+def may_save(
+    pipeline: Pipeline,
+    outlook: Outlook,
+    history: History,
+    *,
+    gpus: bool = False,
+    steps: Collection[str] | None = None,
+) -> float:
+    """Computed tokens that another layout, if its answers are good enough, would save beyond what measuring it costs.
+
+    0 if no measurement is worth it.
+
+    Args:
+        outlook: of the steps that run on a model.
+        steps: these; None for all.
+    """
+    held = fixed_layouts(pipeline)
+    open_steps = [name for name in held if held[name] is None and (steps is None or name in steps)]
+    if not open_steps or (gpus and outlook.taken.rows < GPU_ROWS) or history.keeps(pipeline):
+        return 0.0
+    unknown = (layout for layout in outlook.layouts if not _was_measured(history, layout, open_steps))
+    cheapest = min((outlook.layouts[layout].work for layout in unknown), default=outlook.taken.work)
+    if cheapest >= WORTH * outlook.taken.work:
+        return 0.0
+    saved = outlook.taken.work - cheapest
+    return saved if gpus else max(0.0, saved - measuring_cost(outlook))
 
 
 def worth_measuring(pipeline: Pipeline, outlook: Outlook, history: History, *, gpus: bool = False) -> bool:
     """Whether another layout, if its answers are good enough, would save more than measuring it costs."""
-    open_steps = [name for name, held in fixed_layouts(pipeline).items() if held is None]
-    if not open_steps or (gpus and outlook.taken.rows < GPU_ROWS):
-        return False
-    if all(_was_measured(history, layout, open_steps) for layout in outlook.layouts):
-        return False
-    cheapest = min((forecast.work for forecast in outlook.layouts.values()), default=0.0)
-    saved = outlook.taken.work - cheapest
-    return cheapest < WORTH * outlook.taken.work and (gpus or saved > measuring_cost(outlook))
+    return may_save(pipeline, outlook, history, gpus=gpus) > 0
 
 
 def _was_measured(history: History, layout: Layout, steps: Collection[str]) -> bool:
@@ -161,9 +187,12 @@ def look_ahead(
         choice = there
     elif model.prefix_block is None:
         choice = of_no_prefixes(pipeline, steps)
+    elif history.decided is not None and history.keeps(pipeline):
+        layouts = with_default(pipeline, history.decided.layouts)
+        choice = LayoutChoice(layouts, f"decided on {history.decided.when} and kept", history.fitted(layouts))
     else:
         quality = {layout: scores for layout, scores in history.quality.items() if layout in candidates}
-        choice = choose(pipeline, cost, quality)
+        choice = choose(pipeline, cost, quality, steps)
         choice = dataclasses.replace(choice, priors=history.fitted(choice.layouts))
     taken = prepare(pipeline, model, choice.layouts, steps=steps)
     known = history.observed(taken.layouts)

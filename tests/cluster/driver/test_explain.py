@@ -20,7 +20,8 @@ from headrace.cluster.cli.main import app
 from headrace.cluster.driver.execution import Execution
 from headrace.cluster.driver.explain import ModelView, _interface, explain_pipeline
 from headrace.cluster.driver.history import read_history, write_history
-from headrace.cluster.driver.measure import measure_stage, sample_rows
+from headrace.cluster.driver.measure import measure_stage
+from headrace.cluster.driver.sample_rows import sample_rows
 from headrace.cluster.driver.watcher import Watcher
 from headrace.cluster.engines.fake.engine import FakeEngine
 from headrace.cluster.engines.fake.provider import FakeProvider

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headrace.cluster.driver.measure import SampleRows, measure_on, observation, sample_rows
+from headrace.cluster.driver.measure import measure_on, observation
+from headrace.cluster.driver.sample_rows import SampleRows, sample_rows
 from headrace.cluster.engines.bytes_tokenizer import BytesTokenizer
 from headrace.cluster.engines.fake.engine import BLOCK, FakeEngine
 from headrace.cluster.state.checked import Checked, check
