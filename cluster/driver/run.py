@@ -10,6 +10,7 @@ from pathlib import Path
 
 from headrace.cluster.driver.chunks import count_done, do_chunks
 from headrace.cluster.driver.clock import Clock
+from headrace.cluster.driver.decisions import as_before, drifted, keep_decision
 from headrace.cluster.driver.execution import Execution
 from headrace.cluster.driver.history import read_history
 from headrace.cluster.driver.lookahead import looking_ahead
@@ -325,13 +326,17 @@ class Run:
         result, store = self.result, self.store
         result.seconds = self._clock.seconds
         check_latest(store, work.plan)
-        before = report_before(store)
+        before = report_before(store) or as_before(self.histories[1], work.plan)
         if result.status == "complete":
             with self._clock.phase("publishing"):
                 sweep_notes(store)
                 if removed := finish(store, work.plan, result.as_report()):
                     result.notes.append(_removed(removed))
-        report(store, work.plan, result.as_report(), before, self._request.pipeline.report, result, self._clock)
+        made = report(store, work.plan, result.as_report(), before, self._request.pipeline.report, result, self._clock)
+        if made is not None:
+            result.notes += drifted(made)
+            if self._chose and result.status == "complete":
+                result.notes += keep_decision(self.checked, work.plan, made)
         return result
 
 
