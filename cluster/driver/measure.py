@@ -17,6 +17,7 @@ from headrace.operators.calibration import cross_fitted, fit_prior
 from headrace.operators.capabilities import Capabilities
 from headrace.operators.questions import LAYOUTS, Choice, Completion, Constraint, Layout, Sampling
 from headrace.pipelines.forecast.forecast import EngineFacts, History, Observation
+from headrace.pipelines.forecast.measured import LEAST_SCORED
 from headrace.pipelines.forecast.quality import score
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.engine import ContextCost, Engine, ModelInterface, Tokenizer
@@ -115,7 +116,10 @@ class Bench:
         return InLayout(layouts, known, results, observed, fits, sampled)
 
     def history(self, tried: Mapping[Layout, InLayout], gold: Mapping[str, Sequence[Any]]) -> History:
-        """What was observed: of all rows of a sample in the reference, and of all or the first of them in others."""
+        """What was observed: of all rows of a sample in the reference, and of all or the first of them in others.
+
+        A step that was asked about too few rows has no score.
+        """
         asking = [step for step in self.pipeline.steps if isinstance(step, ModelStep) and step.name in self.asking]
         reference = (tried.get(REFERENCE) or next(iter(tried.values()))).results
         # By the layout that a step has, which is another one than the others' where the pipeline fixes it.
@@ -131,7 +135,8 @@ class Bench:
             for step in asking:
                 right_ones = gold[step.name][:rows] if step.name in gold else None
                 value = score(step, each.results, reference[:rows], right_ones)
-                if value is not None:
+                enough = each.observed.steps.get(step.name, {}).get("rows", 0) >= LEAST_SCORED
+                if value is not None and enough:
                     # What a prior was fitted on says too much for it: that score is of the halves it was not fitted on.
                     quality[each.layouts[step.name]].setdefault(step.name, value)
         return History(

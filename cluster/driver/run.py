@@ -12,6 +12,7 @@ from headrace.cluster.driver.chunks import count_done, do_chunks
 from headrace.cluster.driver.clock import Clock
 from headrace.cluster.driver.decisions import as_before, drifted, keep_decision
 from headrace.cluster.driver.execution import Execution
+from headrace.cluster.driver.hints import hints
 from headrace.cluster.driver.history import read_history
 from headrace.cluster.driver.lookahead import looking_ahead
 from headrace.cluster.driver.measured_answers import standing_answers
@@ -337,6 +338,10 @@ class Run:
             result.notes += drifted(made)
             if self._chose and result.status == "complete":
                 result.notes += keep_decision(self.checked, work.plan, made)
+                if not any(
+                    history.runs or history.decided for history in self.histories.values()
+                ):  # said once, not every night
+                    result.notes += hints(self.checked, made)
         return result
 
 

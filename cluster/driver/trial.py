@@ -23,7 +23,7 @@ from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.engines.starting import start_engine
 from headrace.operators.questions import Layout
 from headrace.pipelines.forecast.forecast import History
-from headrace.pipelines.forecast.measured import LEAST_SCORED, Measured, asked_rows, hopeful, measured
+from headrace.pipelines.forecast.measured import Measured, hopeful, measured
 from headrace.pipelines.forecast.outlook import FEW_ROWS, FIRST_ROWS, WORTH, Outlook, look_ahead
 from headrace.pipelines.forecast.survey import Survey
 from headrace.pipelines.inference.engine import Engine, ModelInterface
@@ -161,13 +161,7 @@ class _Trial:
         return {step: prior for step, prior in known.items() if step in self.bench.sampling}
 
     def _history(self, tried: Mapping[Layout, InLayout]) -> History:
-        """What was observed, without the scores of steps that were asked about too few rows."""
-        history = self.bench.history(tried, self._task.sample.gold)
-        quality = {
-            layout: {step: value for step, value in scores.items() if asked_rows(history, layout, step) >= LEAST_SCORED}
-            for layout, scores in history.quality.items()
-        }
-        return replace(history, runs=self._task.history.runs, quality=quality)
+        return replace(self.bench.history(tried, self._task.sample.gold), runs=self._task.history.runs)
 
     def _look(self, history: History) -> Outlook:
         return look_ahead(self._pipeline, self._model, self._task.seen, history, steps=self._task.steps)

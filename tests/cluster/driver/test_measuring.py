@@ -179,3 +179,20 @@ def test_each_model_decides_for_its_own_steps(here: InProcess, corpus: Write, en
     assert here.table().height == 200
     layouts = json.loads(json.dumps(here.report()["layouts"]))
     assert set(layouts) == {"useful", "kind", "useful_again", "kind_again", "tall_again"}
+
+
+def test_a_filter_that_lets_few_rows_through_takes_a_larger_sample(
+    here: InProcess, corpus: Write, engines: Engines
+) -> None:
+    # Three of four rows end at the filter, and their later steps cost nothing.
+    steps = [STEPS[0], {"filter": {"name": "few", "where": "useful = 'yes' and id like '%0'"}}, *STEPS[1:]]
+    done = here({**PIPELINE, "steps": steps}, corpus(documents(600)))
+    assert done.measured[0].rows > 64
+    assert here.table().height == 60
+
+
+def test_what_to_try_is_said_after_the_first_run_only(here: InProcess, corpus: Write, engines: Engines) -> None:
+    source = corpus(documents())
+    hint = "useful: the labels look even (the most frequent is 'yes', 50% of the rows)"
+    assert any(hint in note for note in here(PIPELINE, source).notes)
+    assert not any("look even" in note for note in here(PIPELINE, source, output=here.folder / "next").notes)
