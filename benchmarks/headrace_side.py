@@ -3,8 +3,8 @@
 How it is timed. *Cold* is from the start of the child process to the return of ``run()``: imports, Ray, the engine,
 every chunk committed and published, Ray stopped. *Warm* is from the moment when the worker's engine has started (it
 stands in the key under which the worker then reports to the driver) to the return of the last chunk's record to the
-driver. So the labels' priors and the commits count; what Ray Data LLM does after its engine's last answer does not
-count there.
+driver. So the labels' priors and the commits count. A measurement of the layouts counts without its engine's start. What
+Ray Data LLM does after its engine's last answer does not count there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ import pyarrow.parquet as pq
 
 from benchmarks.environment import begun
 from benchmarks.pipelines import model_steps, pipeline
+from headrace.cluster.driver.history import history_file
 from headrace.cluster.driver.run import run
+from headrace.cluster.state.checked import check
 from headrace.cluster.state.events import Listener
 from headrace.operators.base import ModelStep
 from headrace.operators.classify import Classify
@@ -34,9 +36,14 @@ WATCH_SECONDS = 0.5
 
 
 def full_run(job: Mapping[str, Any]) -> dict[str, Any]:
-    """``run()`` in the layout that the job names; ``auto`` measures first, the first time on a machine."""
+    """``run()`` in the layout that the job names; ``auto`` measures first if that may pay, the first time on a machine.
+
+    With ``first_time`` what earlier runs have shown is forgotten.
+    """
     rows = pq.read_metadata(Path(job["input"]) / "documents.parquet").num_rows
     chain = pipeline(job["steps"], job["layout"], documents=rows)
+    if job.get("first_time"):
+        history_file(check(chain, job["input"])).unlink(missing_ok=True)
     phases = Phases()
     with Ready() as ready:
         result = run(chain, input=job["input"], output=job["output"], listener=phases)
@@ -44,16 +51,18 @@ def full_run(job: Mapping[str, Any]) -> dict[str, Any]:
     if ready.at is None:
         raise RuntimeError("the worker was never seen to be ready")
     output = Path(job["output"])
+    measuring = sum(each.asking for each in result.measured)
     return {
         "seconds": {
             "cold": cold,
-            "warm": phases.began["running"] + result.seconds["running"] - ready.at,
+            "warm": phases.began["running"] + result.seconds["running"] - ready.at + measuring,
             **{f"phase {name}": seconds for name, seconds in result.seconds.items()},
         },
         "documents": rows,
         "tokens": _tokens(output),
         "counts": asdict(result.counts),
         "layout": job["layout"],
+        "measured": [each.sentence() for each in result.measured],
         **_judged(model_steps(chain), output),
     }
 

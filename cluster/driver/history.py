@@ -27,7 +27,7 @@ def read_history(checked: Checked, stage: Stage | None = None) -> History:
     It is empty if there is none, or if it cannot be read.
     """
     try:
-        data = json.loads(_file(checked, stage).read_text())
+        data = json.loads(history_file(checked, stage).read_text())
         if data.pop("format") != FORMAT:
             return History()
         engine, decided = data.pop("engine"), data["decided"]
@@ -48,12 +48,13 @@ def read_history(checked: Checked, stage: Stage | None = None) -> History:
 
 def write_history(checked: Checked, history: History, stage: Stage | None = None) -> Path:
     """Replace the stored history; return its file."""
-    file = _file(checked, stage)
+    file = history_file(checked, stage)
     keep(file, json.dumps({"format": FORMAT, **dataclasses.asdict(history)}, indent=1))
     return file
 
 
-def _file(checked: Checked, stage: Stage | None) -> Path:
+def history_file(checked: Checked, stage: Stage | None = None) -> Path:
+    """The file of a pipeline's history, or of one stage (by default the first) of a pipeline with several models."""
     pipeline = checked.pipeline
     what: list[Any] = [checked.observation_key, pipeline.resources.model_dump(mode="json"), machine()]
     if len(checked.stages) > 1:
