@@ -3,8 +3,8 @@
 How it is timed. *Cold* is from the start of the child process to the return of ``run()``: imports, Ray, the engine,
 every chunk committed and published, Ray stopped. *Warm* is from the moment when the worker's engine has started (it
 stands in the key under which the worker then reports to the driver) to the return of the last chunk's record to the
-driver. So the labels' priors and the commits count. A measurement of the layouts counts without its engine's start. What
-Ray Data LLM does after its engine's last answer does not count there.
+driver. So the labels' priors and the commits count. A measurement of the layouts counts, too, without its engine's
+start. What Ray Data LLM does after its engine's last answer does not count there.
 """
 
 from __future__ import annotations
