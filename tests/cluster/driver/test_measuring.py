@@ -14,11 +14,12 @@ from headrace.cluster.driver.execution import Execution
 from headrace.cluster.driver.trial import Found, Task, measure_and_look
 from headrace.cluster.engines.fake.provider import FakeProvider
 from headrace.cluster.state.engine_of import engine_config
+from headrace.pipelines.output.fixed_priors import fixed_priors
 from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.output.stages import Stage
 from headrace.pipelines.spec.errors import ChunksFailed
 from headrace.pipelines.storage.local import LocalStore
-from tests.support.in_process import InProcess, here
+from tests.support.in_process import InProcess, Stopped, here
 from tests.support.steady_engine import STEPS, Steady
 
 __all__ = ["here"]
@@ -108,6 +109,36 @@ def test_rows_that_a_filter_leaves_out_stay_out(here: InProcess, corpus: Write, 
     table = here.table()
     assert table.height == ROWS // 2
     assert set(table["useful"].cast(pl.String)) == {"yes"}
+
+
+def test_priors_of_the_rows_are_those_of_a_run_without_a_measurement(
+    here: InProcess, corpus: Write, engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = corpus([f"document {2 * i + (i % 3 == 0)} ".ljust(500, "x") for i in range(ROWS)])
+    batch = [{"classify": {**step["classify"], "priors": "batch"}} for step in STEPS]
+    done = here({**PIPELINE, "steps": batch}, source)
+    measured = load_plan(LocalStore(here.output))
+    monkeypatch.setenv("HEADRACE_CACHE", str(here.folder / "another"))
+    fixed = LocalStore(here.folder / "fixed")
+    here({**PIPELINE, "steps": batch, "layout": "hoisted"}, source, output=here.folder / "fixed")
+    plan = load_plan(fixed)
+    assert measured is not None
+    assert plan is not None
+    assert measured.priors == fixed_priors(fixed, plan).priors
+    assert measured.priors["useful"]["yes"] > measured.priors["useful"]["no"]
+    assert done.totals.usage.reused == SAMPLE
+
+
+def test_a_run_that_is_stopped_goes_on_without_the_answers_of_its_sample(
+    here: InProcess, corpus: Write, engines: Engines
+) -> None:
+    source = corpus(documents())
+    here.stop_after = 1
+    with pytest.raises(Stopped):
+        here(PIPELINE, source)
+    here(PIPELINE, source)
+    assert here.table()["useful"].cast(pl.String).to_list() == ["yes", "no"] * (ROWS // 2)
+    assert len(engines.started) == 3, "it is not measured again"
 
 
 def test_a_row_that_kills_the_engine_of_a_measurement_does_not_end_the_run(
