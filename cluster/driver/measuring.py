@@ -14,7 +14,7 @@ from headrace.cluster.state.checked import Checked
 from headrace.operators.questions import Layout
 from headrace.pipelines.forecast.forecast import History
 from headrace.pipelines.forecast.measured import Measured
-from headrace.pipelines.forecast.outlook import START_WORK, Outlook, may_save, sample_size
+from headrace.pipelines.forecast.outlook import START_WORK, Outlook, Start, may_save, sample_size
 from headrace.pipelines.inference.layouts import LayoutChoice
 from headrace.pipelines.inference.results import RowResult
 from headrace.pipelines.output.stages import Stage
@@ -47,7 +47,7 @@ class Measurements:
 
 
 def stages_to_measure(
-    checked: Checked, outlooks: Outlooks, histories: Mapping[int, History], *, gpus: bool
+    checked: Checked, outlooks: Outlooks, histories: Mapping[int, History], start: Start
 ) -> dict[int, bool]:
     """Whether to measure each stage, up to the last one that is worth it; empty if none is.
 
@@ -60,10 +60,10 @@ def stages_to_measure(
         if stage.number not in outlooks:
             return {}
         outlook, history = outlooks[stage.number], histories[stage.number]
-        saved[stage.number] = may_save(checked.pipeline, outlook, history, gpus=gpus, steps=stage.steps)
+        saved[stage.number] = may_save(checked.pipeline, outlook, history, start, stage.steps)
     last = max((number for number, more in saved.items() if more), default=0)
     wanted = {number: more > 0 for number, more in saved.items() if number <= last}
-    starts = 0.0 if gpus else START_WORK * list(wanted.values()).count(False)
+    starts = START_WORK * list(wanted.values()).count(False) if start.apart and not start.gpus else 0.0
     return wanted if sum(saved.values()) > starts else {}
 
 

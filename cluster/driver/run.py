@@ -18,6 +18,7 @@ from headrace.cluster.driver.lookahead import looking_ahead
 from headrace.cluster.driver.measured_answers import standing_answers
 from headrace.cluster.driver.measuring import Measurements, chosen_layouts, measure_models, stages_to_measure
 from headrace.cluster.driver.observations import keep_history, keep_observed, keep_priors
+from headrace.cluster.driver.places import begin_execution
 from headrace.cluster.driver.preflight import Preflights
 from headrace.cluster.driver.publisher import Publisher
 from headrace.cluster.driver.reporting import last_report, report, report_before
@@ -29,7 +30,7 @@ from headrace.cluster.state.result import RunResult
 from headrace.cluster.state.work import Work
 from headrace.pipelines.forecast.ahead import Ahead
 from headrace.pipelines.forecast.forecast import History
-from headrace.pipelines.forecast.outlook import Outlook
+from headrace.pipelines.forecast.outlook import Outlook, Start
 from headrace.pipelines.inference.layouts import LayoutChoice
 from headrace.pipelines.output.checkpoint import Counts
 from headrace.pipelines.output.completion import begin, finish, is_complete
@@ -84,7 +85,8 @@ def run(  # noqa: PLR0913 - the options of a run, each with a name
         input: a file, a folder of files, a glob, or a URI that a source recognizes.
         output: a folder; chunks already committed there are kept.
         limit: rows in total; None for all.
-        address: a Ray cluster (``auto``, ``ray://host:port``); None or ``local`` starts Ray here and stops it again.
+        address: a Ray cluster (``auto``, ``ray://host:port``); ``local`` starts Ray here and stops it again. None: the
+            cluster that ``RAY_ADDRESS`` names, else this machine, without Ray if one engine is enough.
         listener: is told of the progress of the run.
         recompute: what to recompute of an existing output: ``changed`` (steps whose answers would change, and steps
             that read them) or ``all``. Without it a changed pipeline is refused.
@@ -230,8 +232,9 @@ class Run:
                 self._clock.phase("starting"),
                 Preflights.begin(checked.pipeline, awake, checked.models, ahead) as preflight,
             ):
-                execution = Execution.begin(checked, self.store, self._request.address, idle)
+                execution = begin_execution(checked, self.store, self._request.address, idle, self._listener.say)
                 self._outlooks = preflight.finish()
+                self.result.place = execution.place
         except BaseException:
             if execution is not None:
                 execution.end()
@@ -252,7 +255,8 @@ class Run:
         checked, result = self.checked, self.result
         if self.work is not None or not self._outlooks:
             return
-        if wanted := stages_to_measure(checked, self._outlooks, self.histories, gpus=execution.gpus):
+        start = Start(execution.measures_apart, execution.gpus)
+        if wanted := stages_to_measure(checked, self._outlooks, self.histories, start):
             try:
                 with self._clock.phase("measuring"):
                     found = measure_models(checked, self._outlooks, self.histories, wanted, execution.measure)

@@ -66,26 +66,44 @@ class Found:
     tried: Mapping[Layout, InLayout]
 
 
-def measure_and_look(
-    pipeline: Mapping[str, Any], folder: str | None, columns: pa.Schema, config: EngineConfig, task: Task
-) -> Found:
-    """Start an engine, measure, stop it, and forecast. Takes plain data, so that it can run on another machine."""
-    if folder and folder not in sys.path:
-        sys.path.insert(0, folder)
-    engine = start_engine(config)
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What to measure on which engine. Plain data, so that it can be done on another machine.
+
+    Attributes:
+        folder: the folder that Map's functions are imported from.
+        columns: the input's columns.
+    """
+
+    pipeline: Mapping[str, Any]
+    folder: str | None
+    columns: pa.Schema
+    config: EngineConfig
+    task: Task
+
+    async def on(self, engine: Engine) -> Found:
+        """Measure, and forecast."""
+        if self.folder and self.folder not in sys.path:
+            sys.path.insert(0, self.folder)
+        return await measure_for_run(engine, Pipeline.model_validate(self.pipeline), self.columns, self.task)
+
+
+def measure_and_look(trial: Trial) -> Found:
+    """Start an engine, measure, stop it, and forecast."""
+    engine = start_engine(trial.config)
     try:
-        return asyncio.run(measure_for_run(engine, Pipeline.model_validate(pipeline), columns, task))
+        return asyncio.run(trial.on(engine))
     finally:
         engine.shutdown()
 
 
 async def measure_for_run(engine: Engine, pipeline: Pipeline, columns: pa.Schema, task: Task) -> Found:
     """Measure the layouts that may pay; see the module."""
-    trial = _Trial(engine, pipeline, columns, task)
+    trial = _Measuring(engine, pipeline, columns, task)
     return await trial.go() if task.taken is None else await trial.only_answers(task.taken)
 
 
-class _Trial:
+class _Measuring:
     """A measurement in progress."""
 
     def __init__(self, engine: Engine, pipeline: Pipeline, columns: pa.Schema, task: Task) -> None:

@@ -35,6 +35,7 @@ class RunResult:
         outlook: the forecast for the rows of this run.
         choice: the layouts of this run, and why; None if nothing was left to choose or to forecast.
         measured: what measurements of the layouts before the run found, one for each model, and their cost.
+        place: where the workers ran; empty if there was nothing to do.
         stages: the models as they were loaded, and the steps of each.
         series: the totals over time.
         started: ISO 8601, UTC.
@@ -53,6 +54,7 @@ class RunResult:
     outlook: Outlook | None = None
     choice: LayoutChoice | None = None
     measured: tuple[Measured, ...] = ()
+    place: str = ""
     stages: list[dict[str, Any]] = field(default_factory=list)
     series: Series = field(default_factory=Series)
     started: str = ""
@@ -99,6 +101,7 @@ class RunResult:
             "seconds": {phase: round(seconds, 3) for phase, seconds in self.seconds.items()},
             "changes": asdict(self.changes),
             "notes": self.notes,
+            "place": self.place,
             "stages": self.stages,
             "started": self.started,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),

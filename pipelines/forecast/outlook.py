@@ -67,7 +67,7 @@ START_WORK = 32_000.0
 """Prompt tokens that a CPU could read while an engine starts: a minute at 540 a second, measured on two slow cores."""
 
 GPU_ROWS = 3000
-"""Rows from which a measurement pays on GPUs, which read far more in that minute (how much was not measured)."""
+"""Rows from which a measurement pays on GPUs if it starts an engine: they read far more meanwhile (not measured)."""
 
 SAMPLE_ROWS, FEW_ROWS, MANY = 64, 32, 400
 """Rows of a measurement: 64, or 32 if the run has fewer than 400 rows. With 64, one row is about two percentage points
@@ -85,21 +85,32 @@ def sample_size(rows: int) -> int:
     return SAMPLE_ROWS if rows >= MANY else FEW_ROWS
 
 
-def measuring_cost(outlook: Outlook) -> float:
-    """What a measurement before a run would cost, in computed tokens, if the cheapest layout is taken.
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What starts for a measurement: an engine of its own (``apart``), or none; and whether engines have GPUs."""
 
-    That is an engine's start, and the sample in the reference. The answers in the layout that is taken are kept.
+    apart: bool = True
+    gpus: bool = False
+
+
+def measuring_cost(outlook: Outlook, cheapest: float, start: Start) -> float:
+    """What a measurement before a run would cost, in computed tokens: an engine's start, and the sample in two layouts.
+
+    The answers in one of the two are kept, but if the other layout is no good, nothing is saved for it.
+
+    Args:
+        cheapest: what all rows would cost in the other layout.
     """
     rows = sample_size(outlook.taken.rows)
-    return START_WORK + rows / max(1, outlook.taken.rows) * outlook.taken.work
+    starting = START_WORK if start.apart and not start.gpus else 0.0
+    return starting + rows / max(1, outlook.taken.rows) * (outlook.taken.work + cheapest)
 
 
 def may_save(
     pipeline: Pipeline,
     outlook: Outlook,
     history: History,
-    *,
-    gpus: bool = False,
+    start: Start = Start(),
     steps: Collection[str] | None = None,
 ) -> float:
     """Computed tokens that another layout, if its answers are good enough, would save beyond what measuring it costs.
@@ -112,19 +123,19 @@ def may_save(
     """
     held = fixed_layouts(pipeline)
     open_steps = [name for name in held if held[name] is None and (steps is None or name in steps)]
-    if not open_steps or (gpus and outlook.taken.rows < GPU_ROWS) or history.keeps(pipeline):
+    few = start.gpus and start.apart and outlook.taken.rows < GPU_ROWS
+    if not open_steps or few or history.keeps(pipeline):
         return 0.0
     unknown = (layout for layout in outlook.layouts if not _was_measured(history, layout, open_steps))
     cheapest = min((outlook.layouts[layout].work for layout in unknown), default=outlook.taken.work)
     if cheapest >= WORTH * outlook.taken.work:
         return 0.0
-    saved = outlook.taken.work - cheapest
-    return saved if gpus else max(0.0, saved - measuring_cost(outlook))
+    return max(0.0, outlook.taken.work - cheapest - measuring_cost(outlook, cheapest, start))
 
 
-def worth_measuring(pipeline: Pipeline, outlook: Outlook, history: History, *, gpus: bool = False) -> bool:
+def worth_measuring(pipeline: Pipeline, outlook: Outlook, history: History, start: Start = Start()) -> bool:
     """Whether another layout, if its answers are good enough, would save more than measuring it costs."""
-    return may_save(pipeline, outlook, history, gpus=gpus) > 0
+    return may_save(pipeline, outlook, history, start) > 0
 
 
 def _was_measured(history: History, layout: Layout, steps: Collection[str]) -> bool:

@@ -19,6 +19,7 @@ from headrace.pipelines.forecast.outlook import (
     FEW_ROWS,
     FIRST_ROWS,
     SAMPLE_ROWS,
+    Start,
     look_ahead,
     sample_size,
     worth_measuring,
@@ -44,18 +45,24 @@ def seen(checked: Checked) -> Any:
     return survey(PIPELINE, places(checked.corpus.shards, rows), checked.columns, of_bytes().tokenizer, rows)
 
 
-def worth(source: Path, *, gpus: bool = False) -> bool:
+def worth(source: Path, *, apart: bool = True, gpus: bool = False) -> bool:
     outlook = look_ahead(PIPELINE, of_bytes(), seen(check(PIPELINE, str(source))), History())
-    return worth_measuring(PIPELINE, outlook, History(), gpus=gpus)
+    return worth_measuring(PIPELINE, outlook, History(), Start(apart, gpus))
 
 
 @pytest.mark.parametrize(
-    ("rows", "characters", "wanted"), [(20, 500, False), (60, 500, False), (100, 500, True), (200, 20, False)]
+    ("rows", "characters", "wanted"), [(20, 500, False), (60, 500, False), (150, 500, True), (200, 20, False)]
 )
 def test_a_run_measures_if_that_costs_less_than_it_may_save(
     corpus: Write, rows: int, characters: int, wanted: bool
 ) -> None:
     assert worth(corpus(documents(rows, characters))) is wanted
+
+
+def test_on_the_workers_own_engine_a_run_measures_from_fewer_rows_on(corpus: Write) -> None:
+    source = corpus(documents(100))
+    assert worth(source, apart=False)
+    assert not worth(source)
 
 
 def test_on_gpus_a_run_measures_from_more_rows_on(corpus: Write) -> None:
