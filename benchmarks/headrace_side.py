@@ -1,4 +1,4 @@
-"""headrace as its users run it: :func:`headrace.cluster.driver.run.run` over Parquet, on a Ray of its own.
+"""headrace as its users run it: :func:`headrace.cluster.driver.run.run` over Parquet, without Ray on one machine.
 
 How it is timed. *Cold* is from the start of the child process to the return of ``run()``: imports, Ray, the engine,
 every chunk committed and published, Ray stopped. *Warm* is from the moment when the worker's engine has started (it
@@ -9,6 +9,7 @@ start. What Ray Data LLM does after its engine's last answer does not count ther
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow.parquet as pq
 
@@ -45,7 +47,9 @@ def full_run(job: Mapping[str, Any]) -> dict[str, Any]:
     if job.get("first_time"):
         history_file(check(chain, job["input"])).unlink(missing_ok=True)
     phases = Phases()
-    with Ready() as ready:
+    scratch = Path(job["output"]).parent
+    tempfile.tempdir = str(scratch)  # where a worker without Ray leaves what it has to say
+    with Ready(scratch) as ready:
         result = run(chain, input=job["input"], output=job["output"], listener=phases)
     cold = time.time() - begun()
     if ready.at is None:
@@ -80,8 +84,9 @@ class Phases(Listener):
 class Ready:
     """Learns when the first worker's engine had started."""
 
-    def __init__(self) -> None:
+    def __init__(self, scratch: Path) -> None:
         self.at: float | None = None
+        self._scratch = scratch
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="ready", daemon=True)
 
@@ -97,21 +102,29 @@ class Ready:
 
     def _watch(self) -> None:
         while self.at is None and not self._stop.wait(WATCH_SECONDS):
-            self.at = _first_start()
+            self.at = _first_start(self._scratch)
 
 
-def _first_start() -> float | None:
-    """The Unix time in the earliest worker's key, ``headrace/RUN/PROCESS-NANOSECONDS``, made when its engine was up."""
+def _first_start(scratch: Path) -> float | None:
+    """The Unix time in the earliest worker's key, ``headrace/RUN/PROCESS-NANOSECONDS``, made when its engine was up.
+
+    Without Ray the key is the name of a file.
+    """
+    files = [unquote(file.name) for file in scratch.glob("headrace-*/board/*")]
+    keys = [name for name in files if name.startswith("headrace/")] or _ray_keys()
+    return min((int(key.rpartition("-")[2]) / 1e9 for key in keys), default=None)
+
+
+def _ray_keys() -> list[str]:
     import ray
     from ray.experimental.internal_kv import _internal_kv_list
 
     if not ray.is_initialized():
-        return None
+        return []
     try:
-        keys = _internal_kv_list(b"headrace/")
+        return [key.decode() for key in _internal_kv_list(b"headrace/")]
     except Exception:  # noqa: BLE001  (Ray comes up or goes down; its errors have no common class)
-        return None
-    return min((int(key.decode().rpartition("-")[2]) / 1e9 for key in keys), default=None)
+        return []
 
 
 def _tokens(output: Path) -> dict[str, int]:

@@ -13,7 +13,6 @@ import pytest
 from headrace.cluster.driver.execution import Execution
 from headrace.cluster.driver.trial import Found, Task, measure_and_look
 from headrace.cluster.engines.fake.provider import FakeProvider
-from headrace.cluster.state.engine_of import engine_config
 from headrace.pipelines.output.fixed_priors import fixed_priors
 from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.output.stages import Stage
@@ -63,9 +62,7 @@ def engines(here: InProcess, monkeypatch: pytest.MonkeyPatch) -> Engines:
     """Engines that answer steadily, and measurements in this process."""
 
     def measure(execution: Execution, stage: Stage, task: Task) -> Found:
-        checked = execution._checked
-        engine = engine_config(checked, execution._allotments[stage.number - 1], stage)
-        return measure_and_look(checked.pipeline.to_data(), None, checked.columns, engine, task)
+        return measure_and_look(execution._trial(stage, task))
 
     made = Engines()
     monkeypatch.setattr(FakeProvider, "remembered", True)
