@@ -1,4 +1,4 @@
-"""Measurements before a run, on Ray: on an engine of their own, and their answers are kept."""
+"""Measurements before a run, in processes of their own and on Ray: their answers are kept."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from tests.support.steady_engine import STEPS
 
 Write = Callable[..., Path]
 
+ROWS = 200
+
 
 def pipeline(**engine: Any) -> Pipeline:
     model = {"id": "fake", **engine}
@@ -27,21 +29,38 @@ def pipeline(**engine: Any) -> Pipeline:
 @pytest.fixture
 def source(corpus: Write, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(FakeProvider, "remembered", True)
-    return corpus([f"document {i} ".ljust(500, "x") for i in range(100)])
+    return corpus([f"document {i} ".ljust(500, "x") for i in range(ROWS)])
 
 
-def test_the_answers_of_a_measurement_on_ray_are_kept(source: Path, tmp_path: Path, ray_address: str) -> None:
-    done = run(pipeline(), input=source, output=tmp_path / "output", address=ray_address)
+def check_kept(source: Path, output: Path, address: str | None) -> None:
+    done = run(pipeline(), input=source, output=output, address=address)
     assert done.status == "complete"
     assert done.measured[0].kept == 32
     assert done.totals.usage.reused == 32
-    assert pl.read_parquet(tmp_path / "output" / "data" / "*.parquet").height == 100
+    assert pl.read_parquet(output / "data" / "*.parquet").height == ROWS
 
 
-def test_a_row_that_kills_the_engine_of_a_measurement_is_found_by_the_run(
+def test_the_answers_of_a_measurement_are_kept(source: Path, tmp_path: Path) -> None:
+    check_kept(source, tmp_path / "output", None)
+
+
+def test_the_answers_of_a_measurement_on_ray_are_kept(source: Path, tmp_path: Path, ray_address: str) -> None:
+    check_kept(source, tmp_path / "output", ray_address)
+
+
+def check_goes_on(source: Path, output: Path, address: str | None) -> None:
+    engine = {"faults": {"document 0 ": "kill_once"}, "log": str(output.parent / "asked.jsonl")}
+    done = run(pipeline(**engine), input=source, output=output, address=address)
+    assert any("the layouts were not measured" in note for note in done.notes)
+    assert done.measured == ()
+    assert done.counts.answered == ROWS
+
+
+def test_an_engine_that_dies_in_a_measurement_does_not_end_the_run(source: Path, tmp_path: Path) -> None:
+    check_goes_on(source, tmp_path / "output", None)
+
+
+def test_an_engine_that_dies_in_a_measurement_on_ray_does_not_end_the_run(
     source: Path, tmp_path: Path, ray_address: str
 ) -> None:
-    done = run(pipeline(faults={"document 0 ": "kill"}), input=source, output=tmp_path / "output", address=ray_address)
-    assert any("the layouts were not measured" in note for note in done.notes)
-    assert done.counts.answered == 99
-    assert done.counts.dead == 1
+    check_goes_on(source, tmp_path / "output", ray_address)
