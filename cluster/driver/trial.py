@@ -127,7 +127,6 @@ class _Measuring:
         """Measure, and forecast."""
         task, began = self._task, time.monotonic()
         first = task.sample.part(0, FIRST_ROWS)
-        await self.bench.warm_up(first)
         few = self._tried[REFERENCE] = await self._measure(REFERENCE, first)
         rows = self._rows(few)
         whole = task.sample.part(0, rows)

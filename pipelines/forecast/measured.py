@@ -28,6 +28,10 @@ LEAST_SCORED = 8
 """Rows that a step must be asked about for its layout to be chosen."""
 
 
+LEAST_START = 2.0
+"""Seconds that are worth telling apart."""
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
     """What a measurement before a run found, and its cost.
@@ -55,7 +59,9 @@ class Measured:
     def sentence(self) -> str:
         """What was measured, its cost, and how sure the scores are."""
         said = f"{f'{self.model}: ' if self.model else ''}{self.rows:,} rows in {self.seconds:,.0f} s"
-        said += f" ({self.asking:,.0f} s without the engine's start), {self.computed:,} prompt tokens"
+        if self.seconds - self.asking >= LEAST_START:
+            said += f" ({self.asking:,.0f} s without the engine's start)"
+        said += f", {self.computed:,} prompt tokens"
         if self.kept:
             said += f"; the answers of {self.kept:,} rows are kept"
         for layout, scores in self.scores.items():
