@@ -176,9 +176,9 @@ def test_rates_take_two_observations_and_are_never_below_zero() -> None:
 
 def test_a_measurement_compares_every_layout_with_the_reference_or_with_gold(reviews: Make, corpus: Write) -> None:
     pipeline = reviews()
-    checked = check(pipeline, str(corpus(texts(80))))
+    checked = check(pipeline, str(corpus(texts(160))))
     rows = rows_of(checked)
-    gold = ["positive" if i % 2 else "negative" for i in range(80)]
+    gold = ["positive" if i % 2 else "negative" for i in range(160)]
     history = asyncio.run(measure_on(FakeEngine({}), pipeline, checked.columns, SampleRows(rows, {"opinion": gold})))
     assert set(history.measured) == set(history.quality) == set(LAYOUTS)
     assert history.quality["instruction_first"]["facts"] == 1.0
@@ -237,6 +237,13 @@ def test_documents_that_do_not_fit_are_forecast_as_they_are_asked(reviews: Make,
 def measured(pipeline: Pipeline, checked: Checked, gold: dict[str, list[Any]] | None = None) -> History:
     rows = SampleRows(rows_of(checked), gold or {})
     return asyncio.run(measure_on(FakeEngine({}), pipeline, checked.columns, rows))
+
+
+def test_a_step_that_few_rows_of_a_sample_reach_has_no_score(reviews: Make, corpus: Write) -> None:
+    pipeline = reviews()
+    history = measured(pipeline, check(pipeline, str(corpus(texts(40)))))
+    assert 0 < history.measured["hoisted"].steps["summary"]["rows"] < 8
+    assert set(history.quality["hoisted"]) == {"opinion", "facts"}
 
 
 def test_a_score_is_kept_for_the_layout_that_the_step_had(reviews: Make, corpus: Write) -> None:
