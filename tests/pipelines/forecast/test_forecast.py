@@ -175,10 +175,12 @@ def test_rates_take_two_observations_and_are_never_below_zero() -> None:
 
 
 def test_a_measurement_compares_every_layout_with_the_reference_or_with_gold(reviews: Make, corpus: Write) -> None:
-    pipeline = reviews()
-    checked = check(pipeline, str(corpus(texts(160))))
+    first, second, third = reviews().to_data()["steps"]
+    # Most made-up opinions are positive.
+    pipeline = reviews(steps=[first, second, {"summarize": {**third["summarize"], "when": "opinion = 'positive'"}}])
+    checked = check(pipeline, str(corpus(texts(20))))
     rows = rows_of(checked)
-    gold = ["positive" if i % 2 else "negative" for i in range(160)]
+    gold = ["positive" if i % 2 else "negative" for i in range(20)]
     history = asyncio.run(measure_on(FakeEngine({}), pipeline, checked.columns, SampleRows(rows, {"opinion": gold})))
     assert set(history.measured) == set(history.quality) == set(LAYOUTS)
     assert history.quality["instruction_first"]["facts"] == 1.0
