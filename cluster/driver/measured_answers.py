@@ -36,6 +36,8 @@ def standing_answers(checked: Checked, plan: Plan, tried: Sequence[Tried]) -> Kn
     giver = checked.pipeline.answers
     for each in tried:
         valid, run = max(((_valid(checked, plan, each.stage, run), run) for run in each.layouts.values()), key=_size)
+        if not valid:
+            break
         whole = valid == set(each.stage.steps)
         for (path, row), result in zip(each.sample.places, run.results, strict=False):
             rows = found.setdefault(path, {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,19 @@ import polars as pl
 import pytest
 
 from headrace.cluster.driver.execution import Execution
+from headrace.cluster.driver.measure import InLayout
+from headrace.cluster.driver.measured_answers import Tried, standing_answers
+from headrace.cluster.driver.sample_rows import SampleRows
 from headrace.cluster.driver.trial import Found, Task, measure_and_look
 from headrace.cluster.engines.fake.provider import FakeProvider
+from headrace.cluster.state.checked import check
+from headrace.pipelines.forecast.forecast import Observation
+from headrace.pipelines.inference.results import RowResult
 from headrace.pipelines.output.fixed_priors import fixed_priors
 from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.output.stages import Stage
 from headrace.pipelines.spec.errors import ChunksFailed
+from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.storage.local import LocalStore
 from tests.support.in_process import InProcess, Stopped, here
 from tests.support.steady_engine import STEPS, Steady
@@ -224,3 +232,25 @@ def test_what_to_try_is_said_after_the_first_run_only(here: InProcess, corpus: W
     hint = "useful: the labels look even (the most frequent is 'yes', 50% of the rows)"
     assert any(hint in note for note in here(PIPELINE, source).notes)
     assert not any("look even" in note for note in here(PIPELINE, source, output=here.folder / "next").notes)
+
+
+def test_only_answers_to_what_the_plan_asks_stand(here: InProcess, corpus: Write, engines: Engines) -> None:
+    batch = [{"classify": {**step["classify"], "priors": "batch"}} for step in STEPS]
+    pipeline, source = Pipeline.model_validate({**PIPELINE, "steps": batch}), corpus(documents())
+    here(pipeline, source)
+    checked, plan = check(pipeline, str(source)), load_plan(LocalStore(here.output))
+    assert plan is not None
+    answers = {column: None for name in plan.layouts for column in (name, f"{name}_confidence")}
+    results = [RowResult(0, "answered", answers), RowResult(1, "dead"), RowResult(2, "filtered")]
+    sample = SampleRows(
+        [{}] * 3, {}, places=[("shard-0.parquet", 70), ("shard-0.parquet", 80), ("shard-0.parquet", 90)]
+    )
+    done = InLayout(plan.layouts, plan.priors, results, Observation({}, 3, 3, 3, 1.0, 0, 0, 0, {}))
+
+    def rows(run: InLayout) -> dict[int, str]:
+        stand = standing_answers(checked, plan, [Tried(checked.stages[0], sample, {"hoisted": run})])
+        return {row: each.outcome for row, each in stand.get("shard-0.parquet", {}).items()}
+
+    assert rows(done) == {70: "answered", 90: "filtered"}
+    assert rows(replace(done, layouts=dict.fromkeys(plan.layouts, "document_first"))) == {}
+    assert rows(replace(done, priors={**plan.priors, "kind": {"yes": -9.0, "no": 0.0}})) == {70: "answered"}
