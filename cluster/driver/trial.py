@@ -24,7 +24,7 @@ from headrace.cluster.engines.starting import start_engine
 from headrace.operators.questions import Layout
 from headrace.pipelines.forecast.forecast import History
 from headrace.pipelines.forecast.measured import Measured, hopeful, measured
-from headrace.pipelines.forecast.outlook import FEW_ROWS, FIRST_ROWS, WORTH, Outlook, look_ahead
+from headrace.pipelines.forecast.outlook import FIRST_ROWS, WORTH, Outlook, look_ahead
 from headrace.pipelines.forecast.survey import Survey
 from headrace.pipelines.inference.engine import Engine, ModelInterface
 from headrace.pipelines.inference.layouts import REFERENCE, LayoutChoice, Priors, opened
@@ -132,7 +132,7 @@ class _Measuring:
         whole = task.sample.part(0, rows)
         worse: list[Layout] = []
         for layout in self._cheaper():
-            if rows > FEW_ROWS:
+            if rows > FIRST_ROWS:
                 self._tried[layout] = await self._measure(layout, first, few)
                 seen = self._history({REFERENCE: few, layout: self._tried[layout]})
                 if layout not in hopeful(self._pipeline, self._model, task.seen, seen, task.steps):

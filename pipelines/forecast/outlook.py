@@ -74,7 +74,7 @@ SAMPLE_ROWS, FEW_ROWS, MANY = 64, 32, 400
 of quality."""
 
 FIRST_ROWS = 16
-"""Rows of a sample of 64 that are looked at first, in case the other layouts are clearly worse."""
+"""Rows of a sample that are looked at first, in case the other layouts are clearly worse."""
 
 WORTH = 0.9
 """A layout is worth measuring if it would cost at most this share of what the reference costs."""

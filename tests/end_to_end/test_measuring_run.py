@@ -11,6 +11,7 @@ import pytest
 
 from headrace.cluster.driver.run import run
 from headrace.cluster.engines.fake.provider import FakeProvider
+from headrace.pipelines.forecast.outlook import FIRST_ROWS
 from headrace.pipelines.spec.pipeline import Pipeline
 from tests.support.steady_engine import STEPS
 
@@ -35,8 +36,8 @@ def source(corpus: Write, monkeypatch: pytest.MonkeyPatch) -> Path:
 def check_kept(source: Path, output: Path, address: str | None) -> None:
     done = run(pipeline(), input=source, output=output, address=address)
     assert done.status == "complete"
-    assert done.measured[0].kept == 32
-    assert done.totals.usage.reused == 32
+    # Made-up answers differ from layout to layout, which a few rows show.
+    assert done.measured[0].kept == done.totals.usage.reused == FIRST_ROWS
     assert pl.read_parquet(output / "data" / "*.parquet").height == ROWS
 
 
