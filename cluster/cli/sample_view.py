@@ -19,6 +19,11 @@ from headrace.pipelines.spec.errors import HeadraceError
 EXCERPT = 300
 """Most characters of a document that a table shows."""
 
+NULL = "-"
+"""A null in a table."""
+
+NO_CHANGE = "No answer changed."
+
 
 def show_sample(rows: Sequence[Sampled], *, documents: bool, raw: bool, as_json: bool) -> None:
     """Print sampled rows: the document, and the answers or the reason why there are none."""
@@ -42,11 +47,11 @@ def show_watch(found: Iterable[Sample | HeadraceError], file: str, *, documents:
         if isinstance(each, HeadraceError):
             console.print(Text(f"Error: {each}", style="red"), soft_wrap=True)
         else:
-            old: Sequence[Sampled | None] = before or [None] * len(each.rows)
-            console.print(_table(each.rows, old, documents=documents, raw=raw, marks=marks))
-            console.print(Text(f"{_outcomes(each.rows)}. {_work(each)}"))
-            if before:
-                console.print(Text(_changes(each.rows, before)))
+            changes = _changes(each.rows, before) if before else ""
+            if changes != NO_CHANGE:
+                old: Sequence[Sampled | None] = before or [None] * len(each.rows)
+                console.print(_table(each.rows, old, documents=documents, raw=raw, marks=marks))
+            console.print(Text(f"{_outcomes(each.rows)}. {_work(each)}\n{changes}".rstrip()))
             before = each.rows
         console.print(Text(f"Watching {file}. Save it to see the answers again; Ctrl-C ends.", style="dim"))
 
@@ -94,7 +99,7 @@ def _changes(rows: Sequence[Sampled], before: Sequence[Sampled]) -> str:
         name: sum(name in each for each in changed) for name in sorted({name for each in changed for name in each})
     }
     if not names:
-        return "No answer changed."
+        return NO_CHANGE
     each = ", ".join(f"{name} {rows:,}" for name, rows in names.items())
     return f"Changed in {counted(sum(map(bool, changed)), 'row')}: {each}."
 
@@ -141,11 +146,17 @@ def _marked(value: str, old: Mapping[str, str] | None, name: str, *, marks: bool
         return text.append(value, style=style)
     if name in old:
         text.append_text(_gone(old[name], marks=marks)).append(" ")
-    return text.append(f"{{+{value}+}}" if marks else value, style="" if marks else f"{style or 'green'} bold")
+    return text.append(
+        f"{{+{_in_marks(value)}+}}" if marks else value, style="" if marks else f"{style or 'green'} bold"
+    )
 
 
 def _gone(value: str, *, marks: bool) -> Text:
-    return Text(f"[-{value}-]" if marks else value, style="" if marks else "dim strike")
+    return Text(f"[-{_in_marks(value)}-]" if marks else value, style="" if marks else "dim strike")
+
+
+def _in_marks(value: str) -> str:
+    return "null" if value == NULL else value
 
 
 def _value(value: Any) -> str:
@@ -153,7 +164,7 @@ def _value(value: Any) -> str:
         return f"{value:.2f}"
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False, default=str)
-    return "-" if value is None else str(value)
+    return NULL if value is None else str(value)
 
 
 def _excerpt(document: str | None, whole: bool) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from headrace.cluster.driver.history import history_at_hand
 from headrace.cluster.driver.kept_engines import KeptEngines
+from headrace.cluster.observability.terminal import counted
 from headrace.cluster.state.checked import Checked, check_corpus
 from headrace.cluster.worker.begun_chain import begin_chain
 from headrace.operators.base import ModelStep
@@ -142,8 +143,10 @@ class Sampler:
             except EngineDied as error:
                 self._engines.stop()
                 raise ChunksFailed(f"The engine died: {error}") from error
-        asked = Counter[str]()
+        asked, order = Counter[str](), pipeline.answers
         for each in taken:
+            answers = each.result.answers
+            each.result.answers = {name: answers[name] for name in order if name in answers}
             asked.update({step: counts["rows"] for step, counts in each.result.usage.steps.items()})
         return Sample(taken, asked, kept, time.monotonic() - began - self._starting)
 
@@ -156,7 +159,7 @@ class Sampler:
     def _say_start(self, checked: Checked, stage: Stage, again: bool) -> None:
         which = f" {stage.number} of {len(checked.stages)}" if len(checked.stages) > 1 else ""
         why = "the model, its engine arguments or its resources have changed: " if again and not which else ""
-        self._say(f"{why}starting the engine{which} for {len(self._places)} rows")
+        self._say(f"{why}starting the engine{which} for {counted(len(self._places), 'row')}")
 
     async def _stage(
         self,

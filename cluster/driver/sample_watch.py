@@ -39,28 +39,24 @@ class Watched:
 
 
 def watch_sample(sampler: Sampler, watched: Watched) -> Iterator[Sample | HeadraceError]:
-    """The sample now, and after each change that matters; or the mistake that is in its way. Never ends by itself.
+    """The sample now, and after each change; or the mistake that is in its way. Never ends by itself.
 
-    A change that leaves pipeline and code as they are yields nothing.
+    A mistake is told once, however often files change while it lasts.
     """
-    said: object = None
-    files = _Files(watched)
+    files, mistake = _Files(watched), ""
     with _no_bytecode():
         while True:
             files.look()
-            found: Sample | HeadraceError | None
             try:
                 pipeline = watched.load()
                 files.add(modules_named(pipeline))
-                known = (pipeline.to_data(), files.code())
-                found = None if known == said else sampler.take(pipeline, files.code)
-                said = (known[0], files.code())
+                yield sampler.take(pipeline, files.code)
+                mistake = ""
             except HeadraceError as problem:
-                found = None if said == str(problem) else problem
-                said = str(problem)
-            if found is not None:
-                yield found
-            files.wait(after_mistake=isinstance(said, str))
+                if str(problem) != mistake:
+                    yield problem
+                mistake = str(problem)
+            files.wait(after_mistake=bool(mistake))
 
 
 @contextmanager
