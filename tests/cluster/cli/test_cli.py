@@ -68,7 +68,7 @@ def test_version() -> None:
         ([], ["run", "check", "sample", "status", "schema", "model"]),
         (["run"], ["--input", "--output", "--model", "--limit", "--set", "--address", "Exit codes"]),
         (["check"], ["--input", "--model", "--set"]),
-        (["sample"], ["--rows", "--documents", "--raw", "--json"]),
+        (["sample"], ["--rows", "--documents", "--raw", "--json", "--watch"]),
         (["submit"], ["--target", "--interval", "--no-wait", "--again", "--stop", "--include", "Exit codes"]),
         (["jobs"], ["--address", "--target", "--json"]),
         (["init"], ["DIR"]),
