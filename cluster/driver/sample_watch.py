@@ -77,6 +77,7 @@ class _Files:
         self._watched = watched
         self._known: set[Path] = set()
         self._seen: Stamps = {}
+        self._around: Stamps = {}
 
     @property
     def _folder(self) -> Path:
@@ -85,6 +86,7 @@ class _Files:
     def look(self) -> None:
         """Look at the files before they are read."""
         self.add(named_files(self._watched.path, self._watched.overrides))
+        self._around = stamps({self._folder, *self._folder.glob("*.py")})
 
     def add(self, files: Sequence[Path]) -> None:
         """Watch more files, from how they are now."""
@@ -103,7 +105,7 @@ class _Files:
         seen = dict(self._seen)
         if after_mistake:
             # What is missing, or was never read to its end, is not known by name.
-            seen |= stamps({self._folder, *self._folder.glob("*.py")} - seen.keys())
+            seen = {**self._around, **seen}
         wait_for_change(seen)
         now = stamps(self._known)
         if after_mistake or any(now[file] != self._seen[file] for file in self._known if file.suffix == ".py"):
