@@ -139,7 +139,10 @@ def sample(
                 show_sample(sampler.take(loaded).rows, documents=shown.documents, raw=shown.raw, as_json=shown.as_json)
                 return
             watched = Watched(
-                lambda: variation.load(pipeline, at), pipeline, at.overrides(variation.overrides, variation.model)
+                load=lambda: variation.load(pipeline, at),
+                path=pipeline,
+                overrides=at.overrides(variation.overrides, variation.model),
+                noticed=lambda names: _say(f"{', '.join(names)} changed"),
             )
             try:
                 show_watch(watch_sample(sampler, watched), pipeline, documents=shown.documents, raw=shown.raw)

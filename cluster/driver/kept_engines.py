@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection
 
-from headrace.cluster.driver.one_machine import allot_each, allot_one
+from headrace.cluster.driver.allotting import allot_each, allot_one
 from headrace.cluster.driver.preflight import Preflights, grammars
 from headrace.cluster.engines.locate import provider_of
 from headrace.cluster.engines.starting import start_beside_a_user

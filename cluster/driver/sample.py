@@ -34,6 +34,9 @@ from headrace.pipelines.spec.errors import ChunksFailed, UserError
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.pipeline import Pipeline
 
+PLACE = "on this machine, without Ray"
+"""Where the engines are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
@@ -159,7 +162,7 @@ class Sampler:
     def _say_start(self, checked: Checked, stage: Stage, again: bool) -> None:
         which = f" {stage.number} of {len(checked.stages)}" if len(checked.stages) > 1 else ""
         why = "the model, its engine arguments or its resources have changed: " if again and not which else ""
-        self._say(f"{why}starting the engine{which} for {counted(len(self._places), 'row')}")
+        self._say(f"{why}starting the engine{which} for {counted(len(self._places), 'row')} {PLACE}")
 
     async def _stage(
         self,

@@ -31,11 +31,13 @@ class Watched:
         load: reads it; raises UserError for mistakes.
         path: as the command line has it, also ``file.py:name``.
         overrides: of the command line, which may name more files.
+        noticed: is told the names of files that have changed, at once.
     """
 
     load: Callable[[], Pipeline]
     path: str
     overrides: Sequence[str] = ()
+    noticed: Callable[[Sequence[str]], None] = lambda names: None
 
 
 def watch_sample(sampler: Sampler, watched: Watched) -> Iterator[Sample | HeadraceError]:
@@ -56,7 +58,8 @@ def watch_sample(sampler: Sampler, watched: Watched) -> Iterator[Sample | Headra
                 if str(problem) != mistake:
                     yield problem
                 mistake = str(problem)
-            files.wait(after_mistake=bool(mistake))
+            if names := files.wait(after_mistake=bool(mistake)):
+                watched.noticed(names)
 
 
 @contextmanager
@@ -99,8 +102,11 @@ class _Files:
         self.add(tuple(own_modules(self._folder).values()))
         return digest(file for file in self._known if file.suffix == ".py")
 
-    def wait(self, *, after_mistake: bool) -> None:
-        """Wait for a change; have the folder's modules imported anew if it is one of code."""
+    def wait(self, *, after_mistake: bool) -> list[str]:
+        """Wait for a change, and return the names of known files that have changed.
+
+        If it may be one of code, the folder's modules will be imported anew.
+        """
         self.add(tuple(own_modules(self._folder).values()))
         seen = dict(self._seen)
         if after_mistake:
@@ -108,6 +114,8 @@ class _Files:
             seen = {**self._around, **seen}
         wait_for_change(seen)
         now = stamps(self._known)
-        if after_mistake or any(now[file] != self._seen[file] for file in self._known if file.suffix == ".py"):
+        changed = [file for file in self._known if now[file] != self._seen[file]]
+        if after_mistake or any(file.suffix == ".py" for file in changed):
             forget_modules(own_modules(self._folder))
         self._seen = now
+        return sorted(file.name for file in changed)

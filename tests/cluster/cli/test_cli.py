@@ -192,6 +192,18 @@ def test_sample_takes_as_many_rows_as_it_is_told_from_everywhere(pipeline: str, 
     assert len(sampled(pipeline, source, "--json", "-n", "100").splitlines()) == 30
 
 
+def test_check_and_sample_need_no_ray(pipeline: str, corpus: Write) -> None:
+    rest = [pipeline, "--model", "fake", "--input", str(corpus(["a"]))]
+    code = (
+        f"import sys\nfrom headrace.cluster.cli.main import app\nfor command in ('check', 'sample'):\n"
+        f"    try:\n        app([command, *{rest}])\n    except SystemExit as end:\n        assert not end.code\n"
+        "print('ray' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("False\n")
+    assert "starting the engine for 1 row on this machine, without Ray" in done.stderr
+
+
 def test_sample_writes_nothing(pipeline: str, corpus: Write, tmp_path: Path) -> None:
     source = corpus(TEXTS)
     before = sorted(tmp_path.rglob("*"))

@@ -34,13 +34,15 @@ class Watching:
 
     Attributes:
         starts: the engines that were started.
-        said: what the user was told.
+        said: what the user was told of engines.
+        noticed: the files whose changes were noticed.
     """
 
     def __init__(self, folder: Path, input: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
         self.starts: list[EngineConfig] = []
         self.said: list[str] = []
+        self.noticed: list[str] = []
         self._log = folder / "log"
         self._input = str(input)
         self._open: Sampler | None = None
@@ -60,7 +62,7 @@ class Watching:
     def begin(self, file: str = "pipeline.yaml", rows: int = 3) -> None:
         path = str(self.folder / file)
         self._open = Sampler(self._input, rows, keep=True, say=self.said.append)
-        self._rounds = watch_sample(self._open, Watched(lambda: load_pipeline(path), path))
+        self._rounds = watch_sample(self._open, Watched(lambda: load_pipeline(path), path, (), self.noticed.extend))
 
     def next(self) -> Sample | HeadraceError:
         return next(self._rounds)
@@ -160,6 +162,7 @@ def test_a_changed_schema_file_is_noticed(watching: Watching) -> None:
     watching.sample()
     (watching.folder / "stars.json").write_text(json.dumps(STARS).replace("5", "4"))
     assert watching.sample().asked == {"facts": 3}
+    assert watching.noticed == ["stars.json"]
 
 
 def test_a_file_that_is_missing_is_waited_for(watching: Watching) -> None:
@@ -234,13 +237,13 @@ def test_an_engine_is_started_again_for_other_arguments_only_and_that_is_said(wa
     watching.sample()
     watching.write(OPINION, SUMMARY, name="two")
     watching.sample()
-    assert watching.said == ["starting the engine for 3 rows"]
+    assert watching.said == ["starting the engine for 3 rows on this machine, without Ray"]
     watching.write(OPINION, model={"seconds": 0.001})
     watching.sample()
     assert [config.args.get("seconds") for config in watching.starts] == [None, 0.001]
-    assert watching.said[1] == (
-        "the model, its engine arguments or its resources have changed: starting the engine for 3 rows"
-    )
+    why = "the model, its engine arguments or its resources have changed"
+    assert watching.said[1] == f"{why}: starting the engine for 3 rows on this machine, without Ray"
+    assert watching.noticed == ["pipeline.yaml"] * 2
 
 
 def test_an_engine_that_dies_is_told_and_started_with_the_next_change(watching: Watching) -> None:
@@ -284,7 +287,7 @@ def test_engines_of_several_models_stay_side_by_side(watching: Watching) -> None
     watching.write(OPINION, summary, models=models)
     watching.begin()
     first = watching.sample()
-    assert watching.said == [f"starting the engine {n} of 2 for 3 rows" for n in (1, 2)]
+    assert watching.said == [f"starting the engine {n} of 2 for 3 rows on this machine, without Ray" for n in (1, 2)]
     assert first.asked == {"opinion": 3, "summary": 3}
     watching.write(OPINION, {"summarize": {**summary["summarize"], "max_words": 9}}, models=models)
     assert watching.sample().asked == {"summary": 3}
