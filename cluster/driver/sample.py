@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from headrace.cluster.driver.history import history_at_hand
 from headrace.cluster.driver.kept_engines import KeptEngines
+from headrace.cluster.driver.steady_choice import SteadyChoice
 from headrace.cluster.observability.terminal import counted
 from headrace.cluster.state.checked import Checked, check_corpus
 from headrace.cluster.worker.begun_chain import begin_chain
@@ -108,6 +109,7 @@ class Sampler:
         self._answers: dict[tuple[int, str], _Kept] = {}
         self._documents: dict[tuple[int, str], str | None] = {}
         self._priors: dict[str, Mapping[str, float]] = {}
+        self._choice = SteadyChoice()
         self._starting = 0.0
         # An engine belongs to the event loop in which it was first used.
         self._runner = asyncio.Runner()
@@ -212,9 +214,8 @@ class Sampler:
     ) -> tuple[Chain, dict[str, str]]:
         """The chain of a stage, with the layouts and priors of a run; and a key for the answers of each model step."""
         pipeline, rows = checked.pipeline, checked.corpus.rows
-        choice = choose_at_hand(
-            pipeline, ModelInterface.of(engine), history_at_hand(checked), values, rows, stage.steps
-        )
+        model, history = ModelInterface.of(engine), history_at_hand(checked)
+        choice = self._choice.settle(checked, choose_at_hand(pipeline, model, history, values, rows, stage.steps))
         keys = _keys(checked, checked.fingerprints(choice.layouts, choice.priors), stage, code)
         known = {step: self._priors[key] for step, key in keys.items() if key in self._priors}
         chain, taken = await begin_chain(

@@ -13,7 +13,7 @@ import pytest
 from headrace import Pipeline, Session, transform
 from headrace.cluster.driver.history import history_at_hand, write_history
 from headrace.cluster.driver.map_batches import _assignment
-from headrace.cluster.driver.sample import sample_pipeline
+from headrace.cluster.driver.sample import Sampler, sample_pipeline
 from headrace.cluster.engines.resources import Allotment
 from headrace.cluster.state.checked import check, check_corpus
 from headrace.cluster.worker.batch_worker import BatchWorker
@@ -69,6 +69,22 @@ def test_a_sample_is_asked_in_them_too(known: Pipeline, source: Path) -> None:
     assert [(each.result.answers["opinion"], each.result.answers["summary"]) for each in rows] == [
         expected[each.result.row] for each in rows
     ]
+
+
+def test_an_edited_pipeline_keeps_the_layouts_and_priors_of_steps_that_stay(known: Pipeline, source: Path) -> None:
+    data = known.to_data()
+    [opinion, _, summary] = [body for step in data["steps"] for body in step.values()]
+    with Sampler(str(source), 10, keep=True) as sampler:
+        first = sampler.take(known)
+        summary["max_words"] = 9
+        second = sampler.take(Pipeline.model_validate(data))
+        opinion["labels"] = {"positive": "glad", "negative": "sad"}
+        third = sampler.take(Pipeline.model_validate(data))
+    assert second.kept == {"opinion": 10, "facts": 10}
+    assert {each.result.answers["opinion"] for each in second.rows} == {"negative"}
+    assert {each.result.answers["opinion"] for each in third.rows} == {"positive", "negative"}
+    assert third.kept == {"facts": 10}
+    assert first.asked["opinion"] == third.asked["opinion"] == 10
 
 
 def test_an_actor_is_told_what_is_known(known: Pipeline) -> None:
