@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from headrace.cluster.driver.history import history_at_hand
 from headrace.cluster.driver.kept_engines import KeptEngines
 from headrace.cluster.driver.steady_choice import SteadyChoice
+from headrace.cluster.driver.watched_files import LOOK_SECONDS
 from headrace.cluster.observability.terminal import counted
 from headrace.cluster.state.checked import Checked, check_corpus
 from headrace.cluster.worker.begun_chain import begin_chain
@@ -34,6 +35,8 @@ from headrace.pipelines.output.stages import Stage
 from headrace.pipelines.spec.errors import ChunksFailed, UserError
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.pipeline import Pipeline
+
+T = TypeVar("T")
 
 PLACE = "on this machine, without Ray"
 """Where the engines are."""
@@ -87,6 +90,10 @@ def sample_pipeline(
         return list(sampler.take(pipeline).rows)
 
 
+class Overtaken(Exception):
+    """Nobody wants the answers any more."""
+
+
 class Sampler:
     """Answers the same rows of an input again and again, for pipelines that change.
 
@@ -123,16 +130,20 @@ class Sampler:
         finally:
             self._runner.close()
 
-    def take(self, pipeline: Pipeline, code: Callable[[], str] = str) -> Sample:
+    def take(
+        self, pipeline: Pipeline, code: Callable[[], str] = str, overtaken: Callable[[], bool] = lambda: False
+    ) -> Sample:
         """Answer the rows. Of steps whose answers cannot have changed since an earlier call, those are kept.
 
         Args:
             code: a digest of the code that steps call (see :meth:`Step.python_references`), once it is imported.
+            overtaken: whether nobody wants the answers any more; asked now and then.
 
         Raises:
             UserError: what a check finds, or an input without rows.
             EngineStartFailed: an engine does not start.
             ChunksFailed: an engine died. The next call starts another one.
+            Overtaken: nobody wants the answers any more. Those of finished rows are kept for the next call.
         """
         checked = check_corpus(pipeline, self._corpus)
         if not self._places:
@@ -144,7 +155,8 @@ class Sampler:
         for stage in checked.stages:
             engine = self._engine(checked, stage)
             try:
-                taken = self._runner.run(self._stage(checked, stage, engine, taken, kept, digest))
+                work = self._stage(checked, stage, engine, taken, kept, digest)
+                taken = self._runner.run(_unless(overtaken, work))
             except EngineDied as error:
                 self._engines.stop()
                 raise ChunksFailed(f"The engine died: {error}") from error
@@ -241,6 +253,19 @@ class Sampler:
                 said = result.raw.get(step, ())
                 self._answers[place, key] = _Kept(tuple(result.answers[column] for column in columns), said)
         self._documents[place, _document_key(checked.pipeline)] = result.document
+
+
+async def _unless(overtaken: Callable[[], bool], work: Coroutine[Any, Any, T]) -> T:
+    """The result of ``work``, which is cancelled once it is overtaken."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait([task], timeout=LOOK_SECONDS))[0]:
+            if overtaken():
+                raise Overtaken
+        return task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def _columns(pipeline: Pipeline, step: str) -> list[str]:

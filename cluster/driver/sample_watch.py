@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from headrace.cluster.driver.sample import Sample, Sampler
+from headrace.cluster.driver.sample import Overtaken, Sample, Sampler
 from headrace.cluster.driver.watched_files import (
     Stamps,
     digest,
@@ -43,7 +43,8 @@ class Watched:
 def watch_sample(sampler: Sampler, watched: Watched) -> Iterator[Sample | HeadraceError]:
     """The sample now, and after each change; or the mistake that is in its way. Never ends by itself.
 
-    A mistake is told once, however often files change while it lasts.
+    A mistake is told once, however often files change while it lasts. A change that comes while rows are answered takes
+    over at once.
     """
     files, mistake = _Files(watched), ""
     with _no_bytecode():
@@ -52,8 +53,10 @@ def watch_sample(sampler: Sampler, watched: Watched) -> Iterator[Sample | Headra
             try:
                 pipeline = watched.load()
                 files.add(modules_named(pipeline))
-                yield sampler.take(pipeline, files.code)
+                yield sampler.take(pipeline, files.code, files.changed)
                 mistake = ""
+            except Overtaken:
+                pass  # by a change that is answered next
             except HeadraceError as problem:
                 if str(problem) != mistake:
                     yield problem
@@ -101,6 +104,10 @@ class _Files:
         """A digest of the Python code that was imported from the folder, or that steps name."""
         self.add(tuple(own_modules(self._folder).values()))
         return digest(file for file in self._known if file.suffix == ".py")
+
+    def changed(self) -> bool:
+        """Whether a file is another one than when it was read."""
+        return stamps(self._seen) != self._seen
 
     def wait(self, *, after_mistake: bool) -> list[str]:
         """Wait for a change, and return the names of known files that have changed.

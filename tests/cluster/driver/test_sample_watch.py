@@ -246,6 +246,17 @@ def test_an_engine_is_started_again_for_other_arguments_only_and_that_is_said(wa
     assert watching.noticed == ["pipeline.yaml"] * 2
 
 
+def test_a_change_while_rows_are_answered_takes_over_and_finished_rows_are_kept(watching: Watching) -> None:
+    model = {"faults": {"text 10": "hang_once"}}
+    watching.write(OPINION, model=model)
+    watching.begin()
+    threading.Timer(1.0, lambda: watching.write(OPINION, model=model, max_error_rate=0.5)).start()
+    found = watching.sample()
+    assert found.asked == {"opinion": 1}
+    assert found.kept == {"opinion": 2}
+    assert len(watching.starts) == 1
+
+
 def test_an_engine_that_dies_is_told_and_started_with_the_next_change(watching: Watching) -> None:
     watching.write(SUMMARY, model={"faults": {"text 0": "die"}})
     watching.begin()
