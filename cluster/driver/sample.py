@@ -249,7 +249,8 @@ class Sampler:
     def _keep(self, checked: Checked, place: int, keys: Mapping[str, str], result: RowResult) -> None:
         for step, key in keys.items():
             columns = _columns(checked.pipeline, step)
-            if all(column in result.answers for column in columns):
+            # A step without columns was answered for certain only if the row went all the way.
+            if all(column in result.answers for column in columns) and (columns or result.outcome == "answered"):
                 said = result.raw.get(step, ())
                 self._answers[place, key] = _Kept(tuple(result.answers[column] for column in columns), said)
         self._documents[place, _document_key(checked.pipeline)] = result.document
