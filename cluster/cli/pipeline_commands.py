@@ -122,7 +122,7 @@ def sample(
     The engine runs in this process, without Ray. With --watch, Ctrl-C ends the command (exit code 130).
     """
     from headrace.cluster.cli.sample_view import show_sample, show_watch
-    from headrace.cluster.driver.sample import Sampler
+    from headrace.cluster.driver.sample import Sampler, sample_pipeline
     from headrace.cluster.driver.sample_watch import Watched, watch_sample
     from headrace.pipelines.spec.errors import UserError
     from headrace.pipelines.spec.places import split_name
@@ -132,18 +132,17 @@ def sample(
             raise UserError("--watch shows what changed to a person. Leave out --json, or --watch.")
         at = variation.at()
         source = at.place("input", input)
-        there = split_name(pipeline)[0].is_file()
-        loaded = None if shown.watch and there else variation.load(pipeline, at)
-        with Sampler(source, rows, keep=shown.watch, say=_say) as sampler:
-            if loaded is not None:
-                show_sample(sampler.take(loaded).rows, documents=shown.documents, raw=shown.raw, as_json=shown.as_json)
-                return
-            watched = Watched(
-                load=lambda: variation.load(pipeline, at),
-                path=pipeline,
-                overrides=at.overrides(variation.overrides, variation.model),
-                noticed=lambda names: _say(f"{', '.join(names)} changed"),
-            )
+        if not shown.watch or not split_name(pipeline)[0].is_file():
+            taken = sample_pipeline(variation.load(pipeline, at), source, rows, say=_say)
+            show_sample(taken, documents=shown.documents, raw=shown.raw, as_json=shown.as_json)
+            return
+        watched = Watched(
+            load=lambda: variation.load(pipeline, at),
+            path=pipeline,
+            overrides=at.overrides(variation.overrides, variation.model),
+            noticed=lambda names: _say(f"{', '.join(names)} changed"),
+        )
+        with Sampler(source, rows, keep=True, say=_say) as sampler:
             try:
                 show_watch(watch_sample(sampler, watched), pipeline, documents=shown.documents, raw=shown.raw)
             except KeyboardInterrupt:
