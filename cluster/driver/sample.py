@@ -165,7 +165,13 @@ class Sampler:
             answers = each.result.answers
             each.result.answers = {name: answers[name] for name in order if name in answers}
             asked.update({step: counts["rows"] for step, counts in each.result.usage.steps.items()})
-        return Sample(taken, asked, kept, time.monotonic() - began - self._starting)
+        names = [step.name for step in pipeline.steps]
+        return Sample(
+            taken,
+            {name: asked[name] for name in names if asked[name]},
+            {name: kept[name] for name in names if kept[name]},
+            time.monotonic() - began - self._starting,
+        )
 
     def _engine(self, checked: Checked, stage: Stage) -> Engine:
         began = time.monotonic()
