@@ -15,12 +15,14 @@ import pytest
 
 import headrace
 import headrace.cluster.driver.session as sessions
+from headrace.cluster.driver import kept_engines
 from headrace.cluster.driver.map_batches import _assignment
 from headrace.cluster.engines.resources import Allotment
 from headrace.cluster.state.checked import check_corpus
 from headrace.cluster.worker import batch_worker
 from headrace.cluster.worker.batch_worker import BatchWorker
 from headrace.pipelines.input.tables import corpus_of
+from tests.conftest import new_cache
 
 pytestmark = pytest.mark.engine
 
@@ -39,7 +41,18 @@ REVIEWS = pd.DataFrame(
 
 
 @pytest.fixture(scope="module")
-def notebook() -> Iterator[dict[str, Any]]:
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache folder of all tests here. The model is in it, and in another folder it would be another model."""
+    return new_cache(tmp_path_factory)
+
+
+@pytest.fixture(autouse=True)
+def _one_cache(_nothing_observed: None, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_CACHE", str(cache))
+
+
+@pytest.fixture(scope="module")
+def notebook(cache: Path) -> Iterator[dict[str, Any]]:
     """The names of the notebook, cell by cell as in a notebook, up to the end of its session."""
     cells = json.loads(NOTEBOOK.read_text())["cells"]
     codes = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
@@ -47,8 +60,10 @@ def notebook() -> Iterator[dict[str, Any]]:
     assert any(".transform(" in code for code in codes[:end])
     names: dict[str, Any] = {"__name__": "__main__"}
     try:
-        for number, code in enumerate(codes[:end], 1):
-            exec(compile(code, f"notebook.ipynb, code cell {number}", "exec"), names)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HEADRACE_CACHE", str(cache))
+            for number, code in enumerate(codes[:end], 1):
+                exec(compile(code, f"notebook.ipynb, code cell {number}", "exec"), names)
         yield names
     finally:
         if "session" in names:
@@ -69,6 +84,7 @@ def test_a_pandas_table_is_answered_on_the_engine_that_is_there(
     notebook: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sessions, "Session", lambda: nullcontext(notebook["session"]))
+    monkeypatch.setattr(kept_engines, "start_beside_a_user", lambda config: pytest.fail("another engine is started"))
     answers, errors = headrace.transform(REVIEWS, notebook["pipeline"])
     assert answers["opinion"].to_dict() == {"x": "positive", "z": "negative"}
     assert errors["_reason"].to_dict() == {"y": "the document is null"}
@@ -79,7 +95,7 @@ def test_an_actor_of_map_batches_answers_as_a_session_does(
 ) -> None:
     """The actor itself: Ray Data's part is tested with the fake engine, and an engine in a Ray actor by runs."""
     session, pipeline = notebook["session"], notebook["pipeline"]
-    checked = check_corpus(pipeline, corpus_of(pa.Schema.from_pandas(REVIEWS), 0))
+    checked = check_corpus(pipeline, corpus_of(pa.Schema.from_pandas(REVIEWS, preserve_index=False), 0))
     [engine] = session._engines._running.values()
     monkeypatch.setattr(batch_worker, "start_or_explain", lambda config: engine)
     actor = BatchWorker(_assignment(checked, (Allotment(1, 1, 0, 1, 1),)))
