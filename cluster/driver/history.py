@@ -46,6 +46,11 @@ def read_history(checked: Checked, stage: Stage | None = None) -> History:
         return History()
 
 
+def history_at_hand(checked: Checked) -> History:
+    """What chooses layouts and priors where no plan fixes them. As in a run, that is nothing with several models."""
+    return read_history(checked) if checked.only_model else History()
+
+
 def write_history(checked: Checked, history: History, stage: Stage | None = None) -> Path:
     """Replace the stored history; return its file."""
     file = history_file(checked, stage)

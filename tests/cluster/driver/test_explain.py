@@ -296,7 +296,7 @@ def test_one_model_under_a_name_is_explained_as_that_model(corpus: Write) -> Non
 def test_engines_that_do_not_fit_at_once_are_explained_all_the_same(
     explain: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.cluster.driver.sample.gpus_here", lambda: 1)
+    monkeypatch.setattr("headrace.cluster.driver.allotting.gpus_here", lambda: 1)
     said = explain("--gpu-price", "2/h", **TWO).stdout
     assert "do not fit on this machine at once. resources: the engines of this pipeline's 2 models need 2 GPUs" in said
     assert said.count("1 GPU(s)") == 2
