@@ -25,7 +25,7 @@ def problems(pipeline: Definition) -> Iterable[tuple[Loc, str]]:
             parse()
         except (TemplateProblem, UserError) as problem:
             parsed = False
-            yield loc, str(problem)
+            yield loc, str(problem).removeprefix("the expression: ")
     if len(set(pipeline.keep or ())) < len(pipeline.keep or ()):
         twice = next(name for name in pipeline.keep or () if (pipeline.keep or ()).count(name) > 1)
         yield ("keep",), f'duplicate column "{twice}"'

@@ -24,13 +24,16 @@ import pyarrow as pa
 from polars.exceptions import PanicException, PolarsError
 
 from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.expression_mistakes import doubtful, mistake
 from headrace.pipelines.spec.expression_tree import (
     MAX_DEPTH,
     MAX_GROWTH,
     MAX_WIDTH,
+    alias_of,
     beyond_one_row,
     casts_to_boolean,
     compared_texts,
+    compares_twice,
     depth,
     first_line,
     growth,
@@ -88,9 +91,21 @@ class Expression:
                     f"{where}: {sql!r} looks at more than one row ({beyond}): a condition sees one row, so it cannot"
                     " use aggregates, window functions, subqueries or unnest"
                 )
-            deep, grows = depth(tree_of(expr)), growth(tree_of(expr))
-        except PolarsError as problem:
-            raise UserError(f"{where}: {sql!r} is not a Polars SQL expression: {first_line(problem)}") from problem
+            tree = tree_of(expr)
+            if name := alias_of(tree):
+                raise UserError(
+                    f"{where}: {sql!r} is not a Polars SQL expression: {mistake(sql, f'unexpected {name}')}"
+                )
+            if compares_twice(tree):
+                raise UserError(
+                    f"{where}: {sql!r} compares the result of a comparison: write and or or between comparisons"
+                    f"{doubtful(sql)}"
+                )
+            deep, grows = depth(tree), growth(tree)
+        except (PolarsError, PanicException) as problem:
+            raise UserError(
+                f"{where}: {sql!r} is not a Polars SQL expression: {mistake(sql, first_line(problem))}"
+            ) from problem
         except RecursionError:
             deep, grows = MAX_DEPTH + 1, 1
         if deep > MAX_DEPTH:
@@ -144,11 +159,11 @@ class Expression:
             result = frame.select(self.expr)
         except PolarsError as problem:
             raise UserError(
-                f"{self.where}: {self.sql!r} does not fit its columns: {_reworded(problem, schema)}"
+                f"{self.where}: {self.sql!r} does not fit its columns: {_reworded(problem, schema)}{doubtful(self.sql)}"
             ) from problem
         kind = result.dtypes[0]
         if kind not in (pl.Boolean, pl.Null):
-            raise UserError(f"{self.where}: {self.sql!r} returns {_words(kind)}, not true or false")
+            raise UserError(f"{self.where}: {self.sql!r} returns {_words(kind)}, not true or false{doubtful(self.sql)}")
         if self.names and result.height != 2:
             raise UserError(f"{self.where}: {self.sql!r} does not return one value for each row")
 

@@ -102,8 +102,16 @@ def _given(value: object) -> str:
 def _but(kind: str, given: object) -> str:
     if kind in ("value_error", "custom", "too_short", "too_long", "string_too_short", "string_too_long"):
         return ""
-    quotes = "; put it in quotes" if kind == "string_type" and isinstance(given, int | float) else ""
-    return f", not {_given(given)}{quotes}"
+    return f", not {_given(given)}{_quotes(given) if kind == 'string_type' else ''}"
+
+
+def _quotes(given: object) -> str:
+    """What was probably meant by a value that should be text."""
+    if isinstance(given, int | float):
+        return "; put it in quotes"
+    if isinstance(given, Mapping) and len(given) == 1 and next(iter(given.values())) is None:
+        return f'; a template is written "{{{{ {next(iter(given))} }}}}"'
+    return ""
 
 
 def _other(message: str, ctx: Mapping[str, Any]) -> str:
