@@ -1,4 +1,7 @@
-"""Commands that work on a pipeline from this machine: ``run``, ``check``, ``sample``, ``explain``."""
+"""Commands that work on a pipeline from this machine: ``run``, ``check``, ``sample``, ``explain``.
+
+Each reads the pipeline before it imports what it does with it: a mistake in the file is told without waiting for that.
+"""
 
 from __future__ import annotations
 
@@ -39,16 +42,18 @@ def run(
     Running the same command again resumes: committed chunks are kept. Exit codes: 0 success, 1 a failure (run the same
     command again to resume), 2 a mistake in the command or a file, 3 too many dead letters, 130 interrupted.
     """
-    from headrace.cluster.driver.run import run as run_pipeline
-    from headrace.cluster.jobs.summary_line import announce
-    from headrace.cluster.observability.listeners import listener, summary
-    from headrace.cluster.report.on_demand import with_prices
-
     log_format = surroundings.log_format
     with mistakes_as_messages(teller(log_format)):
         at = variation.at()
         source, into = at.place("input", input), at.place("output", output)
-        loaded = with_prices(variation.load(pipeline, at), prices.gpu_price, prices.api_price)
+        loaded = variation.load(pipeline, at)
+
+        from headrace.cluster.driver.run import run as run_pipeline
+        from headrace.cluster.jobs.summary_line import announce
+        from headrace.cluster.observability.listeners import listener, summary
+        from headrace.cluster.report.on_demand import with_prices
+
+        loaded = with_prices(loaded, prices.gpu_price, prices.api_price)
         with listener(log_format) as watching:
             result = run_pipeline(
                 loaded,
@@ -77,12 +82,13 @@ def check(
     variation: Variation,
 ) -> None:
     """Find mistakes in a pipeline without starting an engine."""
-    from headrace.cluster.cli.tables import show_checked
-    from headrace.cluster.driver.checking import check_pipeline
-
     with mistakes_as_messages():
         at = variation.at()
         loaded = variation.load(pipeline, at)
+
+        from headrace.cluster.cli.tables import show_checked
+        from headrace.cluster.driver.checking import check_pipeline
+
         show_checked(check_pipeline(loaded, at.input if input is None else input))
 
 
@@ -99,13 +105,15 @@ def sample(
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per row.")] = False,
 ) -> None:
     """Answer a few rows and print the answers. Nothing is written."""
-    from headrace.cluster.cli.tables import show_sample
-    from headrace.cluster.driver.sample import sample_pipeline
-
     with mistakes_as_messages():
         at = variation.at()
         source = at.place("input", input)
-        taken = sample_pipeline(variation.load(pipeline, at), source, rows)
+        loaded = variation.load(pipeline, at)
+
+        from headrace.cluster.cli.tables import show_sample
+        from headrace.cluster.driver.sample import sample_pipeline
+
+        taken = sample_pipeline(loaded, source, rows)
         show_sample(taken, documents=documents, raw=raw, as_json=as_json)
 
 
@@ -143,16 +151,18 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Show prompts, tokens, time and money before a run."""
-    from headrace.cluster.cli.explain_view import show_explanation
-    from headrace.cluster.driver.explain import explain_pipeline
-    from headrace.cluster.report.prices import prices as read_prices
-
     with mistakes_as_messages():
-        paid = read_prices(prices.gpu_price, prices.api_price)
         at = variation.at()
         source = at.place("input", input)
+        loaded = variation.load(pipeline, at)
+
+        from headrace.cluster.cli.explain_view import show_explanation
+        from headrace.cluster.driver.explain import explain_pipeline
+        from headrace.cluster.report.prices import prices as read_prices
+
+        paid = read_prices(prices.gpu_price, prices.api_price)
         explanation = explain_pipeline(
-            variation.load(pipeline, at),
+            loaded,
             source,
             measure_rows=measuring.rows if measuring.measure else None,
             limit=explained.limit,

@@ -7,7 +7,6 @@ enters at the stage that it needs next. While the second stage works on it, the 
 from __future__ import annotations
 
 import logging
-import os
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from headrace.cluster.driver.measure import sample_rows
-from headrace.cluster.driver.ray_connection import LOCAL, cluster_gpus, connect, disconnect, node_cpus
+from headrace.cluster.driver.ray_connection import LOCAL, address_of, cluster_gpus, connect, disconnect, node_cpus
 from headrace.cluster.driver.trial import Found, measure_and_look
 from headrace.cluster.driver.watcher import Watcher
 from headrace.cluster.engines.resources import NOTHING, Allotment, Demand, cores, gpus_here
@@ -89,7 +88,7 @@ class Execution:
         Raises:
             UserError: the cluster cannot be reached, or lacks the resources that the pipeline needs.
         """
-        address = address or os.environ.get("RAY_ADDRESS") or LOCAL
+        address = address_of(address)
         demands = [NO_ENGINE if stage.number in idle else demand_of(checked, stage) for stage in checked.stages]
         cpus = cores()
         if address == LOCAL:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from headrace.cluster.driver.dropped_lines import lines_dropped
 from headrace.pipelines.spec.errors import ChunksFailed, UserError
@@ -22,8 +25,53 @@ START_SECONDS = 120
 STARTS = 3
 """Attempts to start Ray before giving up."""
 
+PROBE_SECONDS = 2.5
+"""Time for a cluster's head to accept a connection. Ray itself would try for most of a minute."""
+
+CLIENT_PORT = 10001
+"""The port of Ray's client server, if an address names none."""
+
 LEVEL_LINE = b"Set ray log level from environment variable"
 """Part of a line that Ray's C++ side writes to standard error when a log level is set."""
+
+
+def address_of(given: str | None) -> str:
+    """The address of the cluster to use: the given one, or that of the environment, or :data:`LOCAL`."""
+    return given or os.environ.get("RAY_ADDRESS") or LOCAL
+
+
+def check_reachable(address: str) -> None:
+    """Check that something listens at the address of a cluster, if it names a host, without importing Ray.
+
+    Raises:
+        UserError: nothing does, or it is the address of something else.
+    """
+    if re.match(r"https?://", address):
+        raise UserError(
+            f"{_shown(address)!r} is the address of a Jobs API. To run there: headrace submit --address "
+            f"{_shown(address)}. To connect from here: --address ray://HOST:{CLIENT_PORT}"
+        )
+    place = urlsplit(address if "://" in address else f"//{address}")
+    try:
+        host, port = place.hostname, place.port
+    except ValueError as error:
+        raise UserError(f"{_shown(address)!r} is not the address of a Ray cluster: {error}.") from error
+    if host is None or (port is None and place.scheme != "ray"):
+        return  # "auto", "local", and what only Ray knows
+    try:
+        socket.create_connection((host, port or CLIENT_PORT), timeout=PROBE_SECONDS).close()
+    except OSError as error:
+        because = error.strerror or f"no answer within {PROBE_SECONDS:g} s"
+        raise UserError(
+            f"There is no Ray cluster at {_shown(address)!r}: {because}. Check host and port (a head has its client "
+            f"server on port {CLIENT_PORT}), or omit --address to start Ray on this machine."
+        ) from error
+
+
+def _shown(address: str) -> str:
+    """An address without what may be a secret in it."""
+    place = urlsplit(address if "://" in address else f"//{address}")
+    return f"{place.scheme}://{place.netloc.rpartition('@')[2]}" if place.scheme else place.netloc.rpartition("@")[2]
 
 
 def connect(address: str, cpus: int) -> None:

@@ -17,6 +17,7 @@ from headrace.cluster.driver.lookahead import looking_ahead
 from headrace.cluster.driver.observations import keep_history, keep_observed, keep_priors
 from headrace.cluster.driver.preflight import Preflights
 from headrace.cluster.driver.publisher import Publisher
+from headrace.cluster.driver.ray_connection import address_of, check_reachable
 from headrace.cluster.driver.reporting import last_report, report, report_before
 from headrace.cluster.engines.locate import provider_of
 from headrace.cluster.observability.observing import Observers, observed
@@ -202,6 +203,7 @@ class Run:
         if self.work is not None and not self.work.todo:
             yield None
             return
+        check_reachable(address_of(self._request.address))
         idle = self.work.idle if self.work else frozenset()
         execution = self._start(idle)
         try:

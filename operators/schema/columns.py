@@ -10,10 +10,9 @@ An absent field and a null one are the same in a table; only that difference is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
+from headrace.operators.lazy_names import LazyModule
 from headrace.operators.schema.codecs import (
     INT64,
     Boolean,
@@ -29,6 +28,11 @@ from headrace.operators.schema.codecs import (
     Timestamp,
 )
 from headrace.operators.schema.nodes import Flat, Node, fields_of, flatten, is_record, types
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = LazyModule("pyarrow")
 
 
 @dataclass(frozen=True, slots=True)

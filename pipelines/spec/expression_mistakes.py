@@ -9,11 +9,15 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import polars as pl
-from polars.exceptions import PanicException, PolarsError
-
+from headrace.operators.lazy_names import LazyModule
 from headrace.pipelines.spec.expression_tree import alias_of, tree_of
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = LazyModule("polars")
 
 _TOKEN = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|[^\W\d]\w*|\d+(?:\.\d+)?|[=!<>&|~^]+|\s+|.""", re.DOTALL)
 """The parts of SQL, for people: a text, a name, a number, a run of operator signs, space, anything else."""
@@ -167,7 +171,7 @@ def _completed(beginning: str, tokens: Sequence[_Token]) -> Iterator[str]:
 def _parses(sql: str) -> bool:
     try:
         return not alias_of(tree_of(pl.sql_expr(sql)))
-    except (PolarsError, PanicException):
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         return False
 
 

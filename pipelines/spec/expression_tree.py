@@ -9,10 +9,14 @@ import json
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
-from polars.exceptions import PolarsError
+from headrace.operators.lazy_names import LazyModule
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = LazyModule("polars")
 
 _ELEMENTWISE_NODES = frozenset({"Alias", "BinaryExpr", "Cast", "Column", "Function", "Literal", "Ternary"})
 """Nodes of a Polars expression that look at one row only."""
@@ -102,7 +106,7 @@ def beyond_one_row(expr: pl.Expr) -> str:
     """
     try:
         return _foreign(tree_of(expr))
-    except PolarsError as problem:
+    except pl.exceptions.PolarsError as problem:
         return first_line(problem)
 
 

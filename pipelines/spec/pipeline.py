@@ -7,9 +7,8 @@ A pipeline is a frozen plain value. It can be checked, hashed and explained with
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import pyarrow as pa
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
@@ -17,6 +16,9 @@ from headrace.pipelines.spec.checks import code_problems, column_problems, probl
 from headrace.pipelines.spec.definition import Definition
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.places import Source, loc_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Pipeline(Definition):

@@ -346,6 +346,15 @@ def test_outputs(output: str, message: str) -> None:
     assert os.listdir("input") == ["reviews.parquet"]
 
 
+def test_an_output_folder_that_takes_no_files_is_told_before_ray_starts() -> None:
+    found = run(output="/proc/output")
+    assert found.startswith("The output folder '/proc/output' cannot be written: ")
+
+
+def test_an_address_where_nothing_listens_is_told_before_ray_starts() -> None:
+    assert run("", "", "--address", "ray://127.0.0.1:9").startswith("There is no Ray cluster at 'ray://127.0.0.1:9': ")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_an_output_folder_that_cannot_be_written(folder: Path) -> None:
     Path("mine").mkdir(mode=0o555)
@@ -505,8 +514,8 @@ def test_a_yaml_error_says_what_usually_causes_it(text: str, hint: str) -> None:
 
 
 def test_a_folder_that_is_no_output() -> None:
-    assert refusal("status", "nothing") == (
-        "'nothing' is not an output of headrace: it contains no plan. Name the output folder of a run."
+    assert refusal("status", "input") == (
+        "'input' is not an output of headrace: it contains no plan. Name the output folder of a run."
     )
     assert refusal("status", "input").startswith("'input' is not an output of headrace: it contains no plan.")
 
