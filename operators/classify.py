@@ -19,10 +19,10 @@ from headrace.operators.calibration import batch_prior, prior_of_shares
 from headrace.operators.capabilities import Capabilities
 from headrace.operators.error_classes import ErrorClass
 from headrace.operators.label_text import label_in
-from headrace.operators.lazy_names import LazyModule
 from headrace.operators.options import Encode, codes_for
 from headrace.operators.outcomes import Answer, Rejection
 from headrace.operators.questions import QUOTE, UNQUOTE, Choice, Completion, Question, Sampling, Shot
+from headrace.operators.schema.lazy_module import LazyModule
 from headrace.operators.shown import Shown
 from headrace.operators.written import written
 

@@ -1,10 +1,9 @@
-"""Names and modules that are imported on first use, so that importing what names them costs nothing."""
+"""Names of a package that are imported on first use, so that importing the package costs nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any
 
 
 def lazily(package: str, home: Mapping[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
@@ -20,21 +19,3 @@ def lazily(package: str, home: Mapping[str, str]) -> tuple[Callable[[str], objec
         return getattr(import_module(home[name]), name)
 
     return get, lambda: sorted(home)
-
-
-class LazyModule:
-    """Stands for a module that takes long to import, and imports it when one of its names is first needed::
-
-        if TYPE_CHECKING:
-            import polars as pl
-        else:
-            pl = LazyModule("polars")
-
-    So a mistake in a pipeline file is told without waiting for libraries that only data needs.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __getattr__(self, attribute: str) -> Any:
-        return getattr(import_module(self._name), attribute)

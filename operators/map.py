@@ -13,9 +13,9 @@ from pydantic import Field, field_validator
 
 from headrace.operators.base import RowStep
 from headrace.operators.error_classes import ErrorClass
-from headrace.operators.lazy_names import LazyModule
 from headrace.operators.outcomes import Answer, Rejection
 from headrace.operators.schema.columns import Column, column_for
+from headrace.operators.schema.lazy_module import LazyModule
 from headrace.operators.schema.not_accepted import NotAccepted
 from headrace.operators.schema.schemas import Validator, check_schema, schema_of
 from headrace.operators.schema.validation import check_characters

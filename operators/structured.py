@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from headrace.operators.agreement import of_values
 from headrace.operators.base import Example
 from headrace.operators.error_classes import ErrorClass
-from headrace.operators.lazy_names import LazyModule
 from headrace.operators.outcomes import Answer, Rejection
 from headrace.operators.questions import Completion, Json, Quoting, Shot
 from headrace.operators.schema.columns import Column, column_for
 from headrace.operators.schema.document_words import document_words
+from headrace.operators.schema.lazy_module import LazyModule
 from headrace.operators.schema.nodes import compact, fields_of, flatten
 from headrace.operators.schema.not_accepted import NotAccepted
 from headrace.operators.schema.quotes import Quotes, place_quotes, quotes_of, without_quotes

@@ -12,9 +12,9 @@ from pydantic import Field
 from headrace.operators.agreement import of_texts
 from headrace.operators.base import ModelStep
 from headrace.operators.error_classes import ErrorClass
-from headrace.operators.lazy_names import LazyModule
 from headrace.operators.outcomes import Answer, Rejection
 from headrace.operators.questions import Completion, Question, Sampling, Shot, Text
+from headrace.operators.schema.lazy_module import LazyModule
 
 if TYPE_CHECKING:
     import pyarrow as pa

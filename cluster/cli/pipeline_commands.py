@@ -25,6 +25,9 @@ class Surroundings:
     log_format: Annotated[
         str, typer.Option("--log-format", metavar="text|json", help="json: one JSON object per line on standard error.")
     ] = "text"
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print all figures of the run, each with what it means.")
+    ] = False
 
 
 def run(
@@ -67,7 +70,7 @@ def run(
                 prune=rerun.prune,
                 reuse=rerun.reuse,
             )
-        summary(result, log_format)
+        summary(result, log_format, verbose=surroundings.verbose)
         announce(result)
     raise typer.Exit(result.exit_code)
 

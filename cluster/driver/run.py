@@ -249,7 +249,7 @@ class Run:
         """Save the plan; what is not committed yet is the work."""
         outlook, result = self.result.outlook, self.result
         work = self.work or self._plan(None, outlook.choice if outlook else self.default)
-        result.plan, result.changes = work.plan.number, work.changes
+        result.plan, result.changes, result.command = work.plan.number, work.changes, work.plan.command
         if not self.store.exists(work.plan.name):
             begin(self.store, work.plan)
         save_plan(self.store, work.plan)

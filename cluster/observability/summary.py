@@ -1,12 +1,16 @@
-"""The summary of a run on the terminal."""
+"""The summary of a run on the terminal: four lines, and the figures of the report on request."""
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from headrace.cluster.observability import terminal
+from headrace.cluster.observability.pace import duration
 from headrace.cluster.state.result import RunResult
 from headrace.pipelines.forecast.outlook import Outlook
+from headrace.pipelines.inference.efficiency import MEASURES
+from headrace.pipelines.output.names import TABLE
 from headrace.pipelines.storage.locations import shown
 
 if TYPE_CHECKING:
@@ -14,23 +18,42 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def print_summary(result: RunResult) -> None:
+def print_summary(result: RunResult, *, verbose: bool = False) -> None:
     """Print the summary of a run."""
     from rich.text import Text
 
     console = terminal.console()
     _print_notes(console, result)
-    console.print(_table(result))
+    table = _table()
+    _main_rows(table, result)
+    if verbose:
+        _more_rows(table, result)
+    console.print(table)
     if result.exit_code:
-        counts = result.counts
-        rate = counts.dead / max(1, counts.rows)
+        counts, rate = result.counts, result.counts.dead / max(1, result.counts.rows)
         console.print(
             Text(
                 f"Too many dead letters: {counts.dead:,} of {counts.rows:,} rows ({rate:.1%}), more than "
-                f"max_error_rate allows. Committed chunks are kept. To see the dead letters: headrace errors "
-                f"{shown(result.output)}. To accept them, raise max_error_rate and run the same command again."
+                "max_error_rate allows. Committed chunks are kept."
             )
         )
+        _print_command(console, "To see the dead letters", f"headrace errors {shlex.quote(shown(result.output))}")
+        if result.command:
+            accepted = f"{result.command} --set max_error_rate={_rounded_up(rate)}"
+            _print_command(console, "To accept them, raise max_error_rate", accepted)
+        else:
+            console.print(Text("To accept them, raise max_error_rate and run the same again."))
+
+
+def _print_command(console: Console, purpose: str, command: str) -> None:
+    from rich.text import Text
+
+    console.print(Text(f"{purpose}: {command}"), soft_wrap=True)  # whole, so that it can be copied
+
+
+def _rounded_up(rate: float) -> float:
+    """A share in whole hundredths that is not below ``rate``."""
+    return min(100, int(rate * 100) + 1) / 100
 
 
 def _print_notes(console: Console, result: RunResult) -> None:
@@ -50,60 +73,76 @@ def _print_notes(console: Console, result: RunResult) -> None:
             console.print(Text(f"{word} since the last run: {', '.join(paths[:5])}{' ...' if len(paths) > 5 else ''}"))
 
 
-def _table(result: RunResult) -> Table:
+def _table() -> Table:
     from rich.table import Table
-    from rich.text import Text
 
-    counts, usage = result.counts, result.totals.usage
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()
-    rows = terminal.outcomes(counts.answered, counts.filtered, counts.dead)
-    table.add_row("rows", rows + (f" ({result.resumed:,} from earlier runs)" if result.resumed else ""))
-    if usage.reused:
-        table.add_row("reused", f"{usage.reused:,} rows reused existing answers")
-    if usage.requests:
-        _usage_rows(table, result)
-    if result.outlook and usage.requests:
-        _forecast_rows(table, result, result.outlook)
-    if result.seconds:
-        phases = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in result.seconds.items())
-        table.add_row("seconds", phases)
-    table.add_row("output", Text(shown(result.output)))
-    if result.report:
-        table.add_row("report", Text(result.report))
     return table
 
 
-def _usage_rows(table: Table, result: RunResult) -> None:
-    """Tokens and requests."""
+def _main_rows(table: Table, result: RunResult) -> None:
+    """Rows by outcome, time and rate, tokens, and where it is."""
+    from rich.text import Text
+
+    counts, usage, figures = result.counts, result.totals.usage, result.totals.figures
+    apart = (
+        (result.resumed, "from earlier runs"),
+        (usage.reused, "reused existing answers"),
+        (usage.duplicates, "share the answers of an identical row"),
+        (usage.truncated, "with a truncated document"),
+    )
+    said = ", ".join(f"{number:,} {what}" for number, what in apart if number)
+    outcomes = terminal.outcomes(counts.answered, counts.filtered, counts.dead)
+    table.add_row("rows", outcomes + (f" ({said})" if said else ""))
+    if result.seconds:
+        table.add_row("time", _time(result))
+    if usage.requests:
+        share = figures.cached / max(1, figures.prompt)
+        cached = f" ({share:.0%} from the cache)" if figures.least is not None else ""
+        table.add_row("tokens", f"{figures.prompt:,} input{cached}, {figures.output:,} output")
+    page = f"; report: {result.report}" if result.report else ""
+    table.add_row("output", Text(f"{shown(result.output)}/{TABLE}{page}", overflow="fold"))
+
+
+def _time(result: RunResult) -> str:
+    """How long the run took, and its rate while requests were answered."""
+    said = _lasting(sum(result.seconds.values()))
+    rows = result.totals.rows - result.totals.usage.reused
+    answering = result.series.points[-1][0] if result.series.points else 0.0
+    if rows <= 0 or answering <= 0 or not result.totals.usage.requests:
+        return said
+    rate = rows / answering
+    return f"{said}, of which {_lasting(answering)} answering: {rate:,.{1 if rate >= 1 else 2}f} rows/s"
+
+
+def _lasting(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
+
+
+def _more_rows(table: Table, result: RunResult) -> None:
+    """The other figures of the run."""
     usage, figures = result.totals.usage, result.totals.figures
-    share = figures.cached / max(1, figures.prompt)
-    table.add_row(
-        "tokens",
-        f"{figures.prompt:,} input, {figures.cached:,} of them cached ({share:.0%}), {figures.computed:,} computed; "
-        f"{figures.output:,} output",
-    )
-    table.add_row("requests", f"{usage.requests:,}, {usage.retries:,} of them retries")
-    shares = (
-        ("order efficiency", figures.order_efficiency),
-        ("layout efficiency", figures.layout_efficiency),
-        ("useful prefill", figures.useful_prefill),
-        ("full batch", figures.full_batch),
-    )
-    table.add_row("efficiency", ", ".join(f"{name} {share:.2f}" for name, share in shares if share is not None))
-    steps = ", ".join(f"{step} {tokens:.1f}" for step, tokens in figures.output_per_row.items())
-    table.add_row("output/row", f"{steps} tokens")
-    if usage.truncated:
-        table.add_row("truncated", f"{usage.truncated:,} documents")
-    if usage.duplicates:
-        table.add_row("duplicates", f"{usage.duplicates:,} rows share the answers of an identical row")
+    if usage.requests:
+        table.add_row("requests", f"{usage.requests:,} to the engine, {usage.retries:,} of them retries")
+        table.add_row("prompts", f"{figures.cached:,} tokens from the cache, {figures.computed:,} computed")
+        steps = ", ".join(f"{step} {tokens:.1f}" for step, tokens in figures.output_per_row.items())
+        table.add_row("answers", f"tokens for each row: {steps}")
+        for name, key, meaning in MEASURES:
+            if (share := getattr(figures, key)) is not None:
+                table.add_row(name, f"{share:.2f} ({meaning})")
+        if result.outlook:
+            _forecast_rows(table, result, result.outlook)
+    if result.seconds:
+        phases = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in result.seconds.items())
+        table.add_row("seconds", phases)
 
 
 def _forecast_rows(table: Table, result: RunResult, outlook: Outlook) -> None:
     """The forecast, with how far the run was off."""
     chosen = dict.fromkeys(outlook.choice.layouts.values())
-    table.add_row("layout", f"{', '.join(chosen)} ({outlook.choice.reason})")
+    table.add_row("layout", f"{', '.join(chosen)}: where prompts keep what changes ({outlook.choice.reason})")
     if result.measured:
         table.add_row("measured", result.measured.sentence())
     totals, taken = result.totals, outlook.taken

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from headrace.operators.lazy_names import LazyModule
+from headrace.operators.schema.lazy_module import LazyModule
 from headrace.operators.schema.nodes import compact
 from headrace.operators.schema.not_accepted import NotAccepted
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from headrace.operators.lazy_names import LazyModule
 from headrace.operators.schema.codecs import (
     INT64,
     Boolean,
@@ -27,6 +26,7 @@ from headrace.operators.schema.codecs import (
     Text,
     Timestamp,
 )
+from headrace.operators.schema.lazy_module import LazyModule
 from headrace.operators.schema.nodes import Flat, Node, fields_of, flatten, is_record, types
 
 if TYPE_CHECKING:

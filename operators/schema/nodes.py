@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from headrace.operators.lazy_names import LazyModule
+from headrace.operators.schema.lazy_module import LazyModule
 
 if TYPE_CHECKING:
     import jsonschema

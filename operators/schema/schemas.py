@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from headrace.operators.lazy_names import LazyModule
 from headrace.operators.schema.answer_tokens import max_answer_tokens
 from headrace.operators.schema.bounded import TooMuchWork, found, pattern_problem
 from headrace.operators.schema.decoding import decoding_schema
 from headrace.operators.schema.describe import describe
+from headrace.operators.schema.lazy_module import LazyModule
 from headrace.operators.schema.nodes import Node, SchemaError, dialect, pointer, refs_stand_alone, resolve, walk
 from headrace.operators.schema.quotes import QUOTE, check_quotes
 from headrace.operators.schema.recursion import heights, reachable, unfold

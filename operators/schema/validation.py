@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from headrace.operators.lazy_names import LazyModule
 from headrace.operators.schema.bounded import BoundedValidator
+from headrace.operators.schema.lazy_module import LazyModule
 from headrace.operators.schema.nodes import compact
 from headrace.operators.schema.not_accepted import NotAccepted
 

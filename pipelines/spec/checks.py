@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from headrace.operators.base import ModelStep, Step
-from headrace.operators.lazy_names import LazyModule
+from headrace.operators.schema.lazy_module import LazyModule
 from headrace.operators.templates import Template, TemplateProblem
 from headrace.pipelines.spec.definition import OWN_COLUMNS, Definition
 from headrace.pipelines.spec.errors import UserError

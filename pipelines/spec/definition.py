@@ -17,8 +17,8 @@ from pydantic import Discriminator, Field, PrivateAttr, Tag, field_serializer
 from pydantic.functional_validators import BeforeValidator
 
 from headrace.operators.base import ModelStep, Step
-from headrace.operators.lazy_names import LazyModule
 from headrace.operators.questions import Layout
+from headrace.operators.schema.lazy_module import LazyModule
 from headrace.operators.templates import Template
 from headrace.pipelines.spec.expressions import Expression, plain
 from headrace.pipelines.spec.places import Loc, Source, loc_text

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headrace.operators.lazy_names import LazyModule
+from headrace.operators.schema.lazy_module import LazyModule
 from headrace.pipelines.spec.expression_tree import alias_of, tree_of
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from headrace.operators.lazy_names import LazyModule
+from headrace.operators.schema.lazy_module import LazyModule
 
 if TYPE_CHECKING:
     import polars as pl

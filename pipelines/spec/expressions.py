@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from headrace.operators.lazy_names import LazyModule
+from headrace.operators.schema.lazy_module import LazyModule
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.expression_mistakes import doubtful, mistake
 from headrace.pipelines.spec.expression_tree import (

@@ -60,7 +60,8 @@ def load_pipeline(path: str | Path, overrides: Sequence[str] = (), model: str | 
     for each in overrides:
         override(data, lines, each)
     data = {key: value for key, value in data.items() if not key.startswith("x-")}
-    source = Source(str(path), folder, lines)
+    options = [*(("--model", model) if model is not None else ()), *(w for each in overrides for w in ("--set", each))]
+    source = Source(str(path), folder, lines, options=tuple(options))
     source = replace(source, files=read_schemas(data, source))
     try:
         return Pipeline.model_validate(data).with_source(source)

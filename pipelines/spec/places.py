@@ -22,6 +22,8 @@ class Source:
     """The line of each value in a YAML or JSON file, or the ``--set`` that gave it."""
     files: tuple[str, ...] = ()
     """The files of JSON Schemas that it names, as written there."""
+    options: tuple[str, ...] = ()
+    """The options of the command line that changed it: ``("--model", "fake", "--set", "max_error_rate=0.1")``."""
 
     def label(self, loc: Loc) -> str:
         """``reviews.yaml:7`` for a location: its own line, or that of the nearest value around it."""
