@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +23,7 @@ from typer.testing import CliRunner
 from headrace import __version__
 from headrace.cluster.cli.main import app
 from headrace.cluster.cli.option_groups import spread
+from headrace.cluster.kube.options import GROUPS, KubeOptions
 from tests.conftest import REVIEWS
 
 HEAVY = {"ray", "vllm", "torch", "transformers", "polars", "pyarrow", "pandas", "numpy", "jinja2", "yaml"}
@@ -115,6 +119,30 @@ def test_help(command: list[str], says: list[str]) -> None:
     assert done.exit_code == 0
     text = " ".join(done.stdout.split())
     assert not [word for word in says if word not in text]
+
+
+def commands() -> dict[str, Any]:
+    root: Any = typer.main.get_command(app)
+    return {name: command for name, command in root.commands.items() if name != "model"}
+
+
+@pytest.mark.parametrize("name", commands())
+def test_the_help_of_a_command_ends_with_an_example_that_it_takes(name: str) -> None:
+    *_, title, example = headrace(name, "--help").stdout.rstrip().splitlines()
+    assert title.strip() == "Example:"
+    program, called, *words = shlex.split(re.split(" [|>] ", example)[0])
+    assert (program, called) == ("headrace", name)
+    commands()[name].make_context(name, words)
+
+
+def test_the_options_of_manifest_come_in_groups_and_each_once() -> None:
+    grouped = [name for names in GROUPS.values() for name in names]
+    assert sorted(grouped) == sorted(each.name for each in dataclasses.fields(KubeOptions))
+    text = headrace("manifest", "--help").stdout
+    places = [text.index(f"\n{title}:\n") for title in ("Arguments", *GROUPS, "Other")]
+    assert places == sorted(places)
+    assert places[2] < text.index("--image-pull-secret") > text.index("Its pods:")
+    assert text.count("--help") == text.count("--namespace <str>") == 1
 
 
 @dataclass(frozen=True, slots=True)
