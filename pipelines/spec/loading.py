@@ -10,16 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from headrace.pipelines.spec.data_files import read_data
-from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.errors import PipelineMistake, UserError
 from headrace.pipelines.spec.overrides import override
 from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.spec.places import Loc, Source, listed, split_name
 from headrace.pipelines.spec.python_file import from_python
 from headrace.pipelines.spec.schema_files import read_schemas
-from headrace.pipelines.spec.wording import problems_of
 
 _FORMATS = ".yaml, .yml, .json or .py"
 
@@ -65,8 +62,8 @@ def load_pipeline(path: str | Path, overrides: Sequence[str] = (), model: str | 
     source = replace(source, files=read_schemas(data, source))
     try:
         return Pipeline.model_validate(data).with_source(source)
-    except ValidationError as error:
-        raise UserError(listed(problems_of(error), source)) from error
+    except PipelineMistake as error:
+        raise UserError(listed(error.problems, source)) from error
 
 
 def _from_text(file: Path) -> tuple[dict[str, Any], dict[Loc, int | str]]:

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-Loc = tuple[str | int, ...]
-"""A place in a pipeline: ``("steps", 1, "extract", "schema")``."""
+from headrace.operators.wording import Loc, loc_text
+
+__all__ = ["Loc", "Source", "listed", "loc_text", "split_name"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +41,6 @@ def split_name(path: str) -> tuple[Path, str | None]:
     if colon and head.endswith(".py") and name.isidentifier():
         return Path(head), name
     return Path(path), None
-
-
-def loc_text(loc: Loc) -> str:
-    """``steps[1].extract.schema`` for ``("steps", 1, "extract", "schema")``."""
-    text = ""
-    for part in loc:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
 
 
 def listed(problems: Sequence[tuple[Loc, str]], source: Source) -> str:

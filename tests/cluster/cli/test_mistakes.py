@@ -485,7 +485,7 @@ def bad(text: str) -> str:
         ("r.py", "import nowhere_at_all\n", "r.py:1: ModuleNotFoundError: No module named 'nowhere_at_all'"),
         ("r.py", "x = 1\nx = = 1\n", "r.py:2: SyntaxError"),
         ("r.py", "x = 1\nraise SystemExit(0)\n", "r.py:2: SystemExit: 0"),
-        ("r.py", bad("Classify(name='a', labels=['x'])"), "r.py:2: labels: needs at least 2, but has 1"),
+        ("r.py", bad("Classify(name='a', labels=['x'])"), "r.py:2: classify.labels: needs at least 2, but has 1"),
     ],
 )
 def test_pipeline_files(name: str, text: str | None, message: str) -> None:
