@@ -11,13 +11,14 @@ from pathlib import Path
 
 from headrace.cluster.driver.chunks import count_done, do_chunks
 from headrace.cluster.driver.clock import Clock
+from headrace.cluster.driver.cluster_address import check_reachable, cluster_address
 from headrace.cluster.driver.execution import Execution
 from headrace.cluster.driver.history import read_history
 from headrace.cluster.driver.lookahead import looking_ahead
 from headrace.cluster.driver.observations import keep_history, keep_observed, keep_priors
+from headrace.cluster.driver.places import begin_execution
 from headrace.cluster.driver.preflight import Preflights
 from headrace.cluster.driver.publisher import Publisher
-from headrace.cluster.driver.ray_connection import address_of, check_reachable
 from headrace.cluster.driver.reporting import last_report, report, report_before
 from headrace.cluster.engines.locate import provider_of
 from headrace.cluster.observability.observing import Observers, observed
@@ -81,7 +82,8 @@ def run(  # noqa: PLR0913 - the options of a run, each with a name
         input: a file, a folder of files, a glob, or a URI that a source recognizes.
         output: a folder; chunks already committed there are kept.
         limit: rows in total; None for all.
-        address: a Ray cluster (``auto``, ``ray://host:port``); None or ``local`` starts Ray here and stops it again.
+        address: a Ray cluster (``auto``, ``ray://host:port``); ``local`` starts Ray here and stops it again. None: the
+            cluster that ``RAY_ADDRESS`` names, else this machine, without Ray if one engine is enough.
         listener: is told of the progress of the run.
         recompute: what to recompute of an existing output: ``changed`` (steps whose answers would change, and steps
             that read them) or ``all``. Without it a changed pipeline is refused.
@@ -203,7 +205,8 @@ class Run:
         if self.work is not None and not self.work.todo:
             yield None
             return
-        check_reachable(address_of(self._request.address))
+        if address := cluster_address(self._request.address):
+            check_reachable(address)
         idle = self.work.idle if self.work else frozenset()
         execution = self._start(idle)
         try:
@@ -225,8 +228,9 @@ class Run:
                 self._clock.phase("starting"),
                 Preflights.begin(checked.pipeline, awake, checked.models, ahead) as preflight,
             ):
-                execution = Execution.begin(checked, self.store, self._request.address, idle)
+                execution = begin_execution(checked, self.store, self._request.address, idle, self._listener.say)
                 self.result.outlook = preflight.finish()
+                self.result.place = execution.place
         except BaseException:
             if execution is not None:
                 execution.end()

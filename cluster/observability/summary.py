@@ -108,13 +108,13 @@ def _main_rows(table: Table, result: RunResult) -> None:
 
 def _time(result: RunResult) -> str:
     """How long the run took, and its rate while requests were answered."""
-    said = _lasting(sum(result.seconds.values()))
+    said = _lasting(sum(result.seconds.values())) + (f" on {result.place}" if result.place else "")
     rows = result.totals.rows - result.totals.usage.reused
     answering = result.series.points[-1][0] if result.series.points else 0.0
     if rows <= 0 or answering <= 0 or not result.totals.usage.requests:
         return said
     rate = rows / answering
-    return f"{said}, of which {_lasting(answering)} answering: {rate:,.{1 if rate >= 1 else 2}f} rows/s"
+    return f"{said}; {_lasting(answering)} of it answering, {rate:,.{1 if rate >= 1 else 2}f} rows/s"
 
 
 def _lasting(seconds: float) -> str:

@@ -1,16 +1,16 @@
-"""Connecting to Ray: an address where nothing listens, and what is written to a terminal while Ray starts."""
+"""What is said while Ray starts, and what is left of one that does not."""
 
 from __future__ import annotations
 
 import os
-import socket
-import time
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from headrace.cluster.driver.dropped_lines import lines_dropped
-from headrace.cluster.driver.ray_connection import LEVEL_LINE, LOCAL, check_reachable
-from headrace.pipelines.spec.errors import UserError
+from headrace.cluster.driver.ray_connection import LEVEL_LINE, STARTS, start_here
+from headrace.pipelines.spec.errors import ChunksFailed
 
 
 def test_only_the_line_about_the_log_level_is_dropped(capfd: pytest.CaptureFixture[str]) -> None:
@@ -20,31 +20,33 @@ def test_only_the_line_about_the_log_level_is_dropped(capfd: pytest.CaptureFixtu
     assert capfd.readouterr().err == "an error\nafter\n"
 
 
-@pytest.mark.parametrize("address", ["ray://127.0.0.1:9", "127.0.0.1:9", "ray://someone:secret@127.0.0.1:9?token=x"])
-def test_an_address_where_nothing_listens_is_refused_at_once(address: str) -> None:
-    began = time.monotonic()
-    with pytest.raises(UserError, match=r"There is no Ray cluster at .*127\.0\.0\.1:9': Connection refused") as refusal:
-        check_reachable(address)
-    assert time.monotonic() - began < 2
-    assert "secret" not in str(refusal.value)
-    assert "token" not in str(refusal.value)
+def test_a_ray_that_does_not_come_up_is_said_and_what_it_left_is_ended(tmp_path: Path) -> None:
+    folder = tmp_path / "ray" / "core"
+    folder.mkdir(parents=True)
+    (folder / "gcs_server").symlink_to("/bin/sleep")
+    tries: list[subprocess.Popen[bytes]] = []
+    said: list[str] = []
+
+    def start() -> None:
+        tries.append(subprocess.Popen([str(folder / "gcs_server"), "600"]))
+        if len(tries) < STARTS:
+            raise Exception("The current node timed out during startup.")  # noqa: TRY002  (as Ray does)
+
+    start_here(start, said.append)
+    assert [process.poll() is not None for process in tries] == [True] * (STARTS - 1) + [False]
+    tries[-1].kill()
+    assert [line.partition("Try ")[2][:6] for line in said] == ["2 of 3", "3 of 3"]
+    assert all("Ray did not come up within 0 s" in line and "Ray's logs: /" in line for line in said)
 
 
-def test_an_address_that_answers_and_those_that_only_ray_knows_pass() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        check_reachable(f"ray://127.0.0.1:{server.getsockname()[1]}")
-    check_reachable("auto")
-    check_reachable(LOCAL)
+def test_a_ray_that_cannot_start_is_not_tried_again() -> None:
+    tries = 0
 
+    def start() -> None:
+        nonlocal tries
+        tries += 1
+        raise Exception("no room for the object store")  # noqa: TRY002  (as Ray does)
 
-@pytest.mark.parametrize(
-    ("address", "message"),
-    [
-        ("http://head:8265", "is the address of a Jobs API. To run there: headrace submit --address http://head:8265"),
-        ("ray://head:99999", "'ray://head:99999' is not the address of a Ray cluster: Port out of range"),
-        ("ray://no-such-host.invalid", "There is no Ray cluster at 'ray://no-such-host.invalid': "),
-    ],
-)
-def test_an_address_that_is_something_else_is_told_so(address: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        check_reachable(address)
+    with pytest.raises(ChunksFailed, match=r"Ray did not start on this machine: no room .*\. Its logs: /"):
+        start_here(start)
+    assert tries == 1

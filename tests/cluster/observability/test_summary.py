@@ -42,9 +42,9 @@ def printed(capsys: pytest.CaptureFixture[str], made: RunResult, *, verbose: boo
 
 
 def test_the_summary_has_four_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    assert printed(capsys, result(report="/lake/answers/_headrace/report.html")) == [
+    assert printed(capsys, result(report="/lake/answers/_headrace/report.html", place="this machine, without Ray")) == [
         "rows 18 answered, 1 filtered out, 1 dead letter",
-        "time 1:30, of which 10.0 s answering: 2.0 rows/s",
+        "time 1:30 on this machine, without Ray; 10.0 s of it answering, 2.0 rows/s",
         "tokens 1,000 input (25% from the cache), 90 output",
         "output /lake/answers/data; report: /lake/answers/_headrace/report.html",
     ]
