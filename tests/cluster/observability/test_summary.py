@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from headrace.cluster.cli.errors_view import show_errors
+from headrace.cluster.cli.tables import show_status
 from headrace.cluster.observability.summary import print_summary
 from headrace.cluster.state.result import RunResult
 from headrace.cluster.state.totals import Totals
@@ -18,10 +19,11 @@ from headrace.pipelines.inference.usage import Usage
 from headrace.pipelines.output.checkpoint import Counts
 from headrace.pipelines.output.dead_letters import read_dead_letters
 from headrace.pipelines.output.planning import PlanMismatch
+from headrace.pipelines.output.status import read_status
 from headrace.pipelines.report.series import Series
 from headrace.pipelines.spec.loading import load_pipeline
 from tests.conftest import REVIEWS
-from tests.support.in_process import InProcess, here  # noqa: F401  (a fixture)
+from tests.support.in_process import InProcess, Stopped, here  # noqa: F401  (a fixture)
 
 Write = Callable[..., Path]
 
@@ -116,3 +118,17 @@ def test_a_pipeline_made_in_python_has_no_command(
     assert printed(capsys, made)[-1] == "To accept them, raise max_error_rate and run the same again."
     show_errors(read_dead_letters(str(here.output)), as_json=False)
     assert "with --retry errors" in capsys.readouterr().out
+
+
+def test_the_status_of_an_unfinished_output_names_the_command_that_resumes_it(
+    here: InProcess,  # noqa: F811
+    corpus: Write,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source = corpus(["a", "b", "c"])
+    here.stop_after = 1
+    with pytest.raises(Stopped):
+        here(load_pipeline(file_in(here.folder, checkpoint_rows=1), (), "fake"), source)
+    show_status(read_status(str(here.output)))
+    command = shlex.join(["headrace", "run", str(here.folder / "my pipeline.yaml"), "--model", "fake"])
+    assert f"To resume: {command} --input {source} --output {here.output}\n" in capsys.readouterr().out

@@ -569,6 +569,8 @@ def test_a_run_with_too_many_dead_letters_has_a_report(here: InProcess, corpus: 
     assert result.exit_code == 3
     page = Outline.of(page_of(here.output)).text
     assert "too many dead letters" in page
+    assert "more rows are dead letters than max_error_rate allows. Committed chunks are kept. To see why: " in page
+    assert "Run the same command again" not in page
     assert "the engine returned no probabilities" in page
     assert here.report()["status"] == "too many dead letters"
 
