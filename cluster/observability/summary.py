@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from headrace.cluster.observability import terminal
@@ -15,7 +16,9 @@ from headrace.pipelines.storage.locations import shown
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
+
+Line = tuple[str, str]
+"""A name, and what is to be said under it."""
 
 
 def print_summary(result: RunResult, *, verbose: bool = False) -> None:
@@ -24,11 +27,11 @@ def print_summary(result: RunResult, *, verbose: bool = False) -> None:
 
     console = terminal.console()
     _print_notes(console, result)
-    table = _table()
-    _main_rows(table, result)
-    if verbose:
-        _more_rows(table, result)
-    console.print(table)
+    lines = [*_main_lines(result), *(_more_lines(result) if verbose else ())]
+    width = max(len(name) for name, _ in lines)
+    for name, text in lines:
+        # Not wrapped, so that a path can be copied.
+        console.print(Text.assemble((f"{name:{width}}", "bold"), f"  {text}"), soft_wrap=True)
     if result.exit_code:
         counts, rate = result.counts, result.counts.dead / max(1, result.counts.rows)
         console.print(
@@ -73,19 +76,8 @@ def _print_notes(console: Console, result: RunResult) -> None:
             console.print(Text(f"{word} since the last run: {', '.join(paths[:5])}{' ...' if len(paths) > 5 else ''}"))
 
 
-def _table() -> Table:
-    from rich.table import Table
-
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column()
-    return table
-
-
-def _main_rows(table: Table, result: RunResult) -> None:
+def _main_lines(result: RunResult) -> Iterator[Line]:
     """Rows by outcome, time and rate, tokens, and where it is."""
-    from rich.text import Text
-
     counts, usage, figures = result.counts, result.totals.usage, result.totals.figures
     apart = (
         (result.resumed, "from earlier runs"),
@@ -95,15 +87,15 @@ def _main_rows(table: Table, result: RunResult) -> None:
     )
     said = ", ".join(f"{number:,} {what}" for number, what in apart if number)
     outcomes = terminal.outcomes(counts.answered, counts.filtered, counts.dead)
-    table.add_row("rows", outcomes + (f" ({said})" if said else ""))
+    yield "rows", outcomes + (f" ({said})" if said else "")
     if result.seconds:
-        table.add_row("time", _time(result))
+        yield "time", _time(result)
     if usage.requests:
         share = figures.cached / max(1, figures.prompt)
         cached = f" ({share:.0%} from the cache)" if figures.least is not None else ""
-        table.add_row("tokens", f"{figures.prompt:,} input{cached}, {figures.output:,} output")
+        yield "tokens", f"{figures.prompt:,} input{cached}, {figures.output:,} output"
     page = f"; report: {result.report}" if result.report else ""
-    table.add_row("output", Text(f"{shown(result.output)}/{TABLE}{page}", overflow="fold"))
+    yield "output", f"{shown(result.output)}/{TABLE}{page}"
 
 
 def _time(result: RunResult) -> str:
@@ -121,30 +113,30 @@ def _lasting(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
 
 
-def _more_rows(table: Table, result: RunResult) -> None:
+def _more_lines(result: RunResult) -> Iterator[Line]:
     """The other figures of the run."""
     usage, figures = result.totals.usage, result.totals.figures
     if usage.requests:
-        table.add_row("requests", f"{usage.requests:,} to the engine, {usage.retries:,} of them retries")
-        table.add_row("prompts", f"{figures.cached:,} tokens from the cache, {figures.computed:,} computed")
+        yield "requests", f"{usage.requests:,} to the engine, {usage.retries:,} of them retries"
+        yield "prompts", f"{figures.cached:,} tokens from the cache, {figures.computed:,} computed"
         steps = ", ".join(f"{step} {tokens:.1f}" for step, tokens in figures.output_per_row.items())
-        table.add_row("answers", f"tokens for each row: {steps}")
+        yield "answers", f"tokens for each row: {steps}"
         for name, key, meaning in MEASURES:
             if (share := getattr(figures, key)) is not None:
-                table.add_row(name, f"{share:.2f} ({meaning})")
+                yield name, f"{share:.2f} ({meaning})"
         if result.outlook:
-            _forecast_rows(table, result, result.outlook)
+            yield from _forecast_lines(result, result.outlook)
     if result.seconds:
         phases = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in result.seconds.items())
-        table.add_row("seconds", phases)
+        yield "seconds", phases
 
 
-def _forecast_rows(table: Table, result: RunResult, outlook: Outlook) -> None:
+def _forecast_lines(result: RunResult, outlook: Outlook) -> Iterator[Line]:
     """The forecast, with how far the run was off."""
     chosen = dict.fromkeys(outlook.choice.layouts.values())
-    table.add_row("layout", f"{', '.join(chosen)}: where prompts keep what changes ({outlook.choice.reason})")
+    yield "layout", f"{', '.join(chosen)}: where prompts keep what changes ({outlook.choice.reason})"
     if result.measured:
-        table.add_row("measured", result.measured.sentence())
+        yield "measured", result.measured.sentence()
     totals, taken = result.totals, outlook.taken
     computed = totals.figures.computed
     said = f"{taken.computed:,.0f} prompt tokens to compute ({_off(computed, taken.computed)})"
@@ -152,7 +144,7 @@ def _forecast_rows(table: Table, result: RunResult, outlook: Outlook) -> None:
         said += f", {taken.seconds:,.1f} engine seconds ({_off(totals.busy_seconds, taken.seconds)})"
     if not outlook.observed:
         said += "; assuming that no condition skips a step, because nothing had been observed yet"
-    table.add_row("forecast", said)
+    yield "forecast", said
 
 
 def _off(happened: float, forecast: float) -> str:
