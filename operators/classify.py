@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import pyarrow as pa
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from headrace.operators.agreement import of_labels
@@ -23,8 +22,14 @@ from headrace.operators.label_text import label_in
 from headrace.operators.options import Encode, codes_for
 from headrace.operators.outcomes import Answer, Rejection
 from headrace.operators.questions import QUOTE, UNQUOTE, Choice, Completion, Question, Sampling, Shot
+from headrace.operators.schema.lazy_module import LazyModule
 from headrace.operators.shown import Shown
 from headrace.operators.written import written
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = LazyModule("pyarrow")
 
 MAX_LABELS = 128
 """vLLM returns the log-probabilities of at most 128 chosen tokens for a request."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import pyarrow as pa
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from headrace.operators.base import ModelStep
@@ -18,6 +17,9 @@ from headrace.operators.schema.schemas import check_schema, schema_of
 from headrace.operators.shown import Shown
 from headrace.operators.structured import Structure
 from headrace.operators.written import JSON_SCHEMA
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TASK = "Read the text and extract facts in words from the text."
 

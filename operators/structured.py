@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from headrace.operators.agreement import of_values
 from headrace.operators.base import Example
@@ -16,6 +14,7 @@ from headrace.operators.outcomes import Answer, Rejection
 from headrace.operators.questions import Completion, Json, Quoting, Shot
 from headrace.operators.schema.columns import Column, column_for
 from headrace.operators.schema.document_words import document_words
+from headrace.operators.schema.lazy_module import LazyModule
 from headrace.operators.schema.nodes import compact, fields_of, flatten
 from headrace.operators.schema.not_accepted import NotAccepted
 from headrace.operators.schema.quotes import Quotes, place_quotes, quotes_of, without_quotes
@@ -33,11 +32,19 @@ from headrace.operators.schema.schemas import (
 )
 from headrace.operators.shown import Shown
 
-SPANS = pa.list_(pa.struct([("path", pa.string()), ("start", pa.int64()), ("end", pa.int64())]))
-"""Where the quotes of an answer stand: each with its place in the answer, and offsets of characters in the document."""
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = LazyModule("pyarrow")
 
 NAMED = 8
 """Fields that a reminder names."""
+
+
+def _spans_type() -> pa.DataType:
+    """Where the quotes of an answer stand: each with its place in the answer, and offsets of characters in the
+    document."""
+    return pa.list_(pa.struct([("path", pa.string()), ("start", pa.int64()), ("end", pa.int64())]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +127,7 @@ class Structure:
 
     def fields(self) -> list[pa.Field]:
         """The columns of an answer."""
-        spans = [pa.field(self.spans, SPANS)] if self.spans else []
+        spans = [pa.field(self.spans, _spans_type())] if self.spans else []
         return [pa.field(self.name, self.column.type), *spans]
 
     def shown(self) -> Shown:

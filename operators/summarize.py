@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import pyarrow as pa
 from pydantic import Field
 
 from headrace.operators.agreement import of_texts
@@ -15,6 +14,12 @@ from headrace.operators.base import ModelStep
 from headrace.operators.error_classes import ErrorClass
 from headrace.operators.outcomes import Answer, Rejection
 from headrace.operators.questions import Completion, Question, Sampling, Shot, Text
+from headrace.operators.schema.lazy_module import LazyModule
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = LazyModule("pyarrow")
 
 WORDS_PER_SENTENCE = 20
 """Words of a typical sentence; a summary may have ``max_words`` divided by this many sentences."""

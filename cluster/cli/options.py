@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -74,7 +74,15 @@ class Variation:
         """
         from headrace.pipelines.spec.loading import load_pipeline
 
-        return load_pipeline(pipeline, at.overrides(self.overrides, self.model), at.model_name(self.model))
+        loaded = load_pipeline(pipeline, at.overrides(self.overrides, self.model), at.model_name(self.model))
+        assert loaded.source is not None, "a pipeline from a file knows the file"
+        return loaded.with_source(replace(loaded.source, options=self._words()))
+
+    def _words(self) -> tuple[str, ...]:
+        """The options as they were given."""
+        given = [("--target", self.target), ("--model", self.model)]
+        given += [("--set", each) for each in self.overrides or ()]
+        return tuple(word for option, value in given if value is not None for word in (option, value))
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,10 +48,14 @@ def show_status(status: OutputStatus) -> None:
         "rows",
         f"{counts.rows:,} of {status.rows:,} done: " + terminal.outcomes(counts.answered, counts.filtered, counts.dead),
     )
-    table.add_row("chunks", f"{status.chunks_done:,} of {status.chunks:,} committed")
+    table.add_row("chunks", f"{status.chunks_done:,} of {status.chunks:,} committed (a chunk is what is saved at once)")
     parts = sum(shard.has_part and not shard.gone for shard in plan.shards)
-    table.add_row("parts", f"{status.shards_published:,} of {parts:,} published")
+    table.add_row(
+        "parts", f"{status.shards_published:,} of {parts:,} published (a part is the table of one input file)"
+    )
     console.print(table)
+    if plan.command and not status.complete:
+        console.print(Text(f"To resume: {plan.command}"), soft_wrap=True)
     if status.reasons:
         reasons = Table(box=None, pad_edge=False)
         reasons.add_column("dead letters", justify="right")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from headrace.cluster.driver.chunks import count_done, do_chunks
 from headrace.cluster.driver.clock import Clock
+from headrace.cluster.driver.cluster_address import check_reachable, cluster_address
 from headrace.cluster.driver.decisions import as_before, drifted, keep_decision
 from headrace.cluster.driver.execution import Execution
 from headrace.cluster.driver.hints import hints
@@ -211,6 +212,8 @@ class Run:
         if self.work is not None and not self.work.todo:
             yield None
             return
+        if address := cluster_address(self._request.address):
+            check_reachable(address)
         idle = self.work.idle if self.work else frozenset()
         execution = self._start(idle)
         try:
@@ -283,7 +286,7 @@ class Run:
         if execution is not None and self._measurements.tried:
             execution.known = standing_answers(self.checked, work.plan, self._measurements.tried)
             result.keep_measured(execution.known)
-        result.plan, result.changes = work.plan.number, work.changes
+        result.plan, result.changes, result.command = work.plan.number, work.changes, work.plan.command
         if not self.store.exists(work.plan.name):
             begin(self.store, work.plan)
         save_plan(self.store, work.plan)

@@ -40,6 +40,7 @@ class RunResult:
         series: the totals over time.
         started: ISO 8601, UTC.
         report: location of the page; empty if there is none.
+        command: the ``headrace run`` of this pipeline, input and output; empty if the pipeline was made in Python.
     """
 
     status: Status
@@ -59,6 +60,7 @@ class RunResult:
     series: Series = field(default_factory=Series)
     started: str = ""
     report: str = ""
+    command: str = ""
 
     @property
     def exit_code(self) -> int:

@@ -10,16 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from headrace.pipelines.spec.data_files import read_data
-from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.errors import PipelineMistake, UserError
 from headrace.pipelines.spec.overrides import override
 from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.spec.places import Loc, Source, listed, split_name
 from headrace.pipelines.spec.python_file import from_python
 from headrace.pipelines.spec.schema_files import read_schemas, schema_files
-from headrace.pipelines.spec.wording import problems_of
 
 _FORMATS = ".yaml, .yml, .json or .py"
 
@@ -55,8 +52,8 @@ def load_pipeline(path: str | Path, overrides: Sequence[str] = (), model: str | 
     source = replace(source, files=read_schemas(data, source))
     try:
         return Pipeline.model_validate(data).with_source(source)
-    except ValidationError as error:
-        raise UserError(listed(problems_of(error), source)) from error
+    except PipelineMistake as error:
+        raise UserError(listed(error.problems, source)) from error
 
 
 def named_files(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Path, ...]:
@@ -89,7 +86,8 @@ def _changed(
     for each in overrides:
         override(data, lines, each)
     data = {key: value for key, value in data.items() if not key.startswith("x-")}
-    return data, Source(str(path), split_name(str(path))[0].resolve().parent, lines)
+    options = [*(("--model", model) if model is not None else ()), *(w for each in overrides for w in ("--set", each))]
+    return data, Source(str(path), split_name(str(path))[0].resolve().parent, lines, options=tuple(options))
 
 
 def _from_text(file: Path) -> tuple[dict[str, Any], dict[Loc, int | str]]:
