@@ -17,7 +17,7 @@ from headrace.cluster.driver.lookahead import looking_ahead
 from headrace.cluster.driver.observations import keep_history, keep_observed, keep_priors
 from headrace.cluster.driver.preflight import Preflights
 from headrace.cluster.driver.publisher import Publisher
-from headrace.cluster.driver.reporting import last_report, report, report_before
+from headrace.cluster.driver.reporting import report, report_before, report_complete
 from headrace.cluster.engines.locate import provider_of
 from headrace.cluster.observability.observing import Observers, observed
 from headrace.cluster.state.checked import Checked, check
@@ -37,6 +37,7 @@ from headrace.pipelines.output.plan import Plan
 from headrace.pipelines.output.plan_file import load_plan, save_plan
 from headrace.pipelines.output.poison_rows import settle, sweep_notes
 from headrace.pipelines.output.stages import commits, entries
+from headrace.pipelines.output.strangers import refuse_strangers
 from headrace.pipelines.output.superseded import check_latest
 from headrace.pipelines.spec.loading import load_pipeline
 from headrace.pipelines.spec.pipeline import Pipeline
@@ -151,6 +152,8 @@ class Run:
             self.checked = check(request.pipeline, request.input)
             previous = load_plan(self.store)
             self._has_plan = previous is not None
+            if previous is not None:
+                refuse_strangers(self.store, previous)
             self.rows = min(self.checked.corpus.rows, request.limit or self.checked.corpus.rows)
             # Layouts are chosen once for an output, with its first rows.
             self.default = LayoutChoice({}, "")
@@ -180,12 +183,10 @@ class Run:
         result = self.result
         result.status = "already complete"
         result.plan = work.plan.number
-        last = last_report(self.store)
         result.counts = count_done(self.store, work)
         if self._request.rerun.retry:
             result.notes.append("there are no dead letters to retry")
-        if "seen" not in last:
-            report(self.store, work.plan, last, None, self._request.pipeline.report, result, self._clock)
+        report_complete(self.store, work.plan, self._request.pipeline.report, result, self._clock)
         return result
 
     def _reuse(self) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from headrace.pipelines.output.checkpoint import ERROR
+from headrace.pipelines.output.damaged import opened
 from headrace.pipelines.output.dead_letters import letter_tables
 from headrace.pipelines.output.names import PART, TABLE, listed
 from headrace.pipelines.output.plan import Plan
@@ -82,7 +82,6 @@ def _opened(output: str) -> tuple[Store, Plan]:
 
 def _row_groups(store: Store, parts: list[str], columns: list[str] | None) -> Iterator[pa.Table]:
     for name in parts:
-        with store.open(name) as file:
-            part = pq.ParquetFile(file, page_checksum_verification=True)
+        with opened(store, name) as part:
             for group in range(part.num_row_groups):
                 yield part.read_row_group(group, columns=columns, use_threads=False)

@@ -6,6 +6,8 @@
     ├── UserError                2   something the user gave is wrong
     │   ├── PlanMismatch         2   the output was made by a pipeline with other answers or columns
     │   ├── OldLayout            2   the output's files have the names of an earlier build: headrace convert
+    │   ├── Damaged              2   a file of the output is not what headrace wrote: headrace verify
+    │   ├── Strangers            2   the output contains files of somebody else where readers look
     │   ├── Superseded           2   another run has planned the same output again
     │   ├── Denied               2   the credentials are valid, but do not permit this
     │   └── InputChanged         2   an input file has changed since it was planned

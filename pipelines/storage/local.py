@@ -92,7 +92,7 @@ class LocalStore:
             try:
                 with os.scandir(self._path(prefix)) as found:
                     return sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in found)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 return []
 
         return _retried(look)
