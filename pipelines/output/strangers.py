@@ -62,7 +62,8 @@ def refuse_strangers(store: Store, plan: Plan) -> None:
     if not found:
         return
     check_latest(store, plan)
-    store.delete(SUCCESS)
+    if store.exists(SUCCESS):  # and is no folder
+        store.delete(SUCCESS)
     more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
     raise Strangers(
         f"The output {shown(store.uri)} contains what headrace did not make, and readers may take it for answers: "
