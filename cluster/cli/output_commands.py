@@ -1,4 +1,4 @@
-"""Commands about an output: ``status``, ``errors``, ``report``, ``convert``."""
+"""Commands about an output: ``status``, ``errors``, ``report``, ``verify``, ``convert``."""
 
 from __future__ import annotations
 
@@ -78,6 +78,20 @@ def report(
             show_comparison(compare_outputs(request), to)
         else:
             show_report(report_output(request))
+
+
+def verify(output: OutputOf = None, as_json: AsJson = False, target: TargetName = None) -> None:
+    """Read every file of an output, and hold it against its checksums, counts and plan. Exit code 1: damage."""
+    from headrace.cluster.cli.verify_view import show_verification
+    from headrace.cluster.jobs.targets import use_target
+    from headrace.pipelines.output.verify import verify_output
+    from headrace.pipelines.spec.errors import FAILED
+
+    with mistakes_as_messages():
+        found = verify_output(use_target(target).output_of(output))
+        show_verification(found, as_json=as_json)
+        if found.findings:
+            raise typer.Exit(FAILED)
 
 
 def convert(

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from headrace.pipelines.input.arrow_types import fit
-from headrace.pipelines.output.damaged import damage_told, damaged
+from headrace.pipelines.output.damaged import about_content, damage_told, damaged
 from headrace.pipelines.output.ledger import Ledger
 from headrace.pipelines.output.names import CHUNK_FILE, CHUNKS, SHARD_FOLDER, chunk_folder
 from headrace.pipelines.output.plan import Chunk, CommitInfo, Plan, PlannedShard
@@ -204,11 +204,11 @@ def read_footer_and_rows(file: BinaryIO) -> tuple[dict[str, Any], int] | None:
     try:
         footer = pq.read_metadata(file)
         record = json.loads((footer.metadata or {}).get(RECORD_KEY, b"null"))
-    except (pa.ArrowException, ValueError):
+    except ValueError:
         return None
-    except OSError as error:
-        if isinstance(error, HeadraceError) or error.errno is not None:
-            raise  # the storage failed; pyarrow's own have no number
+    except (pa.ArrowException, OSError) as error:
+        if not about_content(error):
+            raise
         return None
     return (record, footer.num_rows) if isinstance(record, dict) else None
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headrace.pipelines.output.names import CHUNKS, ERRORS, SEEDS, TABLE
-from headrace.pipelines.spec.errors import HeadraceError, UserError
+from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.storage.locations import local_path, object_uri, shown
 from headrace.pipelines.storage.store import Store
 
@@ -58,10 +58,17 @@ def damage_told(store: Store, path: str) -> Iterator[None]:
     except IsADirectoryError as error:
         raise damaged(store, f"{path}/", "is a folder where a file should be") from error
     except (pa.ArrowException, OSError) as error:
-        # pyarrow raises an OSError without a number for a damaged page.
-        if isinstance(error, HeadraceError) or (isinstance(error, OSError) and error.errno is not None):
+        if not about_content(error):
             raise
         raise damaged(store, path, f"is damaged ({first_line(error)})") from error
+
+
+def about_content(error: BaseException) -> bool:
+    """Whether an error of pyarrow is about a file's content, not about the storage.
+
+    For a damaged page it raises a plain OSError without a number.
+    """
+    return isinstance(error, pa.ArrowException) or (type(error) is OSError and error.errno is None)
 
 
 @contextmanager

@@ -114,7 +114,7 @@ def next_plan(
     changes = Changes()
     shards = _found(previous, corpus, changes)
     _mark_gone(shards, {found.path for found in corpus.shards}, changes, prune=redo.prune)
-    _refuse_renamed(shards)
+    _refuse_renamed(shards, {*changes.new, *changes.replaced, *changes.returned})
     if recut:
         _refuse_gone(shards)
     if recut or redo.dead:
@@ -178,13 +178,13 @@ def _mark_gone(shards: list[PlannedShard], here: Collection[str], changes: Chang
             shards[index] = replace(shard, spans=(), gone=True, pruned=True)
 
 
-def _refuse_renamed(shards: Sequence[PlannedShard]) -> None:
+def _refuse_renamed(shards: Sequence[PlannedShard], fresh: Collection[str]) -> None:
     """Refuse a file that is there under another name than before: its rows would be in the table twice.
 
     A name that is gone keeps its part. A file that was renamed on a disk keeps its etag, and one that was copied keeps
-    at least its size and its rows.
+    at least its size and its rows. Files that were in the input together before are not the same.
     """
-    here = {(shard.size, shard.rows): shard for shard in shards if not shard.gone and shard.size and shard.rows}
+    here = {(shard.size, shard.rows): shard for shard in shards if shard.path in fresh and shard.size and shard.rows}
     kept = (shard for shard in shards if shard.gone and not shard.pruned and shard.spans)
     found = [(shard, here[shard.size, shard.rows]) for shard in kept if (shard.size, shard.rows) in here]
     if not found:
@@ -197,7 +197,8 @@ def _refuse_renamed(shards: Sequence[PlannedShard]) -> None:
     raise UserError(
         f"Input files seem to have been renamed: {', '.join(said)}{more}, which is gone from the input and has a part "
         "in the output. The same rows would be in the table twice. Nothing was changed. Give the files their old names "
-        "(their answers stay), or add --prune to remove the parts of files that are gone and answer the new ones."
+        "(their answers stay), or add --prune to remove the parts of files that are gone and answer the new ones. If "
+        "they are other rows, and you want to keep both, run the new files into another output folder."
     )
 
 

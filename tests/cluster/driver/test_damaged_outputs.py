@@ -74,9 +74,7 @@ def flip(path: Path, at: int) -> None:
         "_old/copy.parquet",
     ],
 )
-def test_a_file_that_readers_may_take_for_answers_is_refused_by_name(
-    here: InProcess, source: Path, name: str
-) -> None:
+def test_a_file_that_readers_may_take_for_answers_is_refused_by_name(here: InProcess, source: Path, name: str) -> None:
     there = here.output / name
     there.parent.mkdir(exist_ok=True)
     shutil.copy(one(here, "data/*.parquet"), there)

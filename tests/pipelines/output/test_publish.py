@@ -47,7 +47,7 @@ def make_plan(
     shards = []
     for path, said in sorted(files.items()):
         count, etag = said if isinstance(said, tuple) else (said, "v1")
-        shards.append(Shard(path, f"file:///in/{path}", 1, etag, count))
+        shards.append(Shard(path, f"file:///in/{path}", sum(path.encode()), etag, count))
     return next_plan(
         previous,
         Corpus("file:///in", tuple(shards), ()),
