@@ -99,9 +99,9 @@ def convert(
 ) -> None:
     """Give an output of an earlier build today's file names. No run may be using it."""
     from headrace.pipelines.output.convert import convert as convert_files
-    from headrace.pipelines.storage.opening import open_store
+    from headrace.pipelines.storage.opening import reached_store
 
     with mistakes_as_messages():
-        moved, complete = convert_files(open_store(output))
+        moved, complete = convert_files(reached_store(output))
         then = "It is complete." if complete else "It is not complete: the command that made it resumes it."
         print(f"{moved} files have new names. {then}" if moved else f"Nothing to convert. {then}")

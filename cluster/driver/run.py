@@ -41,7 +41,7 @@ from headrace.pipelines.output.strangers import refuse_strangers
 from headrace.pipelines.output.superseded import check_latest
 from headrace.pipelines.spec.loading import load_pipeline
 from headrace.pipelines.spec.pipeline import Pipeline
-from headrace.pipelines.storage.opening import open_store
+from headrace.pipelines.storage.opening import reached_store
 from headrace.pipelines.storage.store import Store
 
 RESUMES = "Interrupted. Committed chunks are kept. Run the same command again to resume."
@@ -147,7 +147,7 @@ class Run:
         """Check pipeline, input and output against each other; plan what can be planned before layouts are known."""
         request, rerun = self._request, self._request.rerun
         with self._clock.phase("checking"):
-            self.store = open_store(request.output)
+            self.store = reached_store(request.output)
             check_output_folder(self.store, request.input)
             self.checked = check(request.pipeline, request.input)
             previous = load_plan(self.store)

@@ -25,7 +25,7 @@ from headrace.pipelines.output.reuse import Previous, Taken, take, taken, with_s
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.storage.locations import local_path, object_uri, shown
-from headrace.pipelines.storage.opening import open_store
+from headrace.pipelines.storage.opening import reached_store
 from headrace.pipelines.storage.store import Store
 
 
@@ -202,7 +202,7 @@ class Work:
 def _other(store: Store, options: RerunOptions) -> Store:
     if object_uri(options.reuse) is None and local_path(options.reuse).is_file():
         raise UserError(f"--reuse: {options.reuse} is a file. Name the output folder of a run.")
-    other = open_store(options.reuse)
+    other = reached_store(options.reuse)
     if other.uri == store.uri:
         raise UserError("--reuse names the output itself, whose answers are kept in any case. Name another output.")
     return other

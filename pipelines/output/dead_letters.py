@@ -22,7 +22,7 @@ from headrace.pipelines.output.plan import Chunk, Plan, PlannedShard
 from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.output.published import published, with_kept
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.storage.opening import open_store
+from headrace.pipelines.storage.opening import reached_store
 from headrace.pipelines.storage.store import Store
 
 BATCH_ROWS = 1024
@@ -111,7 +111,7 @@ def read_dead_letters(
     Raises:
         UserError: it is not an output of headrace, or it has no such step.
     """
-    store = open_store(output)
+    store = reached_store(output)
     plan = load_plan(store)
     if plan is None:
         raise UserError(

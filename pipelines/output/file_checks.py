@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from headrace.pipelines.output.checkpoint import read_footer_and_rows
 from headrace.pipelines.output.damaged import about_content, first_line
+from headrace.pipelines.output.footer_statistics import Statistics, StatisticsReader
 from headrace.pipelines.storage.store import Store
 
 
@@ -33,10 +34,13 @@ class Content:
     problems: list[str] = field(default_factory=list)
 
 
-def content_of(store: Store, path: str, shard: str | None = None, *, recorded: bool = True) -> Content:
+def content_of(
+    store: Store, path: str, statistics: StatisticsReader, shard: str | None = None, *, recorded: bool = True
+) -> Content:
     """Read all of a file, a row group at a time.
 
     Args:
+        statistics: reads what the footer says of the columns.
         shard: what ``_shard`` must be in every row; None if it is not known.
         recorded: whether the footer must have headrace's JSON.
 
@@ -51,7 +55,8 @@ def content_of(store: Store, path: str, shard: str | None = None, *, recorded: b
                 found.problems.append("is no Parquet file of headrace, or its footer is damaged")
                 return found
             found.record = footer[0] if footer else {}
-            _read(pq.ParquetFile(file, page_checksum_verification=True), found, shard)
+            said = statistics.of(file)
+            _read(pq.ParquetFile(file, page_checksum_verification=True), found, shard, said)
     except IsADirectoryError:
         found.problems.append("is a folder where a file should be")
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -61,8 +66,13 @@ def content_of(store: Store, path: str, shard: str | None = None, *, recorded: b
     return found
 
 
-def _read(file: pq.ParquetFile, found: Content, shard: str | None) -> None:
+def _read(
+    file: pq.ParquetFile, found: Content, shard: str | None, statistics: Sequence[Sequence[Statistics]] | None
+) -> None:
     footer = file.metadata
+    if statistics is None or len(statistics) != footer.num_row_groups:
+        found.problems.append("has a footer that is damaged")
+        return
     found.schema = file.schema_arrow.remove_metadata()
     rows: list[pa.Array] = []
     outcomes: dict[str, int] = {}
@@ -71,7 +81,7 @@ def _read(file: pq.ParquetFile, found: Content, shard: str | None) -> None:
         table.validate(full=True)
         if table.num_rows != footer.row_group(group).num_rows:
             found.problems.append(f"has {table.num_rows} rows in a group whose footer says otherwise")
-        found.problems += _wrong_statistics(footer.row_group(group), table)
+        found.problems += _wrong_statistics(statistics[group], table)
         if "_row" in table.column_names:
             rows += table["_row"].chunks
         if "_outcome" in table.column_names:
@@ -87,21 +97,20 @@ def _read(file: pq.ParquetFile, found: Content, shard: str | None) -> None:
         found.problems.append(f"has {len(found.rows)} rows, and its footer says {footer.num_rows}")
 
 
-def _wrong_statistics(footer: pq.RowGroupMetaData, table: pa.Table) -> Iterator[str]:
+def _wrong_statistics(said: Sequence[Statistics], table: pa.Table) -> Iterator[str]:
     """Columns whose least or largest value, or number of nulls, is not what the footer says: readers skip by them."""
-    for i in range(footer.num_columns):
-        column = footer.column(i)
-        name = column.path_in_schema
-        if name not in table.column_names or not column.is_stats_set:
-            continue
-        values, said = table[name], column.statistics
-        plain = pa.types.is_integer(values.type) or pa.types.is_string(values.type) or pa.types.is_boolean(values.type)
-        if said.has_null_count and said.null_count != values.null_count:
-            yield f"has {values.null_count} nulls in {name!r}, and its footer says {said.null_count}"
-        elif plain and said.has_min_max:
-            is_so = pc.min_max(values).as_py()
-            if (is_so["min"], is_so["max"]) != (said.min, said.max):
-                yield f"has values of {name!r} beyond those that its footer says"
+    for column, nulls, *ends in said:
+        if column not in table.column_names:
+            continue  # inside of a list or a struct
+        values = table[column]
+        if nulls is not None and nulls != values.null_count:
+            yield f"has {values.null_count} nulls in {column!r}, and its footer says {nulls}"
+        elif None not in ends and _is_plain(values.type) and list(pc.min_max(values).as_py().values()) != ends:
+            yield f"has values of {column!r} beyond those that its footer says"
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_boolean(kind))
 
 
 def row_problems(rows: pa.Array, inside: Callable[[int, int], bool]) -> Iterator[str]:

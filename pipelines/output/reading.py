@@ -15,7 +15,7 @@ from headrace.pipelines.output.plan import Plan
 from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.storage.locations import local_path, object_uri, shown
-from headrace.pipelines.storage.opening import open_store
+from headrace.pipelines.storage.opening import reached_store
 from headrace.pipelines.storage.store import Store
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def read_errors(output: str) -> pl.DataFrame:
 
 
 def _opened(output: str) -> tuple[Store, Plan]:
-    store = open_store(output)
+    store = reached_store(output)
     plan = load_plan(store)
     if plan is None:
         raise UserError(f"{shown(output)} is not an output of headrace: it contains no plan.")

@@ -12,7 +12,7 @@ from headrace.pipelines.output.plan import Chunk, Plan
 from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.output.published import published, with_kept
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.storage.opening import open_store
+from headrace.pipelines.storage.opening import reached_store
 from headrace.pipelines.storage.store import Store
 
 MOST_REASONS = 10
@@ -47,7 +47,7 @@ def read_status(output: str) -> OutputStatus:
     Raises:
         UserError: it is not an output of headrace.
     """
-    store = open_store(output)
+    store = reached_store(output)
     plan = load_plan(store)
     if plan is None:
         raise UserError(

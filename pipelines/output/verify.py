@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from headrace.pipelines.output.checkpoint import RECORD_FIELDS, Counts, chunk_sc
 from headrace.pipelines.output.completion import is_complete
 from headrace.pipelines.output.damaged import TIDINGS, removal
 from headrace.pipelines.output.file_checks import Content, content_of, row_problems
+from headrace.pipelines.output.footer_statistics import StatisticsReader
 from headrace.pipelines.output.names import (
     CHUNK_FILE,
     CHUNKS,
@@ -36,7 +37,7 @@ from headrace.pipelines.output.published import part_identity
 from headrace.pipelines.output.strangers import strangers
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.storage.locations import shown
-from headrace.pipelines.storage.opening import open_store
+from headrace.pipelines.storage.opening import reached_store
 from headrace.pipelines.storage.store import Store
 from headrace.pipelines.storage.threads import each
 
@@ -44,6 +45,9 @@ THREADS = 8
 """Files that are read at a time. Each holds a chunk or a row group in memory."""
 
 AGAIN = "Run the same command again"
+
+Read = Callable[..., Content]
+"""``content_of`` with all but the path and what it should contain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ def verify_output(output: str) -> Verification:
     Raises:
         UserError: it is not an output of headrace.
     """
-    store = open_store(output)
+    store = reached_store(output)
     numbers = plan_numbers(store)
     found = Verification(store.uri, max(numbers, default=0))
     try:
@@ -105,9 +109,11 @@ def verify_output(output: str) -> Verification:
         what = "is not headrace's, and readers may take it for answers"
         found.findings.append(Finding(path, what, "Move it elsewhere or remove it", removal(store, path)))
     success = store.exists(SUCCESS)
-    _check_parts(store, plan, found, success=success)
-    _check_chunks(store, plans, found)
-    _check_seeds(store, found)
+    with StatisticsReader() as statistics:
+        read = partial(content_of, store, statistics=statistics)
+        _check_parts(store, plan, found, read, success=success)
+        _check_chunks(store, plans, found, read)
+        _check_seeds(store, found, read)
     _check_json(store, found)
     found.complete = success and not any(finding.path.startswith("data/") for finding in found.findings)
     if success and not found.findings and not is_complete(store, plan):
@@ -138,10 +144,10 @@ def _damage(store: Store, path: str, problem: str) -> Finding:
     return Finding(path, problem, f"Remove it, and run the same command again: {then}", removal(store, path))
 
 
-def _check_parts(store: Store, plan: Plan, found: Verification, *, success: bool) -> None:
+def _check_parts(store: Store, plan: Plan, found: Verification, read: Read, *, success: bool) -> None:
     sizes = {entry.path: entry.size for folder in ("data", "_errors") for entry in store.list(folder)}
     shards = [shard for shard in plan.shards if not shard.pruned]
-    check = partial(_check_shard, store, plan, sizes, success=success)
+    check = partial(_check_shard, store, plan, sizes, read, success=success)
     for shard, (counts, findings) in zip(shards, each(check, shards, "verify", THREADS), strict=True):
         there = [path for path in (shard.part_name, shard.letters_name) if path in sizes]
         found.files += len(there)
@@ -151,11 +157,11 @@ def _check_parts(store: Store, plan: Plan, found: Verification, *, success: bool
 
 
 def _check_shard(
-    store: Store, plan: Plan, sizes: Mapping[str, int], shard: PlannedShard, *, success: bool
+    store: Store, plan: Plan, sizes: Mapping[str, int], reader: Read, shard: PlannedShard, *, success: bool
 ) -> tuple[Counts, list[Finding]]:
     """The rows of a part and its dead letters, if they are of the plan, and what is wrong with them."""
     files = [(shard.part_name, "answered", plan.schema), (shard.letters_name, "dead", errors_schema(plan))]
-    read = {path: content_of(store, path, shard.path) for path, _, _ in files if path in sizes}
+    read = {path: reader(path, shard=shard.path) for path, _, _ in files if path in sizes}
     findings: list[Finding] = []
     identity = part_identity(plan.fingerprint, shard)
     records = [{key: value for key, value in item.record.items() if key != "counts"} for item in read.values()]
@@ -204,20 +210,20 @@ def _account(
         part.problems.append("has rows that are dead letters, too")
 
 
-def _check_chunks(store: Store, plans: Mapping[int, Plan], found: Verification) -> None:
+def _check_chunks(store: Store, plans: Mapping[int, Plan], found: Verification, read: Read) -> None:
     entries = store.list(CHUNKS)
-    check = partial(_chunk_findings, store, plans)
+    check = partial(_chunk_findings, store, plans, read)
     for entry, findings in zip(entries, each(lambda entry: check(entry.path), entries, "verify", THREADS), strict=True):
         found.files += 1
         found.size += entry.size
         found.findings += findings
 
 
-def _chunk_findings(store: Store, plans: Mapping[int, Plan], path: str) -> list[Finding]:
-    return [_damage(store, path, problem) for problem in _chunk_problems(store, plans, path)]
+def _chunk_findings(store: Store, plans: Mapping[int, Plan], read: Read, path: str) -> list[Finding]:
+    return [_damage(store, path, problem) for problem in _chunk_problems(plans, read, path)]
 
 
-def _chunk_problems(store: Store, plans: Mapping[int, Plan], path: str) -> Iterator[str]:
+def _chunk_problems(plans: Mapping[int, Plan], read: Read, path: str) -> Iterator[str]:
     place = re.fullmatch(rf"{CHUNKS}/(\d{{6,}})/({SHARD_FOLDER.pattern})([^/]+)", path)
     name = place.group(4) if place else ""
     own = CHUNK_FILE.fullmatch(name)
@@ -230,7 +236,7 @@ def _chunk_problems(store: Store, plans: Mapping[int, Plan], path: str) -> Itera
         return
     shard = plan.shards[index]
     try:
-        item = content_of(store, path, shard.path)
+        item = read(path, shard=shard.path)
     except FileNotFoundError:
         return  # a run that goes on has removed it since
     yield from item.problems
@@ -256,9 +262,9 @@ def _chunk_problems(store: Store, plans: Mapping[int, Plan], path: str) -> Itera
         yield "has other columns than its plan"
 
 
-def _check_seeds(store: Store, found: Verification) -> None:
+def _check_seeds(store: Store, found: Verification, reader: Read) -> None:
     entries = [entry for entry in store.list(SEEDS) if entry.path.endswith(SEED)]
-    read = each(lambda entry: content_of(store, entry.path, recorded=False), entries, "verify", THREADS)
+    read = each(lambda entry: reader(entry.path, recorded=False), entries, "verify", THREADS)
     for entry, item in zip(entries, read, strict=True):
         found.files += 1
         found.size += entry.size

@@ -55,6 +55,9 @@ class LocalStore:
     def uri(self) -> str:
         return self.root.as_uri()
 
+    def reach(self) -> None:
+        """A disk answers or fails at once."""
+
     def put_if_absent(self, path: str, write: Write) -> bool:
         target = self._path(path)
         if os.path.lexists(target):

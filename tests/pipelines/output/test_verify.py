@@ -6,7 +6,8 @@ import io
 import json
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import pytest
 from typer.testing import CliRunner
 
 from headrace.cluster.cli.main import app
+from headrace.pipelines.output import verify
+from headrace.pipelines.output.footer_statistics import StatisticsReader
 from headrace.pipelines.output.verify import Finding, verify_output
 from headrace.pipelines.spec.errors import UserError
 from tests.support.in_process import InProcess, Stopped, here
@@ -38,6 +41,18 @@ PIPELINE: dict[str, Any] = {
     "checkpoint_rows": 20,
     "max_error_rate": 1.0,
 }
+
+
+@pytest.fixture(scope="module")
+def statistics() -> Iterator[StatisticsReader]:
+    with StatisticsReader() as reader:
+        yield reader
+
+
+@pytest.fixture(autouse=True)
+def _one_reader(statistics: StatisticsReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process takes a second to start."""
+    monkeypatch.setattr(verify, "StatisticsReader", lambda: nullcontext(statistics))
 
 
 @pytest.fixture
@@ -131,6 +146,24 @@ def test_statistics_that_readers_skip_by_are_held_against_the_values(output: Pat
     at = content.rindex(str(largest).encode())
     file.write_bytes(content[:at] + b"!" + content[at + 1 :])
     assert "beyond those that its footer says" in found(output)[0].problem
+
+
+def test_a_footer_that_ends_pyarrow_is_a_finding(output: Path) -> None:
+    """Certain bits of a footer make pyarrow end its process when it is asked for a column."""
+    file = one(output, "data/part-00000-*")
+    content = file.read_bytes()
+    length = int.from_bytes(content[-8:-4], "little")
+    with StatisticsReader() as reader:
+        whole = reader.of(io.BytesIO(content))
+        ended = 0
+        for at in range(len(content) - 8 - length, len(content) - length + 160):
+            flipped = bytearray(content)
+            flipped[at] ^= 4
+            ended += reader.of(io.BytesIO(flipped)) is None
+            if ended > 3:
+                break
+        assert ended
+        assert reader.of(io.BytesIO(content)) == whole
 
 
 def rewritten(file: Path, change: Callable[[pa.Table], pa.Table]) -> None:
