@@ -12,6 +12,7 @@ from typing import Any
 
 from headrace.cluster.driver.dropped_lines import lines_dropped
 from headrace.pipelines.spec.errors import ChunksFailed, UserError
+from headrace.pipelines.storage.locations import without_secrets
 
 LOCAL = "local"
 """The address that stands for a Ray which this process starts here and stops again."""
@@ -70,8 +71,8 @@ def _connect(address: str, cpus: int) -> None:
             ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"There is no Ray cluster at {address!r}: {str(error).splitlines()[0]}. Omit --address to start "
-            f"Ray on this machine."
+            f"There is no Ray cluster at {without_secrets(address)!r}: "
+            f"{without_secrets(str(error).splitlines()[0])}. Omit --address to start Ray on this machine."
         ) from error
 
 
