@@ -55,6 +55,9 @@ class Variation:
     model: ModelName = None
     overrides: Overrides = None
     target: TargetName = None
+    no_code: Annotated[
+        bool, typer.Option("--no-code", help="Refuse a pipeline that names Python code, which would be executed.")
+    ] = False
 
     def at(self) -> Target:
         """The target; without ``--target``, an empty one.
@@ -74,7 +77,8 @@ class Variation:
         """
         from headrace.pipelines.spec.loading import load_pipeline
 
-        return load_pipeline(pipeline, at.overrides(self.overrides, self.model), at.model_name(self.model))
+        overrides, model = at.overrides(self.overrides, self.model), at.model_name(self.model)
+        return load_pipeline(pipeline, overrides, model, code=not self.no_code)
 
 
 @dataclass(frozen=True, slots=True)
