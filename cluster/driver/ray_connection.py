@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from headrace.cluster.driver import last_words
 from headrace.cluster.driver.dropped_lines import lines_dropped
 from headrace.pipelines.spec.errors import ChunksFailed, UserError
 from headrace.pipelines.storage.locations import without_secrets
@@ -33,8 +34,13 @@ def connect(address: str, cpus: int) -> None:
     Raises:
         UserError: there is no cluster at ``address``.
     """
-    with _own_signals():
-        _connect(address, cpus)
+    last_words.prepare()
+    try:
+        with _own_signals():
+            _connect(address, cpus)
+    except BaseException:
+        last_words.withdraw()
+        raise
 
 
 @contextmanager
@@ -100,6 +106,7 @@ def disconnect() -> None:
     import ray
 
     ray.shutdown()
+    last_words.withdraw()
 
 
 def cluster_gpus() -> int:

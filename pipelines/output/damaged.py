@@ -28,15 +28,16 @@ class Damaged(UserError):
 
 
 def removal(store: Store, path: str) -> str:
-    """The shell command that removes a file or a folder of an output."""
+    """The shell command that removes a file or a folder (ends with ``/``) of an output."""
     name = path.rstrip("/")
     place = object_uri(store.uri)
     if place is None:
         return f"rm {'-r ' if path.endswith('/') else ''}{shlex.quote(str(local_path(store.uri) / name))}"
-    recursive = " --recursive" if path.endswith("/") else ""
-    if place.scheme == "s3":
-        return f"aws s3 rm{recursive} {shlex.quote(str(place.at(place.prefix + path)))}"
-    return f"fsspec rm {shlex.quote(str(place.at(place.prefix + path)))}" if not recursive else f"remove {name}"
+    uri = shlex.quote(str(place.at(place.prefix + path)))
+    tool, recursive = {"s3": ("aws s3 rm", "--recursive "), "gs": ("gcloud storage rm", "--recursive ")}.get(
+        place.scheme, ("remove", "")
+    )
+    return f"{tool} {recursive if path.endswith('/') else ''}{uri}"
 
 
 def remedy(store: Store, path: str) -> str:
