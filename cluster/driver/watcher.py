@@ -7,8 +7,12 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
+from headrace.cluster.driver.slots import waited_for
 from headrace.cluster.state.reports import WorkerReport
 from headrace.cluster.state.totals import StageTotals, Totals
+
+SLOTS_SECONDS = 5.0
+"""Seconds between looks at what a run without any engine waits for."""
 
 STALE_SECONDS = 15.0
 """A worker that has not reported for this long has no rows in progress."""
@@ -20,6 +24,7 @@ class Watcher:
     def __init__(self, run_id: str, watch: Callable[[Totals], None]) -> None:
         self._prefix = f"headrace/{run_id}/".encode()
         self._watch = watch
+        self._slots, self._looked = "", time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
@@ -40,7 +45,12 @@ class Watcher:
         from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_list
 
         values = (_internal_kv_get(key) for key in _internal_kv_list(self._prefix))
-        self._watch(summed((WorkerReport.from_json(value) for value in values if value is not None), time.time()))
+        totals = summed((WorkerReport.from_json(value) for value in values if value is not None), time.time())
+        if not totals.engines and not self._stop.is_set() and time.monotonic() - self._looked >= SLOTS_SECONDS:
+            self._slots = waited_for()
+            self._looked = time.monotonic()
+        totals.waiting = "" if totals.engines else self._slots
+        self._watch(totals)
 
 
 def summed(reports: Iterable[WorkerReport], now: float) -> Totals:
