@@ -13,11 +13,16 @@ def waited_for() -> str:
     """
     import ray
     from ray.autoscaler.v2.sdk import get_cluster_status
+    from ray.exceptions import RayError
     from ray.util.client import ray as client
 
     if client.is_connected():
         return ""
-    demands = get_cluster_status(ray.get_runtime_context().gcs_address).resource_demands.ray_task_actor_demand
+    try:
+        status = get_cluster_status(ray.get_runtime_context().gcs_address)
+    except (RayError, RuntimeError, OSError):  # it is only a line on a terminal
+        return ""
+    demands = status.resource_demands.ray_task_actor_demand
     wanted: Counter[str] = Counter()
     for demand in demands:
         for bundle in demand.bundles_by_count:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from headrace.cluster.driver.slots import waited_for
+from headrace.cluster.state.board import Board
 from headrace.cluster.state.reports import WorkerReport
 from headrace.cluster.state.totals import StageTotals, Totals
 
@@ -19,10 +19,17 @@ STALE_SECONDS = 15.0
 
 
 class Watcher:
-    """Reads the workers' totals every second in a thread, and passes on the sums."""
+    """Reads the workers' totals every second in a thread, and passes on the sums.
 
-    def __init__(self, run_id: str, watch: Callable[[Totals], None]) -> None:
-        self._prefix = f"headrace/{run_id}/".encode()
+    ``waiting`` says what the run waits for while no worker has reported.
+    """
+
+    def __init__(
+        self, board: Board, run_id: str, watch: Callable[[Totals], None], waiting: Callable[[], str] = lambda: ""
+    ) -> None:
+        self._board = board
+        self._waiting = waiting
+        self._prefix = f"headrace/{run_id}/"
         self._watch = watch
         self._slots, self._looked = "", time.monotonic()
         self._stop = threading.Event()
@@ -42,12 +49,9 @@ class Watcher:
             self._look()
 
     def _look(self) -> None:
-        from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_list
-
-        values = (_internal_kv_get(key) for key in _internal_kv_list(self._prefix))
-        totals = summed((WorkerReport.from_json(value) for value in values if value is not None), time.time())
+        totals = summed((WorkerReport.from_json(value) for value in self._board.values(self._prefix)), time.time())
         if not totals.engines and not self._stop.is_set() and time.monotonic() - self._looked >= SLOTS_SECONDS:
-            self._slots = waited_for()
+            self._slots = self._waiting()
             self._looked = time.monotonic()
         totals.waiting = "" if totals.engines else self._slots
         self._watch(totals)
