@@ -10,11 +10,11 @@ import pyarrow as pa
 from headrace.pipelines.output.checkpoint import ERROR
 from headrace.pipelines.output.damaged import opened
 from headrace.pipelines.output.dead_letters import letter_tables
-from headrace.pipelines.output.names import PART, TABLE, listed
+from headrace.pipelines.output.names import TABLE, listed
 from headrace.pipelines.output.plan import Plan
 from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.storage.locations import local_path, object_uri, shown
+from headrace.pipelines.storage.locations import shown
 from headrace.pipelines.storage.opening import reached_store
 from headrace.pipelines.storage.store import Store
 
@@ -25,22 +25,21 @@ if TYPE_CHECKING:
 def scan_answers(output: str) -> pl.LazyFrame:
     """The answered rows of an output: all of its parts, read when the frame is collected.
 
-    On an object store only the columns that are asked for are fetched, but all row groups.
+    Only the columns that are asked for are read, but all row groups. Pages are held against their checksums, which
+    Polars' own reader does not do.
 
     Raises:
         UserError: it is not an output of headrace.
+        Damaged: a part is damaged (when the frame is collected).
     """
     import polars as pl
     from polars.io.plugins import register_io_source
 
     store, plan = _opened(output)
-    parts = sorted(name for name in listed(store, TABLE) if name.endswith(PART))
+    parts = sorted(listed(store, TABLE) & {shard.part_name for shard in plan.shards})
     nothing = pl.DataFrame(plan.schema.empty_table())
     if not parts:
         return nothing.lazy()
-    if object_uri(output) is None:
-        # No hive_partitioning and no glob: a folder may be called anything.
-        return pl.scan_parquet([local_path(store.uri) / name for name in parts], hive_partitioning=False, glob=False)
 
     def read(
         columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, batch: int | None
@@ -84,4 +83,4 @@ def _row_groups(store: Store, parts: list[str], columns: list[str] | None) -> It
     for name in parts:
         with opened(store, name) as part:
             for group in range(part.num_row_groups):
-                yield part.read_row_group(group, columns=columns, use_threads=False)
+                yield part.read_row_group(group, columns=columns)
