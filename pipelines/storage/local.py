@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import re
+import shlex
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -77,12 +78,18 @@ class LocalStore:
         try:
             _retried(lambda: _make_folder(target.parent))
             _retried(lambda: os.replace(temporary, target))
+        except IsADirectoryError as error:
+            raise _a_folder(target) from error
         finally:
             temporary.unlink(missing_ok=True)
         _retried(lambda: _sync_folder(target.parent))
 
     def read(self, path: str) -> bytes:
-        return _retried(self._path(path).read_bytes)
+        target = self._path(path)
+        try:
+            return _retried(target.read_bytes)
+        except IsADirectoryError as error:
+            raise _a_folder(target) from error
 
     def open(self, path: str) -> BinaryIO:
         return _retried(lambda: open(self._path(path), "rb"))
@@ -177,6 +184,13 @@ class LocalStore:
                 ) from error
             raise
         return True
+
+
+def _a_folder(target: Path) -> UserError:
+    return UserError(
+        f"{str(target)!r} is a folder where a file should be. Remove it, and run the same command again. To remove it: "
+        f"rm -r {shlex.quote(str(target))}"
+    )
 
 
 def _retried(call: Callable[[], T]) -> T:

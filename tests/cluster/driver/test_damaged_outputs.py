@@ -190,6 +190,16 @@ def test_a_damaged_report_is_made_again(here: InProcess, source: Path, content: 
     assert "seen" in made
 
 
+@pytest.mark.parametrize("name", ["current.json", "report.json", "plan-000001.json", "plan-000002.json"])
+def test_a_folder_in_the_place_of_a_file_of_ours_is_named(here: InProcess, source: Path, name: str) -> None:
+    there = here.output / "_headrace" / name
+    if there.exists():
+        there.unlink()
+    there.mkdir()
+    with pytest.raises(UserError, match=name):
+        here(PIPELINE, source, recompute="all")
+
+
 def test_a_damaged_plan_names_itself(here: InProcess, source: Path) -> None:
     there = here.output / "_headrace/plan-000001.json"
     for content in (b"garbage", b"[]", b"{}", there.read_bytes().replace(b'"shards": [', b'"shards": [3,')):
