@@ -10,8 +10,10 @@ import headrace.cluster.engines.starting
 import headrace.cluster.jobs.jobs_api
 import headrace.pipelines.input.source
 import headrace.pipelines.output.checkpoint
+import headrace.pipelines.output.damaged
 import headrace.pipelines.output.plan_file
 import headrace.pipelines.output.planning
+import headrace.pipelines.output.strangers
 import headrace.pipelines.output.superseded
 import headrace.pipelines.storage.objects  # noqa: F401  (what is imported is known to its root)
 from headrace.cluster.driver.on_ray import explain

@@ -20,6 +20,7 @@ EXAMPLES: Mapping[str, str] = {
     "manifest": "headrace manifest tickets.yaml -i s3://lake/tickets -o s3://lake/answers | kubectl create -f -",
     "report": "headrace report answers/ --previous answers-yesterday/",
     "convert": "headrace convert answers/",
+    "verify": "headrace verify answers/",
     "schema": "headrace schema > headrace.schema.json",
     "plugins": "headrace plugins",
     "default": "headrace model default",

@@ -11,7 +11,7 @@ from headrace.cluster.cli.help_texts import epilog, grouped
 from headrace.cluster.cli.job_commands import jobs, submit
 from headrace.cluster.cli.manifest_command import manifest
 from headrace.cluster.cli.option_groups import spread
-from headrace.cluster.cli.output_commands import convert, errors, report, status
+from headrace.cluster.cli.output_commands import convert, errors, report, status, verify
 from headrace.cluster.cli.pipeline_commands import check, explain, run, sample
 from headrace.cluster.cli.plugins_command import plugins
 from headrace.cluster.cli.project_commands import init, model_default, schema
@@ -39,6 +39,7 @@ for command in (
     init,
     manifest,
     report,
+    verify,
     convert,
     schema,
     plugins,

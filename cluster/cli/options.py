@@ -55,6 +55,9 @@ class Variation:
     model: ModelName = None
     overrides: Overrides = None
     target: TargetName = None
+    no_code: Annotated[
+        bool, typer.Option("--no-code", help="Refuse a pipeline that names Python code, which would be executed.")
+    ] = False
 
     def at(self) -> Target:
         """The target; without ``--target``, an empty one.
@@ -74,7 +77,8 @@ class Variation:
         """
         from headrace.pipelines.spec.loading import load_pipeline
 
-        loaded = load_pipeline(pipeline, at.overrides(self.overrides, self.model), at.model_name(self.model))
+        overrides, model = at.overrides(self.overrides, self.model), at.model_name(self.model)
+        loaded = load_pipeline(pipeline, overrides, model, code=not self.no_code)
         assert loaded.source is not None, "a pipeline from a file knows the file"
         return loaded.with_source(replace(loaded.source, options=self._words()))
 
@@ -82,7 +86,8 @@ class Variation:
         """The options as they were given."""
         given = [("--target", self.target), ("--model", self.model)]
         given += [("--set", each) for each in self.overrides or ()]
-        return tuple(word for option, value in given if value is not None for word in (option, value))
+        words = [word for option, value in given if value is not None for word in (option, value)]
+        return (*words, *(["--no-code"] if self.no_code else []))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Commands about an output: ``status``, ``errors``, ``report``, ``convert``."""
+"""Commands about an output: ``status``, ``errors``, ``report``, ``verify``, ``convert``."""
 
 from __future__ import annotations
 
@@ -80,14 +80,28 @@ def report(
             show_report(report_output(request))
 
 
+def verify(output: OutputOf = None, as_json: AsJson = False, target: TargetName = None) -> None:
+    """Read every file of an output, and hold it against its checksums, counts and plan. Exit code 1: damage."""
+    from headrace.cluster.cli.verify_view import show_verification
+    from headrace.cluster.jobs.targets import use_target
+    from headrace.pipelines.output.verify import verify_output
+    from headrace.pipelines.spec.errors import FAILED
+
+    with mistakes_as_messages():
+        found = verify_output(use_target(target).output_of(output))
+        show_verification(found, as_json=as_json)
+        if found.findings:
+            raise typer.Exit(FAILED)
+
+
 def convert(
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The output folder of a run.", show_default=False)],
 ) -> None:
     """Give an output of an earlier build today's file names. No run may be using it."""
     from headrace.pipelines.output.convert import convert as convert_files
-    from headrace.pipelines.storage.opening import open_store
+    from headrace.pipelines.storage.opening import reached_store
 
     with mistakes_as_messages():
-        moved, complete = convert_files(open_store(output))
+        moved, complete = convert_files(reached_store(output))
         then = "It is complete." if complete else "It is not complete: the command that made it resumes it."
         print(f"{moved} files have new names. {then}" if moved else f"Nothing to convert. {then}")

@@ -161,7 +161,7 @@ def _sample(checked: Checked, plan: Plan) -> tuple[Place, ...]:
 
 def folder_of(checked: Checked) -> str | None:
     """The folder that Map's functions are imported from."""
-    return str(checked.pipeline.folder) if checked.pipeline.folder else None
+    return checked.pipeline.code_folder
 
 
 def descriptor(plan: Plan, chunk: Chunk) -> str:

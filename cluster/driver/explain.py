@@ -35,7 +35,7 @@ from headrace.pipelines.output.stages import Stage, commits, entries
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.pipeline import Pipeline
-from headrace.pipelines.storage.opening import open_store
+from headrace.pipelines.storage.opening import reached_store
 from headrace.pipelines.storage.store import Store
 
 
@@ -161,7 +161,7 @@ def explain_pipeline(
     if measure_rows is not None:
         histories = _measure(checked, configs, histories, measure_rows)
     rows = min(checked.corpus.rows, limit or checked.corpus.rows)
-    store = open_store(output) if output is not None else None
+    store = reached_store(output) if output is not None else None
     work, into, staged = _into(checked, store, limit, prune=prune) if store is not None else (None, None, {})
     return Explanation(
         checked=checked,

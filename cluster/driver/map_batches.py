@@ -125,7 +125,7 @@ def _assignment(
     fields = part_schema([], step_fields(pipeline))
     return BatchAssignment(
         pipeline=pipeline.to_data(),
-        folder=str(pipeline.folder) if pipeline.folder else None,
+        folder=pipeline.code_folder,
         engines=tuple(
             (engine_config(checked, allotment, stage), stage.steps)
             for stage, allotment in zip(checked.stages, allotments, strict=True)

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from headrace.cluster.driver.execution import Execution, Pool, descriptor
 from headrace.cluster.driver.ray_connection import disconnect
+from headrace.cluster.driver.slots import waited_for
 from headrace.cluster.driver.trial import Found, Task, measure_and_look
 from headrace.cluster.driver.watcher import Watcher
 from headrace.cluster.state.board import RayBoard
@@ -95,7 +96,7 @@ class RayExecution(Execution):
         if dataset is None:
             return
         try:
-            with Watcher(RayBoard(), run_id, watch):
+            with Watcher(RayBoard(), run_id, watch, waited_for):
                 for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
                     for text in batch["chunk"]:
                         record = Descriptor.from_json(text).record

@@ -70,8 +70,8 @@ def _say(what: str, value: Any) -> None:
 
 
 def _main(wanted: Wanted) -> None:
-    if wanted.pipeline.folder:
-        sys.path.insert(0, str(wanted.pipeline.folder))
+    if wanted.pipeline.code_folder:
+        sys.path.insert(0, wanted.pipeline.code_folder)
     try:
         model = interface_of(wanted.pipeline, wanted.model, wanted.located)
         outlook = prompts_and_outlook(wanted, model)

@@ -11,8 +11,10 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from headrace.cluster.driver import last_words
 from headrace.cluster.driver.dropped_lines import lines_dropped
 from headrace.pipelines.spec.errors import ChunksFailed, UserError
+from headrace.pipelines.storage.locations import without_secrets
 
 if TYPE_CHECKING:
     import psutil
@@ -39,8 +41,13 @@ def connect(address: str, cpus: int, say: Callable[[str], None] = lambda _: None
     Raises:
         UserError: there is no cluster at ``address``.
     """
-    with _own_signals():
-        _connect(address, cpus, say)
+    last_words.prepare()
+    try:
+        with _own_signals():
+            _connect(address, cpus, say)
+    except BaseException:
+        last_words.withdraw()
+        raise
 
 
 @contextmanager
@@ -77,8 +84,8 @@ def _connect(address: str, cpus: int, say: Callable[[str], None]) -> None:
             ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"There is no Ray cluster at {address!r}: {str(error).splitlines()[0]}. Omit --address to run "
-            f"on this machine."
+            f"There is no Ray cluster at {without_secrets(address)!r}: "
+            f"{without_secrets(str(error).splitlines()[0])}. Omit --address to run on this machine."
         ) from error
 
 
@@ -134,6 +141,7 @@ def disconnect() -> None:
     import ray
 
     ray.shutdown()
+    last_words.withdraw()
 
 
 def cluster_gpus() -> int:

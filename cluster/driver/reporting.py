@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from headrace.cluster.driver.clock import Clock
@@ -15,18 +16,27 @@ from headrace.pipelines.storage.locations import shown
 from headrace.pipelines.storage.store import Store
 
 
-def last_report(store: Store) -> dict[str, Any]:
-    """The report of the run that completed the output."""
-    last: dict[str, Any] = json.loads(store.read(REPORT))
-    return last
-
-
 def report_before(store: Store) -> dict[str, Any] | None:
     """The last run's report; None if there is none, or if it cannot be read."""
     try:
-        return last_report(store)
+        last = json.loads(store.read(REPORT))
     except (OSError, ValueError):
         return None
+    return last if isinstance(last, dict) else None
+
+
+def report_complete(store: Store, plan: Plan, settings: ReportSettings, result: RunResult, clock: Clock) -> None:
+    """Write the report of a complete output if the run before did not, or if it is damaged.
+
+    What only that run knew, its tokens and seconds, is lost with a damaged report.
+    """
+    last = report_before(store)
+    if last is None:
+        result.notes.append(f"{REPORT} was missing or damaged, and is made again without the run's tokens and seconds")
+        facts = {"plan": plan.number, "counts": asdict(result.counts), "layouts": dict(plan.layouts), "previous": None}
+        last = {"status": "complete", **facts}
+    if "seen" not in last:
+        report(store, plan, last, None, settings, result, clock)
 
 
 def report(

@@ -22,7 +22,7 @@ from headrace.cluster.driver.observations import keep_history, keep_observed, ke
 from headrace.cluster.driver.places import begin_execution
 from headrace.cluster.driver.preflight import Preflights
 from headrace.cluster.driver.publisher import Publisher
-from headrace.cluster.driver.reporting import last_report, report, report_before
+from headrace.cluster.driver.reporting import report, report_before, report_complete
 from headrace.cluster.observability.observing import Observers, observed
 from headrace.cluster.state.checked import Checked, check
 from headrace.cluster.state.events import Listener
@@ -42,11 +42,12 @@ from headrace.pipelines.output.plan import Plan
 from headrace.pipelines.output.plan_file import load_plan, save_plan
 from headrace.pipelines.output.poison_rows import settle, sweep_notes
 from headrace.pipelines.output.stages import commits, entries
+from headrace.pipelines.output.strangers import refuse_strangers
 from headrace.pipelines.output.superseded import check_latest
 from headrace.pipelines.spec.errors import ChunksFailed
 from headrace.pipelines.spec.loading import load_pipeline
 from headrace.pipelines.spec.pipeline import Pipeline
-from headrace.pipelines.storage.opening import open_store
+from headrace.pipelines.storage.opening import reached_store
 from headrace.pipelines.storage.store import Store
 
 RESUMES = "Interrupted. Committed chunks are kept. Run the same command again to resume."
@@ -156,11 +157,13 @@ class Run:
         """Check pipeline, input and output against each other; plan what can be planned before layouts are known."""
         request, rerun = self._request, self._request.rerun
         with self._clock.phase("checking"):
-            self.store = open_store(request.output)
+            self.store = reached_store(request.output)
             check_output_folder(self.store, request.input)
             self.checked = check(request.pipeline, request.input)
             previous = load_plan(self.store)
             self._has_plan = previous is not None
+            if previous is not None:
+                refuse_strangers(self.store, previous)
             self.rows = min(self.checked.corpus.rows, request.limit or self.checked.corpus.rows)
             # Layouts are chosen once for an output, with its first rows.
             self.default = LayoutChoice({}, "")
@@ -190,12 +193,10 @@ class Run:
         result = self.result
         result.status = "already complete"
         result.plan = work.plan.number
-        last = last_report(self.store)
         result.counts = count_done(self.store, work)
         if self._request.rerun.retry:
             result.notes.append("there are no dead letters to retry")
-        if "seen" not in last:
-            report(self.store, work.plan, last, None, self._request.pipeline.report, result, self._clock)
+        report_complete(self.store, work.plan, self._request.pipeline.report, result, self._clock)
         return result
 
     def _reuse(self) -> None:

@@ -11,17 +11,27 @@ from headrace.cluster.state.board import Board
 from headrace.cluster.state.reports import WorkerReport
 from headrace.cluster.state.totals import StageTotals, Totals
 
+SLOTS_SECONDS = 5.0
+"""Seconds between looks at what a run without any engine waits for."""
+
 STALE_SECONDS = 15.0
 """A worker that has not reported for this long has no rows in progress."""
 
 
 class Watcher:
-    """Reads the workers' totals every second in a thread, and passes on the sums."""
+    """Reads the workers' totals every second in a thread, and passes on the sums.
 
-    def __init__(self, board: Board, run_id: str, watch: Callable[[Totals], None]) -> None:
+    ``waiting`` says what the run waits for while no worker has reported.
+    """
+
+    def __init__(
+        self, board: Board, run_id: str, watch: Callable[[Totals], None], waiting: Callable[[], str] = lambda: ""
+    ) -> None:
         self._board = board
+        self._waiting = waiting
         self._prefix = f"headrace/{run_id}/"
         self._watch = watch
+        self._slots, self._looked = "", time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
@@ -39,8 +49,12 @@ class Watcher:
             self._look()
 
     def _look(self) -> None:
-        values = self._board.values(self._prefix)
-        self._watch(summed((WorkerReport.from_json(value) for value in values), time.time()))
+        totals = summed((WorkerReport.from_json(value) for value in self._board.values(self._prefix)), time.time())
+        if not totals.engines and not self._stop.is_set() and time.monotonic() - self._looked >= SLOTS_SECONDS:
+            self._slots = self._waiting()
+            self._looked = time.monotonic()
+        totals.waiting = "" if totals.engines else self._slots
+        self._watch(totals)
 
 
 def summed(reports: Iterable[WorkerReport], now: float) -> Totals:

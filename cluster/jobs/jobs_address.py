@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from headrace.cluster.jobs.jobs_api import NotAuthorized
+from headrace.pipelines.storage.locations import without_secrets
 
 PORT = 8265
 """Default port of Ray's dashboard, which serves the Jobs API."""
@@ -28,8 +29,8 @@ def jobs_url(address: str) -> str:
     text = address.strip().rstrip("/")
     if re.match(r"ray://", text):
         raise ValueError(
-            f"{address!r} is the address of Ray's client server. Jobs need the address of the dashboard, such as "
-            f"http://{urlsplit(text).hostname or 'HEAD'}:{PORT}"
+            f"{without_secrets(address)!r} is the address of Ray's client server. Jobs need the address of the "
+            f"dashboard, such as http://{urlsplit(text).hostname or 'HEAD'}:{PORT}"
         )
     if "://" not in text:
         text = f"http://{text}"
@@ -39,7 +40,9 @@ def jobs_url(address: str) -> str:
     except ValueError:
         port = -1
     if parts.scheme not in ("http", "https") or not parts.hostname or port == -1 or parts.query or parts.fragment:
-        raise ValueError(f"{address!r} is not the address of a Ray cluster's dashboard: write http://HEAD:{PORT}")
+        raise ValueError(
+            f"{without_secrets(address)!r} is not the address of a Ray cluster's dashboard: write http://HEAD:{PORT}"
+        )
     if parts.username or parts.password:
         raise ValueError("the address must not contain credentials: put the token into RAY_AUTH_TOKEN")
     if port is None and parts.scheme == "http" and not parts.path:

@@ -42,6 +42,9 @@ class Doing:
         self._pace.see(totals)
         if totals.rows:
             return f"{totals.rows:,} of {totals.planned:,} rows, {self._pace.text()}"
+        if not totals.engines and totals.waiting:
+            since = duration(time.monotonic() - self._began)
+            return f"waiting for free slots on the cluster ({since}): {totals.waiting}"
         if not totals.engines:
             return f"starting the engine ({duration(time.monotonic() - self._began)})"
         if not totals.tokens_so_far:

@@ -9,7 +9,7 @@ from headrace.pipelines.output.names import REPORT
 from headrace.pipelines.output.plan import Plan
 from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.storage.opening import open_store
+from headrace.pipelines.storage.opening import reached_store
 from headrace.pipelines.storage.store import Store
 
 FORMAT = 1
@@ -22,7 +22,7 @@ def open_output(output: str) -> tuple[Store, Plan]:
     Raises:
         UserError: it is not an output of headrace.
     """
-    store = open_store(output)
+    store = reached_store(output)
     plan = load_plan(store)
     if plan is None:
         raise UserError(

@@ -114,8 +114,8 @@ def notes_of(pipeline: Pipeline, stages: tuple[Stage, ...]) -> tuple[str, ...]:
 
 def step_fields(pipeline: Pipeline) -> list[pa.Field]:
     """The steps' output columns. A `map` step's function is imported for its type, also from the pipeline's folder."""
-    if pipeline.folder and str(pipeline.folder) not in sys.path:
-        sys.path.insert(0, str(pipeline.folder))
+    if pipeline.code_folder and pipeline.code_folder not in sys.path:
+        sys.path.insert(0, pipeline.code_folder)
     fields = []
     for i, step in enumerate(pipeline.steps):
         try:

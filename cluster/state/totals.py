@@ -27,7 +27,8 @@ class Totals:
     ``least`` are the prompt tokens that no order of requests could have saved; None if an engine shares no prefixes.
     ``engines`` counts engines started, ``restarts`` those that replaced a dead one, ``alive`` those that reported
     recently. ``usage`` is that of finished rows, ``tokens_so_far`` counts prompt and output tokens of all answered
-    requests. ``stages`` has the part of each model, by the number of its stage.
+    requests. ``stages`` has the part of each model, by the number of its stage. ``waiting`` says what a full cluster
+    has no room for, while no engine has started.
     """
 
     planned: int = 0
@@ -46,6 +47,7 @@ class Totals:
     engine: EngineFacts | None = None
     usage: Usage = field(default_factory=Usage)
     stages: dict[int, StageTotals] = field(default_factory=dict)
+    waiting: str = ""
 
     @property
     def figures(self) -> Figures:

@@ -26,7 +26,7 @@ from headrace.pipelines.spec.command_line import run_command
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.storage.locations import local_path, object_uri, shown, without_userinfo
-from headrace.pipelines.storage.opening import open_store
+from headrace.pipelines.storage.opening import reached_store
 from headrace.pipelines.storage.store import Store
 
 
@@ -204,7 +204,7 @@ class Work:
 def _other(store: Store, options: RerunOptions) -> Store:
     if object_uri(options.reuse) is None and local_path(options.reuse).is_file():
         raise UserError(f"--reuse: {options.reuse} is a file. Name the output folder of a run.")
-    other = open_store(options.reuse)
+    other = reached_store(options.reuse)
     if other.uri == store.uri:
         raise UserError("--reuse names the output itself, whose answers are kept in any case. Name another output.")
     return other

@@ -10,6 +10,7 @@ from typing import ClassVar
 import pyarrow as pa
 
 from headrace.pipelines.input.corpus import Corpus, Shard, Variant
+from headrace.pipelines.input.doubles import doubled_notes
 from headrace.pipelines.input.files import InputFile, Listing, check_unchanged, find_files, identity, takes_in
 from headrace.pipelines.input.folder_columns import folder_columns, with_folder_columns
 from headrace.pipelines.input.scans import Description, keep_scan, kept_scan
@@ -103,7 +104,7 @@ class FileSource(Source):
         if self.absent_is_null:
             variants = _with_nulls(variants)
         variants, ignored = _with_folders(variants, shards)
-        return Corpus(listing.base, tuple(shards), variants, (*_wording(notes), *ignored))
+        return Corpus(listing.base, tuple(shards), variants, (*_wording(notes), *ignored, *doubled_notes(shards)))
 
     def _described(self, file: InputFile) -> tuple[InputFile, Description]:
         try:

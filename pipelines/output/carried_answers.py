@@ -31,11 +31,11 @@ from headrace.pipelines.output.checkpoint import (
     ANSWERED,
     DEAD,
     FILTERED,
-    Unaccounted,
     chunk_record,
     chunk_records,
     counts_of,
 )
+from headrace.pipelines.output.damaged import damage_told, damaged
 from headrace.pipelines.output.names import CHUNKS, seed_name
 from headrace.pipelines.output.plan import Chunk, Plan
 from headrace.pipelines.output.plan_file import load_plan
@@ -197,15 +197,9 @@ class CarriedAnswers:
         there = base_chunk(chunk, base)
         if not self.store.exists(there.name):
             return None
-        try:
-            record = chunk_record(self.store, there)
-        except Unaccounted as problem:
-            raise UserError(str(problem)) from problem
+        record = chunk_record(self.store, there)
         if record["fingerprint"] != origin.fingerprint:
-            raise UserError(
-                f"{there.name} in {self.store.uri} was not made by the pipeline of plan {base}. Delete it and run "
-                "again."
-            )
+            raise damaged(self.store, there.name, f"was not made by the pipeline of plan {base}")
         columns = ["_row", "_outcome", "_error", *dict.fromkeys(origin.columns.values())]
         return self._table(there.name, columns)
 
@@ -218,13 +212,10 @@ class CarriedAnswers:
         return pa.concat_tables(tables) if tables else None
 
     def _table(self, name: str, columns: list[str] | None, filters: Any = None) -> pa.Table:
-        try:
-            with self.store.open(name) as file:
-                return pq.read_table(
-                    file, columns=columns, filters=filters, use_threads=False, page_checksum_verification=True
-                )
-        except pa.ArrowException as error:
-            raise UserError(f"{name} in {self.store.uri} is damaged: {error}. Delete it and run again.") from error
+        with damage_told(self.store, name), self.store.open(name) as file:
+            return pq.read_table(
+                file, columns=columns, filters=filters, use_threads=False, page_checksum_verification=True
+            )
 
     def _rows(self, chunk: Chunk, table: pa.Table, origin: Origin) -> Iterator[tuple[int, RowResult]]:
         left_out = set(range(chunk.first, chunk.last)) if origin.folder is None else set()

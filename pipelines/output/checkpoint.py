@@ -17,16 +17,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from headrace.pipelines.input.arrow_types import fit
+from headrace.pipelines.output.damaged import about_content, damage_told, damaged
 from headrace.pipelines.output.ledger import Ledger
 from headrace.pipelines.output.names import CHUNK_FILE, CHUNKS, SHARD_FOLDER, chunk_folder
 from headrace.pipelines.output.plan import Chunk, CommitInfo, Plan, PlannedShard
 from headrace.pipelines.spec.errors import HeadraceError
-from headrace.pipelines.storage.locations import shown
 from headrace.pipelines.storage.store import Store
 from headrace.pipelines.storage.threads import each
 
 RECORD_KEY = b"headrace"
 """The key of headrace's JSON in a Parquet footer."""
+
+RECORD_FIELDS = frozenset({"fingerprint", "plan", "shard", "first", "last", "counts", "stats"})
+"""What the JSON of a chunk has."""
 
 ANSWERED: Final = "answered"
 DEAD: Final = "dead"
@@ -159,16 +162,16 @@ def chunk_record(store: Store, chunk: Chunk, name: str | None = None) -> dict[st
 
     Raises:
         FileNotFoundError: it is not committed.
-        Unaccounted: the file is not the chunk that its name says.
+        Damaged: the file is not the chunk that its name says.
     """
     name = name or chunk.name
-    with store.open(name) as file:
+    with damage_told(store, name), store.open(name) as file:
         record = read_footer(file)
-    if record is None:
-        raise Unaccounted(f"{name} in {shown(store.uri)} is not a chunk file of headrace. Delete it and run again.")
+    if record is None or not record.keys() >= RECORD_FIELDS or counts_in(record) is None:
+        raise damaged(store, name, "is damaged, or is not a chunk file of headrace")
     said = (record["plan"], record["shard"], record["first"], record["last"])
     if said != (chunk.plan, chunk.path, chunk.first, chunk.last):
-        raise Unaccounted(f"{name} in {shown(store.uri)} contains another chunk: {said}. Delete it and run again.")
+        raise damaged(store, name, f"contains another chunk: {said}")
     return record
 
 
@@ -182,16 +185,32 @@ def counts_of(record: Mapping[str, Any]) -> Counts:
     return Counts(**record["counts"])
 
 
+def counts_in(record: Mapping[str, Any]) -> Counts | None:
+    """The counts in a footer; None if there are none, or if they are damaged."""
+    counts = record.get("counts")
+    if not isinstance(counts, dict) or counts.keys() != {"answered", "filtered", "dead"}:
+        return None
+    return Counts(**counts) if all(type(n) is int and n >= 0 for n in counts.values()) else None
+
+
 def read_footer(file: BinaryIO) -> dict[str, Any] | None:
     """headrace's JSON in the footer of a Parquet file; None if there is none, or if the file is not Parquet."""
+    found = read_footer_and_rows(file)
+    return None if found is None else found[0]
+
+
+def read_footer_and_rows(file: BinaryIO) -> tuple[dict[str, Any], int] | None:
+    """:func:`read_footer`, and the number of rows in the file."""
     try:
-        metadata = pq.read_metadata(file).metadata or {}
-    except pa.ArrowInvalid:
+        footer = pq.read_metadata(file)
+        record = json.loads((footer.metadata or {}).get(RECORD_KEY, b"null"))
+    except ValueError:
         return None
-    if RECORD_KEY not in metadata:
+    except (pa.ArrowException, OSError) as error:
+        if not about_content(error):
+            raise
         return None
-    record: dict[str, Any] = json.loads(metadata[RECORD_KEY])
-    return record
+    return (record, footer.num_rows) if isinstance(record, dict) else None
 
 
 def parquet_writer(file: BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:

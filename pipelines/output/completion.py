@@ -17,13 +17,14 @@ from headrace.pipelines.output.names import CHUNKS, CURRENT, ERRORS, REPORT, SEE
 from headrace.pipelines.output.plan import Plan, PlannedShard
 from headrace.pipelines.output.publish import publish_shard
 from headrace.pipelines.output.published import published, with_kept
+from headrace.pipelines.output.strangers import refuse_strangers, strangers
 from headrace.pipelines.output.superseded import check_latest, published_as_latest
 from headrace.pipelines.storage.locations import shown
 from headrace.pipelines.storage.store import Store
 
 
 def is_complete(store: Store, plan: Plan, out: Mapping[int, Counts] | None = None) -> bool:
-    """Whether the output has all of the plan, and nothing else: `_SUCCESS`, and each part from this plan.
+    """Whether the output has all of the plan, and nothing else: `_SUCCESS`, each part from this plan, no strangers.
 
     Args:
         out: the result of :func:`published`, if it was called already.
@@ -41,11 +42,12 @@ def mark_whole(store: Store, plan: Plan) -> bool:
 
 def _is_whole(store: Store, plan: Plan, out: Mapping[int, Counts] | None = None) -> bool:
     """Whether a run has finished the plan, and all parts are still its own."""
-    current = _current(store)
+    current = current_of(store)
     if current.get("plan") != plan.number or not set(current["parts"]) <= listed(store, TABLE):
         return False
     out = published(store, plan) if out is None else out
-    return not _unpublished(plan, out) and not _strays(store, plan, with_kept(store, plan, out))
+    whole = not _unpublished(plan, out) and not _strays(store, plan, with_kept(store, plan, out))
+    return whole and not strangers(store, plan)
 
 
 def begin(store: Store, plan: Plan) -> None:
@@ -60,7 +62,7 @@ def begin(store: Store, plan: Plan) -> None:
     check_latest(store, plan)
     if not store.exists(SUCCESS) or is_complete(store, plan):
         return
-    current = _current(store)
+    current = current_of(store)
     if current.get("plan") == plan.number - 1:
         store.replace(CURRENT, json_bytes({**current, "next": plan.number}))
     store.delete(SUCCESS)
@@ -68,7 +70,7 @@ def begin(store: Store, plan: Plan) -> None:
 
 def was_complete(store: Store, plan: Plan) -> bool:
     """Whether the output had all of the plan when the next one was about to be saved."""
-    current = _current(store)
+    current = current_of(store)
     return current.get("plan") == plan.number and "next" in current
 
 
@@ -82,6 +84,7 @@ def finish(store: Store, plan: Plan, report: Mapping[str, Any]) -> list[str]:
 
     Raises:
         Unaccounted: a part is missing, and so are chunks of it.
+        Strangers: the output contains what headrace did not make.
         Superseded: there is a newer plan.
     """
     check_latest(store, plan)
@@ -99,6 +102,7 @@ def finish(store: Store, plan: Plan, report: Mapping[str, Any]) -> list[str]:
         for entry in store.list(SEEDS):
             if _number_in(entry.path, SEEDS) <= plan.number:
                 store.delete(entry.path)
+        refuse_strangers(store, plan)
         check_latest(store, plan)
         store.put_if_absent(SUCCESS, b"")
     return [shard.path for shard in strays if not shard.pruned]
@@ -154,9 +158,12 @@ def _number_in(path: str, folder: str) -> int:
     return int(named.group(1)) if named else 0
 
 
-def _current(store: Store) -> dict[str, Any]:
+def current_of(store: Store) -> dict[str, Any]:
+    """``current.json``; empty if it is missing or damaged: the next run then writes it anew."""
     try:
         current: dict[str, Any] = json.loads(store.read(CURRENT))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return {}
-    return current
+    parts = current.get("parts") if isinstance(current, dict) else None
+    whole = isinstance(parts, list) and all(isinstance(part, str) for part in parts)
+    return current if whole else {}

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
-from headrace.pipelines.output.completion import is_complete, mark_whole
+from headrace.pipelines.output.completion import current_of, is_complete, mark_whole
 from headrace.pipelines.output.folder import json_bytes
 from headrace.pipelines.output.names import (
     CHUNK,
@@ -66,8 +66,7 @@ def convert(store: Store) -> tuple[int, bool]:
     # Until everything has its new name, a reader of the table would see some of it.
     store.delete(SUCCESS)
     moved = sum(each(lambda pair: _move(store, *pair), _moves(store), "convert"))
-    if store.exists(CURRENT):
-        current = json.loads(store.read(CURRENT))
+    if current := current_of(store):
         parts = [f"{TABLE}/{name.removeprefix(f'{TABLE}/')}" for name in current["parts"]]
         store.replace(CURRENT, json_bytes({**current, "parts": parts}))
     for number in plan_numbers(store):

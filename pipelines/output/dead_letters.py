@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from headrace.operators.error_classes import ErrorClass
 from headrace.pipelines.input.rows import plain_value
 from headrace.pipelines.output.checkpoint import ERROR, Counts, chunk_records, committed, counts_of, letters_of
+from headrace.pipelines.output.damaged import opened
 from headrace.pipelines.output.names import ERRORS, listed
 from headrace.pipelines.output.plan import Chunk, Plan, PlannedShard
 from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.output.published import published, with_kept
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.storage.opening import open_store
+from headrace.pipelines.storage.opening import reached_store
 from headrace.pipelines.storage.store import Store
 
 BATCH_ROWS = 1024
@@ -111,7 +111,7 @@ def read_dead_letters(
     Raises:
         UserError: it is not an output of headrace, or it has no such step.
     """
-    store = open_store(output)
+    store = reached_store(output)
     plan = load_plan(store)
     if plan is None:
         raise UserError(
@@ -206,11 +206,9 @@ def _published(store: Store, plan: Plan, shard: PlannedShard) -> Iterator[pa.Tab
 
 
 def _batches(store: Store, path: str, columns: list[str]) -> Iterator[pa.Table]:
-    with store.open(path) as file:
+    with opened(store, path) as file:
         # A name with a dot brings others along that begin alike; they are not looked at.
-        for batch in pq.ParquetFile(file, page_checksum_verification=True).iter_batches(
-            BATCH_ROWS, columns=columns, use_threads=False
-        ):
+        for batch in file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False):
             yield pa.Table.from_batches([batch])
 
 

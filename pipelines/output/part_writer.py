@@ -9,10 +9,10 @@ from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from headrace.pipelines.input.arrow_types import fit
 from headrace.pipelines.output.checkpoint import ANSWERED, letters_of, parquet_writer
+from headrace.pipelines.output.damaged import opened
 from headrace.pipelines.output.plan import Chunk
 from headrace.pipelines.storage.store import Store
 
@@ -76,8 +76,8 @@ def dead_rows(store: Store, schema: pa.Schema, chunks: Iterable[Chunk]) -> Itera
 
 def _tables(store: Store, chunks: Iterable[Chunk], columns: list[str] | None) -> Iterator[pa.Table]:
     def read(chunk: Chunk) -> pa.Table:
-        with store.open(chunk.name) as file:
-            return pq.ParquetFile(file, page_checksum_verification=True).read(columns=columns, use_threads=False)
+        with opened(store, chunk.name) as file:
+            return file.read(columns=columns, use_threads=False)
 
     with ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="chunks") as pool:
         coming: deque[Future[pa.Table]] = deque()

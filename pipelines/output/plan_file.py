@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 
 from headrace.pipelines.input.corpus import DEFAULT_SOURCE
-from headrace.pipelines.output.names import FOLDER, PLAN_FILE, plan_name
+from headrace.pipelines.output.damaged import removal
+from headrace.pipelines.output.names import CHUNKS, FOLDER, PLAN_FILE, plan_name
 from headrace.pipelines.output.plan import Plan, PlannedShard, Span
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.version import VERSION
@@ -115,7 +117,7 @@ def plan_from_json(data: bytes, form: int = FORMAT) -> Plan:
             shards=shards,
             command=read.get("command", ""),
         )
-    except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OSError, pa.ArrowException) as error:
         raise UserError(
             f"The plan file is damaged ({type(error).__name__}: {error}). Restore it, or use another output folder."
         ) from error
@@ -155,6 +157,27 @@ def plan_numbers(store: Store) -> list[int]:
     return sorted(int(match.group(1)) for match in named if match)
 
 
+def _latest(store: Store) -> int:
+    """The number of the latest plan; 0 if there is none.
+
+    Raises:
+        UserError: there are chunks of a later plan. Without it nobody knows what they answer.
+    """
+    latest = max(plan_numbers(store), default=0)
+    named = (re.fullmatch(r"(\d{6,})/", name) for name in store.names(CHUNKS))
+    cut = max((int(match.group(1)) for match in named if match), default=0)
+    if cut > latest:
+        # Another run may have saved it since: a plan is there before its chunks.
+        latest = max(plan_numbers(store), default=0)
+    if cut > latest:
+        raise UserError(
+            f"{plan_name(cut)} in {shown(store.uri)} is missing, and there are chunks of that plan: without it nobody "
+            "knows which input they answer. Restore it, or use another output folder. To give up those answers: "
+            f"{removal(store, f'{CHUNKS}/{cut:06d}/')}"
+        )
+    return latest
+
+
 def load_plan(store: Store, number: int | None = None) -> Plan | None:
     """The latest plan of an output (or plan ``number``), None if there is none.
 
@@ -162,10 +185,9 @@ def load_plan(store: Store, number: int | None = None) -> Plan | None:
         UserError: the plan file cannot be read.
     """
     if number is None:
-        numbers = plan_numbers(store)
-        if not numbers:
+        number = _latest(store)
+        if not number:
             return None
-        number = numbers[-1]
     elif not store.exists(plan_name(number)):
         return None
     try:

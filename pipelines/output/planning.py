@@ -101,7 +101,8 @@ def next_plan(
     Raises:
         PlanMismatch: the answers or the columns would not be those of the previous plan, and ``redo`` does not say
             that they may change.
-        UserError: ``checkpoint_rows`` or ``limit`` is below 1, or columns would change in files that are gone.
+        UserError: ``checkpoint_rows`` or ``limit`` is below 1, columns would change in files that are gone, or a file
+            that is gone seems to be there under another name.
     """
     if spec.checkpoint_rows < 1:
         raise UserError(f"checkpoint_rows is {spec.checkpoint_rows}. It must be 1 or more; 1000 is a good value.")
@@ -115,6 +116,7 @@ def next_plan(
     changes = Changes()
     shards = _found(previous, corpus, changes)
     _mark_gone(shards, {found.path for found in corpus.shards}, changes, prune=redo.prune)
+    _refuse_renamed(shards, {*changes.new, *changes.replaced, *changes.returned})
     if recut:
         _refuse_gone(shards)
     if recut or redo.dead:
@@ -177,6 +179,30 @@ def _mark_gone(shards: list[PlannedShard], here: Collection[str], changes: Chang
         if prune:
             changes.pruned.append(shard.path)
             shards[index] = replace(shard, spans=(), gone=True, pruned=True)
+
+
+def _refuse_renamed(shards: Sequence[PlannedShard], fresh: Collection[str]) -> None:
+    """Refuse a file that is there under another name than before: its rows would be in the table twice.
+
+    A name that is gone keeps its part. A file that was renamed on a disk keeps its etag, and one that was copied keeps
+    at least its size and its rows. Files that were in the input together before are not the same.
+    """
+    here = {(shard.size, shard.rows): shard for shard in shards if shard.path in fresh and shard.size and shard.rows}
+    kept = (shard for shard in shards if shard.gone and not shard.pruned and shard.spans)
+    found = [(shard, here[shard.size, shard.rows]) for shard in kept if (shard.size, shard.rows) in here]
+    if not found:
+        return
+    said = [
+        f"{there.path!r} is {'the same file as' if _identity(was) == _identity(there) else 'as large as'} {was.path!r}"
+        for was, there in found[:3]
+    ]
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    raise UserError(
+        f"Input files seem to have been renamed: {', '.join(said)}{more}, which is gone from the input and has a part "
+        "in the output. The same rows would be in the table twice. Nothing was changed. Give the files their old names "
+        "(their answers stay), or add --prune to remove the parts of files that are gone and answer the new ones. If "
+        "they are other rows, and you want to keep both, run the new files into another output folder."
+    )
 
 
 def _refuse_gone(shards: Sequence[PlannedShard]) -> None:

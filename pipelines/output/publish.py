@@ -12,12 +12,12 @@ from dataclasses import asdict
 
 import pyarrow as pa
 
-from headrace.pipelines.output.checkpoint import ERROR, RECORD_KEY, Counts, Unaccounted, chunk_records, counts_of
+from headrace.pipelines.output.checkpoint import ERROR, RECORD_KEY, Counts, chunk_records, counts_of
+from headrace.pipelines.output.damaged import damaged
 from headrace.pipelines.output.part_writer import answered_rows, dead_rows, part_writer
 from headrace.pipelines.output.plan import Plan, PlannedShard
 from headrace.pipelines.output.published import part_identity
 from headrace.pipelines.output.superseded import check_latest, published_as_latest
-from headrace.pipelines.storage.locations import shown
 from headrace.pipelines.storage.store import Store
 
 
@@ -26,17 +26,14 @@ def publish_shard(store: Store, plan: Plan, shard: PlannedShard) -> None:
 
     Raises:
         FileNotFoundError: a chunk is not committed.
-        Unaccounted: a chunk file is not what its name says, or was made by another pipeline.
+        Damaged: a chunk file cannot be read, is not what its name says, or was made by another pipeline.
         Superseded: there is a newer plan.
     """
     chunks = list(shard.chunks())
     records = list(chunk_records(store, chunks))
     for chunk, record in zip(chunks, records, strict=True):
         if record["fingerprint"] != plan.fingerprint or counts_of(record).rows != chunk.rows:
-            raise Unaccounted(
-                f"{chunk.name} in {shown(store.uri)} was not made by this pipeline: its footer is {record}. "
-                "Delete it and run again."
-            )
+            raise damaged(store, chunk.name, f"was not made by this pipeline: its footer is {record}")
     counts = asdict(sum(map(counts_of, records), Counts()))
     footer = {**part_identity(plan.fingerprint, shard), "counts": counts}
     identity = {RECORD_KEY: json.dumps(footer, ensure_ascii=False).encode()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from headrace.pipelines.output.checkpoint import Counts, read_footer
+from headrace.pipelines.output.checkpoint import Counts, counts_in, read_footer_and_rows
 from headrace.pipelines.output.names import ERRORS, TABLE, listed
 from headrace.pipelines.output.plan import Plan, PlannedShard
 from headrace.pipelines.storage.store import Store
@@ -57,24 +57,27 @@ def _published_counts(
         letters: the paths of the files in ``_errors/``.
         spans: whether the part must contain the planned rows, and not just any of the file's.
     """
-    said = _footer(store, shard.part_name)
-    if said is None or "counts" not in said:
+    footer = _footer(store, shard.part_name)
+    counts = None if footer is None else counts_in(footer[0])
+    if footer is None or counts is None:
         return None
-    counts = Counts(**said["counts"])
-    if {key: value for key, value in said.items() if key != "counts" and (spans or key != "spans")} != identity:
+    said, rows = footer
+    is_said = {key: value for key, value in said.items() if key != "counts" and (spans or key != "spans")}
+    if rows != counts.answered or is_said != identity:
         return None
     if (shard.letters_name in letters) != bool(counts.dead):
         return None
-    if counts.dead and _footer(store, shard.letters_name) != said:
+    if counts.dead and _footer(store, shard.letters_name) != (said, counts.dead):
         return None
     return counts
 
 
-def _footer(store: Store, path: str) -> dict[str, Any] | None:
+def _footer(store: Store, path: str) -> tuple[dict[str, Any], int] | None:
+    """headrace's JSON in a file's footer, and the number of rows there; None if the file is missing or damaged."""
     try:
         with store.open(path) as file:
-            return read_footer(file)
-    except FileNotFoundError:
+            return read_footer_and_rows(file)
+    except (FileNotFoundError, IsADirectoryError):
         return None
 
 

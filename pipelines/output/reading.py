@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from headrace.pipelines.output.checkpoint import ERROR
+from headrace.pipelines.output.damaged import opened
 from headrace.pipelines.output.dead_letters import letter_tables
-from headrace.pipelines.output.names import PART, TABLE, listed
+from headrace.pipelines.output.names import TABLE, listed
 from headrace.pipelines.output.plan import Plan
 from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.storage.locations import local_path, object_uri, shown
-from headrace.pipelines.storage.opening import open_store
+from headrace.pipelines.storage.locations import shown
+from headrace.pipelines.storage.opening import reached_store
 from headrace.pipelines.storage.store import Store
 
 if TYPE_CHECKING:
@@ -25,22 +25,21 @@ if TYPE_CHECKING:
 def scan_answers(output: str) -> pl.LazyFrame:
     """The answered rows of an output: all of its parts, read when the frame is collected.
 
-    On an object store only the columns that are asked for are fetched, but all row groups.
+    Only the columns that are asked for are read, but all row groups. Pages are held against their checksums, which
+    Polars' own reader does not do.
 
     Raises:
         UserError: it is not an output of headrace.
+        Damaged: a part is damaged (when the frame is collected).
     """
     import polars as pl
     from polars.io.plugins import register_io_source
 
     store, plan = _opened(output)
-    parts = sorted(name for name in listed(store, TABLE) if name.endswith(PART))
+    parts = sorted(listed(store, TABLE) & {shard.part_name for shard in plan.shards})
     nothing = pl.DataFrame(plan.schema.empty_table())
     if not parts:
         return nothing.lazy()
-    if object_uri(output) is None:
-        # No hive_partitioning and no glob: a folder may be called anything.
-        return pl.scan_parquet([local_path(store.uri) / name for name in parts], hive_partitioning=False, glob=False)
 
     def read(
         columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, batch: int | None
@@ -73,7 +72,7 @@ def read_errors(output: str) -> pl.DataFrame:
 
 
 def _opened(output: str) -> tuple[Store, Plan]:
-    store = open_store(output)
+    store = reached_store(output)
     plan = load_plan(store)
     if plan is None:
         raise UserError(f"{shown(output)} is not an output of headrace: it contains no plan.")
@@ -82,7 +81,6 @@ def _opened(output: str) -> tuple[Store, Plan]:
 
 def _row_groups(store: Store, parts: list[str], columns: list[str] | None) -> Iterator[pa.Table]:
     for name in parts:
-        with store.open(name) as file:
-            part = pq.ParquetFile(file, page_checksum_verification=True)
+        with opened(store, name) as part:
             for group in range(part.num_row_groups):
-                yield part.read_row_group(group, columns=columns, use_threads=False)
+                yield part.read_row_group(group, columns=columns)

@@ -22,12 +22,12 @@ from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from headrace.operators.base import ModelStep
 from headrace.pipelines.input.reader import ChunkReader
 from headrace.pipelines.output.carried_answers import SEGMENT_ROWS, Origin
 from headrace.pipelines.output.checkpoint import ANSWERED, DIGEST, DIGEST_TYPE, FILTERED, committed, parquet_writer
+from headrace.pipelines.output.damaged import opened
 from headrace.pipelines.output.names import CHUNKS, seed_folder, seed_name
 from headrace.pipelines.output.plan import Plan
 from headrace.pipelines.output.plan_file import load_plan, plan_to_json
@@ -192,7 +192,12 @@ def take(
 def taken(store: Store, plan: Plan) -> Taken | None:
     """What was found for ``plan``; None if its seeds are incomplete or gone."""
     manifest = f"{plan.seeds.get('folder')}/{MANIFEST}"
-    return Taken(**json.loads(store.read(manifest))) if plan.seeds and store.exists(manifest) else None
+    if not plan.seeds or not store.exists(manifest):
+        return None
+    try:
+        return Taken(**json.loads(store.read(manifest)))
+    except (ValueError, TypeError):  # it is damaged, and is made again
+        return None
 
 
 def _answers(previous: Previous, origin: Origin) -> Iterator[pa.Table]:
@@ -200,10 +205,9 @@ def _answers(previous: Previous, origin: Origin) -> Iterator[pa.Table]:
     outcomes = pa.array([ANSWERED, FILTERED] if origin.filters else [ANSWERED])
 
     def answers(name: str) -> pa.Table:
-        with previous.store.open(name) as file:
-            read = pq.ParquetFile(file, page_checksum_verification=True).read(
-                columns=[DIGEST, "_outcome", *dict.fromkeys(origin.columns.values())], use_threads=False
-            )
+        with opened(previous.store, name) as file:
+            columns = [DIGEST, "_outcome", *dict.fromkeys(origin.columns.values())]
+            read = file.read(columns=columns, use_threads=False)
         read = read.filter(pc.is_in(read["_outcome"], value_set=outcomes))
         named = {has: read[had] for has, had in origin.columns.items()}
         return _plain(pa.table({DIGEST: read[DIGEST], "_outcome": read["_outcome"], **named}))

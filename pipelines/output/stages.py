@@ -20,17 +20,16 @@ from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from headrace.operators.base import ModelStep
-from headrace.pipelines.output.checkpoint import Unaccounted, chunk_record
+from headrace.pipelines.output.checkpoint import chunk_record
+from headrace.pipelines.output.damaged import opened
 from headrace.pipelines.output.names import STAGE_FILE, chunk_folder
 from headrace.pipelines.output.plan import Chunk, CommitInfo, Plan, PlannedShard
 from headrace.pipelines.spec.definition import OWN_MODEL
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.pipeline import Pipeline
-from headrace.pipelines.storage.locations import shown
 from headrace.pipelines.storage.store import Store
 
 
@@ -161,19 +160,12 @@ def read_stage(store: Store, info: CommitInfo, chunk: Chunk) -> tuple[pa.Table, 
 
     Raises:
         FileNotFoundError: it is not committed.
-        UserError: the file is damaged.
+        Damaged: it cannot be read, or is not what its name says.
     """
     name = info.name(chunk)
-    try:
-        record = chunk_record(store, chunk, name)
-        with store.open(name) as file:
-            return pq.ParquetFile(file, page_checksum_verification=True).read(use_threads=False), record
-    except Unaccounted as problem:
-        raise UserError(str(problem)) from problem
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise UserError(f"{name} in {shown(store.uri)} is damaged: {error}. Delete it and run again.") from error
+    record = chunk_record(store, chunk, name)
+    with opened(store, name) as file:
+        return file.read(use_threads=False), record
 
 
 def sweep(store: Store, shards: Iterable[PlannedShard]) -> None:

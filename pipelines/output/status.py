@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-import pyarrow.parquet as pq
-
 from headrace.pipelines.output.checkpoint import Counts, chunk_records, committed, counts_of
 from headrace.pipelines.output.completion import is_complete
+from headrace.pipelines.output.damaged import opened
 from headrace.pipelines.output.names import FOLDER
 from headrace.pipelines.output.plan import Chunk, Plan
 from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.output.published import published, with_kept
 from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.storage.opening import open_store
+from headrace.pipelines.storage.opening import reached_store
 from headrace.pipelines.storage.store import Store
 
 MOST_REASONS = 10
@@ -49,7 +48,7 @@ def read_status(output: str) -> OutputStatus:
     Raises:
         UserError: it is not an output of headrace.
     """
-    store = open_store(output)
+    store = reached_store(output)
     plan = load_plan(store)
     if plan is None and set(store.names()) <= {f"{FOLDER}/"}:
         raise UserError(
@@ -87,12 +86,12 @@ def read_status(output: str) -> OutputStatus:
 
 
 def _reasons(store: Store, errors: str) -> list[tuple[str, str]]:
-    with store.open(errors) as file:
-        letters = pq.read_table(file, columns=["_step", "_reason"]).to_pylist()
+    with opened(store, errors) as file:
+        letters = file.read(columns=["_step", "_reason"], use_threads=False).to_pylist()
     return [(letter["_step"], letter["_reason"]) for letter in letters]
 
 
 def _chunk_reasons(store: Store, chunk: Chunk) -> list[tuple[str, str]]:
-    with store.open(chunk.name) as file:
-        errors = pq.read_table(file, columns=["_error"])["_error"].to_pylist()
+    with opened(store, chunk.name) as file:
+        errors = file.read(columns=["_error"], use_threads=False)["_error"].to_pylist()
     return [(error["step"], error["reason"]) for error in errors if error is not None]

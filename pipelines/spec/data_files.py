@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ import yaml
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.places import Loc, loc_text
 
-MAX_NODES = 100_000
-"""Values in a file, with aliases expanded: a pipeline has hundreds, an alias bomb has billions."""
+MAX_BYTES = 4 << 20
+"""Size of a file: a pipeline has kilobytes, and reading YAML takes a second for each half megabyte."""
+
+MAX_EXPANDED = 100_000
+"""Values that the aliases of a file add to those that are written in it: an alias bomb has billions."""
 
 
 _UNQUOTED = re.compile(r"\s*(?:- +)?([\w-]+): *(\{[{%].*?)(?: +#.*)?\s*$")
@@ -42,8 +46,14 @@ def read_data(file: Path) -> tuple[Any, dict[Loc, int | str]]:
     """The content of a YAML or JSON file, and the line of each value.
 
     Raises:
-        UserError: it cannot be read, or is neither YAML nor JSON.
+        UserError: it cannot be read, is larger than :data:`MAX_BYTES`, or is neither YAML nor JSON.
     """
+    with suppress(OSError):  # said in a moment
+        if (size := file.stat().st_size) > MAX_BYTES:
+            raise UserError(
+                f"{file}: {size / (1 << 20):,.1f} MiB, and a pipeline or a schema has at most {MAX_BYTES >> 20} MiB. "
+                "Is it the input? Name that with --input. Data for a step belongs into columns."
+            )
     text = read_text(file)
     if file.suffix.lower() != ".json":
         return read_yaml(text, str(file))
@@ -61,8 +71,8 @@ def read_yaml(text: str, name: str) -> tuple[Any, dict[Loc, int | str]]:
     """The content of a YAML text, and the line of each value; ``name`` is the name of the text in messages.
 
     Raises:
-        UserError: it is not YAML, has a duplicate key or a value that is not plain data, or expands to more than
-            :data:`MAX_NODES` values.
+        UserError: it is not YAML, has a duplicate key or a value that is not plain data, or its aliases expand to more
+            than :data:`MAX_EXPANDED` values.
     """
     try:
         loader = _Yaml12(text)
@@ -146,14 +156,16 @@ class _Reader:
         self.name = name
         self._text = text
         self.lines: dict[Loc, int | str] = {}
-        self._count = 0
+        self._read: set[int] = set()
+        self._repeated = 0
         self._open: set[int] = set()
 
     def read(self, node: yaml.Node, loc: Loc = (), line: int | None = None) -> Any:
         self.lines[loc] = line if line is not None else node.start_mark.line + 1
-        self._count += 1
-        if self._count > MAX_NODES:
-            raise UserError(f"{self._at(node)}: with its aliases expanded, the file has more than {MAX_NODES:,} values")
+        self._repeated += id(node) in self._read
+        self._read.add(id(node))
+        if self._repeated > MAX_EXPANDED:
+            raise UserError(f"{self._at(node)}: the file's aliases expand to more than {MAX_EXPANDED:,} values")
         if id(node) in self._open:
             raise UserError(f"{self._at(node)}: {loc_text(loc)} contains itself through an alias")
         self._open.add(id(node))

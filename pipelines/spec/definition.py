@@ -137,10 +137,16 @@ class Definition(Plain):
         """The folder of that file. Python code that steps name is importable from it, and paths are relative to it."""
         return self._source.folder if self._source else None
 
+    @property
+    def code_folder(self) -> str | None:
+        """The folder to import from, if steps name Python code. A folder beside a pipeline without code is not
+        importable: a file there with the name of a package would be executed in its place."""
+        return str(self.folder) if self.folder and any(step.python_references() for step in self.steps) else None
+
     @contextmanager
     def importable(self) -> Iterator[None]:
         """A context in which the Python code that steps name can be imported from the pipeline's folder."""
-        folder = str(self.folder) if self.folder else None
+        folder = self.code_folder
         if folder is None or folder in sys.path:
             yield
             return

@@ -7,6 +7,8 @@
     │   ├── PipelineMistake      2   a pipeline, or a step of one, cannot be (also a ValueError)
     │   ├── PlanMismatch         2   the output was made by a pipeline with other answers or columns
     │   ├── OldLayout            2   the output's files have the names of an earlier build: headrace convert
+    │   ├── Damaged              2   a file of the output is not what headrace wrote: headrace verify
+    │   ├── Strangers            2   the output contains files of somebody else where readers look
     │   ├── Superseded           2   another run has planned the same output again
     │   ├── Denied               2   the credentials are valid, but do not permit this
     │   └── InputChanged         2   an input file has changed since it was planned

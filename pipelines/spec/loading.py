@@ -5,7 +5,7 @@ Top-level keys that begin with ``x-`` are ignored: a place to define anchors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from headrace.pipelines.spec.schema_files import read_schemas, schema_files
 _FORMATS = ".yaml, .yml, .json or .py"
 
 
-def load_pipeline(path: str | Path, overrides: Sequence[str] = (), model: str | None = None) -> Pipeline:
+def load_pipeline(
+    path: str | Path, overrides: Sequence[str] = (), model: str | None = None, *, code: bool = True
+) -> Pipeline:
     """The pipeline in a file, with the command line's changes.
 
     Args:
@@ -30,6 +32,7 @@ def load_pipeline(path: str | Path, overrides: Sequence[str] = (), model: str | 
         overrides: ``PATH=VALUE`` each: ``steps[0].max_tokens=5``, ``steps.opinion.labels.good=...``,
             ``resources.workers=2``. Values are YAML. A step's operator may be omitted from the path.
         model: replaces the file's model, including its settings (the override ``model.id=...`` keeps them).
+        code: whether the file may be Python, or name Python code. Loading a YAML or JSON file executes none.
 
     Raises:
         UserError: everything that is wrong with it, one line each.
@@ -39,6 +42,8 @@ def load_pipeline(path: str | Path, overrides: Sequence[str] = (), model: str | 
         what = "is a folder" if file.is_dir() else "does not exist"
         raise UserError(f"{file}: {what}; a pipeline is a {_FORMATS} file")
     if file.suffix == ".py":
+        if not code:
+            raise UserError(f"{file}: a Python file is code, and --no-code refuses it. Write the pipeline as YAML")
         found = from_python(file, name)
         if not overrides and model is None:
             return found.with_source(Source(str(path), file.resolve().parent))
@@ -51,9 +56,12 @@ def load_pipeline(path: str | Path, overrides: Sequence[str] = (), model: str | 
         raise UserError(f"{file}: a pipeline is a {_FORMATS} file")
     source = replace(source, files=read_schemas(data, source))
     try:
-        return Pipeline.model_validate(data).with_source(source)
+        pipeline = Pipeline.model_validate(data).with_source(source)
     except PipelineMistake as error:
         raise UserError(listed(error.problems, source)) from error
+    if not code and (named := list(code_in(pipeline))):
+        raise UserError(listed(named, source))
+    return pipeline
 
 
 def named_files(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Path, ...]:
@@ -88,6 +96,16 @@ def _changed(
     data = {key: value for key, value in data.items() if not key.startswith("x-")}
     options = [*(("--model", model) if model is not None else ()), *(w for each in overrides for w in ("--set", each))]
     return data, Source(str(path), split_name(str(path))[0].resolve().parent, lines, options=tuple(options))
+
+
+def code_in(pipeline: Pipeline) -> Iterator[tuple[Loc, str]]:
+    """The places where a pipeline names code that would be executed: functions, and the code in a model's folder."""
+    for i, step in enumerate(pipeline.steps):
+        for reference in step.python_references():
+            yield ("steps", i, step.kind), f"names the Python code {reference!r}, and --no-code refuses it"
+    for loc, model in ((("model",), pipeline.model), *((("models", n), m) for n, m in pipeline.models.items())):
+        if not isinstance(model, str) and model.trust_remote_code:
+            yield (*loc, "trust_remote_code"), "executes Python code of the model, and --no-code refuses it"
 
 
 def _from_text(file: Path) -> tuple[dict[str, Any], dict[Loc, int | str]]:

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import re
+import shlex
 import tempfile
 import time
 import uuid
@@ -56,6 +57,9 @@ class LocalStore:
     def uri(self) -> str:
         return self.root.as_uri()
 
+    def reach(self) -> None:
+        """A disk answers or fails at once."""
+
     def put_if_absent(self, path: str, write: Write) -> bool:
         target = self._path(path)
         if os.path.lexists(target):
@@ -75,12 +79,18 @@ class LocalStore:
         try:
             _retried(lambda: _make_folder(target.parent))
             _retried(lambda: os.replace(temporary, target))
+        except IsADirectoryError as error:
+            raise _a_folder(target) from error
         finally:
             temporary.unlink(missing_ok=True)
         _retried(lambda: _sync_folder(target.parent))
 
     def read(self, path: str) -> bytes:
-        return _retried(self._path(path).read_bytes)
+        target = self._path(path)
+        try:
+            return _retried(target.read_bytes)
+        except IsADirectoryError as error:
+            raise _a_folder(target) from error
 
     def open(self, path: str) -> BinaryIO:
         return _retried(lambda: open(self._path(path), "rb"))
@@ -93,7 +103,7 @@ class LocalStore:
             try:
                 with os.scandir(self._path(prefix)) as found:
                     return sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in found)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 return []
 
         return _retried(look)
@@ -183,6 +193,13 @@ class LocalStore:
                 ) from error
             raise
         return True
+
+
+def _a_folder(target: Path) -> UserError:
+    return UserError(
+        f"{str(target)!r} is a folder where a file should be. Remove it, and run the same command again. To remove it: "
+        f"rm -r {shlex.quote(str(target))}"
+    )
 
 
 def _retried(call: Callable[[], T]) -> T:

@@ -89,6 +89,12 @@ def without_userinfo(uri: str) -> str:
     return re.sub(r"(://)[^/]*@", r"\1", uri)
 
 
+def without_secrets(text: str) -> str:
+    """A text with addresses in it, without what may be a secret there: what is before an ``@`` or behind a ``?``."""
+    text = re.sub(r"(^|[\s/'\"])[^\s/'\"@]+@", r"\1", text)
+    return re.sub(r"\?[^\s'\"]+", "?…", text)
+
+
 def joined(base: str, path: str) -> str:
     """The URI of the file ``path`` below the URI ``base``, as :attr:`Corpus.base` has it."""
     there = object_uri(base)

@@ -62,6 +62,9 @@ class ObjectStore:
     def uri(self) -> str:
         return str(self.root)
 
+    def reach(self) -> None:
+        self.objects.reach(self.root)
+
     def put_if_absent(self, path: str, write: Write) -> bool:
         return self._put(path, write, absent=True)
 

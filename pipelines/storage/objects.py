@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.storage.locations import ObjectUri
@@ -168,7 +168,7 @@ def patiently(call: Callable[[], T], can_pass: Callable[[BaseException], bool], 
     """``call()``, retried while its failures may pass and the patience lasts; then the last failure is raised."""
     retrying = Retrying(
         retry=retry_if_exception(can_pass),
-        stop=stop_after_delay(patience_s),
+        stop=stop_before_delay(patience_s),
         wait=wait_random_exponential(multiplier=WAIT_S, max=LONGEST_WAIT_S),
         reraise=True,
     )

@@ -8,6 +8,17 @@ from headrace.pipelines.storage.locations import local_path, nearest_folder, obj
 from headrace.pipelines.storage.store import Store
 
 
+def reached_store(uri: str) -> Store:
+    """:func:`open_store` at the start of a command: a store that nobody answers for is said after ten seconds.
+
+    Raises:
+        StorageUnavailable: nobody answers. A wrong endpoint is more common than a storage that is down.
+    """
+    store = open_store(uri)
+    store.reach()
+    return store
+
+
 def open_store(uri: str) -> Store:
     """The store at ``uri``. Nothing is written, and the folder need not exist yet.
 

@@ -62,7 +62,8 @@ class S3Client:
         from fsspec.asyn import sync
 
         async def limited(fs: S3FileSystem) -> T:
-            return await asyncio.wait_for(call(fs), time_limit(size))
+            limit = time_limit(size) if self.patience_s > FIRST_PATIENCE_S else FIRST_PATIENCE_S
+            return await asyncio.wait_for(call(fs), limit)
 
         def once() -> T:
             fs = filesystem()

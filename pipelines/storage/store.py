@@ -46,6 +46,10 @@ class Store(Protocol):
         """The root, in a form that :func:`open_store` takes."""
         ...
 
+    def reach(self) -> None:
+        """Check that the storage answers, with the patience of a first call: ten seconds, not a hundred."""
+        ...
+
     def put_if_absent(self, path: str, write: Write) -> bool:
         """Create ``path`` with all of its content at once, durable on return.
 

@@ -24,11 +24,13 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from tests.chaos.at_work import AT_WORK_KINDS, kill_at_work
 from tests.chaos.disks import can_mount, full_file_system
 from tests.chaos.faults import Folder
 from tests.chaos.generations import GENERATION_KINDS
-from tests.chaos.objects import OBJECT_KINDS, ObjectCase, maybe_uploads, minute_away
+from tests.chaos.objects import OBJECT_KINDS, ObjectCase, kill_server, maybe_uploads, minute_away
 from tests.chaos.rounds import KINDS, Case, Kind, Outcome, Stage, fake_model, make_case, play, tidy
+from tests.chaos.shapes import SHAPE_KINDS
 from tests.chaos.stages import RAY_KINDS, LocalStage, RayCluster, RayStage, kill_engine_core
 from tests.support.fault_proxy import FaultProxy
 from tests.support.s3_server import S3Server, serve
@@ -102,7 +104,8 @@ def _kind(options: Any, kinds: Mapping[Kind, int], dice: random.Random) -> Kind:
 
 def _one(options: Any, number: int) -> Outcome:
     dice = _dice(options, number)
-    kinds = {**KINDS, **GENERATION_KINDS, **({full_file_system: 2} if can_mount() else {})}
+    mounted = {full_file_system: 2} if can_mount() else {}
+    kinds = {**KINDS, **GENERATION_KINDS, **AT_WORK_KINDS, **SHAPE_KINDS, **mounted}
     kind = _kind(options, kinds, dice)
     case = _case(dice, dice.choice([0.0, 0.01, 0.03]))
     return _said(LocalStage(case, number), kind, dice, "processes")
@@ -110,7 +113,7 @@ def _one(options: Any, number: int) -> Outcome:
 
 def _one_on_s3(options: Any, number: int, server: S3Server, *, minute: bool) -> Outcome:
     dice = _dice(options, number)
-    kind = _kind(options, {**OBJECT_KINDS, minute_away: 0}, dice)
+    kind = _kind(options, {**OBJECT_KINDS, minute_away: 0, kill_server: 0, kill_at_work: 0}, dice)
     if minute and not options.kind:
         kind = minute_away
     with FaultProxy(server.port) as proxy:
@@ -122,7 +125,7 @@ def _one_on_s3(options: Any, number: int, server: S3Server, *, minute: bool) -> 
 def _one_on_ray(options: Any, number: int, cluster: RayCluster, faults: Path) -> Outcome:
     dice = _dice(options, number)
     real = options.engine == "real"
-    kind = _kind(options, {**RAY_KINDS, **({kill_engine_core: 3} if real else {})}, dice)
+    kind = _kind(options, {**RAY_KINDS, kill_at_work: 0, **({kill_engine_core: 3} if real else {})}, dice)
     case = _case(dice, 0.2, faults, real=real)
     Folder(faults).clear()
     outcome = _said(RayStage(case, number, cluster), kind, dice, "Ray")

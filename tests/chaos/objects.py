@@ -7,6 +7,8 @@ import os
 import random
 import shutil
 import signal
+import threading
+import time
 import uuid
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -134,6 +136,42 @@ def lost_commit(stage: Stage, dice: random.Random) -> Outcome:
     outcome.fired = _proxy(stage).faults.pop().hits > 0
     if outcome.exits[0] != 0:
         raise Broken(f"a run whose commits' answers were {kind} ended with {outcome.exits[0]}: {stage.case.log()}")
+    return stage.finish(outcome)
+
+
+def kill_server(stage: Stage, dice: random.Random) -> Outcome:
+    """The server itself is killed within the put of a chunk, a part or the plan, and comes back. The run goes on."""
+    assert isinstance(stage.case, ObjectCase)
+    assert stage.case.server is not None
+    server = stage.case.server.process
+    assert server is not None
+    what = dice.choice(["chunks", "chunks", "chunks", "chunks", "data", "_errors", "plan-0", "_SUCCESS"])
+    skipped, away = (dice.randint(0, 12) if what == "chunks" else 0), dice.choice([0.0, 0.5, 2.0])
+    endpoint = stage.case.server.endpoint
+    came_back = threading.Event()
+
+    def kill() -> None:
+        server.kill()
+
+        def start() -> None:
+            time.sleep(away)
+            server.start(endpoint)
+            came_back.set()
+
+        threading.Thread(target=start, daemon=True).start()
+
+    fault = Fault("broken_off", match=f"PUT /.*/{what}", act=kill)
+    proxy, process = _proxy(stage), stage.start()
+    stage.wait_until(lambda: stage.chunks() >= skipped, process)
+    proxy.faults.append(fault)
+    outcome = Outcome(stage.number, "kill -9 within a put", "S3 server", f"of {what}, away for {away:g} s", allowed=0)
+    outcome.exits.append(stage.wait(process))
+    proxy.faults.clear()
+    outcome.fired = fault.hits > 0
+    if fault.hits and not came_back.wait(60):
+        raise AssertionError("the server did not come back")
+    if outcome.exits[0] != 0:
+        raise Broken(f"a run whose server was killed ended with {outcome.exits[0]}: {stage.case.log()}")
     return stage.finish(outcome)
 
 

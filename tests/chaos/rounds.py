@@ -82,6 +82,7 @@ class Case:
         least: rows that a part must have at any moment; None where it must have all that are no dead letters.
         since: lines of the engine's log that are of earlier runs, and do not count.
         needed: what may be asked from then on, instructions with documents; None for anything.
+        pipeline_file: the pipeline that the command names, in the folder.
     """
 
     folder: Path
@@ -97,6 +98,7 @@ class Case:
     least: set[Row] | None = None
     since: int = 0
     needed: set[Asked] | None = None
+    pipeline_file: str = "pipeline.yaml"
 
     @property
     def target(self) -> str:
@@ -105,7 +107,15 @@ class Case:
 
     @property
     def arguments(self) -> list[str]:
-        return ["run", str(self.folder / "pipeline.yaml"), "--input", self.source, "--output", self.target, *self.flags]
+        return [
+            "run",
+            str(self.folder / self.pipeline_file),
+            "--input",
+            self.source,
+            "--output",
+            self.target,
+            *self.flags,
+        ]
 
     def fetch(self) -> Path:
         """A folder with the output as it is now."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from tests.chaos.at_work import kill_at_work
 from tests.chaos.disks import can_mount, full_file_system
 from tests.chaos.faults import DRIVER_POINTS, WORKER_POINTS, Fault, Folder
 from tests.chaos.generations import recompute_changed, retry_errors, reuse, sleeping_driver
-from tests.chaos.objects import ObjectCase
+from tests.chaos.objects import ObjectCase, kill_server
 from tests.chaos.rounds import (
     KINDS,
     Broken,
@@ -29,7 +31,7 @@ from tests.chaos.rounds import (
 )
 from tests.chaos.stages import LocalStage
 from tests.support.fault_proxy import FaultProxy
-from tests.support.s3_server import S3Server
+from tests.support.s3_server import S3Server, serve
 
 SHORT = [kind for kind in KINDS if kind not in (kill_driver_sometime, kill_worker_sometime)]
 """What a kill at a random moment comes to, one at a boundary comes to as well."""
@@ -41,7 +43,9 @@ def case(tmp_path: Path) -> Case:
 
 
 @pytest.mark.parametrize(
-    "kind", [*SHORT, retry_errors, recompute_changed, reuse, sleeping_driver], ids=lambda kind: kind.__name__
+    "kind",
+    [*SHORT, retry_errors, recompute_changed, reuse, sleeping_driver, kill_at_work],
+    ids=lambda kind: kind.__name__,
 )
 def test_a_round_of_each_kind(case: Case, kind: Kind) -> None:
     outcome = play(LocalStage(case, 0), kind, random.Random(5))
@@ -60,6 +64,16 @@ def test_a_round_on_s3(case: Case, s3_server: S3Server) -> None:
     with FaultProxy(s3_server.port) as proxy:
         moved = ObjectCase.of(case, s3_server, proxy)
         outcome = play(LocalStage(moved, 0), kill_worker_at_a_boundary, random.Random(3))
+    assert not outcome.broken, f"{outcome}\n{case.log()}"
+    assert outcome.fired
+
+
+def test_a_round_in_which_the_s3_server_is_killed(case: Case, tmp_path: Path) -> None:
+    folder = tmp_path / "server"
+    folder.mkdir()
+    with contextmanager(serve)(folder) as server, FaultProxy(server.port) as proxy:
+        moved = ObjectCase.of(case, server, proxy)
+        outcome = play(LocalStage(moved, 0), kill_server, random.Random(1))
     assert not outcome.broken, f"{outcome}\n{case.log()}"
     assert outcome.fired
 

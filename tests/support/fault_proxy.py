@@ -14,15 +14,16 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal
 
-Kind = Literal["slow_down", "reset", "cut", "lost", "slow", "overwritten"]
+Kind = Literal["slow_down", "reset", "cut", "lost", "slow", "overwritten", "broken_off"]
 """``slow_down``: 503 SlowDown instead of an answer. ``reset``: the connection is reset before the server hears of it.
 ``cut``: half of the answer's body, then the connection ends. ``lost``: the server does it, and the answer never comes.
-``slow``: the answer takes its time. ``overwritten``: "done" where the server says that there is an object already."""
+``broken_off``: half of the request goes to the server, and the connection ends. ``slow``: the answer takes its time.
+``overwritten``: "done" where the server says that there is an object already."""
 
 SLOW_DOWN = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Reduce your rate.</Message></Error>"
 
@@ -33,7 +34,8 @@ COMPLETED = b"<?xml version='1.0'?><CompleteMultipartUploadResult><ETag>x</ETag>
 class Fault:
     """What becomes of the first ``times`` requests whose line (``PUT /bucket/key?query``) ``match`` is found in.
 
-    With ``seconds`` it lasts that long from the first such request on, however many there are.
+    With ``seconds`` it lasts that long from the first such request on, however many there are. ``act`` is called when
+    the first half of the request has gone to the server (``broken_off``).
     """
 
     kind: Kind
@@ -43,6 +45,7 @@ class Fault:
     delay: float = 0.5
     hits: int = 0
     began: float | None = None
+    act: Callable[[], None] | None = None
 
     def takes(self, line: str) -> bool:
         if not re.search(self.match, line):
@@ -141,6 +144,12 @@ class FaultProxy:
             return True
         if kind == "reset":
             return _reset(writer)
+        if kind == "broken_off":
+            with contextlib.suppress(OSError):
+                await self._half("\r\n".join([*lines[:-2], "", ""]).encode("latin-1"), body)
+            if fault is not None and fault.act is not None:
+                await asyncio.get_running_loop().run_in_executor(None, fault.act)
+            return _reset(writer)
         kept = [each for each in lines[1:-2] if each.partition(":")[0].lower() not in ("connection", "expect")]
         answer = await self._forward(
             "\r\n".join([lines[0], *kept, "Connection: close", "", ""]).encode("latin-1"), body
@@ -161,6 +170,12 @@ class FaultProxy:
         writer.write(answer)
         await writer.drain()
         return False
+
+    async def _half(self, head: bytes, body: bytes) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", self._upstream)
+        writer.write(head + body[: len(body) // 2])
+        await writer.drain()
+        writer.transport.abort()
 
     async def _forward(self, head: bytes, body: bytes) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._upstream)

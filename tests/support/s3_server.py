@@ -34,12 +34,35 @@ SIDE_PORTS = (
 )
 
 
+class ServerProcess:
+    """The process of a server, which may be killed and started again with what it has stored."""
+
+    def __init__(self, command: list[str], folder: Path) -> None:
+        self._command = command
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, endpoint: str) -> None:
+        """Start it, and wait until it answers."""
+        environment = {**os.environ, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+        with open(self._folder / "log", "ab") as log:
+            self._process = subprocess.Popen(self._command, cwd=self._folder, env=environment, stdout=log, stderr=log)
+        _wait(endpoint, self._process, self._folder / "log")
+
+    def kill(self) -> None:
+        """End it without a warning."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+
 @dataclass(frozen=True)
 class S3Server:
     """A server with one bucket, ``headrace``."""
 
     endpoint: str
     bucket: str = "headrace"
+    process: ServerProcess | None = None
 
     @property
     def port(self) -> int:
@@ -79,12 +102,10 @@ def serve(folder: Path) -> Iterator[S3Server]:
     # Where they are not given its side ports are the same for all servers of a machine.
     command += [f"-{name}={_free_port()}" for name in SIDE_PORTS]
     command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
-    environment = {**os.environ, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
-    with open(folder / "log", "wb") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+    process = ServerProcess(command, folder)
+    server = S3Server(f"http://127.0.0.1:{port}", process=process)
+    process.start(server.endpoint)
     try:
-        server = S3Server(f"http://127.0.0.1:{port}")
-        _wait(server.endpoint, process, folder / "log")
         client = server.client()
         for _ in range(100):  # it answers a little before it can make buckets
             with contextlib.suppress(OSError):
@@ -94,7 +115,6 @@ def serve(folder: Path) -> Iterator[S3Server]:
         yield server
     finally:
         process.kill()
-        process.wait()
 
 
 def _free_port() -> int:

@@ -835,7 +835,8 @@ def test_status_of_an_output_whose_file_is_gone_adds_up(here: InProcess, corpus:
     found = read_status(str(here.output))
     assert (found.counts.rows, found.rows, found.shards_published, found.chunks_done, found.chunks) == (10, 20, 0, 1, 2)
     here(STEPS, source, recompute="all", prune=True)
-    (source / "shard-1.parquet").rename(source / "shard-2.parquet")
+    (source / "shard-1.parquet").unlink()
+    (corpus(texts(222, 20), folder="others") / "shard-0.parquet").rename(source / "shard-2.parquet")
     here(STEPS, source)
     found = read_status(str(here.output))
     assert found.complete

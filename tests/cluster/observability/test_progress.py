@@ -34,6 +34,14 @@ def test_every_moment_from_the_start_of_the_engine_is_told_as_it_is(now: list[fl
     )
 
 
+def test_a_full_cluster_is_not_called_a_start_of_the_engine(now: list[float]) -> None:
+    doing = Doing()
+    doing.begin()
+    now[0] += 65
+    waiting = Totals(planned=40, waiting="1 worker with 1 CPU")
+    assert doing.text(waiting) == "waiting for free slots on the cluster (1:05): 1 worker with 1 CPU"
+
+
 def test_no_rate_is_told_before_it_is_known(now: list[float]) -> None:
     doing = Doing()
     only_reused = Totals(planned=40, rows=10, engines=1, usage=Usage(reused=10))

@@ -21,6 +21,7 @@ from headrace.pipelines.output.checkpoint import (
     committed,
     counts_of,
 )
+from headrace.pipelines.output.damaged import Damaged
 from headrace.pipelines.output.ledger import Ledger
 from headrace.pipelines.output.plan import Chunk, Plan, PlannedShard, Span, part_schema
 from headrace.pipelines.output.planning import PlanSpec, next_plan
@@ -244,10 +245,10 @@ def test_a_file_that_is_not_the_chunk_that_its_name_says_is_noticed(tmp_path: Pa
     one, other = plan.chunks()
     commit(store, plan, one)
     store.replace(other.name, store.read(one.name))
-    with pytest.raises(Unaccounted, match="contains another chunk"):
+    with pytest.raises(Damaged, match="contains another chunk"):
         chunk_record(store, other)
     store.replace(other.name, b"no parquet")
-    with pytest.raises(Unaccounted, match="is not a chunk file"):
+    with pytest.raises(Damaged, match="is not a chunk file"):
         chunk_record(store, other)
     with pytest.raises(FileNotFoundError):
         chunk_record(store, replace(one, last=3))

@@ -26,7 +26,7 @@ def corpus(files: Mapping[str, int | tuple[int, str]], base: str = "file:///in")
     shards = []
     for path, said in sorted(files.items()):
         rows, etag = said if isinstance(said, tuple) else (said, "v1")
-        shards.append(Shard(path, f"{base}/{path}", rows * 10, etag, rows))
+        shards.append(Shard(path, f"{base}/{path}", rows * 1000 + sum(path.encode()), etag, rows))
     return Corpus(base, tuple(shards), ())
 
 

@@ -17,6 +17,7 @@ from headrace.pipelines.input.corpus import Corpus, Shard
 from headrace.pipelines.output import part_writer
 from headrace.pipelines.output.checkpoint import Counts, Unaccounted, chunk_schema, commit_chunk, committed
 from headrace.pipelines.output.completion import begin, finish, is_complete, was_complete
+from headrace.pipelines.output.damaged import Damaged
 from headrace.pipelines.output.folder import check_output_folder
 from headrace.pipelines.output.names import listed
 from headrace.pipelines.output.plan import Chunk, Plan, part_schema
@@ -46,7 +47,7 @@ def make_plan(
     shards = []
     for path, said in sorted(files.items()):
         count, etag = said if isinstance(said, tuple) else (said, "v1")
-        shards.append(Shard(path, f"file:///in/{path}", 1, etag, count))
+        shards.append(Shard(path, f"file:///in/{path}", sum(path.encode()), etag, count))
     return next_plan(
         previous,
         Corpus("file:///in", tuple(shards), ()),
@@ -212,7 +213,7 @@ def test_chunks_of_another_pipeline_are_not_published(tmp_path: Path) -> None:
             pipeline={},
         ),
     )[0]
-    with pytest.raises(Unaccounted, match="was not made by this pipeline"):
+    with pytest.raises(Damaged, match="was not made by this pipeline"):
         publish_shard(store, other, other.shards[0])
 
 

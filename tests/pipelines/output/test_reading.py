@@ -12,6 +12,7 @@ import pytest
 
 from headrace import Pipeline, UserError
 from headrace.pipelines.output import reading
+from headrace.pipelines.output.damaged import Damaged
 from headrace.pipelines.output.reading import read_errors, scan_answers
 from tests.support.in_process import InProcess, here
 
@@ -54,7 +55,7 @@ def test_dead_letters_that_are_not_published_yet_are_read(here: InProcess, revie
     assert len(result.errors()) > 20
 
 
-def test_an_object_store_is_read_by_row_group_and_column(
+def test_an_output_is_read_by_row_group_and_column(
     here: InProcess, reviews: Make, corpus: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here(reviews(), corpus([f"text {i}" for i in range(25)], ["b"]))
@@ -66,7 +67,6 @@ def test_an_object_store_is_read_by_row_group_and_column(
             seen.append(table.column_names)
             yield table
 
-    monkeypatch.setattr(reading, "object_uri", lambda _: "an object store")
     monkeypatch.setattr(reading, "_row_groups", watched)
     table = scan_answers(str(here.output))
     assert table.collect().sort("_shard", "_row").equals(here.table())
@@ -91,3 +91,16 @@ def test_tables_of_an_output_on_s3_are_those_of_an_output_on_a_disk(
     assert result.output.startswith("s3://")
     assert result.table().collect().equals(wanted.table().collect())
     assert result.errors().equals(wanted.errors())
+
+
+def test_a_flipped_bit_is_noticed_and_a_strangers_rows_are_no_answers(
+    here: InProcess, reviews: Make, corpus: Write
+) -> None:
+    result = here(reviews(), corpus([f"text {i}" for i in range(25)]))
+    (part,) = here.output.glob("data/*")
+    content = part.read_bytes()
+    (part.parent / "copy.parquet").write_bytes(content)
+    assert result.table().collect().height == 25
+    part.write_bytes(content[:60] + bytes([content[60] ^ 1]) + content[61:])
+    with pytest.raises(Damaged, match=f"{part.name} in .* is damaged"):
+        result.table().collect()

@@ -334,7 +334,7 @@ def test_a_damaged_stage_file_is_a_mistake_with_a_way_out(tmp_path: Path) -> Non
     info = commits(plan, TWO, stages_of(TWO))[0]
     chunk = next(plan.chunks())
     store.replace(info.name(chunk), b"no parquet")
-    with pytest.raises(UserError, match="Delete it and run again"):
+    with pytest.raises(UserError, match="Remove it and run the same command again"):
         read_stage(store, info, chunk)
 
 
