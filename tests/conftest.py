@@ -129,9 +129,9 @@ def engine() -> Iterator[Any]:
     from headrace.cluster.engines.config import EngineConfig
     from headrace.cluster.engines.default_model import default_model
     from headrace.cluster.engines.resources import cores
-    from headrace.cluster.engines.vllm.engine import VllmEngine
+    from headrace.cluster.engines.starting import start_engine
 
-    started = VllmEngine(EngineConfig("vllm", str(default_model()), threads=cores(), kv_gib=1))
+    started = start_engine(EngineConfig("vllm", str(default_model()), threads=cores(), kv_gib=1))
     yield started
     started.shutdown()
 
