@@ -16,9 +16,10 @@ from typing import IO
 from headrace.cluster.engines.config import EngineConfig, Running
 from headrace.cluster.engines.guard import Guard
 from headrace.cluster.engines.host.order import Failed, Order, Ready
+from headrace.pipelines.spec.errors import HeadraceError
 
 
-class HostFailed(RuntimeError):
+class HostFailed(HeadraceError, RuntimeError):
     """The engine's process could not start the engine, or has ended before."""
 
 
