@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
+import os
+import time
 from pathlib import Path
 
 from headrace.cluster.engines.bytes_tokenizer import BytesTokenizer
@@ -24,6 +27,22 @@ class Noting(FakeEngine):
 
 def fake(config: EngineConfig) -> FakeEngine:
     return Noting(config.args)
+
+
+def forking(config: EngineConfig) -> FakeEngine:
+    """One that has forked a process with a title, as vLLM does; ``log`` gets its id."""
+    os.environ["SOME"] = "other"  # which moves the environment
+    child = multiprocessing.get_context("fork").Process(target=_sleep)
+    child.start()
+    Path(config.args["log"]).write_text(str(child.pid))
+    return fake(config)
+
+
+def _sleep() -> None:
+    import setproctitle
+
+    setproctitle.setproctitle("VLLM::EngineCore")
+    time.sleep(600)
 
 
 def broken(config: EngineConfig) -> FakeEngine:

@@ -25,6 +25,8 @@ from headrace.operators.questions import Choice, Completion, Sampling, Text
 from headrace.pipelines.inference.engine import EngineDied, RequestRefused
 from tests.support.hosted import hosted
 
+pytestmark = pytest.mark.slow  # each test starts processes
+
 PROMPT = list(range(2, 90))
 ONE = Sampling(max_tokens=8)
 TARGET = "tests.support.hosted:fake"
@@ -111,6 +113,20 @@ def test_a_killed_process_is_an_engine_that_died_for_requests_in_flight_and_late
     with pytest.raises(EngineDied):
         ask(engine)
     engine.shutdown()
+
+
+def test_what_a_killed_process_has_forked_ends_when_the_engine_is_shut_down(tmp_path: Path) -> None:
+    before, log = hosts(), tmp_path / "log"
+    engine = hosted(config(log=str(log)), "tests.support.hosted:forking")
+    (pid,) = hosts() - before
+    core = psutil.Process(int(log.read_text()))
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(EngineDied):
+        ask(engine)
+    assert core.is_running()
+    engine.shutdown()
+    psutil.wait_procs([core], timeout=20)
+    assert not core.is_running()
 
 
 def test_an_engine_that_does_not_start_says_why() -> None:
