@@ -44,10 +44,11 @@ def _nothing_observed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyt
     """A cache folder for each test, with the user's models: what ran here before does not choose layouts for it."""
     from headrace.pipelines.storage.cache import cache_folder
 
-    models = cache_folder() / "models"
-    models.mkdir(parents=True, exist_ok=True)
     own = tmp_path_factory.mktemp("cache")
-    (own / "models").symlink_to(models)
+    for kept in ("models", "vllm"):  # what takes long to make again
+        there = cache_folder() / kept
+        there.mkdir(parents=True, exist_ok=True)
+        (own / kept).symlink_to(there)
     monkeypatch.setenv("HEADRACE_CACHE", str(own))
 
 
