@@ -158,7 +158,7 @@ def set_environment(config: EngineConfig) -> None:
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # What it compiles is kept for all workers of this machine, and where HEADRACE_CACHE outlives the machine, for others.
+    # What it compiles is kept for all workers of this machine; if HEADRACE_CACHE outlives the machine, for others, too.
     os.environ.setdefault("VLLM_CACHE_ROOT", str(cache_folder() / "vllm"))
     if Path(config.model).is_dir():
         os.environ["HF_HUB_OFFLINE"] = "1"
