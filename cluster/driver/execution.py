@@ -16,12 +16,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from headrace.cluster.driver.early_start import EarlyStart
 from headrace.cluster.driver.measure import sample_rows
 from headrace.cluster.driver.ray_connection import LOCAL, cluster_gpus, connect, disconnect, node_cpus
 from headrace.cluster.driver.trial import Found, measure_and_look
 from headrace.cluster.driver.watcher import Watcher
-from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.engines.resources import NOTHING, Allotment, Demand, cores, gpus_here
 from headrace.cluster.engines.sharing import share
 from headrace.cluster.state.checked import Checked
@@ -39,7 +37,7 @@ from headrace.pipelines.input.spread import Place, spread
 from headrace.pipelines.output.carried_answers import Origin
 from headrace.pipelines.output.names import priors_name
 from headrace.pipelines.output.plan import Chunk, Plan
-from headrace.pipelines.output.stages import Stage, commits
+from headrace.pipelines.output.stages import commits
 from headrace.pipelines.spec.errors import ChunksFailed
 from headrace.pipelines.spec.resources import Resources
 from headrace.pipelines.storage.store import Store
@@ -71,12 +69,7 @@ class Execution:
     """The pools of workers of a run on a Ray cluster, one for each stage."""
 
     def __init__(
-        self,
-        checked: Checked,
-        store: Store,
-        allotments: Sequence[Allotment],
-        idle: Collection[int] = (),
-        early: EarlyStart | None = None,
+        self, checked: Checked, store: Store, allotments: Sequence[Allotment], idle: Collection[int] = ()
     ) -> None:
         self._checked = checked
         self._store = store
@@ -85,7 +78,6 @@ class Execution:
         self.traced = False
         """Whether workers record times in the records of chunks, for traces."""
         self._idle = idle
-        self._early = early or EarlyStart()
 
     @classmethod
     def begin(cls, checked: Checked, store: Store, address: str | None, idle: Collection[int] = ()) -> Execution:
@@ -99,21 +91,19 @@ class Execution:
         """
         address = address or os.environ.get("RAY_ADDRESS") or LOCAL
         demands = [NO_ENGINE if stage.number in idle else demand_of(checked, stage) for stage in checked.stages]
-        cpus, early = cores(), EarlyStart()
+        cpus = cores()
         if address == LOCAL:
             # Before Ray takes its seconds to start.
             allotments = share(demands, cluster_gpus=gpus_here(), node_cpus=cpus, local=True)
             # Engines that have a core each, on a machine with fewer cores, take turns.
             cpus = max(cpus, sum(allotment.cpus * allotment.least for allotment in allotments))
-            early = EarlyStart.begin(checked, allotments, idle)
+        connect(address, cpus)
         try:
-            connect(address, cpus)
             if address != LOCAL:
                 allotments = share(demands, cluster_gpus=cluster_gpus(), node_cpus=node_cpus(), local=False)
-            return cls(checked, store, allotments, idle, early)
+            return cls(checked, store, allotments, idle)
         except BaseException:
             disconnect()
-            early.end()
             raise
 
     @property
@@ -132,7 +122,7 @@ class Execution:
 
         checked, allotment = self._checked, self._allotments[0]
         task = ray.remote(num_cpus=allotment.cpus, num_gpus=allotment.gpus or None, max_retries=0)(measure_and_look)
-        engine = self._engine(checked.stages[0], allotment)
+        engine = engine_config(checked, allotment, checked.stages[0])
         sample = sample_rows(checked, sample_size(seen.rows))
         try:
             found: Found = ray.get(
@@ -196,7 +186,7 @@ class Execution:
                     run_id=run_id,
                     pipeline=checked.pipeline.to_data(),
                     folder=folder_of(checked),
-                    engine=None if stage.number in self._idle else self._engine(stage, allotment),
+                    engine=None if stage.number in self._idle else engine_config(checked, allotment, stage),
                     output=self._store.uri,
                     commit=infos[i],
                     layouts=plan.layouts,
@@ -219,13 +209,9 @@ class Execution:
             for i, (stage, allotment) in enumerate(zip(checked.stages, self._allotments, strict=True))
         ]
 
-    def _engine(self, stage: Stage, allotment: Allotment) -> EngineConfig:
-        return self._early.known_to(engine_config(self._checked, allotment, stage), stage)
-
     def end(self) -> None:
-        """Stop the workers, and Ray and an engine if this process started them."""
+        """Stop the workers, and Ray if this process started it."""
         disconnect()
-        self._early.end()
 
 
 def _sample(checked: Checked, plan: Plan) -> tuple[Place, ...]:

@@ -9,23 +9,6 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
-    """An engine's process that was started ahead of its worker, on the same machine. One worker can take it.
-
-    Attributes:
-        address: of its socket.
-        key: what tells the two from others who might connect.
-        mark: the environment variable that marks its processes, as ``NAME=value``.
-        log: the file that it writes to; empty if that is its parent's.
-    """
-
-    address: str
-    key: bytes = field(repr=False)
-    mark: str
-    log: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class EngineConfig:
     """A model and the resources of one engine for it.
 
@@ -37,7 +20,6 @@ class EngineConfig:
         threads: threads of one engine on a CPU.
         kv_gib: GiB for the KV cache on a CPU; on a GPU it is what the weights leave free.
         metrics: whether to expose the engine's own metrics at Ray's endpoints, if it runs in Ray.
-        running: an engine of this configuration that was started ahead, if there is one.
     """
 
     engine: str
@@ -49,7 +31,6 @@ class EngineConfig:
     threads: int = 1
     kv_gib: int = 1
     metrics: bool = False
-    running: Running | None = None
 
 
 def switched_on(variable: str | None) -> bool:

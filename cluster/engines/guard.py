@@ -27,16 +27,13 @@ class Guard:
     """A small process that waits until this one ends, and then kills all processes started under the guard.
 
     Start an engine within ``with guard:``; call :meth:`close` once the engine is shut down.
-
-    Args:
-        mark: the ``mark`` of another guard, whose processes this one guards as well.
     """
 
-    def __init__(self, mark: str = "") -> None:
-        self.mark = mark or f"{MARK}={uuid.uuid4().hex}"
+    def __init__(self) -> None:
+        self._mark = f"{MARK}={uuid.uuid4().hex}"
         # What it waits for is the end of its input: this process alone holds the other end.
         self._process = subprocess.Popen(
-            ["sh", "-c", _WAIT_AND_KILL, "sh", self.mark],
+            ["sh", "-c", _WAIT_AND_KILL, "sh", self._mark],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -45,7 +42,7 @@ class Guard:
         )
 
     def __enter__(self) -> None:
-        name, _, value = self.mark.partition("=")
+        name, _, value = self._mark.partition("=")
         os.environ[name] = value
         # vLLM gives its processes titles, which are written over their environment if there is room, mark and all.
         os.environ["SPT_NOENV"] = "1"

@@ -7,14 +7,14 @@ Providers are entry points of the group ``headrace.engines``. The name of the en
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from pydantic import JsonValue
 
-from headrace.cluster.engines.config import EngineConfig, Running
+from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.engines.resources import NOTHING, Needs
 from headrace.operators.capabilities import Capabilities
 from headrace.pipelines.inference.engine import Engine, ModelInterface, Tokenizer
@@ -51,19 +51,6 @@ class Grammar:
     where: str
     kind: str
     source: str
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """An engine that is starting ahead of its worker.
-
-    Attributes:
-        running: how the worker finds it.
-        close: ends it if it runs, whether a worker has taken it or not.
-    """
-
-    running: Running
-    close: Callable[[], None]
 
 
 class EngineProvider(Protocol):
@@ -190,15 +177,6 @@ class EngineProvider(Protocol):
     def downloads(self, model: Model) -> bool:
         """Whether each node downloads the model's weights, so that a shared cache saves time."""
         return False
-
-    def begin(self, config: EngineConfig, log: IO[bytes]) -> Begun | None:
-        """Start an engine ahead of its worker: :meth:`start` will take it, in another process of this machine, if that
-        gets ``running`` in its configuration. By default an engine cannot be started ahead.
-
-        Args:
-            log: where its processes write.
-        """
-        return None
 
     @abstractmethod
     def start(self, config: EngineConfig) -> Engine:

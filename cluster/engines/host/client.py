@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from multiprocessing.connection import Connection
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, cast
 
 from headrace.cluster.engines.config import EngineConfig
-from headrace.cluster.engines.guard import Guard
-from headrace.cluster.engines.host.launching import Host, HostFailed, connected
+from headrace.cluster.engines.host.launching import Host
 from headrace.cluster.engines.host.order import Call, Cancel, Ready, Reply, Stop
 from headrace.operators.questions import Completion, Constraint, Sampling
 from headrace.pipelines.inference.engine import EngineDied, Tokenizer
 
 STOP_SECONDS = 20.0
 """Time for an engine to shut down before its processes are killed."""
-
-T = TypeVar("T", bound=Tokenizer)
 
 
 class HostedEngine:
@@ -32,14 +26,13 @@ class HostedEngine:
     gone, and its processes end with this one.
     """
 
-    def __init__(self, host: Connection, ready: Ready, tokenizer: Tokenizer, guard: Guard | Host) -> None:
+    def __init__(self, host: Host, ready: Ready, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self.capabilities = ready.capabilities
         self.max_model_len = ready.max_model_len
         self.kv_tokens = ready.kv_tokens
         self.context_cost = ready.context_cost
         self._host = host
-        self._guard = guard
         self._numbers = itertools.count()
         self._waiting: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Future[Any]]] = {}
         self._lock = threading.Lock()
@@ -51,7 +44,7 @@ class HostedEngine:
     def start(
         cls, target: str, config: EngineConfig, environment: Mapping[str, str], tokenizer: Callable[[], Tokenizer]
     ) -> Self:
-        """Start an engine, or take the one that was started for this configuration ahead of its worker.
+        """Start an engine.
 
         Args:
             target: see :class:`Host`.
@@ -60,23 +53,12 @@ class HostedEngine:
         Raises:
             HostFailed: it does not start.
         """
-        if config.running is not None:
-            print(f"headrace: taking the engine that was started ahead; its log: {config.running.log}", file=sys.stderr)
-            try:
-                loaded = tokenizer()
-                host, ready = connected(config.running)
-            except HostFailed as error:
-                # Its own attempt will say in its own log what is wrong, if anything is.
-                print(f"headrace: it cannot be taken, so another one is started: {error}", file=sys.stderr)
-            else:
-                return cls(host, ready, loaded, Guard(config.running.mark))
-        own = Host(target, replace(config, running=None), environment)
+        host = Host(target, config, environment)
         try:
             loaded = tokenizer()
-            host, ready = connected(own.running)
-            return cls(host, ready, loaded, own)
+            return cls(host, host.ready(), loaded)
         except BaseException:
-            own.close()
+            host.close()
             raise
 
     async def complete(
@@ -92,8 +74,6 @@ class HostedEngine:
         """Stop the engine's processes."""
         self._send(Stop())
         self._reader.join(STOP_SECONDS)
-        self._guard.close()
-        self._reader.join()
         self._host.close()
 
     async def _call(self, method: str, *args: object, **options: object) -> Any:
@@ -114,7 +94,7 @@ class HostedEngine:
         """Send; False if nobody is there any more."""
         try:
             with self._lock:
-                self._host.send(what)
+                self._host.pipe.send(what)
         except OSError:
             return False
         return True
@@ -123,7 +103,7 @@ class HostedEngine:
         """Pass replies on, in a thread, until the process closes its end or is gone."""
         try:
             while True:
-                self._settle(self._host.recv())
+                self._settle(self._host.pipe.recv())
         except (EOFError, OSError):
             self._gone = True
         for number in list(self._waiting):

@@ -1,19 +1,15 @@
-"""Starts the process that hosts an engine, and connects a worker to one that runs."""
+"""Starts the process that hosts an engine."""
 
 from __future__ import annotations
 
 import os
-import pickle
 import socket
 import subprocess
 import sys
-import tempfile
-import uuid
 from collections.abc import Mapping
-from multiprocessing import connection
-from typing import IO
+from multiprocessing.connection import Connection
 
-from headrace.cluster.engines.config import EngineConfig, Running
+from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.engines.guard import Guard
 from headrace.cluster.engines.host.order import Failed, Order, Ready
 from headrace.pipelines.spec.errors import HeadraceError
@@ -24,61 +20,50 @@ class HostFailed(HeadraceError, RuntimeError):
 
 
 class Host:
-    """A process that hosts an engine. It starts the engine at once, and waits for one worker.
+    """A process that hosts an engine, and starts it at once. It ends with this process, however that ends.
 
     Args:
         target: what makes the engine of a configuration in that process, as ``module:function``.
         environment: variables that must be set when the process begins.
-        log: where what it writes goes; by default where this process writes its errors.
+
+    Attributes:
+        pipe: what connects the two.
     """
 
-    def __init__(
-        self, target: str, config: EngineConfig, environment: Mapping[str, str], log: IO[bytes] | None = None
-    ) -> None:
-        # An address without a file, so that nothing is left behind, however this ends.
-        address = f"\0headrace-{uuid.uuid4().hex}"
+    def __init__(self, target: str, config: EngineConfig, environment: Mapping[str, str]) -> None:
+        ours, theirs = socket.socketpair()
+        self.pipe = Connection(ours.detach())
         self._guard = Guard()
-        self.running = Running(address, os.urandom(32), self._guard.mark, log.name if log else "")
-        with socket.socket(socket.AF_UNIX) as listening, tempfile.TemporaryFile() as order, self._guard:
-            listening.bind(address)
-            listening.listen(1)
-            pickle.dump(Order(target, config, self.running, listening.fileno()), order)
-            order.seek(0)
+        with self._guard, theirs:
             self._process = subprocess.Popen(
                 # Modules are found where this process finds them, and not in whatever folder it happens to be in.
-                [sys.executable, "-P", "-m", "headrace.cluster.engines.host.process"],
+                [sys.executable, "-P", "-m", "headrace.cluster.engines.host.process", str(theirs.fileno())],
                 env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                stdin=order,
+                stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=log,
-                pass_fds=(listening.fileno(),),
+                pass_fds=(theirs.fileno(),),
                 # An interrupt from the terminal is for those who started it: they end it in order.
                 start_new_session=True,
             )
+        self.pipe.send(Order(target, config))
 
-    @property
-    def pid(self) -> int:
-        """Of the process."""
-        return self._process.pid
+    def ready(self) -> Ready:
+        """Wait until the engine has started.
+
+        Raises:
+            HostFailed: it does not start.
+        """
+        try:
+            said = self.pipe.recv()
+        except (OSError, EOFError) as error:
+            raise HostFailed("the engine's process ended before the engine had started") from error
+        if isinstance(said, Failed):
+            raise HostFailed(said.why)
+        assert isinstance(said, Ready)
+        return said
 
     def close(self) -> None:
         """Kill what is left of it."""
         self._guard.close()
         self._process.wait()
-
-
-def connected(running: Running) -> tuple[connection.Connection, Ready]:
-    """Connect to an engine's process, and wait until its engine has started.
-
-    Raises:
-        HostFailed: the engine does not start, or its process is gone, or serves another worker.
-    """
-    try:
-        host = connection.Client(running.address, family="AF_UNIX", authkey=running.key)
-        said = host.recv()
-    except (OSError, EOFError) as error:
-        raise HostFailed("the engine's process ended before the engine had started") from error
-    if isinstance(said, Failed):
-        raise HostFailed(said.why)
-    assert isinstance(said, Ready)
-    return host, said
+        self.pipe.close()

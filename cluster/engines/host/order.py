@@ -1,28 +1,24 @@
-"""What passes between an engine's process and its worker: pickled values on a Unix socket that only they can use."""
+"""What passes between an engine's process and its worker: pickled values on a pair of sockets that only they have."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from headrace.cluster.engines.config import EngineConfig, Running
+from headrace.cluster.engines.config import EngineConfig
 from headrace.operators.capabilities import Capabilities
 from headrace.pipelines.inference.engine import ContextCost
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the process is to host; it reads this from its standard input.
+    """What the process is to host: its worker's first message.
 
     Attributes:
         target: what makes the engine of a configuration, as ``module:function``.
-        running: how its worker will find and know it.
-        descriptor: of the socket at that address, which listens already.
     """
 
     target: str
     config: EngineConfig
-    running: Running
-    descriptor: int
 
 
 @dataclass(frozen=True, slots=True)

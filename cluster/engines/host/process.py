@@ -1,34 +1,30 @@
-"""The process that hosts an engine: starts it, waits for one worker, and does what that asks until it is gone."""
+"""The process that hosts an engine: starts it, and does what its worker asks until that is gone."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import pickle
 import pkgutil
-import socket
 import sys
 import threading
 import traceback
 from functools import partial
-from multiprocessing import connection
+from multiprocessing.connection import Connection
 from typing import Any
 
 from headrace.cluster.engines.host.order import Call, Cancel, Failed, Order, Ready, Reply, Stop
 from headrace.pipelines.inference.engine import Engine, EngineDied, RequestRefused
 
 
-def _main(order: Order) -> None:
-    listening = socket.socket(fileno=order.descriptor)
-    # What is forked from here must not keep it open: a worker that connects would wait for ever if this process died.
-    os.register_at_fork(after_in_child=listening.close)
-    start = pkgutil.resolve_name(order.target)
+def _main(worker: Connection) -> None:
+    # What is forked from here must not keep it open: when this process is killed, its worker must see the end of it.
+    os.register_at_fork(after_in_child=worker.close)
+    order: Order = worker.recv()
     try:
-        engine: Engine = start(order.config)
+        engine: Engine = pkgutil.resolve_name(order.target)(order.config)
     except Exception as error:
-        _connected(listening, order.running.key).send(Failed(f"{type(error).__name__}: {error}"))
+        worker.send(Failed(f"{type(error).__name__}: {error}"))
         raise
-    worker = _connected(listening, order.running.key)
     worker.send(Ready(engine.capabilities, engine.max_model_len, engine.kv_tokens, engine.context_cost))
     try:
         asyncio.run(_Server(engine, worker).serve())
@@ -37,20 +33,10 @@ def _main(order: Order) -> None:
         worker.close()  # which tells a worker that waits for it
 
 
-def _connected(listening: socket.socket, key: bytes) -> connection.Connection:
-    """The connection of the one worker that the engine is for. Each of the two makes sure of the other."""
-    taken, _ = listening.accept()
-    listening.close()  # so that another worker hears that this engine is taken
-    worker = connection.Connection(taken.detach())
-    connection.deliver_challenge(worker, key)
-    connection.answer_challenge(worker, key)
-    return worker
-
-
 class _Server:
     """Calls an engine's methods for a worker, many at once."""
 
-    def __init__(self, engine: Engine, worker: connection.Connection) -> None:
+    def __init__(self, engine: Engine, worker: Connection) -> None:
         self._engine = engine
         self._worker = worker
         self._calls: dict[int, asyncio.Future[Any]] = {}
@@ -95,4 +81,5 @@ class _Server:
 
 
 if __name__ == "__main__":
-    _main(pickle.load(sys.stdin.buffer))
+    os.set_inheritable(int(sys.argv[1]), False)
+    _main(Connection(int(sys.argv[1])))

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 from pydantic import JsonValue
 
 from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.engines.default_model import DEFAULT
 from headrace.cluster.engines.host.client import HostedEngine
-from headrace.cluster.engines.host.launching import Host
 from headrace.cluster.engines.model_folder import model_memory
 from headrace.cluster.engines.models import model_identity, resolve_model
-from headrace.cluster.engines.provider import Begun, EngineProvider, Grammar, Located
+from headrace.cluster.engines.provider import EngineProvider, Grammar, Located
 from headrace.cluster.engines.resources import gpus_here
 from headrace.cluster.engines.tokenizer import HubTokenizer, context_length, load_tokenizer
 from headrace.cluster.engines.vllm import arguments
@@ -96,12 +94,6 @@ class VllmProvider(EngineProvider):
 
     def downloads(self, model: Model) -> bool:
         return model.id != DEFAULT and not model.id.startswith("/")
-
-    def begin(self, config: EngineConfig, log: IO[bytes]) -> Begun | None:
-        if config.metrics:
-            return None
-        host = Host(HOSTED, config, exec_environment(config), log)
-        return Begun(host.running, host.close)
 
     def start(self, config: EngineConfig) -> Engine:
         if config.metrics:
