@@ -14,7 +14,7 @@ import headrace.pipelines.output.plan_file
 import headrace.pipelines.output.planning
 import headrace.pipelines.output.superseded
 import headrace.pipelines.storage.objects  # noqa: F401  (what is imported is known to its root)
-from headrace.cluster.driver.execution import explain
+from headrace.cluster.driver.on_ray import explain
 from headrace.pipelines.spec import errors
 from headrace.pipelines.spec.errors import HeadraceError
 

@@ -17,7 +17,10 @@ class Surroundings:
 
     address: Annotated[
         str | None,
-        typer.Option(help="A Ray cluster: auto, ray://HOST:PORT or local. Default: RAY_ADDRESS, or start Ray here."),
+        typer.Option(
+            help="A Ray cluster: auto or ray://HOST:PORT, or local: start Ray here. Default: RAY_ADDRESS, else this "
+            "machine, without Ray if one engine is enough."
+        ),
     ] = None
     log_format: Annotated[
         str, typer.Option("--log-format", metavar="text|json", help="json: one JSON object per line on standard error.")

@@ -15,6 +15,7 @@ from headrace.cluster.driver.execution import Execution
 from headrace.cluster.driver.history import read_history
 from headrace.cluster.driver.lookahead import looking_ahead
 from headrace.cluster.driver.observations import keep_history, keep_observed, keep_priors
+from headrace.cluster.driver.places import begin_execution
 from headrace.cluster.driver.preflight import Preflights
 from headrace.cluster.driver.publisher import Publisher
 from headrace.cluster.driver.reporting import last_report, report, report_before
@@ -80,7 +81,8 @@ def run(  # noqa: PLR0913 - the options of a run, each with a name
         input: a file, a folder of files, a glob, or a URI that a source recognizes.
         output: a folder; chunks already committed there are kept.
         limit: rows in total; None for all.
-        address: a Ray cluster (``auto``, ``ray://host:port``); None or ``local`` starts Ray here and stops it again.
+        address: a Ray cluster (``auto``, ``ray://host:port``); ``local`` starts Ray here and stops it again. None: the
+            cluster that ``RAY_ADDRESS`` names, else this machine, without Ray if one engine is enough.
         listener: is told of the progress of the run.
         recompute: what to recompute of an existing output: ``changed`` (steps whose answers would change, and steps
             that read them) or ``all``. Without it a changed pipeline is refused.
@@ -223,8 +225,9 @@ class Run:
                 self._clock.phase("starting"),
                 Preflights.begin(checked.pipeline, awake, checked.models, ahead) as preflight,
             ):
-                execution = Execution.begin(checked, self.store, self._request.address, idle)
+                execution = begin_execution(checked, self.store, self._request.address, idle, self._listener.say)
                 self.result.outlook = preflight.finish()
+                self.result.place = execution.place
         except BaseException:
             if execution is not None:
                 execution.end()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -28,20 +28,36 @@ from headrace.pipelines.spec.pipeline import Pipeline
 Found = tuple[History, Outlook, Measured]
 
 
-def measure_and_look(
-    pipeline: Mapping[str, Any],
-    folder: str | None,
-    columns: pa.Schema,
-    config: EngineConfig,
-    sample: SampleRows,
-    seen: Survey,
-) -> Found:
-    """Start an engine, measure, stop it, and forecast. Takes plain data, so that it can run on another machine."""
-    if folder and folder not in sys.path:
-        sys.path.insert(0, folder)
-    engine = start_engine(config)
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What to measure on which engine. Plain data, so that it can be done on another machine.
+
+    Attributes:
+        folder: the folder that Map's functions are imported from.
+        columns: the input's columns.
+        seen: what is known of the input's rows.
+    """
+
+    pipeline: Mapping[str, Any]
+    folder: str | None
+    columns: pa.Schema
+    config: EngineConfig
+    sample: SampleRows
+    seen: Survey
+
+    async def on(self, engine: Engine) -> Found:
+        """Measure, and forecast."""
+        if self.folder and self.folder not in sys.path:
+            sys.path.insert(0, self.folder)
+        pipeline = Pipeline.model_validate(self.pipeline)
+        return await measure_for_run(engine, pipeline, self.columns, self.sample, self.seen)
+
+
+def measure_and_look(trial: Trial) -> Found:
+    """Start an engine, measure, stop it, and forecast."""
+    engine = start_engine(trial.config)
     try:
-        return asyncio.run(measure_for_run(engine, Pipeline.model_validate(pipeline), columns, sample, seen))
+        return asyncio.run(trial.on(engine))
     finally:
         engine.shutdown()
 

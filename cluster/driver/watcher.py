@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
+from headrace.cluster.state.board import Board
 from headrace.cluster.state.reports import WorkerReport
 from headrace.cluster.state.totals import StageTotals, Totals
 
@@ -17,8 +18,9 @@ STALE_SECONDS = 15.0
 class Watcher:
     """Reads the workers' totals every second in a thread, and passes on the sums."""
 
-    def __init__(self, run_id: str, watch: Callable[[Totals], None]) -> None:
-        self._prefix = f"headrace/{run_id}/".encode()
+    def __init__(self, board: Board, run_id: str, watch: Callable[[Totals], None]) -> None:
+        self._board = board
+        self._prefix = f"headrace/{run_id}/"
         self._watch = watch
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
@@ -37,10 +39,8 @@ class Watcher:
             self._look()
 
     def _look(self) -> None:
-        from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_list
-
-        values = (_internal_kv_get(key) for key in _internal_kv_list(self._prefix))
-        self._watch(summed((WorkerReport.from_json(value) for value in values if value is not None), time.time()))
+        values = self._board.values(self._prefix)
+        self._watch(summed((WorkerReport.from_json(value) for value in values), time.time()))
 
 
 def summed(reports: Iterable[WorkerReport], now: float) -> Totals:

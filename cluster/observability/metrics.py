@@ -4,7 +4,7 @@ Ray puts ``ray_`` before each name, and adds its own labels (``SessionName``, ``
 and contain nothing of a row: the pipeline's name, its steps, its models, outcomes, and classes of reasons
 (``ErrorClass``). Workers add to their counters once a second and once per chunk, never for each row.
 
-Nothing is recorded in a process without Ray (a test, ``headrace sample``).
+Nothing is recorded in a process without Ray (``headrace sample``, a run without Ray).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
+from headrace.cluster.engines.ray_process import ray_is_here
 from headrace.cluster.state.chunks import ChunkRecord, Committed, Failed
 from headrace.cluster.state.events import Observer
 
@@ -165,9 +166,7 @@ class Meters:
     """The metrics of one process, each made on first use; does nothing without Ray, or after a failure."""
 
     def __init__(self, **labels: str) -> None:
-        import ray
-
-        self._on = bool(ray.is_initialized())
+        self._on = ray_is_here()
         self._labels = {name: bounded(value) for name, value in labels.items()}
         self._made: dict[str, Any] = {}
         self._values: dict[str, set[str]] = {}

@@ -18,7 +18,7 @@ LINE_SECONDS = 10.0
 PHASES = {
     "checking": "checking the pipeline and the input",
     "reusing": "looking for answers to reuse",
-    "starting": "starting Ray and checking the prompts",
+    "starting": "starting, and checking the prompts",
     "measuring": "measuring the layouts on a sample",
     "running": "starting the engine",
     "publishing": "publishing the output",

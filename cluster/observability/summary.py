@@ -66,6 +66,8 @@ def _table(result: RunResult) -> Table:
         _usage_rows(table, result)
     if result.outlook and usage.requests:
         _forecast_rows(table, result, result.outlook)
+    if result.place:
+        table.add_row("ran on", result.place)
     if result.seconds:
         phases = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in result.seconds.items())
         table.add_row("seconds", phases)

@@ -31,6 +31,7 @@ class RunResult:
         seconds: by phase.
         outlook: the forecast for the rows of this run.
         measured: what a measurement of the layouts before the run found, and its cost.
+        place: where the workers ran; empty if there was nothing to do.
         stages: the models as they were loaded, and the steps of each.
         series: the totals over time.
         started: ISO 8601, UTC.
@@ -48,6 +49,7 @@ class RunResult:
     notes: list[str] = field(default_factory=list)
     outlook: Outlook | None = None
     measured: Measured | None = None
+    place: str = ""
     stages: list[dict[str, Any]] = field(default_factory=list)
     series: Series = field(default_factory=Series)
     started: str = ""
@@ -86,6 +88,7 @@ class RunResult:
             "seconds": {phase: round(seconds, 3) for phase, seconds in self.seconds.items()},
             "changes": asdict(self.changes),
             "notes": self.notes,
+            "place": self.place,
             "stages": self.stages,
             "started": self.started,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -33,6 +33,7 @@ class Assignment:
         sample: rows of the input to take priors of labels from; empty if none are taken from rows, or all are known.
         priors_file: where those are fixed, in the output.
         traced: whether to record times in the records of chunks.
+        board: the folder in which to leave what the driver reads; empty for Ray's key-value store.
     """
 
     run_id: str
@@ -55,3 +56,4 @@ class Assignment:
     sample: tuple[Place, ...] = ()
     priors_file: str = ""
     traced: bool = False
+    board: str = ""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 
+from headrace.cluster.state.board import Board
 from headrace.cluster.state.reports import WorkerReport
-from headrace.cluster.worker.starts import actor_id
 from headrace.pipelines.forecast.forecast import EngineFacts
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.engine import Engine
@@ -15,11 +15,12 @@ from headrace.pipelines.inference.usage import Usage
 
 
 class Progress:
-    """Counts what a worker does; :meth:`publish` puts it into the cluster's key-value store, for the driver."""
+    """Counts what a worker does; :meth:`publish` leaves it for the driver."""
 
     def __init__(
         self,
         run_id: str,
+        board: Board,
         chain: Chain,
         engine: Engine,
         engine_seconds: float,
@@ -33,8 +34,9 @@ class Progress:
         self._engine = EngineFacts.of(engine)
         self._stage = stage
         self._last = last
-        self._key = f"headrace/{run_id}/{os.getpid()}-{time.time_ns()}".encode()
-        self._actor = actor_id()
+        self._board = board
+        self._key = f"headrace/{run_id}/{os.getpid()}-{time.time_ns()}"
+        self._actor = board.worker
         self._engine_seconds = engine_seconds
         self.read_seconds = 0.0
         self.commit_seconds = 0.0
@@ -82,8 +84,6 @@ class Progress:
 
     def publish(self) -> WorkerReport:
         """Publish the totals. They are only shown, so nothing depends on how recent they are."""
-        from ray.experimental.internal_kv import _internal_kv_put
-
         report = self.report()
-        _internal_kv_put(self._key, report.to_json(), overwrite=True)
+        self._board.put(self._key, report.to_json())
         return report

@@ -1,11 +1,13 @@
-"""The worker: the Ray Data actor that hosts an engine, takes chunks, commits them and returns a record of each.
+"""The worker: hosts an engine, takes chunks, commits them and returns a record of each.
+
+It is a Ray Data actor, or in a run without Ray a process that the driver has started.
 
 In a pipeline with several models, a worker belongs to one stage. It reads what the stage before has committed of a
 chunk, and commits the chunk's answers so far, or in the last stage the chunk.
 
 Rows of several chunks are in flight at once (Ray Data keeps a few tasks at each actor), so the engine is not idle
 while the tail of a chunk drains. A failure that is not caused by a row is returned in the chunk's record, and the
-driver reports it. Only an engine that has died or hangs ends the process, so that Ray starts another and runs the
+driver reports it. Only an engine that has died or hangs ends the process, so that another is started and runs the
 chunk again. Before that, the rows in flight are noted (``poison_rows``), so that a row that kills engines is found.
 """
 
@@ -30,6 +32,7 @@ from headrace.cluster.engines.registry import engines
 from headrace.cluster.engines.starting import start_or_explain
 from headrace.cluster.observability.metrics import WorkerMetrics
 from headrace.cluster.observability.tracing import ChunkTimes
+from headrace.cluster.state.board import board_at
 from headrace.cluster.state.chunks import ChunkRecord, Committed, Descriptor, Failed
 from headrace.cluster.worker.assignment import Assignment
 from headrace.cluster.worker.chunk_runner import CHUNKS_AT_ONCE, ChunkRows, ChunkRunner, Hooks
@@ -71,9 +74,10 @@ NOTE_SECONDS = 60.0
 
 
 class Worker:
-    """A worker; see the module. Ray Data constructs it in an actor, and calls it with batches of chunk descriptors."""
+    """A worker; see the module. It is called with batches of chunk descriptors, as Ray Data does."""
 
-    def __init__(self, assignment: Assignment) -> None:
+    def __init__(self, assignment: Assignment, engine: Engine | None = None) -> None:
+        """Start the assignment's engine, or take one that is already started with the same configuration."""
         if assignment.folder and assignment.folder not in sys.path:
             sys.path.insert(0, assignment.folder)
         self._assignment = assignment
@@ -84,14 +88,15 @@ class Worker:
         self._owner = Owner.me(assignment.run_id)
         self._lock = SharedLock()
         self._watchdog = Watchdog(assignment.chunk_seconds, self._hung)
-        self._starts = Starts(assignment.run_id)
+        board = board_at(assignment.board)
+        self._starts = Starts(assignment.run_id, board)
         started = time.monotonic()
         self._seeds = CarriedAnswers.of(self._store, self._pipeline, assignment.origins)
         self._models = frozenset(step.name for step in self._pipeline.steps if isinstance(step, ModelStep))
         self._here = frozenset(assignment.steps or (step.name for step in self._pipeline.steps))
         if not self._starts.begin():
             return  # the first call will say so
-        self._engine: Engine = start_or_explain(assignment.engine) if assignment.engine else NoEngine()
+        self._engine: Engine = engine or _engine(assignment)
         self._chain = Chain(
             self._pipeline,
             self._engine,
@@ -105,6 +110,7 @@ class Worker:
         self._turn = asyncio.Semaphore(CHUNKS_AT_ONCE)
         self._progress = Progress(
             assignment.run_id,
+            board,
             self._chain,
             self._engine,
             engine_seconds=time.monotonic() - started,
@@ -321,7 +327,7 @@ class Worker:
         self._leave(f"no row has finished for {self._assignment.chunk_seconds:g} s", attempts, hung=True)
 
     def _leave(self, reason: str, blamed: Sequence[Attempt], *, hung: bool = False) -> NoReturn:
-        """Note what is known and end this process, because nothing in it can be trusted; Ray starts another."""
+        """Note what is known and end this process, because nothing in it can be trusted; another is started."""
         print(f"headrace worker: {reason}", file=sys.stderr, flush=True)
         pool = ThreadPoolExecutor(thread_name_prefix="notes")
         attempts = self._watchdog.attempts
@@ -362,6 +368,10 @@ class Worker:
             for result in results:
                 result.usage.reused = int(copied(seeds.get(result.row), self._models))
         return results, stats
+
+
+def _engine(assignment: Assignment) -> Engine:
+    return start_or_explain(assignment.engine) if assignment.engine else NoEngine()
 
 
 def end() -> NoReturn:

@@ -65,15 +65,15 @@ PROCESSES.set_forkserver_preload(
 def drive(arguments: Sequence[str], faults: str, log: str, pids: str, environment: Mapping[str, str]) -> None:
     """The ``headrace`` command in this process, on plain processes instead of Ray."""
     os.environ.update(environment)
-    LocalExecution.spawner = Spawner(faults, pids)  # first: it forks, which goes well only without threads
+    ChaosExecution.spawner = Spawner(faults, pids)  # first: it forks, which goes well only without threads
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
     install_in_driver(Folder(Path(faults)))
     from headrace.cluster.cli import main as cli
-    from headrace.cluster.driver import execution
+    from headrace.cluster.driver import run
 
-    execution.Execution = LocalExecution  # type: ignore[misc]
+    run.begin_execution = ChaosExecution.begin
     sys.argv = ["headrace", *arguments]
     cli.main()
 
@@ -119,13 +119,13 @@ class Hand:
     chunks: list[str] = field(default_factory=list)
 
 
-class LocalExecution(Execution):
+class ChaosExecution(Execution):
     """See the module."""
 
     spawner: Spawner
 
     @classmethod
-    def begin(cls, checked: Checked, store: Store, address: str | None, idle: Collection[int] = ()) -> Execution:
+    def begin(cls, checked: Checked, store: Store, address: str | None, idle: Collection[int], _: object) -> Execution:
         allotments = [Allotment(least=1, most=WORKERS, gpus=0, cpus=1, kv_gib=1) for _ in checked.stages]
         return cls(checked, store, allotments, idle)
 

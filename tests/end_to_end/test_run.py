@@ -1,4 +1,4 @@
-"""Runs on Ray with the fake engine: every row accounted for, resumed after any death, published whole."""
+"""Runs with the fake engine, on Ray and without: every row accounted for, resumed after any death, published whole."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ Write = Callable[..., Path]
 
 
 class Case:
-    """A pipeline file, an input and an output, and the command that runs them: on a Ray of its own, or on ``ray``."""
+    """A pipeline file, an input and an output, and the command that runs them: on the Ray at ``ray``, or without Ray
+    if that is None."""
 
-    ray: str | None = None
+    ray: str | None = "local"
 
     def __init__(self, folder: Path, source: Path, pipeline: dict[str, Any], engine: dict[str, Any]) -> None:
         self.source = source
@@ -98,6 +99,19 @@ def case(tmp_path: Path, corpus: Write) -> Callable[..., Case]:
     return make
 
 
+@pytest.fixture(params=["Ray", "alone"])
+def any_case(case: Callable[..., Case], request: pytest.FixtureRequest) -> Callable[..., Case]:
+    """A case on the Ray that tests share, and one without Ray."""
+    address = request.getfixturevalue("ray_address") if request.param == "Ray" else None
+
+    def make(*shards: list[str | None], **changes: Any) -> Case:
+        it = case(*shards, **changes)
+        it.ray = address
+        return it
+
+    return make
+
+
 @pytest.fixture
 def shared_case(case: Callable[..., Case], ray_address: str) -> Callable[..., Case]:
     """A case on the Ray that tests share."""
@@ -114,8 +128,10 @@ def texts(shard: int, rows: int) -> list[str | None]:
     return [f"document {shard} {row}." for row in range(rows)]
 
 
-def test_a_run_answers_every_row_and_readers_see_whole_parts_only(case: Callable[..., Case]) -> None:
+@pytest.mark.parametrize("ray", ["local", None])
+def test_a_run_answers_every_row_and_readers_see_whole_parts_only(case: Callable[..., Case], ray: str | None) -> None:
     it = case(texts(0, 25), [*texts(1, 5), None, ""], [], texts(3, 1))
+    it.ray = ray
     done = it.run()
     assert done.returncode == 0, done.stderr
     answers = it.check_complete()
@@ -129,6 +145,7 @@ def test_a_run_answers_every_row_and_readers_see_whole_parts_only(case: Callable
     report = json.loads((it.output / "_headrace" / "report.json").read_text())
     assert report["series"]["rows"][-1] == 33, "how it went over time"
     assert "report.html" in done.stdout
+    assert report["place"] == ("Ray" if ray else "this machine, without Ray")
     assert (it.output / "_headrace" / "report.html").exists()
     assert "part-00003" in " ".join(path.name for path in it.output.glob("data/*.parquet"))
 
@@ -139,8 +156,8 @@ def test_a_run_answers_every_row_and_readers_see_whole_parts_only(case: Callable
     assert len(it.asked()) == asked
 
 
-def test_too_many_dead_letters_end_with_3_and_keep_what_is_committed(shared_case: Callable[..., Case]) -> None:
-    it = shared_case([*texts(0, 30), *[None] * 30], max_error_rate=0.01)
+def test_too_many_dead_letters_end_with_3_and_keep_what_is_committed(any_case: Callable[..., Case]) -> None:
+    it = any_case([*texts(0, 30), *[None] * 30], max_error_rate=0.01)
     done = it.run()
     assert done.returncode == 3, done.stderr
     assert "Too many dead letters" in done.stdout
@@ -164,19 +181,27 @@ def terminate(process: subprocess.Popen[str], _: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "code", "shared"),
-    [(kill_driver, -signal.SIGKILL, False), (interrupt, 130, False), (terminate, 130, True)],
+    ("how", "code", "where"),
+    [
+        (kill_driver, -signal.SIGKILL, "its own Ray"),
+        (interrupt, 130, "its own Ray"),
+        (terminate, 130, "a Ray"),
+        (kill_driver, -signal.SIGKILL, "alone"),
+        (interrupt, 130, "alone"),
+        (terminate, 130, "alone"),
+    ],
 )
 def test_a_run_that_was_ended_resumes_and_asks_nothing_again_that_was_committed(
     case: Callable[..., Case],
     how: Callable[[subprocess.Popen[str], Case], None],
     code: int,
-    shared: bool,
-    ray_address: str,
+    where: str,
+    request: pytest.FixtureRequest,
     no_orphans: None,
 ) -> None:
     it = case(texts(0, 120), texts(1, 120), engine={"seconds": 0.2, "max_num_seqs": 4})
-    it.ray = ray_address if shared else None
+    shared = None if where == "alone" else request.getfixturevalue("ray_address")
+    it.ray = "local" if where == "its own Ray" else shared
     process = it.start()
     it.wait_for_chunks(3, process)
     how(process, it)
@@ -191,7 +216,7 @@ def test_a_run_that_was_ended_resumes_and_asks_nothing_again_that_was_committed(
         for row in pq.read_table(path).to_pylist()
         for text in [f"document {row['id'].replace('-', ' ')}."]
     }
-    it.ray = ray_address  # as after the death of a whole cluster
+    it.ray = shared  # as after the death of a whole cluster
     again = it.run()
     assert again.returncode == 0, again.stderr
     it.check_complete()
@@ -200,8 +225,8 @@ def test_a_run_that_was_ended_resumes_and_asks_nothing_again_that_was_committed(
     assert not [prompt for prompt in new for text in settled if f"\n{text}\n" in prompt]
 
 
-def test_a_worker_that_is_killed_is_replaced_and_its_chunks_are_done_again(shared_case: Callable[..., Case]) -> None:
-    it = shared_case(texts(0, 120), engine={"seconds": 0.2, "max_num_seqs": 4})
+def test_a_worker_that_is_killed_is_replaced_and_its_chunks_are_done_again(any_case: Callable[..., Case]) -> None:
+    it = any_case(texts(0, 120), engine={"seconds": 0.2, "max_num_seqs": 4})
     process = it.start()
     it.wait_for_chunks(2, process)
     worker = json.loads(it.log.read_text().splitlines()[-1])["pid"]
@@ -211,17 +236,17 @@ def test_a_worker_that_is_killed_is_replaced_and_its_chunks_are_done_again(share
     it.check_complete()
 
 
-def test_an_engine_that_dies_once_costs_time_and_no_row(shared_case: Callable[..., Case]) -> None:
-    it = shared_case(texts(0, 40), engine={"faults": {"document 0 15.": "die_once"}})
+def test_an_engine_that_dies_once_costs_time_and_no_row(any_case: Callable[..., Case]) -> None:
+    it = any_case(texts(0, 40), engine={"faults": {"document 0 15.": "die_once"}})
     done = it.run()
     assert done.returncode == 0, done.stderr
     it.check_complete()
 
 
 def test_a_row_that_kills_the_process_is_a_dead_letter_and_one_that_blocks_it_once_is_answered(
-    shared_case: Callable[..., Case], no_orphans: None
+    any_case: Callable[..., Case], no_orphans: None
 ) -> None:
-    it = shared_case(
+    it = any_case(
         texts(0, 24),
         engine={"faults": {"document 0 5.": "kill", "document 0 17.": "block_once"}},
         checkpoint_rows=4,
@@ -236,8 +261,8 @@ def test_a_row_that_kills_the_process_is_a_dead_letter_and_one_that_blocks_it_on
     assert not list(it.output.glob("_headrace/suspects/**/*.json"))
 
 
-def test_an_engine_that_answers_nothing_ends_the_run(shared_case: Callable[..., Case], no_orphans: None) -> None:
-    it = shared_case(texts(0, 12), engine={"faults": {"N/A": "die"}}, checkpoint_rows=4)
+def test_an_engine_that_answers_nothing_ends_the_run(any_case: Callable[..., Case], no_orphans: None) -> None:
+    it = any_case(texts(0, 12), engine={"faults": {"N/A": "die"}}, checkpoint_rows=4)
     done = it.run()
     assert done.returncode == 1, done.stderr
     assert "The engine died 3 times in a row before its first answer." in done.stderr
@@ -245,10 +270,12 @@ def test_an_engine_that_answers_nothing_ends_the_run(shared_case: Callable[..., 
     assert not it.chunks()
 
 
+@pytest.mark.parametrize("ray", ["local", None])
 def test_two_drivers_at_once_do_not_spoil_the_output(
-    case: Callable[..., Case], ray_address: str, no_orphans: None
+    case: Callable[..., Case], ray: str | None, no_orphans: None
 ) -> None:
     it = case(texts(0, 60), [*texts(1, 60), None], engine={"seconds": 0.2, "max_num_seqs": 8})
+    it.ray = ray
     both = [it.start(), it.start()]
     outs = [process.communicate(timeout=400)[0] for process in both]
     codes = [process.returncode for process in both]
@@ -257,13 +284,13 @@ def test_two_drivers_at_once_do_not_spoil_the_output(
     assert set(codes) <= {0, 2}, outs
     assert it.check_complete().height == 120
     assert len(it.chunks()) == 13
-    it.ray = ray_address
+    it.ray = None
     assert it.run().returncode == 0
     it.check_complete()
 
 
-def test_a_larger_limit_adds_rows_and_new_files_are_done_alone(shared_case: Callable[..., Case], corpus: Write) -> None:
-    it = shared_case(texts(0, 30), texts(1, 30))
+def test_a_larger_limit_adds_rows_and_new_files_are_done_alone(any_case: Callable[..., Case], corpus: Write) -> None:
+    it = any_case(texts(0, 30), texts(1, 30))
     assert it.run("--limit", "20").returncode == 0
     assert pl.read_parquet(it.output / "data" / "*.parquet").height == 20
     before = len(it.asked())

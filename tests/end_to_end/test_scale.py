@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from headrace.cluster.driver.execution import block_sizes
+from headrace.cluster.driver.on_ray import block_sizes
 from headrace.cluster.driver.publisher import Publisher
 from headrace.pipelines.output.checkpoint import Counts
 from headrace.pipelines.output.ledger import Ledger

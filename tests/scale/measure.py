@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 
 from headrace.cluster.driver import publisher as parts
 from headrace.cluster.driver.chunks import count_done, do_chunks
-from headrace.cluster.driver.execution import block_sizes, descriptor
+from headrace.cluster.driver.execution import descriptor
+from headrace.cluster.driver.on_ray import block_sizes
 from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.state.checked import step_fields
 from headrace.cluster.state.chunks import ChunkRecord, Committed, Descriptor

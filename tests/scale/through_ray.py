@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from headrace.cluster.driver import execution, ray_connection
+from headrace.cluster.driver import execution, on_ray, ray_connection
 from headrace.cluster.engines.resources import Allotment
 from headrace.cluster.state.chunks import Committed, Descriptor
 from headrace.pipelines.output.checkpoint import Counts
@@ -27,7 +27,7 @@ class Idle:
             yield {"chunk": [replace(wanted, record=Committed(wanted.chunk, Counts(ROWS), {})).to_json()]}
 
 
-class Through(execution.Execution):
+class Through(on_ray.RayExecution):
     """The product's execution, with idle workers in its pool."""
 
     def _pools(self, run_id: str, plan: Any, origins: Any = None) -> list[execution.Pool]:
@@ -38,10 +38,10 @@ def through_ray(sheet: Sheet, chunks: int, address: str = ray_connection.LOCAL) 
     """``chunks`` descriptors through one idle worker."""
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     plan = plan_of(synthetic_corpus(max(1, chunks // 10), 10))
-    kept = execution.Worker
-    execution.Worker = Idle  # type: ignore[assignment, misc]
+    kept = on_ray.Worker
+    on_ray.Worker = Idle  # type: ignore[assignment, misc]
     with _folder() as folder:
-        ray_connection.connect(address, 2)
+        ray_connection.connect(address, 2, print)
         try:
             run = Through(None, LocalStore(folder), [])  # type: ignore[arg-type]
 
@@ -51,5 +51,5 @@ def through_ray(sheet: Sheet, chunks: int, address: str = ray_connection.LOCAL) 
             heard = sheet.measure("hear of every chunk, with the start", listen, chunks)
             assert heard == sum(1 for _ in plan.chunks())
         finally:
-            execution.Worker = kept  # type: ignore[misc]
+            on_ray.Worker = kept  # type: ignore[misc]
             ray_connection.disconnect()

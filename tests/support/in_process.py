@@ -13,8 +13,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-import headrace.cluster.driver.execution
-from headrace.cluster.driver.execution import Execution
+from headrace.cluster.driver.execution import Execution, descriptor
 from headrace.cluster.driver.run import run
 from headrace.cluster.engines.resources import Allotment
 from headrace.cluster.state.checked import Checked
@@ -67,7 +66,7 @@ class InProcess:
         assert not [note for note in result.notes if "the report could not be written" in note], result.notes
         return result
 
-    def begin(self, checked: Checked, store: Store, address: str | None, idle: Sequence[int] = ()) -> Execution:
+    def begin(self, checked: Checked, store: Store, address: str | None, idle: Sequence[int], _: object) -> Execution:
         self.engines = len(checked.stages) - len(idle)
         return Execution(checked, store, [Allotment(1, 1, 0, 1, 1)] * len(checked.stages), idle)
 
@@ -82,7 +81,7 @@ class InProcess:
         coming: list[str] = []
         totals = Totals()
         for pool, chunks in zip(execution._pools("test", plan, origins or {}), entering, strict=True):
-            coming += [headrace.cluster.driver.execution.descriptor(plan, chunk) for chunk in chunks]
+            coming += [descriptor(plan, chunk) for chunk in chunks]
             last = not pool.assignment.commit.suffix
             worker = Worker(pool.assignment) if coming else None
             done = work(worker, coming) if worker else iter([])
@@ -161,7 +160,7 @@ def in_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> InProcess:
     """Runs in this process, into ``folder/output``."""
     running = InProcess(folder)
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-    monkeypatch.setattr(Execution, "begin", running.begin)
+    monkeypatch.setattr("headrace.cluster.driver.run.begin_execution", running.begin)
     # A function, which becomes a method that is told its execution.
     monkeypatch.setattr(Execution, "records", lambda *args: running.records(*args))  # noqa: PLW0108
     monkeypatch.setattr(Execution, "end", lambda self: None)

@@ -8,6 +8,7 @@ from typing import Any
 
 from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.engines.guard import Guard
+from headrace.cluster.engines.ray_process import ray_is_here
 from headrace.cluster.engines.tokenizer import HubTokenizer
 from headrace.cluster.engines.vllm.arguments import engine_args, set_environment
 from headrace.cluster.engines.vllm.context_cost import CPU_BALANCE, GPU_BALANCE, context_cost
@@ -117,9 +118,7 @@ def stat_loggers() -> list[Any] | None:
 
     They are the only loggers: ``disable_log_stats`` removes vLLM's own, and these stay.
     """
-    import ray
-
-    if not ray.is_initialized():
+    if not ray_is_here():
         return None
     from ray.util import metrics
     from vllm.v1.metrics import ray_wrappers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from headrace.cluster.driver.watcher import Watcher
 from headrace.cluster.engines.fake.engine import FakeEngine
 from headrace.cluster.engines.fake.provider import FakeProvider
 from headrace.cluster.report.prices import Prices, prices
+from headrace.cluster.state.board import NoBoard
 from headrace.cluster.state.checked import Checked, check
 from headrace.cluster.state.reports import WorkerReport
 from headrace.cluster.state.totals import Totals
@@ -352,31 +353,42 @@ def test_an_edit_redoes_the_steps_of_one_model_and_the_others_engine_is_not_star
 # -- what runs with several models leave behind --------------------------------------------------------------
 
 
-publish_to_ray = Progress.publish
+publish = Progress.publish
+
+
+class Told(NoBoard):
+    """What workers leave, in this process."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, bytes] = {}
+
+    def put(self, key: str, value: bytes) -> None:
+        """Keep it."""
+        self.told[key] = value
+
+    def values(self, prefix: str) -> Iterator[bytes]:
+        """All of a run."""
+        return (value for key, value in self.told.items() if key.startswith(prefix))
 
 
 @pytest.fixture
 def heard(here: InProcess, monkeypatch: pytest.MonkeyPatch) -> InProcess:  # noqa: F811
     """Runs in this process whose workers tell the driver of their totals, and whose records are kept."""
-    told: dict[bytes, bytes] = {}
+    board = Told()
 
-    def publish(progress: Progress) -> WorkerReport:
+    def told(progress: Progress) -> WorkerReport:
         progress._actor = str(id(progress))
-        return publish_to_ray(progress)
+        progress._board = board
+        return publish(progress)
 
     monkeypatch.setattr(FakeProvider, "remembered", True)
-    monkeypatch.setattr(Progress, "publish", publish)
-    monkeypatch.setattr("ray.experimental.internal_kv._internal_kv_put", lambda k, v, **_: told.update({k: v}))
-    monkeypatch.setattr("ray.experimental.internal_kv._internal_kv_get", told.get)
-    monkeypatch.setattr(
-        "ray.experimental.internal_kv._internal_kv_list", lambda prefix: [k for k in told if k.startswith(prefix)]
-    )
+    monkeypatch.setattr(Progress, "publish", told)
     records = Execution.records
 
     def watched(self: Execution, plan: Plan, entering: Any, watch: Callable[[Totals], None], *more: Any) -> Any:
-        told.clear()
+        board.told.clear()
         yield from records(self, plan, entering, lambda totals: None, *more)
-        Watcher("test", watch)._look()
+        Watcher(board, "test", watch)._look()
 
     monkeypatch.setattr(Execution, "records", watched)
     return here
@@ -425,14 +437,14 @@ def test_a_run_that_resumes_between_two_models_leaves_nothing(heard: InProcess, 
 def test_a_run_that_has_lost_an_engine_leaves_nothing(
     heard: InProcess, corpus: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = Progress.publish
+    before = Progress.publish
 
-    def publish(progress: Progress) -> WorkerReport:
-        told(progress)
+    def told(progress: Progress) -> WorkerReport:
+        before(progress)
         progress._actor = "the first and the one in its place"
-        return publish_to_ray(progress)
+        return publish(progress)
 
-    monkeypatch.setattr(Progress, "publish", publish)
+    monkeypatch.setattr(Progress, "publish", told)
     source = corpus(TEXTS)
     assert heard(TWO, source).totals.restarts
     checked = check(two(), str(source))

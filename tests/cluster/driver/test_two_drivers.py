@@ -290,11 +290,11 @@ def test_a_driver_that_was_late_to_plan_leaves_success_as_it_is(
 
     def slow(*args: Any) -> Any:
         monkeypatch.setattr(here, "begin", begin)
-        monkeypatch.setattr("headrace.cluster.driver.execution.Execution.begin", begin)
+        monkeypatch.setattr("headrace.cluster.driver.run.begin_execution", begin)
         here(with_prompt("Theirs."), source, recompute="changed")
         return begin(*args)
 
-    monkeypatch.setattr("headrace.cluster.driver.execution.Execution.begin", slow)
+    monkeypatch.setattr("headrace.cluster.driver.run.begin_execution", slow)
     with pytest.raises(Exception, match="planned the same output"):
         here(with_prompt("Ours."), source, recompute="changed")
     assert certified(here)

@@ -152,28 +152,12 @@ class Ends:
 ends = Ends()
 
 
-class NoStarts:
-    """No Ray to count starts with."""
-
-    hopeless, deaths = False, 0
-
-    def __init__(self, _: str) -> None:
-        pass
-
-    def begin(self) -> bool:
-        return True
-
-    def succeeded(self) -> None:
-        pass
-
-
 @pytest.fixture(autouse=True)
 def _no_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     async def kill() -> None:
         raise Gone
 
     monkeypatch.setattr(worker, "end", ends.end)
-    monkeypatch.setattr(worker, "Starts", NoStarts)
     monkeypatch.setattr(worker.Progress, "publish", worker.Progress.report)
     monkeypatch.setitem(fake_engine._ENDS, "kill", kill)
     # A process that is no more, and whose number nobody has.

@@ -1,0 +1,127 @@
+"""Runs without Ray: one worker, in a process that this one starts.
+
+It is the worker of a run on Ray: it commits in the same way, ends itself when its engine has died or hangs, and is
+replaced. What Ray is for, more than one worker and more than one machine, is what this lacks.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from headrace.cluster.driver.child import Child, Died
+from headrace.cluster.driver.execution import Execution, descriptor
+from headrace.cluster.driver.trial import Found
+from headrace.cluster.driver.watcher import Watcher
+from headrace.cluster.engines.resources import Allotment
+from headrace.cluster.state.board import FolderBoard
+from headrace.cluster.state.checked import Checked
+from headrace.cluster.state.chunks import ChunkRecord, Descriptor
+from headrace.cluster.state.engine_of import engine_config
+from headrace.cluster.state.totals import Totals
+from headrace.cluster.worker.assignment import Assignment
+from headrace.cluster.worker.chunk_runner import CHUNKS_AT_ONCE
+from headrace.cluster.worker.starts import MOST_STARTS
+from headrace.pipelines.forecast.survey import Survey
+from headrace.pipelines.output.carried_answers import Origin
+from headrace.pipelines.output.plan import Chunk, Plan
+from headrace.pipelines.spec.errors import ChunksFailed
+from headrace.pipelines.storage.store import Store
+
+
+class LocalExecution(Execution):
+    """One worker in a process of its own."""
+
+    place = "this machine, without Ray"
+
+    def __init__(
+        self, checked: Checked, store: Store, allotments: Sequence[Allotment], idle: Collection[int] = ()
+    ) -> None:
+        super().__init__(checked, store, allotments, idle)
+        self._folder = Path(tempfile.mkdtemp(prefix="headrace-"))
+        self.board = str(self._folder / "board")
+        os.mkdir(self.board)
+        self._log = self._folder / "worker.log"
+        # Its engine starts while the prompts are checked.
+        self._child: Child | None = self._start()
+
+    def measure(self, seen: Survey) -> Found:
+        """Measure the layouts on a sample, on the engine that the worker then goes on with."""
+        child = self._child = self._child or self._start()
+        child.send(self._trial(seen))
+        try:
+            found = child.receive()
+        except Died:
+            raise ChunksFailed(f"The engine died while layouts were measured. Full log: {self._keep_log()}") from None
+        assert isinstance(found, tuple), "a measurement is answered with what it found"
+        return found
+
+    def records(
+        self,
+        plan: Plan,
+        entering: Sequence[Collection[Chunk]],
+        watch: Callable[[Totals], None],
+        origins: Mapping[int, Origin] | None = None,
+    ) -> Iterator[ChunkRecord]:
+        """Process the chunks; see the base class."""
+        (chunks,) = entering
+        (pool,) = self._pools(self.run_id, plan, origins or {})
+        if not chunks:
+            return
+        with Watcher(FolderBoard(self.board), self.run_id, watch):
+            yield from self._through(pool.assignment, (descriptor(plan, chunk) for chunk in chunks))
+
+    def _through(self, assignment: Assignment, left: Iterator[str]) -> Iterator[ChunkRecord]:
+        """Each descriptor through the worker, a few at a time; those that a worker had when it died once more."""
+        again: list[str] = []
+        deaths = 0
+        while True:
+            child, self._child = self._child or self._start(), None
+            began: dict[tuple[str, int], str] = {}
+            try:
+                child.send(assignment)
+                child.receive()
+                deaths = 0
+                self._child = child
+                while True:
+                    while len(began) < CHUNKS_AT_ONCE and (text := again.pop() if again else next(left, None)):
+                        chunk = Descriptor.from_json(text).chunk
+                        began[chunk.path, chunk.first] = text
+                        child.send(text)
+                    if not began:
+                        return
+                    done = Descriptor.from_json(str(child.receive()))
+                    del began[done.chunk.path, done.chunk.first]
+                    assert done.record is not None, "a worker returns a record with each chunk"
+                    yield done.record
+            except Died:
+                self._child = None
+                child.end()
+                deaths += not began
+                again += began.values()
+                if deaths >= MOST_STARTS:
+                    raise ChunksFailed(
+                        f"The worker ended {deaths} times in a row before it was ready. Full log: {self._keep_log()}"
+                    ) from None
+
+    def end(self) -> None:
+        """End the worker."""
+        if self._child is not None:
+            self._child.end()
+        if self._folder.exists():
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _start(self) -> Child:
+        checked, stage = self._checked, self._checked.stages[0]
+        idle = stage.number in self._idle
+        return Child(self._log, None if idle else engine_config(checked, self._allotments[0], stage))
+
+    def _keep_log(self) -> Path:
+        """Where the log stays when the run is over."""
+        handle, kept = tempfile.mkstemp(prefix="headrace-worker-", suffix=".log")
+        os.close(handle)
+        shutil.copyfile(self._log, kept)
+        return Path(kept)
