@@ -61,7 +61,7 @@ NEEDS = Needs(
     kv_cache=True,
     # They may be in 16 bits on disk and 32 in memory.
     weights=2.0,
-    # Three Python processes with torch, and activations.
+    # Python processes with torch, and activations.
     processes=int(2.5 * GIB),
 )
 """What an engine needs of a machine."""

@@ -14,6 +14,7 @@ from headrace.cluster.engines.host.client import HostedEngine
 from headrace.cluster.engines.model_folder import model_memory
 from headrace.cluster.engines.models import model_identity, resolve_model
 from headrace.cluster.engines.provider import EngineProvider, Grammar, Located
+from headrace.cluster.engines.ray_process import ray_is_here
 from headrace.cluster.engines.resources import gpus_here
 from headrace.cluster.engines.tokenizer import HubTokenizer, context_length, load_tokenizer
 from headrace.cluster.engines.vllm import arguments
@@ -96,7 +97,7 @@ class VllmProvider(EngineProvider):
         return model.id != DEFAULT and not model.id.startswith("/")
 
     def start(self, config: EngineConfig) -> Engine:
-        if config.metrics:
+        if config.metrics and ray_is_here():
             # vLLM's loggers report to Ray, so they must be in the worker's own process.
             from headrace.cluster.engines.vllm.engine import VllmEngine
 
