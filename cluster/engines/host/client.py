@@ -51,7 +51,7 @@ class HostedEngine:
             tokenizer: loads the tokenizer, while the engine starts.
 
         Raises:
-            HostFailed: it does not start.
+            EngineStartFailed: it does not start.
         """
         host = Host(target, config, environment)
         try:

@@ -12,11 +12,7 @@ from multiprocessing.connection import Connection
 from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.engines.guard import Guard
 from headrace.cluster.engines.host.order import Failed, Order, Ready
-from headrace.pipelines.spec.errors import HeadraceError
-
-
-class HostFailed(HeadraceError, RuntimeError):
-    """The engine's process could not start the engine, or has ended before."""
+from headrace.cluster.engines.starting import EngineStartFailed
 
 
 class Host:
@@ -51,14 +47,14 @@ class Host:
         """Wait until the engine has started.
 
         Raises:
-            HostFailed: it does not start.
+            EngineStartFailed: it does not start.
         """
         try:
             said = self.pipe.recv()
         except (OSError, EOFError) as error:
-            raise HostFailed("the engine's process ended before the engine had started") from error
+            raise EngineStartFailed("the engine's process ended before the engine had started") from error
         if isinstance(said, Failed):
-            raise HostFailed(said.why)
+            raise EngineStartFailed(said.why)
         assert isinstance(said, Ready)
         return said
 

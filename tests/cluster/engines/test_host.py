@@ -18,7 +18,7 @@ import pytest
 from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.engines.fake.engine import FakeEngine
 from headrace.cluster.engines.host.client import HostedEngine
-from headrace.cluster.engines.host.launching import HostFailed
+from headrace.cluster.engines.starting import EngineStartFailed
 from headrace.operators.questions import Choice, Completion, Sampling, Text
 from headrace.pipelines.inference.engine import EngineDied, RequestRefused
 from tests.support.hosted import hosted
@@ -120,7 +120,7 @@ def test_what_a_killed_process_has_forked_ends_when_the_engine_is_shut_down(tmp_
 
 def test_an_engine_that_does_not_start_says_why() -> None:
     before = hosts()
-    with pytest.raises(HostFailed, match="ValueError: there is no model"):
+    with pytest.raises(EngineStartFailed, match="ValueError: there is no model"):
         hosted(EngineConfig("fake", "model"), "tests.support.hosted:broken")
     assert hosts() == before
 
