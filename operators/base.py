@@ -247,6 +247,14 @@ class ModelStep(Step):
         missing = {kind for q in self.questions() if (kind := q.constraint.kind) and not capabilities.decodes(kind)}
         return [f"the engine does not enforce {_ENFORCED[kind]}: {ASKED_IN_WORDS}" for kind in sorted(missing)]
 
+    def hints(self, capabilities: Capabilities, values: Mapping[str, Mapping[str, int]]) -> list[str]:
+        """What a user may try, given the answers of a run: one sentence each, without the step's name.
+
+        Args:
+            values: of the closed columns (:meth:`closed_values`), the rows by value.
+        """
+        return []
+
     def for_vocabulary(self, encode: Callable[[str], Sequence[int]]) -> ModelStep:
         """The step to ask, given how the model's tokenizer encodes text. Most steps do not depend on it.
 

@@ -26,6 +26,7 @@ from headrace.operators.schema.schemas import (
     Validator,
     decoding_schema,
     describe,
+    in_a_line,
     max_answer_tokens,
     parse_json,
     short_form,
@@ -51,6 +52,7 @@ class Structure:
     validator: Validator
     column: Column
     description: str
+    line: str | None
     names: str
     max_tokens: int
     notes: tuple[str, ...]
@@ -86,6 +88,7 @@ class Structure:
             validator=Validator.compile(schema),
             column=column,
             description=description,
+            line=in_a_line(short.schema, schema),
             names=_names(list(fields_of(flatten(schema, schema).node)), name),
             # Twice the estimate: a wordy vocabulary must not cut an answer, and room that is not used costs nothing.
             max_tokens=2 * max_answer_tokens(short.schema, schema),
@@ -98,10 +101,21 @@ class Structure:
         return f"{self.name}_spans" if self.quotes else None
 
     @property
-    def form(self) -> str:
-        """The form of the answer, in words for the prompt."""
+    def copies(self) -> bool:
+        """Whether each field is named only, and copied from the document."""
+        fields = fields_of(flatten(self.schema, self.schema).node)
+        return self.line is not None and self.quotes.fields.keys() == fields.keys()
+
+    def form(self, *, spelled: bool = False) -> str:
+        """The form of the answer, in words for the prompt.
+
+        Args:
+            spelled: say types and bounds whatever the schema, for an engine that does not decode under it.
+        """
         if self.quotes and not self.quotes.fields and "\n" not in self.description:
             return f"Answer in JSON: a {self.description}."
+        if self.line is not None and not spelled:
+            return f"{'Copy from the text' if self.copies else 'Fill in these fields'}, as JSON: {self.line}."
         return f"Fill in these fields, as JSON:\n{self.description}"
 
     def fields(self) -> list[pa.Field]:

@@ -25,8 +25,10 @@ CHARACTERS_PER_WORD = 8
 CHARACTERS_PER_TOKEN = 3
 """Fewer than the 4 of English, so that a sentence of so many characters fits."""
 
-REPETITION_PENALTY = 1.1
-"""Without one, small models repeat themselves."""
+FREQUENCY_PENALTY = 0.3
+"""Without one, small models repeat themselves. A repetition penalty counts the prompt's words, too, and so drives a
+summary away from the document's own words: of the content words in summaries of customer reviews by the default model,
+0.31 stood in the review with a repetition penalty of 1.1, and 0.65 with this."""
 
 _ENDS = ".!?。！？"  # noqa: RUF001  (other scripts end sentences, too)
 _BEGIN = rf"[^{_ENDS}\n\r\t ]"
@@ -46,6 +48,7 @@ class Summarize(ModelStep):
 
     kind: ClassVar[str] = "summarize"
     reads_cut: ClassVar[bool] = True
+    code_version: ClassVar[int] = 2
 
     max_words: int = Field(default=60, ge=3, le=1000)
     """The maximum number of words in a summary."""
@@ -78,7 +81,7 @@ class Summarize(ModelStep):
                     max_tokens=self.max_tokens or 2 * self._sentence_characters,
                     temperature=self.temperature,
                     seed=self.seed,
-                    repetition_penalty=REPETITION_PENALTY,
+                    frequency_penalty=FREQUENCY_PENALTY,
                 ),
                 context=context,
                 brief=f"Summarize the text in at most {self.max_words} words.",

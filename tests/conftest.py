@@ -42,6 +42,11 @@ def _private_ray(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(autouse=True)
 def _nothing_observed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache folder for each test, with the user's models: what ran here before does not choose layouts for it."""
+    monkeypatch.setenv("HEADRACE_CACHE", str(new_cache(tmp_path_factory)))
+
+
+def new_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder that has of the user's what takes long to make again, and nothing observed."""
     from headrace.pipelines.storage.cache import cache_folder
 
     own = tmp_path_factory.mktemp("cache")
@@ -49,7 +54,7 @@ def _nothing_observed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyt
         there = cache_folder() / kept
         there.mkdir(parents=True, exist_ok=True)
         (own / kept).symlink_to(there)
-    monkeypatch.setenv("HEADRACE_CACHE", str(own))
+    return own
 
 
 REVIEWS: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -89,6 +90,23 @@ def check(
         show_checked(check_pipeline(loaded, at.input if input is None else input))
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How sampled rows are shown."""
+
+    documents: Annotated[bool, typer.Option("--documents", help="Print each document in full.")] = False
+    raw: Annotated[bool, typer.Option("--raw", help="Print the answers as the model gave them.")] = False
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per row.")] = False
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Keep the engine, and answer the same rows again whenever the pipeline file changes, or a schema or "
+            "Python module that it uses.",
+        ),
+    ] = False
+
+
 def sample(
     pipeline: PipelineFile,
     input: Input = None,
@@ -97,19 +115,42 @@ def sample(
     ] = 5,
     *,
     variation: Variation,
-    documents: Annotated[bool, typer.Option("--documents", help="Print each document in full.")] = False,
-    raw: Annotated[bool, typer.Option("--raw", help="Print the answers as the model gave them.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per row.")] = False,
+    shown: Shown,
 ) -> None:
-    """Answer a few rows and print the answers. Nothing is written."""
-    from headrace.cluster.cli.tables import show_sample
-    from headrace.cluster.driver.sample import sample_pipeline
+    """Answer a few rows and print the answers. Nothing is written.
+
+    The engine runs in this process, without Ray. With --watch, Ctrl-C ends the command (exit code 130).
+    """
+    from headrace.cluster.cli.sample_view import show_sample, show_watch
+    from headrace.cluster.driver.sample import Sampler, sample_pipeline
+    from headrace.cluster.driver.sample_watch import Watched, watch_sample
+    from headrace.pipelines.spec.errors import UserError
+    from headrace.pipelines.spec.places import split_name
 
     with mistakes_as_messages():
+        if shown.watch and shown.as_json:
+            raise UserError("--watch shows what changed to a person. Leave out --json, or --watch.")
         at = variation.at()
         source = at.place("input", input)
-        taken = sample_pipeline(variation.load(pipeline, at), source, rows)
-        show_sample(taken, documents=documents, raw=raw, as_json=as_json)
+        if not shown.watch or not split_name(pipeline)[0].is_file():
+            taken = sample_pipeline(variation.load(pipeline, at), source, rows, say=_say)
+            show_sample(taken, documents=shown.documents, raw=shown.raw, as_json=shown.as_json)
+            return
+        watched = Watched(
+            load=lambda: variation.load(pipeline, at),
+            path=pipeline,
+            overrides=at.overrides(variation.overrides, variation.model),
+            noticed=lambda names: _say(f"{', '.join(names)} changed"),
+        )
+        with Sampler(source, rows, keep=True, say=_say) as sampler:
+            try:
+                show_watch(watch_sample(sampler, watched), pipeline, documents=shown.documents, raw=shown.raw)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt("The watch has ended.") from None
+
+
+def _say(text: str) -> None:
+    print(f"headrace: {text}", file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,11 @@ def _table(result: RunResult) -> Table:
         table.add_row("reused", f"{usage.reused:,} rows reused existing answers")
     if usage.requests:
         _usage_rows(table, result)
+    if result.choice and usage.requests:
+        chosen = dict.fromkeys(result.choice.layouts.values())
+        table.add_row("layout", Text(f"{', '.join(chosen)} ({result.choice.reason})"))
+    for measured in result.measured:
+        table.add_row("measured", Text(measured.sentence()))
     if result.outlook and usage.requests:
         _forecast_rows(table, result, result.outlook)
     if result.place:
@@ -104,10 +109,6 @@ def _usage_rows(table: Table, result: RunResult) -> None:
 
 def _forecast_rows(table: Table, result: RunResult, outlook: Outlook) -> None:
     """The forecast, with how far the run was off."""
-    chosen = dict.fromkeys(outlook.choice.layouts.values())
-    table.add_row("layout", f"{', '.join(chosen)} ({outlook.choice.reason})")
-    if result.measured:
-        table.add_row("measured", result.measured.sentence())
     totals, taken = result.totals, outlook.taken
     computed = totals.figures.computed
     said = f"{taken.computed:,.0f} prompt tokens to compute ({_off(computed, taken.computed)})"

@@ -23,7 +23,7 @@ from pydantic import BaseModel
 from headrace.operators.schema.answer_tokens import max_answer_tokens
 from headrace.operators.schema.bounded import TooMuchWork, found, pattern_problem
 from headrace.operators.schema.decoding import decoding_schema
-from headrace.operators.schema.describe import describe
+from headrace.operators.schema.describe import describe, in_a_line
 from headrace.operators.schema.nodes import Node, SchemaError, dialect, pointer, refs_stand_alone, resolve, walk
 from headrace.operators.schema.quotes import QUOTE, check_quotes
 from headrace.operators.schema.recursion import heights, reachable, unfold
@@ -37,6 +37,7 @@ __all__ = [
     "check_schema",
     "decoding_schema",
     "describe",
+    "in_a_line",
     "max_answer_tokens",
     "parse_json",
     "schema_of",

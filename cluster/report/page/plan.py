@@ -80,7 +80,9 @@ def plan_view(report: Mapping[str, Any], columns: Mapping[str, ColumnStats]) -> 
     layouts = report.get("layouts") or {}
     because = report.get("layouts_because", "")
     if measured := report.get("measured"):
-        because += f". Measured: {measured['said']}"
+        # One dictionary in the reports of earlier builds.
+        each = [measured] if isinstance(measured, dict) else measured
+        because += f". Measured: {'; '.join(one['said'] for one in each)}"
     figures = report.get("figures") or {}
     return PlanView(
         [

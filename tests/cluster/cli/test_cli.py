@@ -68,7 +68,7 @@ def test_version() -> None:
         ([], ["run", "check", "sample", "status", "schema", "model"]),
         (["run"], ["--input", "--output", "--model", "--limit", "--set", "--address", "Exit codes"]),
         (["check"], ["--input", "--model", "--set"]),
-        (["sample"], ["--rows", "--documents", "--raw", "--json"]),
+        (["sample"], ["--rows", "--documents", "--raw", "--json", "--watch"]),
         (["submit"], ["--target", "--interval", "--no-wait", "--again", "--stop", "--include", "Exit codes"]),
         (["jobs"], ["--address", "--target", "--json"]),
         (["init"], ["DIR"]),
@@ -190,6 +190,18 @@ def test_sample_takes_as_many_rows_as_it_is_told_from_everywhere(pipeline: str, 
     rows = [json.loads(line) for line in sampled(pipeline, source, "--json", "-n", "3").splitlines()]
     assert [row["_shard"] for row in rows] == ["shard-0.parquet", "shard-1.parquet", "shard-2.parquet"]
     assert len(sampled(pipeline, source, "--json", "-n", "100").splitlines()) == 30
+
+
+def test_check_and_sample_need_no_ray(pipeline: str, corpus: Write) -> None:
+    rest = [pipeline, "--model", "fake", "--input", str(corpus(["a"]))]
+    code = (
+        f"import sys\nfrom headrace.cluster.cli.main import app\nfor command in ('check', 'sample'):\n"
+        f"    try:\n        app([command, *{rest}])\n    except SystemExit as end:\n        assert not end.code\n"
+        "print('ray' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("False\n")
+    assert "starting the engine for 1 row on this machine, without Ray" in done.stderr
 
 
 def test_sample_writes_nothing(pipeline: str, corpus: Write, tmp_path: Path) -> None:
