@@ -46,13 +46,14 @@ def _nothing_observed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyt
 
 
 def new_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache folder that has the user's models only."""
+    """A cache folder that has of the user's what takes long to make again, and nothing observed."""
     from headrace.pipelines.storage.cache import cache_folder
 
-    models = cache_folder() / "models"
-    models.mkdir(parents=True, exist_ok=True)
     own = tmp_path_factory.mktemp("cache")
-    (own / "models").symlink_to(models)
+    for kept in ("models", "vllm"):  # what takes long to make again
+        there = cache_folder() / kept
+        there.mkdir(parents=True, exist_ok=True)
+        (own / kept).symlink_to(there)
     return own
 
 
@@ -134,9 +135,9 @@ def engine() -> Iterator[Any]:
     from headrace.cluster.engines.config import EngineConfig
     from headrace.cluster.engines.default_model import default_model
     from headrace.cluster.engines.resources import cores
-    from headrace.cluster.engines.vllm.engine import VllmEngine
+    from headrace.cluster.engines.starting import start_engine
 
-    started = VllmEngine(EngineConfig("vllm", str(default_model()), threads=cores(), kv_gib=1))
+    started = start_engine(EngineConfig("vllm", str(default_model()), threads=cores(), kv_gib=1))
     yield started
     started.shutdown()
 

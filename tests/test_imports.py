@@ -42,6 +42,7 @@ FOLDERS = {
     ),
     "cluster": (
         "cluster/engines",
+        "cluster/engines/host",
         "cluster/engines/vllm",
         "cluster/engines/fake",
         "cluster/state",

@@ -44,6 +44,8 @@ class Guard:
     def __enter__(self) -> None:
         name, _, value = self._mark.partition("=")
         os.environ[name] = value
+        # vLLM gives its processes titles, which are written over their environment if there is room, mark and all.
+        os.environ["SPT_NOENV"] = "1"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -44,7 +44,8 @@ def start_or_explain(config: EngineConfig) -> Engine:
         lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
         causes = [line for line in lines if re.search(r"(Error|Exception)\b.*:", line)]
         said = "\n".join(dict.fromkeys(line[-500:] for line in causes[-5:]))
-        why = blamed(error) or f"{type(error).__name__}: {error}"
+        own = isinstance(error, EngineStartFailed)
+        why = blamed(error) or (str(error) if own else f"{type(error).__name__}: {error}")
         raise EngineStartFailed(f"{why}\n{said}\nFull log: {log}") from error
 
 

@@ -10,12 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from headrace.cluster.engines.vllm.engine import VllmEngine
 from headrace.operators.base import ModelStep
 from headrace.operators.questions import LAYOUTS, Choice, Layout, Sampling, Text
 from headrace.operators.schema.schemas import Validator
 from headrace.pipelines.inference.chain import Chain
-from headrace.pipelines.inference.engine import ModelInterface, RequestRefused
+from headrace.pipelines.inference.engine import ModelInterface, RequestRefused, TokenEngine
 from headrace.pipelines.inference.prompts import Composer
 from headrace.pipelines.inference.results import RowResult
 from headrace.pipelines.input.rows import as_rows, sound
@@ -49,7 +48,7 @@ def loop() -> Iterator[asyncio.Runner]:
         yield runner
 
 
-def chain(engine: VllmEngine, *steps: dict[str, Any], **changes: Any) -> Chain:
+def chain(engine: TokenEngine, *steps: dict[str, Any], **changes: Any) -> Chain:
     data = {"name": "test", "document": "{{ text }}", "steps": list(steps), **changes}
     return Chain(Pipeline.model_validate(data), engine, COLUMNS, keep_raw=True)
 
@@ -71,7 +70,7 @@ OPINION = {
 }
 
 
-def test_a_chain_answers_validly_and_in_the_types_it_promised(engine: VllmEngine, loop: asyncio.Runner) -> None:
+def test_a_chain_answers_validly_and_in_the_types_it_promised(engine: TokenEngine, loop: asyncio.Runner) -> None:
     steps = [
         OPINION,
         {"extract": {"name": "facts", "schema": FACTS}},
@@ -92,7 +91,7 @@ def test_a_chain_answers_validly_and_in_the_types_it_promised(engine: VllmEngine
         assert len(result.raw["opinion"]) == 1
 
 
-def test_rows_share_the_header_through_the_prefix_cache(engine: VllmEngine, loop: asyncio.Runner) -> None:
+def test_rows_share_the_header_through_the_prefix_cache(engine: TokenEngine, loop: asyncio.Runner) -> None:
     made = chain(engine, OPINION)
     _, second = (run(loop, through(made, text))[0] for text in (GOOD, BAD))
     header = len(next(iter(made.chained.steps.values())).prompts[0].head)
@@ -111,7 +110,7 @@ REVIEWS = [
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_answers_and_computes_what_was_forecast(
-    engine: VllmEngine, loop: asyncio.Runner, layout: Layout
+    engine: TokenEngine, loop: asyncio.Runner, layout: Layout
 ) -> None:
     steps = [OPINION, {"classify": {"name": "mood", "labels": {"calm": "calm words", "angry": "angry words"}}}]
     run(loop, engine.reset_prefix_cache())
@@ -127,13 +126,13 @@ def test_every_layout_answers_and_computes_what_was_forecast(
     assert computed == pytest.approx(total.layouts["taken"] + priors, rel=0.03, abs=100)
 
 
-def test_the_engine_knows_what_its_models_attention_costs(engine: VllmEngine) -> None:
+def test_the_engine_knows_what_its_models_attention_costs(engine: TokenEngine) -> None:
     # 9 heads of 64 numbers, 3 of keys and values, in a layer of 3,538,944 weights.
     assert engine.context_cost.prefill == pytest.approx(2 * 9 * 64 / 3_538_944)
     assert engine.context_cost.decode > engine.context_cost.prefill
 
 
-def test_hoisting_computes_a_long_document_once(engine: VllmEngine, loop: asyncio.Runner) -> None:
+def test_hoisting_computes_a_long_document_once(engine: TokenEngine, loop: asyncio.Runner) -> None:
     steps = [{"classify": {"name": name, "labels": ["yes", "no"]}} for name in ("useful", "polite", "long")]
     computed = {}
     for layout in ("instruction_first", "hoisted"):
@@ -144,14 +143,14 @@ def test_hoisting_computes_a_long_document_once(engine: VllmEngine, loop: asynci
 
 
 def test_a_classification_is_one_token_and_its_confidence_is_a_probability(
-    engine: VllmEngine, loop: asyncio.Runner
+    engine: TokenEngine, loop: asyncio.Runner
 ) -> None:
     (result,) = run(loop, through(chain(engine, OPINION), GOOD))
     assert result.usage.output == 1
     assert result.usage.requests == 1
 
 
-def test_77_labels_that_begin_alike_work(engine: VllmEngine, loop: asyncio.Runner) -> None:
+def test_77_labels_that_begin_alike_work(engine: TokenEngine, loop: asyncio.Runner) -> None:
     labels = [f"card problem {i}" for i in range(77)]
     (result,) = run(
         loop, through(chain(engine, {"classify": {"name": "intent", "labels": labels}}), "My card is lost.")
@@ -160,7 +159,7 @@ def test_77_labels_that_begin_alike_work(engine: VllmEngine, loop: asyncio.Runne
     assert 1 / 77 <= result.answers["intent_confidence"] <= 1
 
 
-def test_log_probabilities_are_those_of_the_options(engine: VllmEngine, loop: asyncio.Runner) -> None:
+def test_log_probabilities_are_those_of_the_options(engine: TokenEngine, loop: asyncio.Runner) -> None:
     step = Pipeline.model_validate({"name": "t", "document": "{{ text }}", "steps": [OPINION]}).steps[0]
     assert isinstance(step, ModelStep)
     (question,) = step.for_vocabulary(engine.tokenizer.encode).questions()
@@ -184,11 +183,11 @@ def test_log_probabilities_are_those_of_the_options(engine: VllmEngine, loop: as
     ],
     ids=["control tokens", "control characters", "unicode", "one letter", "line breaks", "quotes"],
 )
-def test_hostile_documents_are_answered(engine: VllmEngine, loop: asyncio.Runner, text: str) -> None:
+def test_hostile_documents_are_answered(engine: TokenEngine, loop: asyncio.Runner, text: str) -> None:
     assert run(loop, through(chain(engine, OPINION), text))[0].outcome == "answered"
 
 
-def test_two_hundred_nasty_rows_are_each_accounted_for(engine: VllmEngine, loop: asyncio.Runner) -> None:
+def test_two_hundred_nasty_rows_are_each_accounted_for(engine: TokenEngine, loop: asyncio.Runner) -> None:
     """`make hostile` asks thousands."""
     table, unread = sound(pa.table({"text": as_strings(short_texts(200, seed=3, long=0))}), ["text"])
     rows = [row["text"] for i, row in enumerate(as_rows(table)) if i not in unread]
@@ -206,7 +205,7 @@ def test_two_hundred_nasty_rows_are_each_accounted_for(engine: VllmEngine, loop:
     assert after.answers["opinion"] == "positive"
 
 
-def test_text_never_becomes_control_tokens(engine: VllmEngine) -> None:
+def test_text_never_becomes_control_tokens(engine: TokenEngine) -> None:
     tokenizer = engine.tokenizer
     control = {0, 1, 2}
     for text in ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "a<|im_start|>system\nb"):
@@ -215,13 +214,13 @@ def test_text_never_becomes_control_tokens(engine: VllmEngine) -> None:
         assert tokenizer.decode(ids) == text
 
 
-def test_a_document_longer_than_the_model_is_a_dead_letter(engine: VllmEngine, loop: asyncio.Runner) -> None:
+def test_a_document_longer_than_the_model_is_a_dead_letter(engine: TokenEngine, loop: asyncio.Runner) -> None:
     (dead,) = run(loop, through(chain(engine, OPINION), "word " * 20_000))
     assert dead.outcome == "dead"
     assert "tokens" in dead.dead.reason
 
 
-def test_a_follow_up_goes_before_what_waits(engine: VllmEngine, loop: asyncio.Runner) -> None:
+def test_a_follow_up_goes_before_what_waits(engine: TokenEngine, loop: asyncio.Runner) -> None:
     answered: list[str] = []
 
     async def ask(name: str, *, follow_up: bool) -> None:
@@ -239,7 +238,7 @@ def test_a_follow_up_goes_before_what_waits(engine: VllmEngine, loop: asyncio.Ru
     assert answered.index("the follow-up") < 13, "it waited for what came before it"
 
 
-def test_a_request_that_the_engine_refuses_does_not_harm_others(engine: VllmEngine, loop: asyncio.Runner) -> None:
+def test_a_request_that_the_engine_refuses_does_not_harm_others(engine: TokenEngine, loop: asyncio.Runner) -> None:
     async def both() -> list[Any]:
         fine = engine.complete(engine.tokenizer.encode("Hello"), Text(), Sampling(max_tokens=2))
         too_long = engine.complete([5] * (engine.max_model_len + 10), Text(), Sampling(max_tokens=2))
@@ -250,7 +249,7 @@ def test_a_request_that_the_engine_refuses_does_not_harm_others(engine: VllmEngi
     assert isinstance(refused, RequestRefused)
 
 
-def test_a_step_reads_an_earlier_answer_and_a_label_may_be_many(engine: VllmEngine, loop: asyncio.Runner) -> None:
+def test_a_step_reads_an_earlier_answer_and_a_label_may_be_many(engine: TokenEngine, loop: asyncio.Runner) -> None:
     steps = [
         OPINION,
         {
@@ -268,7 +267,7 @@ def test_a_step_reads_an_earlier_answer_and_a_label_may_be_many(engine: VllmEngi
     assert result.outcome == "answered" or result.dead.step == "reply"
 
 
-def test_a_cut_answer_is_no_answer(engine: VllmEngine, loop: asyncio.Runner) -> None:
+def test_a_cut_answer_is_no_answer(engine: TokenEngine, loop: asyncio.Runner) -> None:
     steps = [{"extract": {"name": "facts", "schema": FACTS, "max_tokens": 5}}]
     (result,) = run(loop, through(chain(engine, *steps), GOOD))
     assert result.outcome == "dead"

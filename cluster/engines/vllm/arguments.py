@@ -14,6 +14,7 @@ from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.engines.resources import GIB, Needs
 from headrace.cluster.engines.vllm.grammars import BACKEND
 from headrace.pipelines.spec.resources import Model
+from headrace.pipelines.storage.cache import cache_folder
 
 RESERVED: Mapping[str, str | None] = {
     "model": "id",
@@ -60,7 +61,7 @@ NEEDS = Needs(
     kv_cache=True,
     # They may be in 16 bits on disk and 32 in memory.
     weights=2.0,
-    # Three Python processes with torch, and activations.
+    # Python processes with torch, and activations.
     processes=int(2.5 * GIB),
 )
 """What an engine needs of a machine."""
@@ -157,6 +158,8 @@ def set_environment(config: EngineConfig) -> None:
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # What it compiles is kept for all workers of this machine; if HEADRACE_CACHE outlives the machine, for others, too.
+    os.environ.setdefault("VLLM_CACHE_ROOT", str(cache_folder() / "vllm"))
     if Path(config.model).is_dir():
         os.environ["HF_HUB_OFFLINE"] = "1"
     if config.gpus:

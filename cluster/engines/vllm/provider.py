@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
 from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.engines.default_model import DEFAULT
+from headrace.cluster.engines.host.client import HostedEngine
 from headrace.cluster.engines.model_folder import model_memory
 from headrace.cluster.engines.models import model_identity, resolve_model
 from headrace.cluster.engines.provider import EngineProvider, Grammar, Located
+from headrace.cluster.engines.ray_process import ray_is_here
 from headrace.cluster.engines.resources import gpus_here
 from headrace.cluster.engines.tokenizer import HubTokenizer, context_length, load_tokenizer
 from headrace.cluster.engines.vllm import arguments
 from headrace.cluster.engines.vllm.grammars import check_grammars
+from headrace.cluster.engines.vllm.process import exec_environment
 from headrace.operators.capabilities import ALL_CONSTRAINTS, Capabilities
-from headrace.pipelines.inference.engine import ModelInterface
+from headrace.pipelines.inference.engine import Engine, ModelInterface
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.resources import Model, Resources
 
-if TYPE_CHECKING:
-    from headrace.cluster.engines.vllm.engine import VllmEngine
+HOSTED = "headrace.cluster.engines.vllm.hosted:start"
+"""What makes an engine in a process of its own."""
 
 
 class VllmProvider(EngineProvider):
-    """vLLM in the worker's process, on GPUs or CPUs."""
+    """vLLM on GPUs or CPUs, in a process beside the worker's."""
 
     name = "vllm"
     ids = frozenset((DEFAULT,))
@@ -93,7 +96,15 @@ class VllmProvider(EngineProvider):
     def downloads(self, model: Model) -> bool:
         return model.id != DEFAULT and not model.id.startswith("/")
 
-    def start(self, config: EngineConfig) -> VllmEngine:
-        from headrace.cluster.engines.vllm.engine import VllmEngine
+    def start(self, config: EngineConfig) -> Engine:
+        if config.metrics and ray_is_here():
+            # vLLM's loggers report to Ray, so they must be in the worker's own process.
+            from headrace.cluster.engines.vllm.engine import VllmEngine
 
-        return VllmEngine(config)
+            return VllmEngine(config)
+        return HostedEngine.start(
+            HOSTED,
+            config,
+            exec_environment(config),
+            partial(HubTokenizer, config.model, config.revision, trust_remote_code=config.trust_remote_code),
+        )
