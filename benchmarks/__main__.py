@@ -17,7 +17,7 @@ from benchmarks.chart import draw
 from benchmarks.pipelines import CHAIN
 from benchmarks.ratios import ratios
 from benchmarks.report import print_report
-from benchmarks.settings import BENCHES, FULL, QUICK, QUICK_BENCHES
+from benchmarks.settings import BENCHES, FULL, HOURS, QUICK, QUICK_BENCHES
 from headrace.pipelines.spec.errors import UserError
 
 app = typer.Typer(add_completion=False)
@@ -50,9 +50,15 @@ def main(
             settings,
             rounds=rounds or settings.rounds,
             documents=documents or settings.documents,
+            default_documents=documents or settings.default_documents,
             layout=layout,
         )
-        results = _measure(settings, only or (QUICK_BENCHES if quick else BENCHES), out, console)
+        results = _measure(
+            settings,
+            only or (QUICK_BENCHES if quick else [name for name in BENCHES if name not in HOURS]),
+            out,
+            console,
+        )
     found = ratios(results)
     results["ratios"] = [ratio.as_data() for ratio in found]
     (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")

@@ -76,6 +76,9 @@ def _side_by_side(results: Mapping[str, Any]) -> Iterator[Ratio]:
         yield from _against(three, "three steps", rival, "warm", GOAL_WARM)
     for rival in sorted({name for measured in three for name in measured if name.startswith("transformers")}):
         yield from _against(three, "three steps", rival, "warm", GOAL_ROWS if "row by row" in rival else None)
+    for rival in ("ray-piped", "ray-sequential"):
+        yield from _against(rounds.get("defaults", []), "defaults", rival, "cold", GOAL_COLD)
+        yield from _against(rounds.get("defaults", []), "defaults", rival, "warm", GOAL_WARM)
     yield from _against(six, "six steps", "ray-one", "warm", GOAL_SIX)
 
 

@@ -56,6 +56,7 @@ def text_step(step: ModelStep, tokenizer: Any) -> TextStep:
         "max_tokens": question.sampling.max_tokens,
         "temperature": question.sampling.temperature,
         "repetition_penalty": question.sampling.repetition_penalty,
+        "frequency_penalty": question.sampling.frequency_penalty,
     }
     structured: dict[str, Any] = {}
     constraint = question.constraint

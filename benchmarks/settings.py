@@ -6,8 +6,22 @@ from dataclasses import dataclass
 
 from benchmarks.pipelines import CHAIN
 
-BENCHES = ("three-steps", "transformers", "six-steps", "overhead", "lengths", "steps", "quality", "window", "cpu")
+BENCHES = (
+    "three-steps",
+    "transformers",
+    "six-steps",
+    "overhead",
+    "lengths",
+    "steps",
+    "quality",
+    "window",
+    "cpu",
+    "defaults",
+)
 """What ``--only`` can name."""
+
+HOURS = ("defaults",)
+"""Those that run only if ``--only`` names them: on a small CPU, Ray Data LLM takes hours for so many documents."""
 
 ONE_ENGINE = ("overhead", "lengths", "steps", "quality")
 """Those that share one process with one engine."""
@@ -26,6 +40,7 @@ class Settings:
         layout: of headrace's prompts where it runs beside others.
         windows: documents in flight; None is headrace's own choice.
         cpu_rows: rows whose processor time is taken apart.
+        default_documents: of three steps with headrace's default settings, beside ``default_rival``.
     """
 
     rounds: int = 3
@@ -48,6 +63,8 @@ class Settings:
     window_lengths: tuple[int, int] = (50, 6000)
     window_rounds: int = 1
     cpu_rows: int = 2000
+    default_documents: int = 300
+    default_rival: str = "ray-piped"
 
 
 FULL = Settings()
@@ -68,6 +85,8 @@ QUICK = Settings(
     windows=(4, None),
     window_documents=4,
     cpu_rows=500,
+    default_documents=32,
+    default_rival="ray-sequential",
 )
 
 QUICK_BENCHES = ("three-steps", "transformers", "overhead", "quality", "cpu")

@@ -23,8 +23,8 @@ from benchmarks.settings import ONE_ENGINE, Settings
 from headrace.cluster.engines.default_model import default_model
 from headrace.cluster.engines.tokenizer import HubTokenizer
 
-CHILD_SECONDS = 3600.0
-"""Longest that one child may take: only a hang takes so long."""
+CHILD_SECONDS, HOURS_SECONDS = 3600.0, 8 * 3600.0
+"""Longest that one child may take, and one of the bench that takes hours: only a hang takes so long."""
 
 ANSWERS_KEPT = 3
 """Documents whose answers go into the results, for looking at."""
@@ -59,6 +59,8 @@ class Suite:
                 self._side_by_side(wanted)
             if "six-steps" in wanted:
                 self._six_steps()
+            if "defaults" in wanted:
+                self._defaults()
             if set(wanted) & set(ONE_ENGINE):
                 self._one_engine([name for name in wanted if name in ONE_ENGINE])
             if "window" in wanted:
@@ -97,13 +99,25 @@ class Suite:
         systems = {name: (name, {"input": source, "layout": sizes.layout}) for name in ("headrace", "ray-one")}
         self._turns("six steps", systems, steps=6)
 
-    def _turns(self, bench: str, systems: Mapping[str, tuple[str, dict[str, Any]]], **job: Any) -> None:
+    def _defaults(self) -> None:
+        """Three steps over many documents, with headrace as it comes: ``auto``, on a machine that never ran this."""
+        sizes = self._settings
+        source = self._documents(sizes.tokens, sizes.default_documents)
+        systems: dict[str, tuple[str, dict[str, Any]]] = {
+            "headrace": ("headrace", {"input": source, "layout": "auto", "first_time": True}),
+            sizes.default_rival: (sizes.default_rival, {"input": source}),
+        }
+        self._turns("defaults", systems, timeout=HOURS_SECONDS, steps=3)
+
+    def _turns(
+        self, bench: str, systems: Mapping[str, tuple[str, dict[str, Any]]], timeout: float = CHILD_SECONDS, **job: Any
+    ) -> None:
         rounds = self.results["rounds"].setdefault(bench, [])
         for turn in range(1, self._settings.rounds + 1):
             measured: dict[str, Any] = {}
             rounds.append(measured)
             for name, (system, more) in systems.items():
-                result = self._child(system, f"{bench}, round {turn}: {name}", {**job, **more})
+                result = self._child(system, f"{bench}, round {turn}: {name}", {**job, **more}, timeout)
                 if result is not None:
                     measured[name] = {**result, "answers": result["answers"][:ANSWERS_KEPT]}
                     seconds = result["seconds"]
@@ -151,12 +165,14 @@ class Suite:
         self.results["cpu"] = self._child("cpu", "processor time of a row", job)
         self._save()
 
-    def _child(self, system: str, what: str, job: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _child(
+        self, system: str, what: str, job: Mapping[str, Any], timeout: float = CHILD_SECONDS
+    ) -> dict[str, Any] | None:
         """Measure; a system that fails is noted, and the others go on."""
         self._say(what)
         log = self._out / "logs" / f"{''.join(c if c.isalnum() else '-' for c in what)}.log"
         try:
-            return in_child(system, {**job, "model": self._model}, log=log, timeout=CHILD_SECONDS)
+            return in_child(system, {**job, "model": self._model}, log=log, timeout=timeout)
         except ChildFailed as failure:
             self._say(f"  failed: {failure}")
             self.results["failures"].append({"what": what, "why": str(failure)})

@@ -13,20 +13,33 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from headrace.operators.capabilities import Capabilities, ConstraintKind
 from headrace.operators.error_classes import ErrorClass
+from headrace.operators.mistakes import PipelineMistake
 from headrace.operators.outcomes import Answer, Filtered, Rejection
 from headrace.operators.questions import Completion, Json, Layout, Question
 from headrace.operators.shown import Shown
 from headrace.operators.templates import Template
+from headrace.operators.wording import Loc, Problem, in_words, without_doubles
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=100)]
 """A step's name, which is also its output column. Names that begin with ``_`` are reserved for headrace."""
+
+
+def _problems_of(error: ValidationError, step: type[Step]) -> list[Problem]:
+    """What is wrong with a step that was made in Python, at places that begin with its operator."""
+
+    def keys(loc: Loc) -> list[str]:
+        fields = (Example if "examples" in loc else step).model_fields
+        return [field.alias or name for name, field in fields.items()]
+
+    found = error.errors(include_url=False)
+    return without_doubles([in_words(each, (step.kind, *each["loc"]), keys, in_step=True) for each in found])
 
 
 class Step(BaseModel):
@@ -53,6 +66,16 @@ class Step(BaseModel):
 
     code_version: ClassVar[int] = 1
     """Raise it when the operator's code asks or reads differently. Earlier answers then count as outdated."""
+
+    if not TYPE_CHECKING:  # type checkers know the fields
+
+        def __init__(self, /, **data: Any) -> None:
+            try:
+                super().__init__(**data)
+            except ValidationError as error:
+                raise PipelineMistake(_problems_of(error, type(self))) from error
+
+        __init__.__pydantic_base_init__ = True  # pydantic itself makes steps without it
 
     name: Name
     """The step's name, which is also its output column."""
@@ -246,6 +269,14 @@ class ModelStep(Step):
         """
         missing = {kind for q in self.questions() if (kind := q.constraint.kind) and not capabilities.decodes(kind)}
         return [f"the engine does not enforce {_ENFORCED[kind]}: {ASKED_IN_WORDS}" for kind in sorted(missing)]
+
+    def hints(self, capabilities: Capabilities, values: Mapping[str, Mapping[str, int]]) -> list[str]:
+        """What a user may try, given the answers of a run: one sentence each, without the step's name.
+
+        Args:
+            values: of the closed columns (:meth:`closed_values`), the rows by value.
+        """
+        return []
 
     def for_vocabulary(self, encode: Callable[[str], Sequence[int]]) -> ModelStep:
         """The step to ask, given how the model's tokenizer encodes text. Most steps do not depend on it.

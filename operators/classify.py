@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import pyarrow as pa
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from headrace.operators.agreement import of_labels
@@ -23,8 +22,14 @@ from headrace.operators.label_text import label_in
 from headrace.operators.options import Encode, codes_for
 from headrace.operators.outcomes import Answer, Rejection
 from headrace.operators.questions import QUOTE, UNQUOTE, Choice, Completion, Question, Sampling, Shot
+from headrace.operators.schema.lazy_module import LazyModule
 from headrace.operators.shown import Shown
 from headrace.operators.written import written
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = LazyModule("pyarrow")
 
 MAX_LABELS = 128
 """vLLM returns the log-probabilities of at most 128 chosen tokens for a request."""
@@ -33,6 +38,10 @@ YES, NO = "yes", "no"
 
 LABEL_TOKENS = 16
 """Minimum tokens for a label that is read from text: chat models often put a word before it, or marks around it."""
+
+HINT_ROWS, EVEN = 200, 0.7
+"""Labels look even if, over so many rows, none has more than this share, nor more than twice its even share: as in the
+public sets on which the priors of the rows' own scores were better."""
 
 SHARES_OFF = 0.0101
 """How far the sum of shares may be from 1, because people round them."""
@@ -111,6 +120,20 @@ class Classify(ModelStep):
                 f"is null"
             )
         return [said, *super().limits(capabilities)]
+
+    def hints(self, capabilities: Capabilities, values: Mapping[str, Mapping[str, int]]) -> list[str]:
+        counts = values.get(self.name, {})
+        rows = sum(counts.values())
+        fits = self.priors == "content_free" and not self.many and not self.dynamic
+        if not fits or capabilities.logprobs != "chosen" or rows < HINT_ROWS:
+            return []
+        label = max(counts, key=lambda label: counts[label])
+        if counts[label] / rows > min(EVEN, 2 / len(self.labels)):
+            return []
+        return [
+            f"the labels look even (the most frequent is {label!r}, {counts[label] / rows:.0%} of the rows). If they "
+            "are, `priors: batch` is usually right more often; with shares that you know, `priors: {label: share}` is"
+        ]
 
     def for_vocabulary(self, encode: Encode) -> Classify:
         """This step, asking for a short code per label if labels begin with the same token."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import pyarrow as pa
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from headrace.operators.base import ModelStep
+from headrace.operators.capabilities import Capabilities
 from headrace.operators.outcomes import Answer, Rejection
 from headrace.operators.questions import Completion, Question, Sampling
 from headrace.operators.schema.quotes import quote_all
@@ -17,6 +17,11 @@ from headrace.operators.schema.schemas import check_schema, schema_of
 from headrace.operators.shown import Shown
 from headrace.operators.structured import Structure
 from headrace.operators.written import JSON_SCHEMA
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TASK = "Read the text and extract facts in words from the text."
 
 
 class Extract(ModelStep):
@@ -28,6 +33,7 @@ class Extract(ModelStep):
     """
 
     kind: ClassVar[str] = "extract"
+    code_version: ClassVar[int] = 2
 
     schema_: dict[str, Any] = Field(alias="schema", json_schema_extra=JSON_SCHEMA)
     """A JSON Schema, or the path of a file with one, relative to this file."""
@@ -35,6 +41,8 @@ class Extract(ModelStep):
     """Decode letters instead of names and long enum values: fewer tokens, the same answer."""
     quote: bool = Field(default=False, exclude_if=lambda quote: not quote)
     """Copy every string from the document word for word, except those with `enum`, `const`, `format` or `pattern`."""
+
+    _spelled: bool = PrivateAttr(default=False)
 
     @field_validator("schema_", mode="before")
     @classmethod
@@ -57,6 +65,15 @@ class Extract(ModelStep):
             self.name, quote_all(self.schema_) if self.quote else self.schema_, short_keys=self.short_keys
         )
 
+    def for_engine(self, capabilities: Capabilities) -> Extract:
+        """This step, with types and bounds in the prompt if the engine does not decode under them."""
+        spelled = not capabilities.decodes(self.structure.constraint.kind)
+        if spelled == self._spelled:
+            return self
+        step = self.model_copy()
+        step._spelled = spelled
+        return step
+
     def fields(self) -> list[pa.Field]:
         return self.structure.fields()
 
@@ -70,10 +87,11 @@ class Extract(ModelStep):
         return self.structure.agreement(answer, other)
 
     def questions(self, context: str = "") -> tuple[Question, ...]:
-        form = self.structure.form
+        form = self.structure.form(spelled=self._spelled)
+        task = "" if self.structure.copies and not self._spelled else TASK
         return (
             Question(
-                instruction=self.header("Read the text and extract facts in words from the text.", form),
+                instruction=self.header(task, form),
                 constraint=self.structure.constraint,
                 sampling=Sampling(
                     max_tokens=self.max_tokens or self.structure.max_tokens,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
 from headrace.operators.agreement import of_texts
@@ -15,10 +14,16 @@ from headrace.operators.base import ModelStep
 from headrace.operators.error_classes import ErrorClass
 from headrace.operators.outcomes import Answer, Rejection
 from headrace.operators.questions import Completion, Question, Sampling, Shot, Text
+from headrace.operators.schema.lazy_module import LazyModule
 from headrace.operators.schema.schemas import check_schema, schema_of
 from headrace.operators.shown import Shown
 from headrace.operators.structured import Structure
 from headrace.operators.written import JSON_SCHEMA
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = LazyModule("pyarrow")
 
 MAX_TOKENS = 256
 """Tokens of an answer in free text, unless ``max_tokens`` is set."""

@@ -7,21 +7,26 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import pyarrow as pa
 from pydantic import Field, field_validator
 
 from headrace.operators.base import RowStep
 from headrace.operators.error_classes import ErrorClass
 from headrace.operators.outcomes import Answer, Rejection
 from headrace.operators.schema.columns import Column, column_for
+from headrace.operators.schema.lazy_module import LazyModule
 from headrace.operators.schema.not_accepted import NotAccepted
 from headrace.operators.schema.schemas import Validator, check_schema, schema_of
 from headrace.operators.schema.validation import check_characters
 from headrace.operators.shown import Shown
 from headrace.operators.structured import enums_of
 from headrace.operators.written import JSON_SCHEMA
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = LazyModule("pyarrow")
 
 _FUNCTION = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 

@@ -103,12 +103,20 @@ Constraint = Choice | Json | Text
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How an answer is sampled. ``temperature`` 0 is greedy; ``repetition_penalty`` 1.0 means no penalty."""
+    """How an answer is sampled.
+
+    Attributes:
+        temperature: 0 is greedy.
+        repetition_penalty: divides the scores of tokens that the prompt or the answer has; 1.0 is none. It also keeps
+            an answer from the words of the document.
+        frequency_penalty: taken off a token's score for each time that the answer has it; 0.0 is none.
+    """
 
     max_tokens: int
     temperature: float = 0.0
     seed: int = 0
     repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from headrace.operators.agreement import of_values
 from headrace.operators.base import Example
@@ -16,6 +14,7 @@ from headrace.operators.outcomes import Answer, Rejection
 from headrace.operators.questions import Completion, Json, Quoting, Shot
 from headrace.operators.schema.columns import Column, column_for
 from headrace.operators.schema.document_words import document_words
+from headrace.operators.schema.lazy_module import LazyModule
 from headrace.operators.schema.nodes import compact, fields_of, flatten
 from headrace.operators.schema.not_accepted import NotAccepted
 from headrace.operators.schema.quotes import Quotes, place_quotes, quotes_of, without_quotes
@@ -26,17 +25,26 @@ from headrace.operators.schema.schemas import (
     Validator,
     decoding_schema,
     describe,
+    in_a_line,
     max_answer_tokens,
     parse_json,
     short_form,
 )
 from headrace.operators.shown import Shown
 
-SPANS = pa.list_(pa.struct([("path", pa.string()), ("start", pa.int64()), ("end", pa.int64())]))
-"""Where the quotes of an answer stand: each with its place in the answer, and offsets of characters in the document."""
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = LazyModule("pyarrow")
 
 NAMED = 8
 """Fields that a reminder names."""
+
+
+def _spans_type() -> pa.DataType:
+    """Where the quotes of an answer stand: each with its place in the answer, and offsets of characters in the
+    document."""
+    return pa.list_(pa.struct([("path", pa.string()), ("start", pa.int64()), ("end", pa.int64())]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,7 @@ class Structure:
     validator: Validator
     column: Column
     description: str
+    line: str | None
     names: str
     max_tokens: int
     notes: tuple[str, ...]
@@ -86,6 +95,7 @@ class Structure:
             validator=Validator.compile(schema),
             column=column,
             description=description,
+            line=in_a_line(short.schema, schema),
             names=_names(list(fields_of(flatten(schema, schema).node)), name),
             # Twice the estimate: a wordy vocabulary must not cut an answer, and room that is not used costs nothing.
             max_tokens=2 * max_answer_tokens(short.schema, schema),
@@ -98,15 +108,26 @@ class Structure:
         return f"{self.name}_spans" if self.quotes else None
 
     @property
-    def form(self) -> str:
-        """The form of the answer, in words for the prompt."""
+    def copies(self) -> bool:
+        """Whether each field is named only, and copied from the document."""
+        fields = fields_of(flatten(self.schema, self.schema).node)
+        return self.line is not None and self.quotes.fields.keys() == fields.keys()
+
+    def form(self, *, spelled: bool = False) -> str:
+        """The form of the answer, in words for the prompt.
+
+        Args:
+            spelled: say types and bounds whatever the schema, for an engine that does not decode under it.
+        """
         if self.quotes and not self.quotes.fields and "\n" not in self.description:
             return f"Answer in JSON: a {self.description}."
+        if self.line is not None and not spelled:
+            return f"{'Copy from the text' if self.copies else 'Fill in these fields'}, as JSON: {self.line}."
         return f"Fill in these fields, as JSON:\n{self.description}"
 
     def fields(self) -> list[pa.Field]:
         """The columns of an answer."""
-        spans = [pa.field(self.spans, SPANS)] if self.spans else []
+        spans = [pa.field(self.spans, _spans_type())] if self.spans else []
         return [pa.field(self.name, self.column.type), *spans]
 
     def shown(self) -> Shown:

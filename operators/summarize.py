@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import pyarrow as pa
 from pydantic import Field
 
 from headrace.operators.agreement import of_texts
@@ -15,6 +14,12 @@ from headrace.operators.base import ModelStep
 from headrace.operators.error_classes import ErrorClass
 from headrace.operators.outcomes import Answer, Rejection
 from headrace.operators.questions import Completion, Question, Sampling, Shot, Text
+from headrace.operators.schema.lazy_module import LazyModule
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = LazyModule("pyarrow")
 
 WORDS_PER_SENTENCE = 20
 """Words of a typical sentence; a summary may have ``max_words`` divided by this many sentences."""
@@ -25,8 +30,10 @@ CHARACTERS_PER_WORD = 8
 CHARACTERS_PER_TOKEN = 3
 """Fewer than the 4 of English, so that a sentence of so many characters fits."""
 
-REPETITION_PENALTY = 1.1
-"""Without one, small models repeat themselves."""
+FREQUENCY_PENALTY = 0.3
+"""Without one, small models repeat themselves. A repetition penalty counts the prompt's words, too, and so drives a
+summary away from the document's own words: of the content words in summaries of customer reviews by the default model,
+0.31 stood in the review with a repetition penalty of 1.1, and 0.65 with this."""
 
 _ENDS = ".!?。！？"  # noqa: RUF001  (other scripts end sentences, too)
 _BEGIN = rf"[^{_ENDS}\n\r\t ]"
@@ -46,6 +53,7 @@ class Summarize(ModelStep):
 
     kind: ClassVar[str] = "summarize"
     reads_cut: ClassVar[bool] = True
+    code_version: ClassVar[int] = 2
 
     max_words: int = Field(default=60, ge=3, le=1000)
     """The maximum number of words in a summary."""
@@ -78,7 +86,7 @@ class Summarize(ModelStep):
                     max_tokens=self.max_tokens or 2 * self._sentence_characters,
                     temperature=self.temperature,
                     seed=self.seed,
-                    repetition_penalty=REPETITION_PENALTY,
+                    frequency_penalty=FREQUENCY_PENALTY,
                 ),
                 context=context,
                 brief=f"Summarize the text in at most {self.max_words} words.",

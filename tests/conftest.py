@@ -42,13 +42,18 @@ def _private_ray(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(autouse=True)
 def _nothing_observed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache folder for each test, with the user's models: what ran here before does not choose layouts for it."""
+    monkeypatch.setenv("HEADRACE_CACHE", str(new_cache(tmp_path_factory)))
+
+
+def new_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder that has the user's models only."""
     from headrace.pipelines.storage.cache import cache_folder
 
     models = cache_folder() / "models"
     models.mkdir(parents=True, exist_ok=True)
     own = tmp_path_factory.mktemp("cache")
     (own / "models").symlink_to(models)
-    monkeypatch.setenv("HEADRACE_CACHE", str(own))
+    return own
 
 
 REVIEWS: dict[str, Any] = {

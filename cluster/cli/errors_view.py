@@ -53,10 +53,9 @@ def show_errors(found: DeadLetters, *, as_json: bool) -> None:
     print()
     where = "in _errors/" if found.published else "in _errors/ for finished files and in the chunk files for the others"
     _say(console, f"All columns are {where}. To see more here, use -n, --step, --reason or --json.")
-    _say(
-        console,
-        "To retry them once the cause is fixed: headrace run PIPELINE --input INPUT --output OUTPUT --retry errors",
-    )
+    again = found.plan.command or "run the same pipeline, input and output again with"
+    _say(console, "To retry them once the cause is fixed:")
+    console.print(Text(f"  {_harmless(again)} --retry errors"), soft_wrap=True)
 
 
 def _show_example(console: Console, letter: Letter, group: Group) -> None:

@@ -52,8 +52,6 @@ def submit(
     nothing once it has succeeded, and resumes it after a failure or a stop. Exit codes are those of run; with
     --no-wait, 0 means that the job was submitted.
     """
-    from headrace.cluster.engines.locate import check_models
-    from headrace.cluster.jobs.submission import RunArguments, make_submission
     from headrace.cluster.jobs.submitting import jobs_at, stop_job, submit_and_follow
     from headrace.pipelines.spec.errors import UserError
 
@@ -65,7 +63,12 @@ def submit(
         if pipeline is None:
             raise UserError("No pipeline was given. Use headrace submit PIPELINE, or headrace submit --stop ID.")
         source, into = at.place("input", input), at.place("output", output)
-        check_models(variation.load(pipeline, at))  # mistakes are said here, before anything is sent
+        loaded = variation.load(pipeline, at)  # mistakes are said here, before anything is imported or sent
+
+        from headrace.cluster.engines.locate import check_models
+        from headrace.cluster.jobs.submission import RunArguments, make_submission
+
+        check_models(loaded)
         run = RunArguments(
             input=source,
             output=into,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from typer.core import TyperCommand
 
+from headrace.cluster.cli.help_texts import epilog, grouped
 from headrace.cluster.cli.job_commands import jobs, submit
 from headrace.cluster.cli.manifest_command import manifest
 from headrace.cluster.cli.option_groups import spread
@@ -13,6 +15,7 @@ from headrace.cluster.cli.output_commands import convert, errors, report, status
 from headrace.cluster.cli.pipeline_commands import check, explain, run, sample
 from headrace.cluster.cli.plugins_command import plugins
 from headrace.cluster.cli.project_commands import init, model_default, schema
+from headrace.cluster.kube.options import GROUPS
 from headrace.pipelines.spec.version import VERSION
 
 app = typer.Typer(
@@ -41,9 +44,12 @@ for command in (
     schema,
     plugins,
 ):
-    app.command()(spread(command))
+    app.command(
+        cls=grouped(GROUPS) if command is manifest else TyperCommand,
+        epilog=epilog(command.__name__),
+    )(spread(command))
 models = typer.Typer(help="Models that come with headrace.", no_args_is_help=True, rich_markup_mode=None)
-models.command("default")(model_default)
+models.command("default", epilog=epilog("default"))(model_default)
 app.add_typer(models, name="model")
 
 

@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import shlex
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.json_schema import pipeline_json_schema
+from headrace.pipelines.spec.version import VERSION
+
+_CI, _SCHEMA = ".github/workflows/check.yml", "headrace.schema.json"
 
 _STORED = {
     "pipeline.yaml": "pipeline.yaml",
@@ -22,8 +28,8 @@ _STORED = {
     ".gitignore": "gitignore",
     "README.md": "README.md",
 }
-"""The project's files, and what each is made from. Under their final names some would take effect here: as a module of
-this package, or as git's ignore file."""
+"""The project's files that are stored here, and what each is made from. Under their final names some would take effect
+here: as a module of this package, or as git's ignore file."""
 
 
 def make_project(folder: str) -> str:
@@ -33,20 +39,23 @@ def make_project(folder: str) -> str:
         UserError: a file exists already (nothing was written then), or cannot be written.
     """
     root = Path(folder)
-    there = [name for name in _STORED if (root / name).exists()]
+    there = [name for name in (*_STORED, _SCHEMA) if (root / name).exists()]
     if there:
         raise UserError(
             f"{root} already has {', '.join(there)}. Existing files are not overwritten: choose another folder."
         )
     stored = Path(__file__).with_name("project")
     tickets = list(csv.DictReader(io.StringIO((stored / "tickets.csv").read_text(encoding="utf-8"))))
+    content = {name: (stored / source).read_bytes() for name, source in _STORED.items()}
+    content["data/tickets.parquet"] = _parquet(tickets)
+    content[_CI] = content[_CI].replace(b'"headrace"', f'"{requirement()}"'.encode())
+    content[_SCHEMA] = f"{json.dumps(pipeline_json_schema(), indent=1)}\n".encode()
     try:
-        for name, source in _STORED.items():
-            content = _parquet(tickets) if name.endswith(".parquet") else (stored / source).read_bytes()
+        for name, data in content.items():
             path = root / name
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("xb") as file:
-                file.write(content)
+                file.write(data)
     except OSError as error:
         raise UserError(f"{error.filename or root} cannot be written: {error.strerror}") from error
     return (
@@ -54,6 +63,18 @@ def make_project(folder: str) -> str:
         f"  cd {shlex.quote(str(root))} && headrace check pipeline.yaml --target laptop\n"
         f"  headrace run pipeline.yaml --target laptop"
     )
+
+
+def requirement() -> str:
+    """This headrace, as pip installs it: from the address that it was installed from, else the same version."""
+    try:
+        direct = json.loads(distribution("headrace").read_text("direct_url.json") or "{}")
+    except PackageNotFoundError:
+        direct = {}
+    url = str(direct.get("url", ""))
+    if "vcs_info" in direct:
+        return f"headrace @ {direct['vcs_info']['vcs']}+{url}@{direct['vcs_info']['commit_id']}"
+    return f"headrace @ {url}" if url.startswith(("https://", "http://")) else f"headrace=={VERSION}"
 
 
 def _parquet(rows: list[dict[str, str]]) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -78,7 +78,16 @@ class Variation:
         from headrace.pipelines.spec.loading import load_pipeline
 
         overrides, model = at.overrides(self.overrides, self.model), at.model_name(self.model)
-        return load_pipeline(pipeline, overrides, model, code=not self.no_code)
+        loaded = load_pipeline(pipeline, overrides, model, code=not self.no_code)
+        assert loaded.source is not None, "a pipeline from a file knows the file"
+        return loaded.with_source(replace(loaded.source, options=self._words()))
+
+    def _words(self) -> tuple[str, ...]:
+        """The options as they were given."""
+        given = [("--target", self.target), ("--model", self.model)]
+        given += [("--set", each) for each in self.overrides or ()]
+        words = tuple(word for option, value in given if value is not None for word in (option, value))
+        return (*words, "--no-code") if self.no_code else words
 
 
 @dataclass(frozen=True, slots=True)

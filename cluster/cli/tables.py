@@ -1,23 +1,18 @@
-"""What ``check``, ``sample`` and ``status`` print: tables for people, JSON for programs."""
+"""What ``check`` and ``status`` print."""
 
 from __future__ import annotations
-
-import json
-from collections.abc import Sequence
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from headrace.cluster.driver.checking import CheckReport
-from headrace.cluster.driver.sample import Sampled
 from headrace.cluster.observability import terminal
 from headrace.cluster.observability.terminal import counted
 from headrace.pipelines.output.status import OutputStatus
 from headrace.pipelines.storage.locations import shown
 
 EXCERPT = 300
-"""Most characters of a document that a table shows."""
+"""Most characters of a reason that a table shows."""
 
 
 def show_checked(report: CheckReport) -> None:
@@ -40,35 +35,6 @@ def show_checked(report: CheckReport) -> None:
         console.print(Text(f"note: {note}"))
 
 
-def show_sample(rows: Sequence[Sampled], *, documents: bool, raw: bool, as_json: bool) -> None:
-    """Print sampled rows: the document, and the answers or the reason why there are none."""
-    if as_json:
-        for row in rows:
-            print(json.dumps(_as_data(row), ensure_ascii=False, default=str))
-        return
-    console = terminal.console()
-    table = Table(show_lines=True, expand=True)
-    table.add_column("row", no_wrap=True)
-    table.add_column("document", ratio=2)
-    table.add_column("answers", ratio=3)
-    if raw:
-        table.add_column("raw answers", ratio=2)
-    for row in rows:
-        result = row.result
-        cells = [
-            Text(f"{row.shard}\n{result.row}"),
-            Text(_excerpt(result.document, documents)),
-            _answers(row),
-        ]
-        if raw:
-            cells.append(Text("\n".join(f"{step}: {text!r}" for step, texts in result.raw.items() for text in texts)))
-        table.add_row(*cells)
-    console.print(table)
-    answered = sum(row.result.outcome == "answered" for row in rows)
-    dead = sum(row.result.outcome == "dead" for row in rows)
-    console.print(Text(terminal.outcomes(answered, len(rows) - answered - dead, dead)))
-
-
 def show_status(status: OutputStatus) -> None:
     """Print the progress of an output."""
     console = terminal.console()
@@ -82,10 +48,14 @@ def show_status(status: OutputStatus) -> None:
         "rows",
         f"{counts.rows:,} of {status.rows:,} done: " + terminal.outcomes(counts.answered, counts.filtered, counts.dead),
     )
-    table.add_row("chunks", f"{status.chunks_done:,} of {status.chunks:,} committed")
+    table.add_row("chunks", f"{status.chunks_done:,} of {status.chunks:,} committed (a chunk is what is saved at once)")
     parts = sum(shard.has_part and not shard.gone for shard in plan.shards)
-    table.add_row("parts", f"{status.shards_published:,} of {parts:,} published")
+    table.add_row(
+        "parts", f"{status.shards_published:,} of {parts:,} published (a part is the table of one input file)"
+    )
     console.print(table)
+    if plan.command and not status.complete:
+        console.print(Text(f"To resume: {plan.command}"), soft_wrap=True)
     if status.reasons:
         reasons = Table(box=None, pad_edge=False)
         reasons.add_column("dead letters", justify="right")
@@ -94,53 +64,3 @@ def show_status(status: OutputStatus) -> None:
         for step, reason, n in status.reasons:
             reasons.add_row(f"{n:,}", Text(step), Text(reason[:EXCERPT]))
         console.print(reasons)
-
-
-def _answers(row: Sampled) -> Text:
-    text = Text()
-    result = row.result
-    for name, value in result.answers.items():
-        text.append(f"{name}: ", style="bold")
-        text.append(f"{_value(value)}\n")
-    if result.outcome == "filtered":
-        text.append("filtered out", style="dim")
-    if result.dead is not None:
-        text.append(f"dead letter at {result.dead.step}: {result.dead.reason}", style="red")
-        if result.dead.raw:
-            text.append(f"\n{result.dead.raw!r}", style="dim")
-    text.rstrip()
-    return text
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.2f}"
-    if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False, default=str)
-    return "-" if value is None else str(value)
-
-
-def _excerpt(document: str | None, whole: bool) -> str:
-    if document is None:
-        return "-"
-    return document if whole or len(document) <= EXCERPT else f"{document[:EXCERPT]}..."
-
-
-def _as_data(row: Sampled) -> dict[str, Any]:
-    result = row.result
-    return {
-        "_shard": row.shard,
-        "_row": result.row,
-        "outcome": result.outcome,
-        "document": result.document,
-        **result.answers,
-        "raw": result.raw,
-        "dead_letter": None
-        if result.dead is None
-        else {
-            "step": result.dead.step,
-            "class": result.dead.error_class,
-            "reason": result.dead.reason,
-            "raw": result.dead.raw,
-        },
-    }

@@ -72,15 +72,19 @@ class Child:
         except OSError:
             return
 
-    def receive(self) -> object:
-        """The next message.
+    def receive(self, seconds: float | None = None) -> object:
+        """The next message, for which this waits at most so long.
 
         Raises:
             Died: the process has ended.
+            TimeoutError: no message has come.
             ChunksFailed: it cannot work, and says why.
         """
         # Not the pipe's end alone: a process that it has started may hold that open.
-        if self._pipe not in wait([self._pipe, self._ended]):
+        ready = wait([self._pipe, self._ended], seconds)
+        if not ready:
+            raise TimeoutError
+        if self._pipe not in ready:
             raise Died
         try:
             message = self._pipe.recv()

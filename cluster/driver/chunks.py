@@ -50,7 +50,8 @@ def do_chunks(
     def watch(totals: Totals) -> None:
         totals.planned = planned
         result.totals = totals
-        result.series.see(_point(totals))
+        if totals.engines or totals.rows:  # before that, engines start
+            result.series.see(_point(totals))
         listener.progress(totals)
         observers.totals(totals)
 

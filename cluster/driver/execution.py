@@ -10,8 +10,8 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from headrace.cluster.driver.measure import sample_rows
-from headrace.cluster.driver.trial import Found, Trial
+from headrace.cluster.driver.measured_answers import Known
+from headrace.cluster.driver.trial import Found, Task, Trial
 from headrace.cluster.engines.resources import NOTHING, Allotment, Demand
 from headrace.cluster.state.checked import Checked
 from headrace.cluster.state.chunks import ChunkRecord, Descriptor
@@ -19,16 +19,17 @@ from headrace.cluster.state.engine_of import engine_config
 from headrace.cluster.state.totals import Totals
 from headrace.cluster.worker.assignment import Assignment
 from headrace.operators.base import ModelStep
-from headrace.pipelines.forecast.outlook import sample_size
-from headrace.pipelines.forecast.survey import Survey
 from headrace.pipelines.inference.sampled_priors import PRIOR_ROWS
 from headrace.pipelines.input.spread import Place, spread
 from headrace.pipelines.output.carried_answers import Origin
 from headrace.pipelines.output.names import priors_name
 from headrace.pipelines.output.plan import Chunk, Plan
-from headrace.pipelines.output.stages import commits
+from headrace.pipelines.output.stages import Stage, commits
 from headrace.pipelines.spec.resources import Resources
 from headrace.pipelines.storage.store import Store
+
+MEASURING_CHUNKS = 2
+"""How many times the time of a chunk a measurement may take before its engine counts as hanging."""
 
 NO_ENGINE = Demand("copying answers", Resources(gpus=0, cpus=1), 0, NOTHING)
 """What a worker needs that only copies answers."""
@@ -49,6 +50,8 @@ class Execution:
     """Where they are, for the summary."""
     board = ""
     """The folder in which workers put what the driver reads of them; empty for Ray's key-value store."""
+    measures_apart = True
+    """Whether a measurement starts an engine of its own."""
 
     def __init__(
         self, checked: Checked, store: Store, allotments: Sequence[Allotment], idle: Collection[int] = ()
@@ -60,17 +63,19 @@ class Execution:
         self.traced = False
         """Whether workers record times in the records of chunks, for traces."""
         self._idle = idle
+        self.known: Known = {}
+        """What a measurement has answered already."""
 
     @property
     def gpus(self) -> bool:
-        """Whether the first stage's engines have GPUs."""
-        return self._allotments[0].gpus > 0
+        """Whether engines have GPUs."""
+        return any(allotment.gpus > 0 for allotment in self._allotments)
 
-    def measure(self, seen: Survey) -> Found:
-        """Measure the layouts on a sample, on an engine like a worker's.
+    def measure(self, stage: Stage, task: Task) -> Found:
+        """Measure the layouts of a model on a sample, on an engine like a worker's.
 
         Raises:
-            ChunksFailed: the engine does not start, or dies.
+            ChunksFailed: the engine does not start, dies or hangs.
         """
         raise NotImplementedError
 
@@ -95,17 +100,20 @@ class Execution:
         """Stop the workers, and what this process started for them."""
         raise NotImplementedError
 
-    def _trial(self, seen: Survey) -> Trial:
-        """The measurement on an engine of the first stage."""
+    def _trial(self, stage: Stage, task: Task) -> Trial:
+        """A measurement on an engine of a stage."""
         checked = self._checked
         return Trial(
             checked.pipeline.to_data(),
             folder_of(checked),
             checked.columns,
-            engine_config(checked, self._allotments[0], checked.stages[0]),
-            sample_rows(checked, sample_size(seen.rows)),
-            seen,
+            engine_config(checked, self._allotments[stage.number - 1], stage),
+            task,
         )
+
+    def _measuring_seconds(self, stage: Stage) -> float:
+        """The time after which the engine of a measurement counts as hanging."""
+        return MEASURING_CHUNKS * self._checked.pipeline.resources_of(stage.model).chunk_seconds
 
     def _pools(self, run_id: str, plan: Plan, origins: Mapping[int, Origin]) -> list[Pool]:
         """The pools for the stages of ``plan``."""
@@ -129,6 +137,7 @@ class Execution:
                     before=infos[i - 1] if i else None,
                     chunk_seconds=checked.pipeline.resources_of(stage.model).chunk_seconds,
                     origins=origins,
+                    known=self.known,
                     key=plan.key,
                     reads=plan.reads,
                     sample=sample,

@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from headrace.cluster.driver.allotting import allot_each
 from headrace.cluster.driver.history import read_history, write_history
 from headrace.cluster.driver.lookahead import looking_ahead
-from headrace.cluster.driver.measure import measure_stage, sample_rows
+from headrace.cluster.driver.measure import measure_stage
 from headrace.cluster.driver.preflight import Preflights
-from headrace.cluster.driver.sample import allot_each
+from headrace.cluster.driver.sample_rows import sample_rows
 from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.engines.locate import interface_of, provider_of
 from headrace.cluster.engines.starting import start_beside_a_user

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from headrace.cluster.state.checked import Checked
-from headrace.pipelines.forecast.forecast import EngineFacts, History, Observation
+from headrace.pipelines.forecast.forecast import Decision, EngineFacts, History, Observation
 from headrace.pipelines.output.stages import Stage
 from headrace.pipelines.storage.cache import cache_folder, keep
 
-FORMAT = 4
+FORMAT = 5
 
 
 def read_history(checked: Checked, stage: Stage | None = None) -> History:
@@ -27,10 +27,10 @@ def read_history(checked: Checked, stage: Stage | None = None) -> History:
     It is empty if there is none, or if it cannot be read.
     """
     try:
-        data = json.loads(_file(checked, stage).read_text())
+        data = json.loads(history_file(checked, stage).read_text())
         if data.pop("format") != FORMAT:
             return History()
-        engine = data.pop("engine")
+        engine, decided = data.pop("engine"), data["decided"]
         return History(
             engine=EngineFacts.from_data(engine) if engine else None,
             measured={layout: Observation(**o) for layout, o in data["measured"].items()},
@@ -39,20 +39,27 @@ def read_history(checked: Checked, stage: Stage | None = None) -> History:
             priors=data["priors"],
             gold=tuple(data["gold"]),
             sample=data["sample"],
+            decided=Decision(**decided) if decided else None,
         )
     except (OSError, ValueError, KeyError, TypeError):
         # A cache: what cannot be understood is as good as not there.
         return History()
 
 
+def history_at_hand(checked: Checked) -> History:
+    """What chooses layouts and priors where no plan fixes them. As in a run, that is nothing with several models."""
+    return read_history(checked) if checked.only_model else History()
+
+
 def write_history(checked: Checked, history: History, stage: Stage | None = None) -> Path:
     """Replace the stored history; return its file."""
-    file = _file(checked, stage)
+    file = history_file(checked, stage)
     keep(file, json.dumps({"format": FORMAT, **dataclasses.asdict(history)}, indent=1))
     return file
 
 
-def _file(checked: Checked, stage: Stage | None) -> Path:
+def history_file(checked: Checked, stage: Stage | None = None) -> Path:
+    """The file of a pipeline's history, or of one stage (by default the first) of a pipeline with several models."""
     pipeline = checked.pipeline
     what: list[Any] = [checked.observation_key, pipeline.resources.model_dump(mode="json"), machine()]
     if len(checked.stages) > 1:

@@ -9,7 +9,7 @@ from headrace.cluster.state.work import Work
 from headrace.pipelines.forecast.ahead import Ahead
 from headrace.pipelines.forecast.forecast import History
 from headrace.pipelines.forecast.survey import places
-from headrace.pipelines.inference.layouts import LayoutChoice, of_several_models
+from headrace.pipelines.inference.layouts import LayoutChoice
 from headrace.pipelines.output.plan import Chunk
 from headrace.pipelines.output.stages import Stage
 
@@ -31,8 +31,6 @@ def looking_ahead(
     """
     stage = stage or checked.stages[0]
     there = LayoutChoice(work.plan.layouts, "the existing output uses it", work.plan.priors) if work else None
-    if there is None and len(checked.stages) > 1:
-        there = of_several_models(checked.pipeline, stage.steps)
     return Ahead(
         places=tuple(places(checked.corpus.shards, rows)),
         rows=work.rows_left if work else rows,

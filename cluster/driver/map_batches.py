@@ -7,23 +7,29 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from headrace.cluster.driver.history import history_at_hand
 from headrace.cluster.driver.preflight import Preflights
 from headrace.cluster.driver.ray_connection import cluster_gpus, node_cpus
 from headrace.cluster.engines.resources import Allotment
 from headrace.cluster.engines.sharing import share
 from headrace.cluster.state.checked import Checked, check_corpus, step_fields
 from headrace.cluster.state.engine_of import demand_of, engine_config
-from headrace.cluster.worker.batch_worker import BatchAssignment, BatchWorker
+from headrace.cluster.worker.batch_worker import SAMPLE_ROWS, BatchAssignment, BatchWorker
 from headrace.cluster.worker.chunk_runner import CHUNKS_AT_ONCE
 from headrace.cluster.worker.table_chain import kept
+from headrace.operators.base import ModelStep
+from headrace.pipelines.forecast.forecast import History
 from headrace.pipelines.input.tables import corpus_of
 from headrace.pipelines.output.plan import part_schema
 from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.loading import load_pipeline
 from headrace.pipelines.spec.pipeline import Pipeline
 
 if TYPE_CHECKING:
     import ray.data
+
+NOTHING_KNOWN = History()
 
 
 def map_batches(
@@ -55,6 +61,9 @@ def map_batches(
         schema: the dataset's columns. Without it Ray Data is asked, which runs a dataset that does not know its schema
             up to its first row.
 
+    Layouts and priors are those that earlier runs of the pipeline found best. Where these decide, or where a step takes
+    its priors from a sample, the dataset is run up to its first 64 rows when this is called.
+
     Raises:
         UserError: the pipeline does not fit the columns, or has a mistake.
     """
@@ -69,9 +78,11 @@ def map_batches(
     with Preflights.begin(made, checked.stages, checked.models) as preflight:
         preflight.finish()
     least, most = _actors(allotments, concurrency)
+    history = history_at_hand(checked)
+    assignment = _assignment(checked, allotments, history, _first_rows(dataset, checked, history))
     return dataset.map_batches(
         BatchWorker,
-        fn_constructor_args=(_assignment(checked, allotments),),
+        fn_constructor_args=(assignment,),
         batch_size=batch_size or made.checkpoint_rows,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(
@@ -104,7 +115,12 @@ def _actors(allotments: tuple[Allotment, ...], concurrency: int | tuple[int, int
     return least, most
 
 
-def _assignment(checked: Checked, allotments: tuple[Allotment, ...]) -> BatchAssignment:
+def _assignment(
+    checked: Checked,
+    allotments: tuple[Allotment, ...],
+    history: History = NOTHING_KNOWN,
+    sample: pa.Table | None = None,
+) -> BatchAssignment:
     pipeline = checked.pipeline
     fields = part_schema([], step_fields(pipeline))
     return BatchAssignment(
@@ -117,4 +133,19 @@ def _assignment(checked: Checked, allotments: tuple[Allotment, ...]) -> BatchAss
         columns=checked.columns,
         keep=tuple(kept(pipeline, checked.corpus.columns, fields)),
         fields=fields,
+        history=history,
+        sample=sample,
     )
+
+
+def _first_rows(dataset: ray.data.Dataset, checked: Checked, history: History) -> pa.Table | None:
+    """The dataset's first rows, with the columns that the pipeline reads, if anything is to be chosen with them."""
+    import ray
+
+    sampling = any(isinstance(step, ModelStep) and step.samples_priors for step in checked.pipeline.steps)
+    if not (sampling or history.quality or history.priors):
+        return None
+    columns = list(Graph.of(checked.pipeline).input_columns)
+    tables = ray.get(dataset.limit(SAMPLE_ROWS).to_arrow_refs())
+    found = [table.select(columns) for table in tables if table.num_rows]
+    return pa.concat_tables(found, promote_options="permissive") if found else None

@@ -1,4 +1,4 @@
-"""Measures every layout on a sample of rows: tokens computed, time, quality of answers."""
+"""Measures layouts on a sample of rows: tokens computed, time, quality of answers."""
 
 from __future__ import annotations
 
@@ -6,83 +6,160 @@ import asyncio
 import operator
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 
-from headrace.cluster.state.checked import Checked
+from headrace.cluster.driver.sample_rows import SampleRows
 from headrace.operators.base import ModelStep
 from headrace.operators.calibration import cross_fitted, fit_prior
 from headrace.operators.capabilities import Capabilities
 from headrace.operators.questions import LAYOUTS, Choice, Completion, Constraint, Layout, Sampling
 from headrace.pipelines.forecast.forecast import EngineFacts, History, Observation
+from headrace.pipelines.forecast.measured import LEAST_SCORED
 from headrace.pipelines.forecast.quality import score
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.engine import ContextCost, Engine, ModelInterface, Tokenizer
-from headrace.pipelines.inference.layouts import REFERENCE, leaves_open, opened, with_default
+from headrace.pipelines.inference.layouts import REFERENCE, Priors, leaves_open, opened, with_default
 from headrace.pipelines.inference.prepare import prepare_all
 from headrace.pipelines.inference.results import RowResult
 from headrace.pipelines.inference.sampled_priors import sample_priors
 from headrace.pipelines.inference.usage import Usage
-from headrace.pipelines.input.reader import ChunkReader
-from headrace.pipelines.input.spread import rows_at, spread
-from headrace.pipelines.spec.errors import UserError
-from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.pipeline import Pipeline
 
 WARM_UP_ROWS = 2
 """Rows that run first and are not counted: the first requests of an engine compile and allocate."""
 
+Fit = tuple[Mapping[str, float], float]
+"""A prior that was fitted, and a step's score with it."""
+
 
 @dataclass(frozen=True, slots=True)
-class SampleRows:
-    """Rows as the chain takes them, and the correct answers of steps with a gold column.
+class InLayout:
+    """What a sample's rows did in one layout.
 
-    ``answers`` holds, for each row, the answers of steps that ran on earlier models; empty if there were none.
+    Attributes:
+        layouts: of each step: the layout that is measured, or the one that the pipeline fixes.
+        priors: the known priors with which the rows were answered, by step.
+        results: of the rows, in the order of the sample.
+        observed: what that took.
+        fits: the priors that were fitted in this layout, by step.
+        sampled: the priors that were taken from the rows' scores, by step.
     """
 
-    values: Sequence[Mapping[str, Any]]
-    gold: Mapping[str, Sequence[Any]]
-    answers: Sequence[Mapping[str, Any]] = ()
+    layouts: Mapping[str, Layout]
+    priors: Priors
+    results: Sequence[RowResult]
+    observed: Observation
+    fits: Mapping[str, Fit] = field(default_factory=dict)
+    sampled: Priors = field(default_factory=dict)
 
-    def after(self, results: Sequence[RowResult]) -> SampleRows:
-        """The rows that reach the next model, with their answers: those that are neither filtered out nor dead."""
-        left = [i for i, result in enumerate(results) if result.outcome == "answered"]
-        return SampleRows(
-            [self.values[i] for i in left],
-            {step: [right[i] for i in left] for step, right in self.gold.items()},
-            [results[i].answers for i in left],
+    def and_more(self, more: InLayout) -> InLayout:
+        """These rows and others in the same layout, which were answered with the same priors."""
+        observed = self.observed.plus(more.observed)
+        return replace(self, results=[*self.results, *more.results], observed=observed)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """An engine on which layouts are measured.
+
+    Attributes:
+        pipeline: with all layouts open.
+        steps: those that run on this model; None for all. The sample holds the answers of the others.
+        thrifty: keep what the engine has computed, from one layout to the next and from the fitting of priors to the
+            answers. What is observed then includes the fitting.
+    """
+
+    engine: Engine
+    pipeline: Pipeline
+    columns: pa.Schema
+    steps: Collection[str] | None = None
+    thrifty: bool = False
+
+    async def warm_up(self, sample: SampleRows) -> None:
+        """Ask about the first rows, so that an engine compiles and allocates before anything is measured."""
+        await _through(Chain(self.pipeline, self.engine, self.columns, steps=self.steps), sample.some(WARM_UP_ROWS))
+
+    async def measure(
+        self,
+        layouts: Mapping[str, Layout],
+        sample: SampleRows,
+        reference: InLayout | None = None,
+        priors: Priors | None = None,
+    ) -> InLayout:
+        """The sample's rows in these layouts.
+
+        Args:
+            reference: the same rows in the reference, perhaps among more; priors are fitted to its answers.
+            priors: known ones.
+        """
+        sampled, fits = dict(priors or {}), {}
+        began = time.monotonic()
+        only_choices = OnlyChoices(self.engine)
+        trial = Chain(self.pipeline, only_choices, self.columns, layouts, priors, steps=self.steps, keep_raw=True)
+        if trial.samples_priors:
+            sampled |= (await sample_priors(trial, self.pipeline, self.columns, sample.for_priors)).priors
+        if reference is not None and any(layouts[name] != REFERENCE for name in trial.chained.steps):
+            found = _fit(trial, await _through(trial, sample), reference.results[: len(sample)], sample.gold)
+            fits = {name: each for name, each in found.items() if layouts[name] != REFERENCE}
+        known = {**{name: prior for name, (prior, _) in fits.items()}, **sampled}
+        chain = Chain(self.pipeline, self.engine, self.columns, layouts, known, steps=self.steps)
+        before = trial.answered.prompt - trial.answered.cached
+        if not self.thrifty:
+            await self.engine.reset_prefix_cache()
+            began, before = time.monotonic(), 0
+        results = await _through(chain, sample)
+        observed = observation(layouts, results, chain.usage, time.monotonic() - began)
+        observed = replace(observed, computed=observed.computed + before)
+        return InLayout(layouts, known, results, observed, fits, sampled)
+
+    def history(self, tried: Mapping[Layout, InLayout], gold: Mapping[str, Sequence[Any]]) -> History:
+        """What was observed: of all rows of a sample in the reference, and of all or the first of them in others.
+
+        A step that was asked about too few rows has no score.
+        """
+        asking = [step for step in self.pipeline.steps if isinstance(step, ModelStep) and step.name in self.asking]
+        reference = (tried.get(REFERENCE) or next(iter(tried.values()))).results
+        # By the layout that a step has, which is another one than the others' where the pipeline fixes it.
+        quality: dict[Layout, dict[str, float]] = {layout: {} for layout in LAYOUTS}
+        priors: dict[Layout, dict[str, Mapping[str, float]]] = {layout: {} for layout in LAYOUTS}
+        for each in tried.values():
+            for name, prior in each.sampled.items():
+                priors[each.layouts[name]][name] = prior
+            for name, (prior, right) in each.fits.items():
+                priors[each.layouts[name]][name], quality[each.layouts[name]][name] = prior, right
+        for each in tried.values():
+            rows = len(each.results)
+            for step in asking:
+                right_ones = gold[step.name][:rows] if step.name in gold else None
+                value = score(step, each.results, reference[:rows], right_ones)
+                enough = each.observed.steps.get(step.name, {}).get("rows", 0) >= LEAST_SCORED
+                if value is not None and enough:
+                    # What a prior was fitted on says too much for it: that score is of the halves it was not fitted on.
+                    quality[each.layouts[step.name]].setdefault(step.name, value)
+        return History(
+            EngineFacts.of(self.engine),
+            {layout: each.observed for layout, each in tried.items()},
+            (),
+            {layout: scores for layout, scores in quality.items() if scores},
+            {layout: known for layout, known in priors.items() if known},
+            tuple(name for name in gold if name in self.asking),
+            len(reference),
         )
 
-    def some(self, rows: int) -> SampleRows:
-        """At most ``rows`` rows, evenly spread over these."""
-        wide = max(1, len(self.values) // rows)
-        gold = {step: right[::wide][:rows] for step, right in self.gold.items()}
-        return SampleRows(self.values[::wide][:rows], gold, self.answers[::wide][:rows])
+    @property
+    def asking(self) -> tuple[str, ...]:
+        """The steps that ask this model."""
+        asking = (step.name for step in self.pipeline.steps if isinstance(step, ModelStep))
+        return tuple(name for name in asking if self.steps is None or name in self.steps)
 
-
-def sample_rows(checked: Checked, rows: int) -> SampleRows:
-    """``rows`` undamaged rows, spread evenly over the input.
-
-    Raises:
-        UserError: a gold column has values, but none of them is a label of its step.
-    """
-    pipeline = checked.pipeline
-    columns = list(dict.fromkeys((*Graph.of(pipeline).input_columns, *pipeline.gold.values())))
-    values = rows_at(ChunkReader(checked.columns), spread(checked.corpus.shards, rows), columns)
-    return SampleRows(values, {name: _right(pipeline, name, values) for name in pipeline.gold})
-
-
-def _right(pipeline: Pipeline, name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """The correct answers of a step with a gold column; values that no answer can have stay."""
-    step = next(step for step in pipeline.steps if step.name == name)
-    assert isinstance(step, ModelStep)
-    column = pipeline.gold[name]
-    right = [step.gold_answer(row[column]) for row in rows]
-    if (doubt := step.gold_doubt(right)) is not None:
-        raise UserError(f"{pipeline.path_of(step)}.gold: the column {column!r} {doubt}.")
-    return right
+    @property
+    def sampling(self) -> frozenset[str]:
+        """The steps that take their labels' priors from a sample of rows."""
+        steps = (step for step in self.pipeline.steps if isinstance(step, ModelStep))
+        return frozenset(step.name for step in steps if step.samples_priors)
 
 
 async def measure_on(
@@ -103,69 +180,45 @@ async def measure_stage(
     sample: SampleRows,
     say: Callable[[str], None] = lambda message: None,
     steps: Collection[str] | None = None,
-    only: Collection[Layout] = LAYOUTS,
-) -> tuple[History, list[RowResult]]:
+) -> tuple[History, Sequence[RowResult]]:
     """Measure every layout that the pipeline leaves open and that fits; if it fixes all, those and the reference.
 
     With an engine that shares no prefixes there is no layout to choose, so only the layout of a run is measured.
 
     Args:
         say: is called with a message before each layout.
-        steps: the steps that run on this model; None for all. The sample holds the answers of the others. If given, no
-            priors are fitted, because runs with several models use none.
-        only: the layouts to measure of those that are open, besides the reference.
+        steps: the steps that run on this model; None for all. The sample holds the answers of the others.
 
     Returns:
         What was observed, and the rows as a run without a measurement would answer them.
     """
-    open_here = leaves_open(pipeline, steps)
-    chains = prepare_all(pipeline, ModelInterface.of(engine), steps) if open_here else {}
-    chains = {layout: chained for layout, chained in chains.items() if layout in (REFERENCE, *only)}
-    wanted: dict[Layout, Mapping[str, Layout]] = {layout: chained.layouts for layout, chained in chains.items()}
-    fixed = with_default(pipeline, {})
-    if engine.capabilities.prefix_block is None:
-        wanted = {REFERENCE: fixed}
-    elif not wanted:
-        here = [layout for name, layout in fixed.items() if steps is None or name in steps]
-        other = next((layout for layout in here if layout != REFERENCE), REFERENCE)
-        wanted = {REFERENCE: dict.fromkeys(fixed, REFERENCE), other: fixed}
-    pipeline = opened(pipeline)
-    results: dict[Layout, list[RowResult]] = {}
-    observations: dict[Layout, Observation] = {}
-    await _through(Chain(pipeline, engine, columns, steps=steps), sample.some(WARM_UP_ROWS))
-    # By the layout that a step has, which is another one than the others' where the pipeline fixes it.
-    quality: dict[Layout, dict[str, float]] = {layout: {} for layout in LAYOUTS}
-    priors: dict[Layout, dict[str, Mapping[str, float]]] = {layout: {} for layout in LAYOUTS}
+    wanted = layouts_to_measure(engine, pipeline, steps)
+    bench = Bench(engine, opened(pipeline), columns, steps)
+    await bench.warm_up(sample)
+    tried: dict[Layout, InLayout] = {}
     for number, (layout, layouts) in enumerate(wanted.items(), 1):
         say(f"measuring {layout} ({number} of {len(wanted)})")
-        trial = Chain(pipeline, OnlyChoices(engine), columns, layouts, steps=steps, keep_raw=True)
-        sampled = (await sample_priors(trial, pipeline, columns, sample.values)).priors
-        for name, prior in sampled.items() if steps is None else ():
-            priors[layouts[name]][name] = prior
-        if REFERENCE in results and steps is None:
-            fits = _fit(trial, await _through(trial, sample), results[REFERENCE], sample.gold)
-            for name, (prior, right) in fits.items():
-                if layouts[name] != REFERENCE:
-                    priors[layouts[name]][name], quality[layouts[name]][name] = prior, right
-        fitted = {name: priors[own][name] for name, own in layouts.items() if name in priors[own]}
-        chain = Chain(pipeline, engine, columns, layouts, {**fitted, **sampled}, steps=steps)
-        await engine.reset_prefix_cache()
-        began = time.monotonic()
-        results[layout] = await _through(chain, sample)
-        observations[layout] = observation(layouts, results[layout], chain.usage, time.monotonic() - began)
-    asking = [step for step in pipeline.steps if isinstance(step, ModelStep) and (steps is None or step.name in steps)]
-    reference = results.get(REFERENCE) or next(iter(results.values()))
-    for layout, ours in results.items():
-        for step in asking:
-            value = score(step, ours, reference, sample.gold.get(step.name))
-            if value is not None:
-                # What a prior was fitted on says too much for it: that score is of the halves it was not fitted on.
-                quality[wanted[layout][step.name]].setdefault(step.name, value)
-    gold = tuple(name for name in sample.gold if steps is None or name in steps)
-    quality = {layout: scores for layout, scores in quality.items() if scores}
-    priors = {layout: fitted for layout, fitted in priors.items() if fitted}
-    history = History(EngineFacts.of(engine), observations, (), quality, priors, gold, len(sample.values))
-    return history, next((results[layout] for layout, layouts in wanted.items() if layouts == fixed), reference)
+        tried[layout] = await bench.measure(layouts, sample, tried.get(REFERENCE))
+    fixed = with_default(pipeline, {})
+    reference = tried.get(REFERENCE) or next(iter(tried.values()))
+    as_run = next((tried[layout] for layout, layouts in wanted.items() if layouts == fixed), reference)
+    return bench.history(tried, sample.gold), as_run.results
+
+
+def layouts_to_measure(
+    engine: Engine, pipeline: Pipeline, steps: Collection[str] | None = None
+) -> dict[Layout, Mapping[str, Layout]]:
+    """What :func:`measure_stage` measures: for each layout, that of every step."""
+    fixed = with_default(pipeline, {})
+    if engine.capabilities.prefix_block is None:
+        return {REFERENCE: fixed}
+    if leaves_open(pipeline, steps):
+        chains = prepare_all(pipeline, ModelInterface.of(engine), steps)
+        if chains:
+            return {layout: chained.layouts for layout, chained in chains.items()}
+    here = [layout for name, layout in fixed.items() if steps is None or name in steps]
+    other = next((layout for layout in here if layout != REFERENCE), REFERENCE)
+    return {REFERENCE: dict.fromkeys(fixed, REFERENCE), other: fixed}
 
 
 def _fit(

@@ -39,9 +39,10 @@ def keep_priors(checked: Checked, plan: Plan, fixed: SampledPriors) -> list[str]
     ]
     # The mean of a small input says little of the next one.
     whole = {step: prior for step, prior in fixed.priors.items() if fixed.rows[step] == PRIOR_ROWS}
-    model = checked.only_model
-    if whole and model is not None and provider_of(model).remembered:
-        said += keep_history(checked, read_history(checked).with_priors(plan.layouts, whole))
+    for stage in checked.stages:
+        own = {step: prior for step, prior in whole.items() if step in stage.steps}
+        if own and provider_of(checked.models[stage.model]).remembered:
+            said += keep_history(checked, read_history(checked, stage).with_priors(plan.layouts, own), stage)
     return said
 
 

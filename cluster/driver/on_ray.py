@@ -16,16 +16,16 @@ import pyarrow as pa
 from headrace.cluster.driver.execution import Execution, Pool, descriptor
 from headrace.cluster.driver.ray_connection import disconnect
 from headrace.cluster.driver.slots import waited_for
-from headrace.cluster.driver.trial import Found, measure_and_look
+from headrace.cluster.driver.trial import Found, Task, measure_and_look
 from headrace.cluster.driver.watcher import Watcher
 from headrace.cluster.state.board import RayBoard
 from headrace.cluster.state.chunks import ChunkRecord, Descriptor
 from headrace.cluster.state.totals import Totals
 from headrace.cluster.worker.chunk_runner import CHUNKS_AT_ONCE
 from headrace.cluster.worker.worker import Worker
-from headrace.pipelines.forecast.survey import Survey
 from headrace.pipelines.output.carried_answers import Origin
 from headrace.pipelines.output.plan import Chunk, Plan
+from headrace.pipelines.output.stages import Stage
 from headrace.pipelines.spec.errors import ChunksFailed
 
 MOST_IN_A_BLOCK = 500
@@ -44,19 +44,19 @@ class RayExecution(Execution):
 
     place = "Ray"
 
-    def measure(self, seen: Survey) -> Found:
-        """Measure the layouts on a sample, on an engine like a worker's.
-
-        Raises:
-            ChunksFailed: the engine does not start, or dies.
-        """
+    def measure(self, stage: Stage, task: Task) -> Found:
+        """Measure on an engine like a worker's; see the base class."""
         import ray
-        from ray.exceptions import RayError
+        from ray.exceptions import GetTimeoutError, RayError
 
-        allotment = self._allotments[0]
-        task = ray.remote(num_cpus=allotment.cpus, num_gpus=allotment.gpus or None, max_retries=0)(measure_and_look)
+        allotment, most = self._allotments[stage.number - 1], self._measuring_seconds(stage)
+        remote = ray.remote(num_cpus=allotment.cpus, num_gpus=allotment.gpus or None, max_retries=0)(measure_and_look)
+        running = remote.remote(self._trial(stage, task))
         try:
-            found: Found = ray.get(task.remote(self._trial(seen)))
+            found: Found = ray.get(running, timeout=most)
+        except GetTimeoutError as error:
+            ray.cancel(running, force=True)
+            raise ChunksFailed(f"The engine has not answered the sample within {most:g} s.") from error
         except RayError as error:
             raise ChunksFailed(explain(error)) from error
         return found

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from headrace.cluster.driver.child import Child, Died
 from headrace.cluster.driver.execution import Execution, descriptor
-from headrace.cluster.driver.trial import Found
+from headrace.cluster.driver.trial import Found, Task
 from headrace.cluster.driver.watcher import Watcher
 from headrace.cluster.engines.resources import Allotment
 from headrace.cluster.state.board import FolderBoard
@@ -25,9 +25,9 @@ from headrace.cluster.state.totals import Totals
 from headrace.cluster.worker.assignment import Assignment
 from headrace.cluster.worker.chunk_runner import CHUNKS_AT_ONCE
 from headrace.cluster.worker.starts import MOST_STARTS
-from headrace.pipelines.forecast.survey import Survey
 from headrace.pipelines.output.carried_answers import Origin
 from headrace.pipelines.output.plan import Chunk, Plan
+from headrace.pipelines.output.stages import Stage
 from headrace.pipelines.spec.errors import ChunksFailed
 from headrace.pipelines.storage.store import Store
 
@@ -36,6 +36,7 @@ class LocalExecution(Execution):
     """One worker in a process of its own."""
 
     place = "this machine, without Ray"
+    measures_apart = False
 
     def __init__(
         self, checked: Checked, store: Store, allotments: Sequence[Allotment], idle: Collection[int] = ()
@@ -48,15 +49,24 @@ class LocalExecution(Execution):
         # Its engine starts while the prompts are checked.
         self._child: Child | None = self._start()
 
-    def measure(self, seen: Survey) -> Found:
-        """Measure the layouts on a sample, on the engine that the worker then goes on with."""
-        child = self._child = self._child or self._start()
-        child.send(self._trial(seen))
+    def measure(self, stage: Stage, task: Task) -> Found:
+        """Measure on the engine that the worker then goes on with; see the base class."""
+        child, self._child = self._child or self._start(), None
+        most = self._measuring_seconds(stage)
+        child.send(self._trial(stage, task))
         try:
-            found = child.receive()
+            found = child.receive(most)
         except Died:
+            child.end()
             raise ChunksFailed(f"The engine died while layouts were measured. Full log: {self._keep_log()}") from None
-        assert isinstance(found, tuple), "a measurement is answered with what it found"
+        except TimeoutError:
+            child.end()
+            raise ChunksFailed(f"The engine has not answered the sample within {most:g} s.") from None
+        except ChunksFailed:
+            child.end()
+            raise
+        self._child = child  # the worker starts another one otherwise
+        assert isinstance(found, Found), "a measurement is answered with what it found"
         return found
 
     def records(

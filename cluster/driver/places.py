@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Sequence
 
+from headrace.cluster.driver.cluster_address import cluster_address
 from headrace.cluster.driver.execution import NO_ENGINE, Execution
 from headrace.cluster.driver.on_ray import RayExecution
 from headrace.cluster.driver.on_this_machine import LocalExecution
@@ -30,7 +30,7 @@ def begin_execution(
     Raises:
         UserError: the cluster cannot be reached, or lacks the resources that the pipeline needs.
     """
-    address = address or os.environ.get("RAY_ADDRESS")
+    address = cluster_address(address)
     demands = [NO_ENGINE if stage.number in idle else demand_of(checked, stage) for stage in checked.stages]
     here = address in (None, LOCAL)
     if here:

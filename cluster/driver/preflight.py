@@ -145,7 +145,7 @@ def _process(wanted: Wanted) -> subprocess.Popen[str]:
 class Preflights:
     """The checks of all models of a pipeline, running at the same time."""
 
-    def __init__(self, checks: Sequence[Preflight]) -> None:
+    def __init__(self, checks: Mapping[int, Preflight]) -> None:
         self._checks = checks
 
     @classmethod
@@ -154,13 +154,14 @@ class Preflights:
         pipeline: Pipeline,
         stages: Sequence[Stage],
         models: Mapping[str, Located],
-        ahead: Ahead | None = None,
+        ahead: Mapping[int, Ahead] | None = None,
     ) -> Preflights:
-        """Start checking each stage for its model; see :meth:`Preflight.begin`. Only a single stage is forecast."""
-        checks: list[Preflight] = []
+        """Start checking each stage for its model; see :meth:`Preflight.begin`. ``ahead`` is by the stage's number."""
+        checks: dict[int, Preflight] = {}
         try:
             for stage in stages:
-                checks.append(Preflight.begin(pipeline, stage, models[stage.model], ahead))
+                wanted = (ahead or {}).get(stage.number)
+                checks[stage.number] = Preflight.begin(pipeline, stage, models[stage.model], wanted)
         except BaseException:
             cls(checks).__exit__()
             raise
@@ -170,10 +171,10 @@ class Preflights:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for check in self._checks:
+        for check in self._checks.values():
             check.__exit__()
 
-    def finish(self) -> Outlook | None:
-        """Wait for all results; see :meth:`Preflight.finish`."""
-        found = [check.finish() for check in self._checks]
-        return found[0] if found else None
+    def finish(self) -> dict[int, Outlook]:
+        """Wait for all results; return the forecasts that were requested. See :meth:`Preflight.finish`."""
+        found = {number: check.finish() for number, check in self._checks.items()}
+        return {number: outlook for number, outlook in found.items() if outlook is not None}

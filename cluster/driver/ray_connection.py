@@ -113,8 +113,8 @@ def start_here(start: Callable[[], Any], say: Callable[[str], None] = lambda _: 
             if number == STARTS or "timed out" not in str(error):
                 raise ChunksFailed(f"Ray did not start on this machine: {error}. Its logs: {ray_logs()}") from error
             say(
-                f"Ray did not come up within {time.monotonic() - began:.0f} s, because this machine is busy. Try "
-                f"{number + 1} of {STARTS} follows. Ray's logs: {ray_logs()}"
+                f"Ray did not come up within {time.monotonic() - began:.0f} s, because this machine is busy. "
+                f"Try {number + 1} of {STARTS} follows. Ray's logs: {ray_logs()}"
             )
 
 

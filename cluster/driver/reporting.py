@@ -47,8 +47,8 @@ def report(
     settings: ReportSettings,
     result: RunResult,
     clock: Clock,
-) -> None:
-    """Write the report. A failure becomes a note, because the run itself is done."""
+) -> dict[str, Any] | None:
+    """Write the report; return its figures. A failure becomes a note, because the run itself is done."""
     from headrace.cluster.report.writing import TROUBLE, write_report
 
     with clock.phase("reporting"):
@@ -59,6 +59,7 @@ def report(
                 f"the report could not be written ({type(problem).__name__}: {problem}). The output itself is not "
                 f"affected. To try again: headrace report {shown(result.output)}"
             )
-            return
+            return None
     result.report = written.page
     result.notes += written.warnings
+    return dict(written.content.report)

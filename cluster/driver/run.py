@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from headrace.cluster.driver.chunks import count_done, do_chunks
 from headrace.cluster.driver.clock import Clock
+from headrace.cluster.driver.cluster_address import check_reachable, cluster_address
+from headrace.cluster.driver.decisions import as_before, drifted, keep_decision
 from headrace.cluster.driver.execution import Execution
+from headrace.cluster.driver.hints import hints
 from headrace.cluster.driver.history import read_history
 from headrace.cluster.driver.lookahead import looking_ahead
+from headrace.cluster.driver.measured_answers import standing_answers
+from headrace.cluster.driver.measuring import Measurements, chosen_layouts, measure_models, stages_to_measure
 from headrace.cluster.driver.observations import keep_history, keep_observed, keep_priors
 from headrace.cluster.driver.places import begin_execution
 from headrace.cluster.driver.preflight import Preflights
 from headrace.cluster.driver.publisher import Publisher
 from headrace.cluster.driver.reporting import report, report_before, report_complete
-from headrace.cluster.engines.locate import provider_of
 from headrace.cluster.observability.observing import Observers, observed
 from headrace.cluster.state.checked import Checked, check
 from headrace.cluster.state.events import Listener
 from headrace.cluster.state.rerun import RerunOptions
 from headrace.cluster.state.result import RunResult
 from headrace.cluster.state.work import Work
+from headrace.pipelines.forecast.ahead import Ahead
 from headrace.pipelines.forecast.forecast import History
-from headrace.pipelines.forecast.outlook import worth_measuring
+from headrace.pipelines.forecast.outlook import Outlook, Start
 from headrace.pipelines.inference.layouts import LayoutChoice
 from headrace.pipelines.output.checkpoint import Counts
 from headrace.pipelines.output.completion import begin, finish, is_complete
@@ -40,6 +44,7 @@ from headrace.pipelines.output.poison_rows import settle, sweep_notes
 from headrace.pipelines.output.stages import commits, entries
 from headrace.pipelines.output.strangers import refuse_strangers
 from headrace.pipelines.output.superseded import check_latest
+from headrace.pipelines.spec.errors import ChunksFailed
 from headrace.pipelines.spec.loading import load_pipeline
 from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.storage.opening import reached_store
@@ -110,7 +115,7 @@ class Run:
     checked: Checked
     store: Store
     rows: int
-    history: History
+    histories: dict[int, History]
     default: LayoutChoice
     work: Work | None
     result: RunResult
@@ -122,6 +127,9 @@ class Run:
         self._clock = Clock(listener, observers)
         self._resumed_between = False
         self._has_plan = False
+        self._outlooks: dict[int, Outlook] = {}
+        self._measurements = Measurements()
+        self._chose = False
 
     def go(self) -> RunResult:
         """Check, plan, start, work, finish.
@@ -165,7 +173,7 @@ class Run:
                 )
             at_once = previous or not self.rows or rerun.retry or rerun.reuse
             self.work = self._plan(previous, self.default) if at_once else None
-            self.history = read_history(self.checked)
+            self.histories = {stage.number: read_history(self.checked, stage) for stage in self.checked.stages}
         self._observers.begun(self.checked, request.input, self.store.uri)
         self.result = RunResult(
             "complete",
@@ -205,6 +213,8 @@ class Run:
         if self.work is not None and not self.work.todo:
             yield None
             return
+        if address := cluster_address(self._request.address):
+            check_reachable(address)
         idle = self.work.idle if self.work else frozenset()
         execution = self._start(idle)
         try:
@@ -219,7 +229,7 @@ class Run:
     def _start(self, idle: frozenset[int]) -> Execution:
         checked, execution = self.checked, None
         awake = [stage for stage in checked.stages if stage.number not in idle]
-        ahead = looking_ahead(checked, self.history, self.rows, self.work) if checked.only_model and awake else None
+        ahead = self._ahead() if awake else {}
         try:
             # Ray and the check of the prompts take seconds each, and do not need one another.
             with (
@@ -227,7 +237,7 @@ class Run:
                 Preflights.begin(checked.pipeline, awake, checked.models, ahead) as preflight,
             ):
                 execution = begin_execution(checked, self.store, self._request.address, idle, self._listener.say)
-                self.result.outlook = preflight.finish()
+                self._outlooks = preflight.finish()
                 self.result.place = execution.place
         except BaseException:
             if execution is not None:
@@ -235,23 +245,49 @@ class Run:
             raise
         return execution
 
+    def _ahead(self) -> dict[int, Ahead]:
+        """What to forecast, by stage. With several models, only for an output whose layouts are still open."""
+        if self.checked.only_model is None and self.work is not None:
+            return {}
+        return {
+            stage.number: looking_ahead(self.checked, self.histories[stage.number], self.rows, self.work, stage=stage)
+            for stage in self.checked.stages
+        }
+
     def _measure(self, execution: Execution) -> None:
         """Measure the layouts on a sample if they may save more than that costs."""
-        outlook, model = self.result.outlook, self.checked.only_model
-        if self.work is not None or outlook is None or model is None or not provider_of(model).remembered:
+        checked, result = self.checked, self.result
+        if self.work is not None or not self._outlooks:
             return
-        if worth_measuring(self.checked.pipeline, outlook, self.history, gpus=execution.gpus):
-            with self._clock.phase("measuring"):
-                began = time.monotonic()
-                self.history, self.result.outlook, found = execution.measure(outlook.survey)
-                self.result.measured = replace(found, seconds=round(time.monotonic() - began, 1))
-            self.result.notes += keep_history(self.checked, self.history)
+        start = Start(execution.measures_apart, execution.gpus)
+        if wanted := stages_to_measure(checked, self._outlooks, self.histories, start):
+            try:
+                with self._clock.phase("measuring"):
+                    found = measure_models(checked, self._outlooks, self.histories, wanted, execution.measure)
+            except ChunksFailed as problem:
+                # A row of the sample may be the reason, which the run finds. An engine that never starts fails there.
+                result.notes.append(f"the layouts were not measured, and instruction_first is used: {problem}")
+                return
+            self._measurements = found
+            self._outlooks |= found.outlooks
+            self.histories |= found.histories
+            result.measured = tuple(found.found)
+            for stage in checked.stages:
+                if stage.number in found.histories:
+                    result.notes += keep_history(checked, found.histories[stage.number], stage)
 
     def _settle_plan(self, execution: Execution | None) -> Work:
         """Save the plan; what is not committed yet is the work."""
-        outlook, result = self.result.outlook, self.result
-        work = self.work or self._plan(None, outlook.choice if outlook else self.default)
-        result.plan, result.changes = work.plan.number, work.changes
+        result = self.result
+        result.choice = chosen_layouts(self.checked, self._outlooks) if self._outlooks else None
+        if self.checked.only_model is not None:
+            result.outlook = self._outlooks.get(1)
+        self._chose = self.work is None
+        work = self.work or self._plan(None, result.choice or self.default)
+        if execution is not None and self._measurements.tried:
+            execution.known = standing_answers(self.checked, work.plan, self._measurements.tried)
+            result.keep_measured(execution.known)
+        result.plan, result.changes, result.command = work.plan.number, work.changes, work.plan.command
         if not self.store.exists(work.plan.name):
             begin(self.store, work.plan)
         save_plan(self.store, work.plan)
@@ -289,7 +325,7 @@ class Run:
         # Rows that were asked only some steps misstate what conditions let through. With several models, so do rows
         # that have not come through all of them, or came through one twice.
         staged = len(self.checked.stages) > 1
-        uneven = staged and (self._resumed_between or ended_early or result.totals.restarts)
+        uneven = staged and (self._resumed_between or ended_early or result.totals.restarts or self._measurements.tried)
         if result.totals.asked and not work.bases and not uneven:
             result.notes += keep_observed(self.checked, result.totals, work.plan)
         result.notes += keep_priors(self.checked, work.plan, fixed_priors(self.store, work.plan))
@@ -299,13 +335,21 @@ class Run:
         result, store = self.result, self.store
         result.seconds = self._clock.seconds
         check_latest(store, work.plan)
-        before = report_before(store)
+        before = report_before(store) or as_before(self.histories[1], work.plan)
         if result.status == "complete":
             with self._clock.phase("publishing"):
                 sweep_notes(store)
                 if removed := finish(store, work.plan, result.as_report()):
                     result.notes.append(_removed(removed))
-        report(store, work.plan, result.as_report(), before, self._request.pipeline.report, result, self._clock)
+        made = report(store, work.plan, result.as_report(), before, self._request.pipeline.report, result, self._clock)
+        if made is not None:
+            result.notes += drifted(made)
+            if self._chose and result.status == "complete":
+                result.notes += keep_decision(self.checked, work.plan, made)
+                if not any(
+                    history.runs or history.decided for history in self.histories.values()
+                ):  # said once, not every night
+                    result.notes += hints(self.checked, made)
         return result
 
 

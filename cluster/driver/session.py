@@ -22,17 +22,19 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headrace.cluster.driver.preflight import Preflights, grammars
-from headrace.cluster.driver.sample import allot_each, allot_one
-from headrace.cluster.engines.starting import start_beside_a_user
+from headrace.cluster.driver.history import history_at_hand
+from headrace.cluster.driver.kept_engines import KeptEngines
 from headrace.cluster.state.checked import Checked, check_corpus, step_fields
-from headrace.cluster.state.engine_of import engine_config
 from headrace.cluster.state.events import Listener
 from headrace.cluster.state.totals import Totals
-from headrace.cluster.worker.table_chain import Piece, answer_all, kept, pieces, result_table
+from headrace.cluster.worker.begun_chain import begin_chain
+from headrace.cluster.worker.table_chain import Piece, answer_all, kept, pieces, result_table, rows_of
+from headrace.pipelines.forecast.at_hand import choose_at_hand
 from headrace.pipelines.inference.chain import Chain
-from headrace.pipelines.inference.engine import Engine, EngineDied
+from headrace.pipelines.inference.engine import Engine, EngineDied, ModelInterface
+from headrace.pipelines.inference.layouts import LayoutChoice
 from headrace.pipelines.inference.results import RowResult
+from headrace.pipelines.inference.sampled_priors import PRIOR_ROWS
 from headrace.pipelines.input.frames import Frame, frame_of
 from headrace.pipelines.input.tables import corpus_of, table_rows
 from headrace.pipelines.output.checkpoint import ANSWERED, ERROR, Counts, chunk_schema, letters_of
@@ -45,6 +47,9 @@ from headrace.pipelines.spec.loading import load_pipeline
 from headrace.pipelines.spec.pipeline import Pipeline
 
 T = TypeVar("T")
+
+SURVEY_ROWS = 2_000
+"""Rows of a table whose documents are looked at to choose a layout."""
 
 TELL_SECONDS = 0.5
 """Seconds between two calls of a listener's ``progress``."""
@@ -108,9 +113,8 @@ class Session:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop = asyncio.new_event_loop()
-        self._engines: dict[str, Engine] = {}
-        self._chains: dict[tuple[str, int], Chain] = {}
-        self._compiled: set[tuple[str, str, str]] = set()
+        self._engines = KeptEngines()
+        self._chains: dict[tuple[str, int], tuple[Engine, Chain]] = {}
         # An engine belongs to the event loop in which it was started, and a notebook's own is busy.
         thread = threading.Thread(target=_serve, args=(self._loop,), name="headrace-session", daemon=True)
         thread.start()
@@ -159,29 +163,13 @@ class Session:
             wanted = pa.schema([checked.columns.field(name) for name in Graph.of(made).input_columns])
             whole = pieces(table_rows(arrow, wanted), made.checkpoint_rows)
             if whole:
-                self._preflight(checked, listener)
+                listener.phase("starting")
+                self._engines.check(checked)
                 whole = [*self._wait(self._answer(checked, whole, listener))]
         tables = [result_table(fields, piece) for piece in whole]
         empty = chunk_schema(fields).empty_table().drop_columns(["_shard"])
         transformed, letters = _split(frame, kept(made, frame.columns, fields), pa.concat_tables([empty, *tables]))
         return transformed, _too_many(letters, frame.rows, made.max_error_rate)
-
-    def _preflight(self, checked: Checked, listener: Listener) -> None:
-        """Check prompts and grammars against the models, which takes seconds.
-
-        Where an engine is there and knows all grammars, the chain's own check of the prompts is enough.
-        """
-        listener.phase("starting")
-        wanted, new = set(), []
-        for stage in checked.stages:
-            name = _engine_name(checked, stage)
-            needs = {(name, each.kind, each.source) for each in grammars(checked.pipeline, stage.steps)}
-            wanted |= needs
-            if name not in self._engines or not needs <= self._compiled:
-                new.append(stage)
-        with Preflights.begin(checked.pipeline, new, checked.models) as preflight:
-            preflight.finish()
-        self._compiled |= wanted
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of what runs in the session's event loop; an interrupt here cancels it there."""
@@ -196,46 +184,34 @@ class Session:
         listener.phase("running")
         try:
             for stage in checked.stages:
-                chain = await self._chain(checked, stage)
+                chain = await self._chain(checked, stage, whole)
                 tell = _Telling(listener, sum(piece.chunk.rows for piece in whole))
                 last = stage is checked.stages[-1]
                 whole = await answer_all(chain, stage.steps, whole, tell if last else lambda _: None)
         except (EngineDied, ChunksFailed) as error:
-            self._stop(tuple(self._engines))
+            self._engines.stop()
+            self._chains.clear()
             if isinstance(error, ChunksFailed):
                 raise
             raise ChunksFailed(f"The engine died before its first answer: {error}") from error
         return whole
 
-    async def _chain(self, checked: Checked, stage: Stage) -> Chain:
+    async def _chain(self, checked: Checked, stage: Stage, whole: Sequence[Piece]) -> Chain:
         """The chain of a stage, on an engine that runs already if there is one for it."""
-        key = _key(checked)
-        self._chains = {at: chain for at, chain in self._chains.items() if at[0] == key}
-        if (key, stage.number) not in self._chains:
-            chain = Chain(checked.pipeline, self._engine(checked, stage), checked.columns, steps=stage.steps)
-            await chain.start()
-            self._chains[key, stage.number] = chain
-        return self._chains[key, stage.number]
-
-    def _engine(self, checked: Checked, stage: Stage) -> Engine:
-        names = {each.number: _engine_name(checked, each) for each in checked.stages}
-        name = names[stage.number]
-        if name in self._engines:
-            return self._engines[name]
-        self._stop([other for other in self._engines if other not in names.values()])
-        allotments, apart = allot_each(checked, starting=not self._engines)
-        if apart:
-            self._stop(tuple(self._engines))
-            allotments = tuple(allot_one(checked, each) for each in checked.stages)
-        config = engine_config(checked, allotments[stage.number - 1], stage)
-        self._engines[name] = start_beside_a_user(config)
-        return self._engines[name]
-
-    def _stop(self, names: Sequence[str]) -> None:
-        for name in names:
-            self._engines.pop(name).shutdown()
-        if names:
-            self._chains.clear()
+        pipeline, engine, history = checked.pipeline, self._engines.of(checked, stage), history_at_hand(checked)
+        rows = sum(piece.chunk.rows for piece in whole)
+        seen = rows_of(whole, SURVEY_ROWS) if history.quality or history.priors else []
+        choice = choose_at_hand(pipeline, ModelInterface.of(engine), history, seen, rows, stage.steps)
+        key = _key(checked, choice)
+        self._chains = {at: begun for at, begun in self._chains.items() if at[0] == key}
+        known, chain = self._chains.get((key, stage.number), (None, None))
+        if chain is None or known is not engine:
+            chain, taken = await begin_chain(
+                pipeline, engine, checked.columns, stage.steps, choice, lambda: rows_of(whole, PRIOR_ROWS)
+            )
+            if not taken:  # priors of a sample are those of this table
+                self._chains[key, stage.number] = engine, chain
+        return chain
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
@@ -254,13 +230,12 @@ async def _cancel(tasks: Collection[asyncio.Task[Any]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread, engines: dict[str, Engine]) -> None:
+def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread, engines: KeptEngines) -> None:
     """Stop a session's engines, in the thread of their event loop, and the loop."""
 
     def stop() -> None:
         try:
-            while engines:
-                engines.popitem()[1].shutdown()
+            engines.stop()
         finally:
             loop.stop()
 
@@ -289,17 +264,11 @@ class _Telling:
             self._listener.progress(totals)
 
 
-def _key(checked: Checked) -> str:
-    """What a chain is made from."""
-    return json.dumps([checked.pipeline.to_data(), str(checked.columns), list(checked.fingerprints({}, {}).values())])
-
-
-def _engine_name(checked: Checked, stage: Stage) -> str:
-    """What distinguishes the engine of a stage from others: its model, its arguments and its resources."""
-    located, spec = checked.models[stage.model], checked.pipeline.spec_of(stage.model)
-    resources = checked.pipeline.resources_of(stage.model).model_dump(mode="json")
-    what = [located.engine, located.source, located.revision, spec.trust_remote_code, spec.arguments, resources]
-    return json.dumps(what, sort_keys=True, default=str)
+def _key(checked: Checked, choice: LayoutChoice) -> str:
+    """What a chain is made from, besides its engine and a sample."""
+    fingerprints = checked.fingerprints(choice.layouts, choice.priors)
+    priors = {step: dict(prior) for step, prior in choice.priors.items()}
+    return json.dumps([checked.pipeline.to_data(), str(checked.columns), list(fingerprints.values()), priors])
 
 
 def _split(frame: Frame, columns: Sequence[str], results: pa.Table) -> tuple[Transformed[Any], pa.Table]:

@@ -27,6 +27,17 @@ def check_models(pipeline: Pipeline) -> None:
         raise UserError("\n".join(pipeline.message(loc, text) for loc, text in problems))
 
 
+def made_up_models(pipeline: Pipeline) -> list[str]:
+    """The models that make their answers up, by their ids.
+
+    Raises:
+        UserError: the engine of a model is not installed.
+    """
+    models = {pipeline.model_of(step) for step in pipeline.steps if isinstance(step, ModelStep)}
+    specs = [pipeline.spec_of(model) for model in sorted(models)]
+    return [spec.id for spec in specs if engines().of(spec).made_up]
+
+
 def _problems(pipeline: Pipeline) -> Iterator[tuple[Loc, str]]:
     for name in pipeline.models:
         if name in engines().ids:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -10,6 +11,27 @@ import typer
 from headrace.pipelines.spec.version import VERSION
 
 Texts = list[str]
+
+GROUPS: Mapping[str, Sequence[str]] = {
+    "What runs": ("input", "output", "model", "overrides", "run"),
+    "The job": ("name", "namespace"),
+    "Its pods": (
+        "image",
+        "image_pull_secrets",
+        "workers",
+        "gpus_per_worker",
+        "gpus_per_pod",
+        "worker_cpu",
+        "worker_memory",
+        "head_cpu",
+        "head_memory",
+    ),
+    "Where they may run": ("spot", "tolerations", "node_selectors", "labels"),
+    "What they see": ("model_cache", "service_account", "secrets", "env"),
+    "How often, and for how long": ("retries", "deadline", "start_deadline", "ttl"),
+    "What is in the image": ("ray_version", "pipeline_in_image"),
+}
+"""The options in groups, as the help shows them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +42,6 @@ class KubeOptions:
     them.
     """
 
-    # What runs.
     input: Annotated[str, typer.Option("--input", "-i", metavar="URI", help="As for run, in an object store.")]
     output: Annotated[str, typer.Option("--output", "-o", metavar="URI", help="As for run, in an object store.")]
     run: Annotated[
@@ -42,11 +63,9 @@ class KubeOptions:
         ),
     ] = field(default_factory=list)
 
-    # The job.
     name: Annotated[str | None, typer.Option(help="Name of the job. Default: the pipeline's.")] = None
     namespace: Annotated[str | None, typer.Option(help="Namespace of the job. Default: kubectl's.")] = None
 
-    # Its pods.
     image: Annotated[str, typer.Option(help="Image of all pods; see cluster/deploy/README.md.")] = f"headrace:{VERSION}"
     image_pull_secrets: Annotated[
         Texts, typer.Option("--image-pull-secret", metavar="NAME", help="A Secret with the registry's password.")
@@ -65,7 +84,6 @@ class KubeOptions:
     head_cpu: Annotated[str, typer.Option(help="Cores of the head, where the driver runs.")] = "4"
     head_memory: Annotated[str, typer.Option(help="Memory of the head.")] = "16Gi"
 
-    # Where they may run.
     spot: Annotated[
         bool, typer.Option("--spot/--on-demand", help="Whether workers may run on spot nodes. The head never does.")
     ] = True
@@ -84,7 +102,6 @@ class KubeOptions:
         default_factory=list
     )
 
-    # What they see.
     model_cache: Annotated[
         str,
         typer.Option(
@@ -105,13 +122,11 @@ class KubeOptions:
         default_factory=list
     )
 
-    # How often, and for how long.
     retries: Annotated[int, typer.Option(min=0, help="Attempts after the first, each on a new cluster.")] = 2
     deadline: Annotated[str, typer.Option(metavar="TIME", help="Limit for one attempt, such as 12h.")] = "24h"
     start_deadline: Annotated[str, typer.Option(metavar="TIME", help="Limit until an attempt runs.")] = "30m"
     ttl: Annotated[str, typer.Option(metavar="TIME", help="How long the cluster stays after the end.")] = "1h"
 
-    # What is in the image.
     ray_version: Annotated[str | None, typer.Option(help="The image's Ray version. Default: the installed one.")] = None
     pipeline_in_image: Annotated[
         str | None,

@@ -37,8 +37,8 @@ def listener(log_format: str = "text") -> Iterator[Listener]:
         yield LineListener()
 
 
-def summary(result: RunResult, log_format: str = "text") -> None:
-    """Print the summary of a run, or write it as a line of the log."""
+def summary(result: RunResult, log_format: str = "text", *, verbose: bool = False) -> None:
+    """Print the summary of a run (``verbose``: with all figures), or write it as a line of the log."""
     if log_format == "json":
         from headrace.cluster.observability.json_log import write_summary
 
@@ -46,4 +46,4 @@ def summary(result: RunResult, log_format: str = "text") -> None:
     else:
         from headrace.cluster.observability.summary import print_summary
 
-        print_summary(result)
+        print_summary(result, verbose=verbose)

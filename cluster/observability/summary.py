@@ -1,36 +1,62 @@
-"""The summary of a run on the terminal."""
+"""The summary of a run on the terminal: four lines, and the figures of the report on request."""
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from headrace.cluster.observability import terminal
+from headrace.cluster.observability.pace import duration
 from headrace.cluster.state.result import RunResult
 from headrace.pipelines.forecast.outlook import Outlook
+from headrace.pipelines.inference.efficiency import MEASURES
+from headrace.pipelines.output.names import TABLE
 from headrace.pipelines.storage.locations import shown
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
+
+Line = tuple[str, str]
+"""A name, and what is to be said under it."""
 
 
-def print_summary(result: RunResult) -> None:
+def print_summary(result: RunResult, *, verbose: bool = False) -> None:
     """Print the summary of a run."""
     from rich.text import Text
 
     console = terminal.console()
     _print_notes(console, result)
-    console.print(_table(result))
+    lines = [*_main_lines(result), *(_more_lines(result) if verbose else ())]
+    width = max(len(name) for name, _ in lines)
+    for name, text in lines:
+        # Not wrapped, so that a path can be copied.
+        console.print(Text.assemble((f"{name:{width}}", "bold"), f"  {text}"), soft_wrap=True)
     if result.exit_code:
-        counts = result.counts
-        rate = counts.dead / max(1, counts.rows)
+        counts, rate = result.counts, result.counts.dead / max(1, result.counts.rows)
         console.print(
             Text(
                 f"Too many dead letters: {counts.dead:,} of {counts.rows:,} rows ({rate:.1%}), more than "
-                f"max_error_rate allows. Committed chunks are kept. To see the dead letters: headrace errors "
-                f"{shown(result.output)}. To accept them, raise max_error_rate and run the same command again."
+                "max_error_rate allows. Committed chunks are kept."
             )
         )
+        _print_command(console, "To see the dead letters", f"headrace errors {shlex.quote(shown(result.output))}")
+        if result.command:
+            accepted = f"{result.command} --set max_error_rate={_rounded_up(rate)}"
+            _print_command(console, "To accept them, raise max_error_rate", accepted)
+        else:
+            console.print(Text("To accept them, raise max_error_rate and run the same again."))
+
+
+def _print_command(console: Console, purpose: str, command: str) -> None:
+    from rich.text import Text
+
+    console.print(Text(f"{purpose}: {command}"), soft_wrap=True)  # whole, so that it can be copied
+
+
+def _rounded_up(rate: float) -> float:
+    """A share in whole hundredths that is not below ``rate``."""
+    return min(100, int(rate * 100) + 1) / 100
 
 
 def _print_notes(console: Console, result: RunResult) -> None:
@@ -50,64 +76,76 @@ def _print_notes(console: Console, result: RunResult) -> None:
             console.print(Text(f"{word} since the last run: {', '.join(paths[:5])}{' ...' if len(paths) > 5 else ''}"))
 
 
-def _table(result: RunResult) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    counts, usage = result.counts, result.totals.usage
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column()
-    rows = terminal.outcomes(counts.answered, counts.filtered, counts.dead)
-    table.add_row("rows", rows + (f" ({result.resumed:,} from earlier runs)" if result.resumed else ""))
-    if usage.reused:
-        table.add_row("reused", f"{usage.reused:,} rows reused existing answers")
+def _main_lines(result: RunResult) -> Iterator[Line]:
+    """Rows by outcome, time and rate, tokens, and where it is."""
+    counts, usage, figures = result.counts, result.totals.usage, result.totals.figures
+    apart = (
+        (result.resumed, "from earlier runs"),
+        (usage.reused, "reused existing answers"),
+        (usage.duplicates, "share the answers of an identical row"),
+        (usage.truncated, "with a truncated document"),
+    )
+    said = ", ".join(f"{number:,} {what}" for number, what in apart if number)
+    outcomes = terminal.outcomes(counts.answered, counts.filtered, counts.dead)
+    yield "rows", outcomes + (f" ({said})" if said else "")
+    if result.seconds:
+        yield "time", _time(result)
     if usage.requests:
-        _usage_rows(table, result)
-    if result.outlook and usage.requests:
-        _forecast_rows(table, result, result.outlook)
-    if result.place:
-        table.add_row("ran on", result.place)
+        share = figures.cached / max(1, figures.prompt)
+        cached = f" ({share:.0%} from the cache)" if figures.least is not None else ""
+        yield "tokens", f"{figures.prompt:,} input{cached}, {figures.output:,} output"
+    if result.measured:
+        yield from _layout_lines(result)
+    page = f"; report: {result.report}" if result.report else ""
+    yield "output", f"{shown(result.output)}/{TABLE}{page}"
+
+
+def _time(result: RunResult) -> str:
+    """How long the run took, and its rate while requests were answered."""
+    said = _lasting(sum(result.seconds.values())) + (f" on {result.place}" if result.place else "")
+    rows = result.totals.rows - result.totals.usage.reused
+    answering = result.series.points[-1][0] if result.series.points else 0.0
+    if rows <= 0 or answering <= 0 or not result.totals.usage.requests:
+        return said
+    rate = rows / answering
+    return f"{said}; {_lasting(answering)} of it answering, {rate:,.{1 if rate >= 1 else 2}f} rows/s"
+
+
+def _lasting(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
+
+
+def _more_lines(result: RunResult) -> Iterator[Line]:
+    """The other figures of the run."""
+    usage, figures = result.totals.usage, result.totals.figures
+    if usage.requests:
+        yield "requests", f"{usage.requests:,} to the engine, {usage.retries:,} of them retries"
+        yield "prompts", f"{figures.cached:,} tokens from the cache, {figures.computed:,} computed"
+        steps = ", ".join(f"{step} {tokens:.1f}" for step, tokens in figures.output_per_row.items())
+        yield "answers", f"tokens for each row: {steps}"
+        for name, key, meaning in MEASURES:
+            if (share := getattr(figures, key)) is not None:
+                yield name, f"{share:.2f} ({meaning})"
+        if not result.measured:
+            yield from _layout_lines(result)
+        if result.outlook:
+            yield from _forecast_lines(result, result.outlook)
     if result.seconds:
         phases = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in result.seconds.items())
-        table.add_row("seconds", phases)
-    table.add_row("output", Text(shown(result.output)))
-    if result.report:
-        table.add_row("report", Text(result.report))
-    return table
+        yield "seconds", phases
 
 
-def _usage_rows(table: Table, result: RunResult) -> None:
-    """Tokens and requests."""
-    usage, figures = result.totals.usage, result.totals.figures
-    share = figures.cached / max(1, figures.prompt)
-    table.add_row(
-        "tokens",
-        f"{figures.prompt:,} input, {figures.cached:,} of them cached ({share:.0%}), {figures.computed:,} computed; "
-        f"{figures.output:,} output",
-    )
-    table.add_row("requests", f"{usage.requests:,}, {usage.retries:,} of them retries")
-    shares = (
-        ("order efficiency", figures.order_efficiency),
-        ("layout efficiency", figures.layout_efficiency),
-        ("useful prefill", figures.useful_prefill),
-        ("full batch", figures.full_batch),
-    )
-    table.add_row("efficiency", ", ".join(f"{name} {share:.2f}" for name, share in shares if share is not None))
-    steps = ", ".join(f"{step} {tokens:.1f}" for step, tokens in figures.output_per_row.items())
-    table.add_row("output/row", f"{steps} tokens")
-    if usage.truncated:
-        table.add_row("truncated", f"{usage.truncated:,} documents")
-    if usage.duplicates:
-        table.add_row("duplicates", f"{usage.duplicates:,} rows share the answers of an identical row")
+def _layout_lines(result: RunResult) -> Iterator[Line]:
+    """The layouts that were chosen, and what was measured for it."""
+    if result.choice:
+        chosen = dict.fromkeys(result.choice.layouts.values())
+        yield "layout", f"{', '.join(chosen)}: where prompts keep what changes ({result.choice.reason})"
+    for measured in result.measured:
+        yield "measured", measured.sentence()
 
 
-def _forecast_rows(table: Table, result: RunResult, outlook: Outlook) -> None:
+def _forecast_lines(result: RunResult, outlook: Outlook) -> Iterator[Line]:
     """The forecast, with how far the run was off."""
-    chosen = dict.fromkeys(outlook.choice.layouts.values())
-    table.add_row("layout", f"{', '.join(chosen)} ({outlook.choice.reason})")
-    if result.measured:
-        table.add_row("measured", result.measured.sentence())
     totals, taken = result.totals, outlook.taken
     computed = totals.figures.computed
     said = f"{taken.computed:,.0f} prompt tokens to compute ({_off(computed, taken.computed)})"
@@ -115,7 +153,7 @@ def _forecast_rows(table: Table, result: RunResult, outlook: Outlook) -> None:
         said += f", {taken.seconds:,.1f} engine seconds ({_off(totals.busy_seconds, taken.seconds)})"
     if not outlook.observed:
         said += "; assuming that no condition skips a step, because nothing had been observed yet"
-    table.add_row("forecast", said)
+    yield "forecast", said
 
 
 def _off(happened: float, forecast: float) -> str:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from headrace.cluster.engines.locate import made_up_models
 from headrace.cluster.report.baseline import Baseline, find_baseline
 from headrace.cluster.report.cost import cost
 from headrace.cluster.report.page.content import ReportContent, ShownLetter, ShownRow
@@ -19,6 +20,7 @@ from headrace.pipelines.report.drift import Shift, drift
 from headrace.pipelines.report.inspection import Inspection, inspect_output
 from headrace.pipelines.report.rows import Document, Place, place_of, read_documents
 from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.spec.report_settings import ReportSettings
 from headrace.pipelines.spec.steps import known_steps
 from headrace.pipelines.spec.version import VERSION
@@ -90,6 +92,7 @@ def build_report(
         "output": shown(store.uri),
         "created": plan.created,
         "complete": facts.get("status") == "complete",
+        "made_up": _made_up(plan),
         "seen": inspection.stats.to_data(),
         "fresh": fresh.stats.to_data() if fresh else None,
         "previous": baseline.to_data() if baseline else None,
@@ -111,6 +114,14 @@ def build_report(
         letters=rows.letters,
         warnings=tuple(warnings),
     )
+
+
+def _made_up(plan: Plan) -> list[str]:
+    """The models that made their answers up; none if this version or its plugins do not know the pipeline."""
+    try:
+        return made_up_models(Pipeline.model_validate(plan.pipeline))
+    except (UserError, ValueError):
+        return []
 
 
 def _fresh(store: Store, plan: Plan, settings: ReportSettings) -> Inspection | None:

@@ -28,14 +28,14 @@ def show_comparison(content: ReportContent, to: str | None) -> None:
     for stats, name in ((content.before, "before"), (content.inspection.stats, "now")):
         if stats is not None and not stats.whole:
             console.print(Text(f"{name}: a sample of {stats.rows:,} rows"))
-    if content.shifts:
-        console.print(_table(content.shifts))
-    else:
+    if not content.shifts:
         console.print(Text("The two outputs have nothing in common that can be compared."))
-    flagged = len(content.flagged)
-    console.print(
-        Text(f"{flagged} of {len(content.shifts)} distributions moved by a large amount that is unlikely to be chance.")
-    )
+    elif not any(each.distance for each in content.shifts):
+        console.print(Text("Nothing moved."))
+    else:
+        console.print(_table(content.shifts))
+        said = f"{len(content.flagged)} of {len(content.shifts)} distributions moved"
+        console.print(Text(f"{said} by a large amount that is unlikely to be chance."))
     if to is not None:
         print(to)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -36,6 +36,8 @@ class Checked:
     stages: tuple[Stage, ...]
     models: Mapping[str, Located]
     notes: tuple[str, ...]
+    input: str = ""
+    """The input as it was given; empty for a table in memory."""
 
     @property
     def only_model(self) -> Located | None:
@@ -67,7 +69,7 @@ def check(pipeline: Pipeline, input: str) -> Checked:
     Raises:
         UserError: the mistakes found; all of one kind are reported together.
     """
-    return check_corpus(pipeline, find_shards(input))
+    return replace(check_corpus(pipeline, find_shards(input)), input=input)
 
 
 def check_corpus(pipeline: Pipeline, corpus: Corpus) -> Checked:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.cluster.state.totals import Totals
 from headrace.pipelines.forecast.measured import Measured
 from headrace.pipelines.forecast.outlook import Outlook
+from headrace.pipelines.inference.layouts import LayoutChoice
+from headrace.pipelines.inference.results import RowResult
 from headrace.pipelines.output.checkpoint import Counts
 from headrace.pipelines.output.planning import Changes
 from headrace.pipelines.output.reading import read_errors, scan_answers
@@ -30,12 +33,14 @@ class RunResult:
         totals: the work of this run alone.
         seconds: by phase.
         outlook: the forecast for the rows of this run.
-        measured: what a measurement of the layouts before the run found, and its cost.
+        choice: the layouts of this run, and why; None if nothing was left to choose or to forecast.
+        measured: what measurements of the layouts before the run found, one for each model, and their cost.
         place: where the workers ran; empty if there was nothing to do.
         stages: the models as they were loaded, and the steps of each.
         series: the totals over time.
         started: ISO 8601, UTC.
         report: location of the page; empty if there is none.
+        command: the ``headrace run`` of this pipeline, input and output; empty if the pipeline was made in Python.
     """
 
     status: Status
@@ -48,12 +53,14 @@ class RunResult:
     changes: Changes = field(default_factory=Changes)
     notes: list[str] = field(default_factory=list)
     outlook: Outlook | None = None
-    measured: Measured | None = None
+    choice: LayoutChoice | None = None
+    measured: tuple[Measured, ...] = ()
     place: str = ""
     stages: list[dict[str, Any]] = field(default_factory=list)
     series: Series = field(default_factory=Series)
     started: str = ""
     report: str = ""
+    command: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -71,6 +78,14 @@ class RunResult:
         """The dead letters in the output, each with its row, its kept columns, and what went wrong."""
         return read_errors(self.output)
 
+    def keep_measured(self, known: Mapping[str, Mapping[int, RowResult]]) -> None:
+        """Say that these rows need not be asked (all of) what they were asked in a measurement."""
+        rows = sum(map(len, known.values()))
+        self.measured = tuple(replace(each, kept=rows) for each in self.measured)
+        if self.outlook is not None:
+            left = 1 - rows / max(1, self.outlook.taken.rows)
+            self.outlook = replace(self.outlook, taken=self.outlook.taken.times(left))
+
     def as_report(self) -> dict[str, Any]:
         """Plain data for ``report.json``."""
         return {
@@ -81,9 +96,9 @@ class RunResult:
             "reused": self.totals.usage.reused,
             "totals": {name: value for name, value in asdict(self.totals).items() if name != "stages"},
             "figures": asdict(self.totals.figures),
-            "layouts": dict(self.outlook.choice.layouts) if self.outlook else {},
-            "layouts_because": self.outlook.choice.reason if self.outlook else "",
-            "measured": {**asdict(self.measured), "said": self.measured.sentence()} if self.measured else None,
+            "layouts": dict(self.choice.layouts) if self.choice else {},
+            "layouts_because": self.choice.reason if self.choice else "",
+            "measured": [{**asdict(each), "said": each.sentence()} for each in self.measured],
             "forecast": asdict(self.outlook.taken) if self.outlook else None,
             "seconds": {phase: round(seconds, 3) for phase, seconds in self.seconds.items()},
             "changes": asdict(self.changes),

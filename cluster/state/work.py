@@ -22,9 +22,10 @@ from headrace.pipelines.output.plan import Chunk, Plan
 from headrace.pipelines.output.planning import Changes, PlanSpec, Redo, differences, next_plan
 from headrace.pipelines.output.published import published
 from headrace.pipelines.output.reuse import Previous, Taken, take, taken, with_seeds
+from headrace.pipelines.spec.command_line import run_command
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.graph import Graph
-from headrace.pipelines.storage.locations import local_path, object_uri, shown
+from headrace.pipelines.storage.locations import local_path, object_uri, shown, without_userinfo
 from headrace.pipelines.storage.opening import reached_store
 from headrace.pipelines.storage.store import Store
 
@@ -87,7 +88,8 @@ class Work:
         elif previous is not None:
             base = _with_priors(store, previous)
         layouts, priors, fingerprints = settled(checked, base, choice)
-        spec = _spec(checked, fingerprints, layouts, priors)
+        command = run_command(pipeline.source, without_userinfo(checked.input), shown(store.uri), limit)
+        spec = replace(_spec(checked, fingerprints, layouts, priors), command=command)
         redo = _redo(store, previous, spec, checked.pipeline.max_error_rate, options)
         plan, changes = next_plan(previous, checked.corpus, spec, limit, redo)
         if other is not None and previous is not None and plan.number != previous.number:

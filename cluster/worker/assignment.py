@@ -11,6 +11,7 @@ import pyarrow as pa
 from headrace.cluster.engines.config import EngineConfig
 from headrace.operators.questions import Layout
 from headrace.pipelines.inference.layouts import Priors
+from headrace.pipelines.inference.results import RowResult
 from headrace.pipelines.input.spread import Place
 from headrace.pipelines.output.carried_answers import Origin
 from headrace.pipelines.output.plan import CommitInfo
@@ -29,6 +30,7 @@ class Assignment:
         chunk_seconds: the time in which a row must finish.
         engine: None if no engine is needed, because all answers of this stage's steps exist.
         origins: which answers of each base of the chunks are still valid.
+        known: answers that rows without a base have already, by the path of their shard and their number there.
         key: the columns that, with ``reads``, the digests of rows are made from; empty if there are no digests.
         sample: rows of the input to take priors of labels from; empty if none are taken from rows, or all are known.
         priors_file: where those are fixed, in the output.
@@ -51,6 +53,7 @@ class Assignment:
     before: CommitInfo | None = None
     chunk_seconds: float = 1800.0
     origins: Mapping[int, Origin] = field(default_factory=dict)
+    known: Mapping[str, Mapping[int, RowResult]] = field(default_factory=dict)
     key: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     sample: tuple[Place, ...] = ()

@@ -5,21 +5,28 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 
 from headrace.cluster.engines.config import EngineConfig
 from headrace.cluster.engines.starting import EngineStartFailed, start_or_explain
-from headrace.cluster.worker.table_chain import Piece, answer, result_table
+from headrace.cluster.worker.begun_chain import begin_chain
+from headrace.cluster.worker.table_chain import Piece, answer, result_table, rows_of
+from headrace.pipelines.forecast.at_hand import choose_at_hand
+from headrace.pipelines.forecast.forecast import History
 from headrace.pipelines.inference.chain import Chain
-from headrace.pipelines.inference.engine import EngineDied
+from headrace.pipelines.inference.engine import Engine, EngineDied, ModelInterface
+from headrace.pipelines.inference.sampled_priors import PRIOR_ROWS
 from headrace.pipelines.input.frames import ArrowFrame
 from headrace.pipelines.input.tables import table_rows
 from headrace.pipelines.spec.errors import ChunksFailed
 from headrace.pipelines.spec.graph import Graph
 from headrace.pipelines.spec.pipeline import Pipeline
+
+SAMPLE_ROWS = PRIOR_ROWS
+"""Rows of a dataset to choose layouts and priors with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,8 @@ class BatchAssignment:
         columns: the input's columns, with the types to read them as.
         keep: the columns that stay beside the answers.
         fields: the schema of a part without kept columns.
+        history: what earlier runs found, which chooses layouts and priors.
+        sample: some rows to choose them with, the same for all actors.
     """
 
     pipeline: Mapping[str, Any]
@@ -39,6 +48,8 @@ class BatchAssignment:
     columns: pa.Schema
     keep: tuple[str, ...]
     fields: pa.Schema
+    history: History = field(default_factory=History)
+    sample: pa.Table | None = None
 
 
 class BatchWorker:
@@ -50,13 +61,14 @@ class BatchWorker:
         self._assignment = assignment
         pipeline = Pipeline.model_validate(assignment.pipeline)
         self._read = pa.schema([assignment.columns.field(name) for name in Graph.of(pipeline).input_columns])
+        self._pipeline = pipeline
+        self._engines: list[tuple[Engine, tuple[str, ...]]] = []
         self._chains: list[tuple[Chain, tuple[str, ...]]] = []
         self._failed: EngineStartFailed | None = None
         self._started: asyncio.Task[None] | None = None
         try:
             for config, steps in assignment.engines:
-                engine = start_or_explain(config)
-                self._chains.append((Chain(pipeline, engine, assignment.columns, steps=steps), steps))
+                self._engines.append((start_or_explain(config), steps))
         except EngineStartFailed as error:
             self._failed = error  # Ray would start an actor that does not come up again and again
 
@@ -78,9 +90,14 @@ class BatchWorker:
         yield with_answers(batch, piece, self._assignment)
 
     async def _start(self) -> None:
+        given, pipeline = self._assignment, self._pipeline
+        sample = [] if given.sample is None else rows_of([Piece.of(table_rows(given.sample, self._read))], SAMPLE_ROWS)
         try:
-            for chain, _ in self._chains:
-                await chain.start()
+            for engine, steps in self._engines:
+                model = ModelInterface.of(engine)
+                choice = choose_at_hand(pipeline, model, given.history, sample, len(sample), steps)
+                chain, _ = await begin_chain(pipeline, engine, given.columns, steps, choice, lambda: sample)
+                self._chains.append((chain, steps))
         except EngineDied as error:
             raise ChunksFailed(f"The engine died before its first answer: {error}") from error
 

@@ -47,7 +47,7 @@ class Progress:
     def add(self, result: RowResult) -> None:
         """Count a finished row."""
         self._rows += 1
-        self._documents += result.has_document
+        self._documents += result.has_document and not result.usage.reused
         self._asked += result.usage.requests > 0
         self._dead += result.outcome == "dead"
         self._filtered += result.outcome == "filtered"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -16,7 +17,7 @@ from headrace.cluster.worker.chunk_runner import CHUNKS_AT_ONCE, ChunkRows, Chun
 from headrace.pipelines.inference.chain import Chain
 from headrace.pipelines.inference.engine import EngineDied
 from headrace.pipelines.inference.results import RowResult
-from headrace.pipelines.input.rows import Rows
+from headrace.pipelines.input.rows import Rows, as_rows
 from headrace.pipelines.input.tables import TABLE
 from headrace.pipelines.output.checkpoint import ERROR
 from headrace.pipelines.output.plan import Chunk
@@ -50,6 +51,17 @@ def pieces(rows: Rows, size: int) -> list[Piece]:
         bad = {row - first: why for row, why in rows.bad.items() if first <= row < first + size}
         cut.append(Piece.of(Rows(rows.table.slice(first, size), bad), first))
     return cut
+
+
+def rows_of(whole: Sequence[Piece], most: int) -> list[dict[str, Any]]:
+    """At most so many undamaged rows of a table, at equal distances, as Python values."""
+    total = sum(piece.chunk.rows for piece in whole)
+    wanted = sorted({i * total // most for i in range(most)}) if total > most else list(range(total))
+    found: list[dict[str, Any]] = []
+    for piece in whole:
+        here = [row - piece.chunk.first for row in wanted if piece.chunk.first <= row < piece.chunk.last]
+        found += as_rows(piece.rows.table.take([row for row in here if row not in piece.rows.bad]))
+    return found
 
 
 async def answer(

@@ -91,7 +91,7 @@ class Worker:
         board = board_at(assignment.board)
         self._starts = Starts(assignment.run_id, board)
         started = time.monotonic()
-        self._seeds = CarriedAnswers.of(self._store, self._pipeline, assignment.origins)
+        self._seeds = CarriedAnswers.of(self._store, self._pipeline, assignment.origins, assignment.known)
         self._models = frozenset(step.name for step in self._pipeline.steps if isinstance(step, ModelStep))
         self._here = frozenset(assignment.steps or (step.name for step in self._pipeline.steps))
         if not self._starts.begin():

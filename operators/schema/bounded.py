@@ -12,14 +12,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import regex
-from jsonschema import ValidationError, validators
-from jsonschema.protocols import Validator as JsonSchemaValidator
-from referencing import Registry
 
+from headrace.operators.schema.lazy_module import LazyModule
 from headrace.operators.schema.nodes import Node, dialect
+
+if TYPE_CHECKING:
+    import jsonschema
+    import referencing
+    from jsonschema.protocols import Validator as JsonSchemaValidator
+else:
+    jsonschema, referencing = LazyModule("jsonschema"), LazyModule("referencing")
 
 PATTERN_SECONDS = 1.0
 """Processor time for one search of a pattern; a pattern that does not backtrack endlessly takes microseconds."""
@@ -86,12 +91,14 @@ class BoundedValidator:
         }
         # With a $schema in it jsonschema would change back to its own class at a reference to the root.
         nameless = {key: value for key, value in schema.items() if key != "$schema"}
-        extend: Any = validators.extend  # untyped
+        extend: Any = jsonschema.validators.extend  # untyped
         return cls(
-            schema, extend(draft, rules)(nameless, format_checker=draft.FORMAT_CHECKER, registry=Registry()), left
+            schema,
+            extend(draft, rules)(nameless, format_checker=draft.FORMAT_CHECKER, registry=referencing.Registry()),
+            left,
         )
 
-    def errors(self, value: Any) -> Iterator[ValidationError]:
+    def errors(self, value: Any) -> Iterator[jsonschema.ValidationError]:
         """What is wrong with a value.
 
         Raises:
@@ -116,11 +123,12 @@ class BoundedValidator:
             raise TooMuchWork("a value of the schema is nested too deep to be checked") from None
 
 
-_Rule = Callable[[Any, Any, Any, Mapping[str, Any]], Iterator[ValidationError]]
+_Errors: TypeAlias = "Iterator[jsonschema.ValidationError]"
+_Rule = Callable[[Any, Any, Any, Mapping[str, Any]], _Errors]
 
 
 def _counted(rule: _Rule, left: list[int]) -> _Rule:
-    def counted(validator: Any, ref: Any, instance: Any, schema: Mapping[str, Any]) -> Iterator[ValidationError]:
+    def counted(validator: Any, ref: Any, instance: Any, schema: Mapping[str, Any]) -> _Errors:
         left[0] -= 1
         if left[0] < 0:
             raise TooMuchWork(
@@ -132,23 +140,19 @@ def _counted(rule: _Rule, left: list[int]) -> _Rule:
     return counted
 
 
-def _pattern(validator: Any, pattern: Any, instance: Any, schema: Mapping[str, Any]) -> Iterator[ValidationError]:
+def _pattern(validator: Any, pattern: Any, instance: Any, schema: Mapping[str, Any]) -> _Errors:
     if isinstance(instance, str) and not found(pattern, instance):
-        yield ValidationError(f"{instance!r} does not match {pattern!r}")
+        yield jsonschema.ValidationError(f"{instance!r} does not match {pattern!r}")
 
 
-def _pattern_properties(
-    validator: Any, patterns: Any, instance: Any, schema: Mapping[str, Any]
-) -> Iterator[ValidationError]:
+def _pattern_properties(validator: Any, patterns: Any, instance: Any, schema: Mapping[str, Any]) -> _Errors:
     for pattern, inner in patterns.items() if isinstance(instance, dict) else ():
         for name, value in instance.items():
             if found(pattern, name):
                 yield from validator.descend(value, inner, path=name, schema_path=pattern)
 
 
-def _additional_properties(
-    validator: Any, others: Any, instance: Any, schema: Mapping[str, Any]
-) -> Iterator[ValidationError]:
+def _additional_properties(validator: Any, others: Any, instance: Any, schema: Mapping[str, Any]) -> _Errors:
     if not isinstance(instance, dict):
         return
     named, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
@@ -157,20 +161,20 @@ def _additional_properties(
         for name in extra:
             yield from validator.descend(instance[name], others, path=name)
     elif not others and extra:
-        yield ValidationError(f"{', '.join(map(repr, extra[:20]))} must not be there")
+        yield jsonschema.ValidationError(f"{', '.join(map(repr, extra[:20]))} must not be there")
 
 
-def _multiple_of(validator: Any, factor: Any, instance: Any, schema: Mapping[str, Any]) -> Iterator[ValidationError]:
+def _multiple_of(validator: Any, factor: Any, instance: Any, schema: Mapping[str, Any]) -> _Errors:
     if isinstance(instance, bool) or not isinstance(instance, (int, float)):
         return
     exact = math.isfinite(instance) if isinstance(instance, float) else True
     if not exact or (Fraction(repr(instance)) / Fraction(repr(factor))).denominator != 1:
-        yield ValidationError(f"{instance!r} is not a multiple of {factor}")
+        yield jsonschema.ValidationError(f"{instance!r} is not a multiple of {factor}")
 
 
-def _unique_items(validator: Any, unique: Any, instance: Any, schema: Mapping[str, Any]) -> Iterator[ValidationError]:
+def _unique_items(validator: Any, unique: Any, instance: Any, schema: Mapping[str, Any]) -> _Errors:
     if unique and isinstance(instance, list) and len({_identity(item) for item in instance}) < len(instance):
-        yield ValidationError(f"{instance!r} has non-unique elements")
+        yield jsonschema.ValidationError(f"{instance!r} has non-unique elements")
 
 
 def _identity(value: Any) -> Any:

@@ -7,12 +7,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import pyarrow as pa
-
+from headrace.operators.schema.lazy_module import LazyModule
 from headrace.operators.schema.nodes import compact
 from headrace.operators.schema.not_accepted import NotAccepted
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = LazyModule("pyarrow")
 
 INT64 = range(-(2**63), 2**63)
 T = TypeVar("T")

@@ -10,9 +10,7 @@ An absent field and a null one are the same in a table; only that difference is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from headrace.operators.schema.codecs import (
     INT64,
@@ -28,7 +26,13 @@ from headrace.operators.schema.codecs import (
     Text,
     Timestamp,
 )
+from headrace.operators.schema.lazy_module import LazyModule
 from headrace.operators.schema.nodes import Flat, Node, fields_of, flatten, is_record, types
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = LazyModule("pyarrow")
 
 
 @dataclass(frozen=True, slots=True)

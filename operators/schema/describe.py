@@ -18,6 +18,12 @@ _DETAIL = ((8, 300), (8, 80), (3, 80), (2, 40), (1, 40), (1, 0))
 _WHOLE = ((64, 300), (64, 80), (64, 0))
 """The same if every line is needed; 64 is as deep as a schema may be."""
 
+LINE_FIELDS = 12
+"""Fields that a line may name; more are easier to read as a list."""
+
+_SAID = ("const", "description", "enum", "format", "pattern")
+"""Keywords of a text that the prompt has to say."""
+
 _NOISE = ("$schema", "$id", "id", "$comment", "title", "examples", "default")
 
 
@@ -44,6 +50,30 @@ def describe(schema: Node, root: Node | None = None, *, whole: bool = False) -> 
         raise SchemaError(f"/: a line for each property takes {len(text)} characters, at most {DESCRIPTION_LIMIT}")
     kept = text[: DESCRIPTION_LIMIT - 40].rsplit("\n", 1)[0]
     return f"{kept}\n- and {text.count(chr(10)) - kept.count(chr(10))} more"
+
+
+def in_a_line(schema: Node, root: Node | None = None) -> str | None:
+    """The names of the fields of a flat record of texts and lists of texts; None if there is more to say of a field.
+
+    Types and bounds are left out, for an engine that decodes under them anyway: they lead a small model astray. Beside
+    a description they keep it from copying the description, so a record with descriptions is not put in a line.
+    """
+    root = schema if root is None else root
+    node = flatten(root, schema).node
+    fields = fields_of(node)
+    if not 0 < len(fields) <= LINE_FIELDS or MEANS in node or not is_record(node):
+        return None
+    return ", ".join(fields) if all(_is_text(root, item) for item in fields.values()) else None
+
+
+def _is_text(root: Node, schema: Any) -> bool:
+    """Whether a value is text, or a list of texts, of which there is nothing to say."""
+    flat = flatten(root, schema)
+    if any(key in flat.node for key in _SAID):
+        return False
+    if flat.types == ("array",) and isinstance(flat.node.get("items"), Mapping):
+        return flatten(root, flat.node["items"]).types == ("string",) and _is_text(root, flat.node["items"])
+    return flat.types == ("string",)
 
 
 def _quiet(value: Any) -> Any:

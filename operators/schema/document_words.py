@@ -36,18 +36,28 @@ CLOSERS = r",.;:!?)\]}%，。、；：！？）」』】"  # noqa: RUF001
 OPENERS = r",;:(\[{，、；：（「『【"  # noqa: RUF001
 """Marks that something follows, inside a class of characters: a quote does not end with them."""
 
+_SPACED_END, _UNSPACED_END = ".!?", "。！？"  # noqa: RUF001
+_ENDS = _SPACED_END + _UNSPACED_END
+_CROSSING = regex.compile(rf"[{_SPACED_END}]+(?= )|[{_ENDS}]*[{_UNSPACED_END}][{_ENDS}]*(?=[^{_ENDS}])")
+"""The end of a sentence, and something after it."""
+
 _BEGIN = regex.compile(rf"(?!\p{{M}})[^\p{{L}}\p{{N}} {CLOSERS}]{{0,2}}[\p{{L}}\p{{N}}]")
 _NO_END = regex.compile(rf"[ {OPENERS}]")
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How long a quote may be: words, and characters (``most_characters`` None: any number)."""
+    """How long a quote may be: words, and characters (``most_characters`` None: any number).
+
+    With ``in_sentence`` it does not go on after the end of a sentence: ``.``, ``!`` or ``?`` before white space, or
+    their full-width forms.
+    """
 
     least: int
     most: int
     least_characters: int = 0
     most_characters: int | None = None
+    in_sentence: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,8 @@ class DocumentWords:
         if bounds.least_characters or bounds.most_characters is not None:
             most = "" if bounds.most_characters is None else bounds.most_characters
             parts.append(rf"([^\\]|\\.){{{bounds.least_characters},{most}}}")
+        if bounds.in_sentence:
+            parts.append(f"([^{_ENDS}]|[{_SPACED_END}]+[^ {_ENDS}])*[{_ENDS}]*")
         return " & ".join(f"/{part}/" for part in parts)
 
     def find(self, quote: str, after: int = 0) -> tuple[int, int] | None:
@@ -141,8 +153,16 @@ class DocumentWords:
             limits = [*gaps[gap : gap + 1], *begun[next_word : next_word + 1]]
             if bounds.most_characters is not None:
                 limits.append(start + bounds.most_characters)
+            if bounds.in_sentence:
+                stop = bisect_right(self._stops, start)
+                limits += self._stops[stop : stop + 1]
             if all(ends[at] <= limit for limit in limits):
                 yield self.folded[start : ends[at]]
+
+    @cached_property
+    def _stops(self) -> list[int]:
+        """Where the sentences of :attr:`folded` end that others follow."""
+        return [match.end() for match in _CROSSING.finditer(self.folded)]
 
     @cached_property
     def _words(self) -> tuple[list[int], list[int], list[int]]:
@@ -165,6 +185,11 @@ def _class(kind: str, text: str) -> str:
     alphabet = sorted({*text, *' "\\'})
     runs = ("".join(run) for inside, run in groupby(alphabet, members.__contains__) if inside)
     return "".join(run if len(run) < 3 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def crosses_sentences(quote: str) -> bool:
+    """Whether a quote goes on after the end of a sentence."""
+    return _CROSSING.search(fold(quote)) is not None
 
 
 def fold(text: str) -> str:

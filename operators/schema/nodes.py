@@ -11,12 +11,16 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from jsonschema import Draft202012Validator
-from jsonschema.protocols import Validator as JsonSchemaValidator
-from jsonschema.validators import validator_for
+from headrace.operators.schema.lazy_module import LazyModule
+
+if TYPE_CHECKING:
+    import jsonschema
+    from jsonschema.protocols import Validator as JsonSchemaValidator
+else:
+    jsonschema = LazyModule("jsonschema")
 
 Node = Mapping[str, Any]
 
@@ -68,7 +72,7 @@ def pointer(path: Sequence[str | int]) -> str:
 
 def dialect(schema: Node) -> type[JsonSchemaValidator]:
     """The validator class of the draft that ``$schema`` names; 2020-12 if it names none."""
-    return validator_for(schema, default=Draft202012Validator)
+    return jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
 
 
 def refs_stand_alone(schema: Node) -> bool:

@@ -1,8 +1,8 @@
 """Quotes in a schema: strings with ``x-quote``, whose values are copied from the document word for word.
 
-``"x-quote": true`` makes a string a quote; ``"x-quote": {"words": [2, 12]}`` also bounds its words. Everything else a
-quote needs follows from the schema: what the engine may write (:mod:`~headrace.operators.schema.quote_grammar`), and
-where each quote of an answer stands in the document.
+``"x-quote": true`` makes a string a quote. ``"x-quote": {"words": [2, 12], "within": "sentence"}`` also bounds its
+words and keeps it within a sentence. Everything else a quote needs follows from the schema: what the engine may write
+(:mod:`~headrace.operators.schema.quote_grammar`), and where each quote of an answer stands in the document.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import WithJsonSchema
 
-from headrace.operators.schema.document_words import Bounds, DocumentWords, count_words, fold
+from headrace.operators.schema.document_words import Bounds, DocumentWords, count_words, crosses_sentences, fold
 from headrace.operators.schema.nodes import (
     Node,
     SchemaError,
@@ -39,6 +39,11 @@ DEFAULT_WORDS = (1, 25)
 
 MOST_WORDS = 200
 """Most words that a quote may be allowed to have."""
+
+SENTENCE = "sentence"
+"""The value of ``within``: the quote does not go on after the end of a sentence."""
+
+_KEYS = {"words", "within"}
 
 CHARACTERS_PER_WORD = 8
 """Characters of a word, for estimates; an English word has 5 letters."""
@@ -90,7 +95,13 @@ def bounds_of(node: Node) -> Bounds | None:
         return None
     least, most = wanted.get("words", DEFAULT_WORDS) if isinstance(wanted, Mapping) else DEFAULT_WORDS
     characters = node.get("maxLength")
-    return Bounds(least, most, int(node.get("minLength", 0)), None if characters is None else int(characters))
+    return Bounds(
+        least,
+        most,
+        int(node.get("minLength", 0)),
+        None if characters is None else int(characters),
+        in_sentence=isinstance(wanted, Mapping) and "within" in wanted,
+    )
 
 
 def quotes_of(schema: Node) -> Quotes:
@@ -145,14 +156,16 @@ def check_quotes(schema: Node) -> None:
 
 
 def _check_keyword(value: Any, path: SchemaPath) -> None:
-    form = f"{QUOTE} is true, false, or words: [LEAST, MOST]"
+    form = f"{QUOTE} is true, false, or a mapping with words: [LEAST, MOST], within: sentence, or both"
     if isinstance(value, bool):
         return
     if not isinstance(value, Mapping):
         raise SchemaError(f"{pointer(path)}: {form}, not {value!r:.80}")
-    if value.keys() != {"words"}:
+    if not value or not value.keys() <= _KEYS:
         raise SchemaError(f"{pointer(path)}: {form}; its keys are {', '.join(map(repr, value)) or 'none'}")
-    words = value["words"]
+    if value.get("within", SENTENCE) != SENTENCE:
+        raise SchemaError(f"{pointer((*path, 'within'))}: within is {SENTENCE!r}, not {value['within']!r:.80}")
+    words = value.get("words", list(DEFAULT_WORDS))
     whole = isinstance(words, list) and len(words) == 2 and all(type(each) is int for each in words)
     if not whole:
         raise SchemaError(f"{pointer((*path, 'words'))}: words is a list of two whole numbers, not {words!r:.80}")
@@ -229,7 +242,7 @@ def without_quotes(schema: Any) -> Any:
 
 def _is_keyword(value: Any) -> bool:
     """Whether this is the keyword's value, and not the schema of a property with its name."""
-    return isinstance(value, bool) or (isinstance(value, Mapping) and value.keys() == {"words"})
+    return isinstance(value, bool) or (isinstance(value, Mapping) and len(value) > 0 and value.keys() <= _KEYS)
 
 
 def place_quotes(value: Any, quotes: Quotes, document: DocumentWords) -> tuple[Any, list[Span]]:
@@ -292,4 +305,7 @@ def _span(value: str, bounds: Bounds, document: DocumentWords, path: str, after:
     if not bounds.least <= words <= bounds.most:
         rule = "has too few words" if words < bounds.least else "has too many words"
         raise NotAccepted(f"{where}{shown!r} {rule} ({words}, not {bounds.least} to {bounds.most})", rule)
+    if bounds.in_sentence and crosses_sentences(value):
+        rule = "goes on after the end of a sentence"
+        raise NotAccepted(f"{where}{shown!r} {rule}", rule)
     return Span(path, *found)

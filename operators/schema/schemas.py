@@ -13,22 +13,25 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jsonschema import Draft3Validator
-from jsonschema.exceptions import best_match
-from jsonschema.validators import validator_for
 from pydantic import BaseModel
 
 from headrace.operators.schema.answer_tokens import max_answer_tokens
 from headrace.operators.schema.bounded import TooMuchWork, found, pattern_problem
 from headrace.operators.schema.decoding import decoding_schema
-from headrace.operators.schema.describe import describe
+from headrace.operators.schema.describe import describe, in_a_line
+from headrace.operators.schema.lazy_module import LazyModule
 from headrace.operators.schema.nodes import Node, SchemaError, dialect, pointer, refs_stand_alone, resolve, walk
 from headrace.operators.schema.quotes import QUOTE, check_quotes
 from headrace.operators.schema.recursion import heights, reachable, unfold
 from headrace.operators.schema.short_form import ShortForm, short_form
 from headrace.operators.schema.validation import Validator, parse_json
+
+if TYPE_CHECKING:
+    import jsonschema
+else:
+    jsonschema = LazyModule("jsonschema")
 
 __all__ = [
     "SchemaError",
@@ -37,6 +40,7 @@ __all__ = [
     "check_schema",
     "decoding_schema",
     "describe",
+    "in_a_line",
     "max_answer_tokens",
     "parse_json",
     "schema_of",
@@ -100,7 +104,7 @@ def check_schema(schema: object) -> dict[str, Any]:
         )
     _check_dialect(plain)
     _check_keywords(plain)
-    error = best_match(dialect(plain)(dialect(plain).META_SCHEMA).iter_errors(plain))
+    error = jsonschema.exceptions.best_match(dialect(plain)(dialect(plain).META_SCHEMA).iter_errors(plain))
     if error is not None:
         raise SchemaError(f"{pointer(list(error.absolute_path))}: {_wrong(error.message)}")
     for path, node in reachable(plain):
@@ -148,8 +152,12 @@ def _check_dialect(schema: Node) -> None:
     named = schema.get("$schema")
     if named is None:
         return
-    known = validator_for(schema, default=Draft3Validator) if isinstance(named, str) else Draft3Validator
-    if known is Draft3Validator:
+    known = (
+        jsonschema.validators.validator_for(schema, default=jsonschema.Draft3Validator)
+        if isinstance(named, str)
+        else jsonschema.Draft3Validator
+    )
+    if known is jsonschema.Draft3Validator:
         raise SchemaError(
             f"/$schema: {named!r} is not a supported dialect; name one from draft-04 to "
             "https://json-schema.org/draft/2020-12/schema, or remove it"

@@ -7,14 +7,17 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
-
-from jsonschema import ValidationError
-from jsonschema.exceptions import best_match
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from headrace.operators.schema.bounded import BoundedValidator
+from headrace.operators.schema.lazy_module import LazyModule
 from headrace.operators.schema.nodes import compact
 from headrace.operators.schema.not_accepted import NotAccepted
+
+if TYPE_CHECKING:
+    import jsonschema
+else:
+    jsonschema = LazyModule("jsonschema")
 
 MAX_ANSWER_DEPTH = 100
 """Levels of lists and objects in an answer: the code that reads it afterwards recurses level by level, within Python's
@@ -156,7 +159,7 @@ class Validator:
             NotAccepted: it is not valid; one sentence for the model and for people.
             TooMuchWork: this cannot be determined within the limits.
         """
-        error = best_match(self._validator.errors(value))
+        error = jsonschema.exceptions.best_match(self._validator.errors(value))
         if error is not None:
             what, rule = _what(error)
             place = _place(error, where)
@@ -175,13 +178,13 @@ class Validator:
         return None
 
 
-def _place(error: ValidationError, place: str) -> str:
+def _place(error: jsonschema.ValidationError, place: str) -> str:
     for part in error.absolute_path:
         place += f"[{part}]" if isinstance(part, int) else f".{part}" if place else str(part)
     return place
 
 
-def _what(error: ValidationError) -> tuple[str, str]:  # noqa: PLR0911, PLR0912 - one case for each keyword
+def _what(error: jsonschema.ValidationError) -> tuple[str, str]:  # noqa: PLR0911, PLR0912 - one case for each keyword
     """What is wrong, and the broken rule without anything of the value."""
     value: Any = error.instance
     rule: Any = error.validator_value

@@ -148,6 +148,11 @@ def refuse(tree: nodes.Template) -> None:
     ):
         for node in tree.find_all(node_type):
             raise jinja2.TemplateSyntaxError(f"{what} cannot be used here", node.lineno)
+    # In a branch of a condition, Jinja itself finds out only when it renders a row.
+    for used in tree.find_all((nodes.Filter, nodes.Test)):
+        kind, known = ("filter", ENVIRONMENT.filters) if isinstance(used, nodes.Filter) else ("test", ENVIRONMENT.tests)
+        if used.name not in known:
+            raise jinja2.TemplateSyntaxError(f"No {kind} named {used.name!r}", used.lineno)
     for loop in tree.find_all(nodes.For):
         if loop.recursive:
             raise jinja2.TemplateSyntaxError("recursive loops cannot be used here", loop.lineno)

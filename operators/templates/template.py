@@ -134,6 +134,10 @@ def render_document(template: Template, row: Mapping[str, Any]) -> str | None:
 
 def _sentence(message: str) -> str:
     said = " ".join(message.split()).rstrip(".")
-    unknown = re.fullmatch(r"No filter named '(.*)'", said)
-    near = difflib.get_close_matches(unknown[1], ENVIRONMENT.filters, n=1) if unknown else ()
-    return f'{said}; did you mean "{near[0]}"?' if near else said
+    unknown = re.fullmatch(r"No (filter|test) named '(.*)'", said)
+    if not unknown:
+        return said
+    known = [name for name in getattr(ENVIRONMENT, f"{unknown[1]}s") if name[0].isalpha()]
+    near = difflib.get_close_matches(unknown[2], known, n=1)
+    meant = f'; did you mean "{near[0]}"?' if near else f" ({unknown[1]}s: {', '.join(sorted(known))})"
+    return f'unknown {unknown[1]} "{unknown[2]}"{meant}'

@@ -8,6 +8,7 @@ and the engine's rates. Nothing is guessed: what was not observed is not forecas
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,8 +17,9 @@ from headrace.operators.questions import Layout
 from headrace.pipelines.forecast.survey import Survey
 from headrace.pipelines.inference.costs import Request, RowCost
 from headrace.pipelines.inference.engine import NO_CONTEXT_COST, ContextCost, Engine
-from headrace.pipelines.inference.layouts import Priors
+from headrace.pipelines.inference.layouts import Priors, fixed_layouts
 from headrace.pipelines.inference.prepare import Chained
+from headrace.pipelines.spec.pipeline import Pipeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,17 @@ class Observation:
     def among(self, rows: int, documents: int, asked: int) -> Observation:
         """The same, as a share of all rows: with several models, later ones see what the earlier ones let through."""
         return dataclasses.replace(self, rows=rows, documents=documents, asked=asked)
+
+    def plus(self, more: Observation) -> Observation:
+        """These rows and others in the same layouts."""
+        steps: dict[str, dict[str, int]] = {name: dict(counts) for name, counts in self.steps.items()}
+        for name, counts in more.steps.items():
+            own = steps.setdefault(name, {})
+            for what, count in counts.items():
+                own[what] = own.get(what, 0) + count
+        numbers = ("rows", "documents", "asked", "seconds", "prompt", "computed", "output")
+        sums: dict[str, Any] = {name: getattr(self, name) + getattr(more, name) for name in numbers}
+        return dataclasses.replace(self, steps=steps, **sums)
 
     def share(self, step: str) -> float:
         """Share of the rows with any question that the step was asked about."""
@@ -133,6 +146,28 @@ class EngineFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Decision:
+    """The layouts that ``auto`` has chosen after a measurement. Later outputs of the pipeline keep them.
+
+    Attributes:
+        terms: what the choice depended on; see :func:`terms_of`.
+        when: the day.
+        baseline: the answers of that run, as a report compares with them; empty if there was none.
+    """
+
+    layouts: Mapping[str, Layout]
+    terms: str
+    when: str
+    baseline: Mapping[str, Any] = field(default_factory=dict)
+
+
+def terms_of(pipeline: Pipeline) -> str:
+    """What a choice of layouts depends on besides the questions: what is fixed, the tolerance, and the gold columns."""
+    held = {name: layout for name, layout in fixed_layouts(pipeline).items() if layout}
+    return json.dumps([held, pipeline.layout_tolerance, dict(pipeline.gold)], sort_keys=True)
+
+
+@dataclass(frozen=True, slots=True)
 class History:
     """What is known.
 
@@ -143,6 +178,7 @@ class History:
         priors: for each layout, the priors of labels that were fitted or taken from a sample, by step and option.
         gold: the steps whose score is against right answers.
         sample: rows of the measured sample.
+        decided: what the first run after the measurement chose.
     """
 
     engine: EngineFacts | None = None
@@ -152,6 +188,11 @@ class History:
     priors: Mapping[Layout, Priors] = field(default_factory=dict)
     gold: tuple[str, ...] = ()
     sample: int = 0
+    decided: Decision | None = None
+
+    def keeps(self, pipeline: Pipeline) -> bool:
+        """Whether the layouts of this pipeline are decided."""
+        return self.decided is not None and self.decided.terms == terms_of(pipeline)
 
     @property
     def rates(self) -> Rates | None:
@@ -211,6 +252,19 @@ class Forecast:
     def cached_share(self) -> float:
         """Share of the prompt tokens that will come from the prefix cache."""
         return 1 - self.computed / self.prompt if self.prompt else 0.0
+
+    def times(self, share: float) -> Forecast:
+        """The forecast for a share of the rows."""
+        return dataclasses.replace(
+            self,
+            rows=round(share * self.rows),
+            prompt=share * self.prompt,
+            computed=share * self.computed,
+            documents=share * self.documents,
+            work=share * self.work,
+            output=None if self.output is None else share * self.output,
+            seconds=None if self.seconds is None else share * self.seconds,
+        )
 
 
 def row_cost(chained: Chained, observed: Observation | None) -> RowCost:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from headrace.operators.questions import Layout
@@ -24,15 +24,26 @@ SURE, DEVIATIONS = 0.9, 1.2816
 """The confidence of :func:`at_least`, and the quantile of the normal distribution for it."""
 
 
+LEAST_SCORED = 8
+"""Rows that a step must be asked about for its layout to be chosen."""
+
+
+LEAST_START = 2.0
+"""Seconds that are worth telling apart."""
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
     """What a measurement before a run found, and its cost.
 
     Attributes:
-        rows: of the sample.
-        computed: prompt tokens; ``seconds`` include the engine's start.
+        rows: of the sample; ``kept`` of them are answered with it, because they were asked in the layouts that are
+            taken.
+        computed: prompt tokens.
+        seconds: with the engine's start; ``asking`` without.
         scores: for each layout that was measured to the end, each step's score; ``at_least`` with 90 % confidence.
         clearly_worse: the layouts that were left alone after a few rows.
+        model: its name, in a pipeline with several.
     """
 
     rows: int
@@ -41,10 +52,18 @@ class Measured:
     at_least: Mapping[Layout, Mapping[str, float]] = field(default_factory=dict)
     clearly_worse: tuple[Layout, ...] = ()
     seconds: float = 0.0
+    asking: float = 0.0
+    kept: int = 0
+    model: str = ""
 
     def sentence(self) -> str:
         """What was measured, its cost, and how sure the scores are."""
-        said = f"{self.rows:,} rows in {self.seconds:,.0f} s, {self.computed:,} prompt tokens"
+        said = f"{f'{self.model}: ' if self.model else ''}{self.rows:,} rows in {self.seconds:,.0f} s"
+        if self.seconds - self.asking >= LEAST_START:
+            said += f" ({self.asking:,.0f} s without the engine's start)"
+        said += f", {self.computed:,} prompt tokens"
+        if self.kept:
+            said += f"; the answers of {self.kept:,} rows are kept"
         for layout, scores in self.scores.items():
             if layout != REFERENCE and layout not in self.clearly_worse:
                 each = (f"{step} {score:.2f} (>= {self.at_least[layout][step]:.2f})" for step, score in scores.items())
@@ -54,16 +73,26 @@ class Measured:
         return said
 
 
-def hopeful(pipeline: Pipeline, model: ModelInterface, seen: Survey, few: History) -> tuple[Layout, ...]:
-    """The layouts that may be good enough, judged by a few rows; none if they would not pay even if they were."""
+def hopeful(
+    pipeline: Pipeline, model: ModelInterface, seen: Survey, few: History, steps: Collection[str] | None = None
+) -> tuple[Layout, ...]:
+    """The layouts that may be good enough, judged by a few rows; none if they would not pay even if they were.
+
+    Args:
+        steps: those that run on the model; None for all.
+    """
     kept: dict[Layout, dict[str, float]] = {}
-    for layout, scores in few.quality.items():
+    for layout in dict.fromkeys((*few.quality, *few.measured)):
+        scores = few.quality.get(layout, {})
         right = few.quality.get(REFERENCE, {})
         may = {step: not _clearly_worse(pipeline, few, layout, step, right.get(step, 1.0)) for step in scores}
         kept[layout] = {step: max(score, right.get(step, 1.0)) if may[step] else 0.0 for step, score in scores.items()}
         if layout == REFERENCE:
             kept[layout] = dict(scores)
-    best = look_ahead(pipeline, model, seen, replace(few, quality=kept))
+        elif layout in few.measured:  # of a step that hardly any of these rows reached nothing is known yet
+            rare = [step for step in few.measured[layout].layouts if asked_rows(few, layout, step) < LEAST_SCORED]
+            kept[layout] |= dict.fromkeys(rare, 1.0)
+    best = look_ahead(pipeline, model, seen, replace(few, quality=kept), steps=steps)
     if best.taken.work > WORTH * best.layouts[REFERENCE].work:
         return ()
     return tuple(layout for layout, scores in kept.items() if layout != REFERENCE and any(scores.values()))
@@ -71,9 +100,14 @@ def hopeful(pipeline: Pipeline, model: ModelInterface, seen: Survey, few: Histor
 
 def _clearly_worse(pipeline: Pipeline, few: History, layout: Layout, step: str, right: float) -> bool:
     """Whether so many answers of a step are worse that this would hardly happen in a layout that is good enough."""
-    asked = few.measured[layout].steps.get(step, {}).get("rows", 0) if layout in few.measured else 0
+    asked = asked_rows(few, layout, step)
     lost = math.ceil((right - few.quality[layout][step]) * asked - 1e-6)
     return lost > 0 and _tail(asked, lost, max(pipeline.layout_tolerance, LEAST_TOLERANCE)) < CHANCE
+
+
+def asked_rows(history: History, layout: Layout, step: str) -> int:
+    """The rows that a step was asked about when a layout was measured."""
+    return history.measured[layout].steps.get(step, {}).get("rows", 0) if layout in history.measured else 0
 
 
 def _tail(rows: int, worse: int, share: float) -> float:
@@ -95,6 +129,5 @@ def measured(history: History, computed: int, worse: tuple[Layout, ...] = ()) ->
     scores = {layout: dict(found) for layout, found in history.quality.items()}
     sure: dict[Layout, dict[str, float]] = {}
     for layout, found in scores.items():
-        steps = history.measured[layout].steps if layout in history.measured else {}
-        sure[layout] = {step: at_least(score, steps.get(step, {}).get("rows", 0)) for step, score in found.items()}
+        sure[layout] = {step: at_least(score, asked_rows(history, layout, step)) for step, score in found.items()}
     return Measured(history.sample, computed, scores, sure, worse)

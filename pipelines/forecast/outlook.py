@@ -15,7 +15,14 @@ from headrace.operators.questions import Layout
 from headrace.pipelines.forecast.forecast import Forecast, History, forecast, together
 from headrace.pipelines.forecast.survey import Survey
 from headrace.pipelines.inference.engine import NO_CONTEXT_COST, ModelInterface
-from headrace.pipelines.inference.layouts import LayoutChoice, choose, fixed_layouts, leaves_open, of_no_prefixes
+from headrace.pipelines.inference.layouts import (
+    LayoutChoice,
+    choose,
+    fixed_layouts,
+    leaves_open,
+    of_no_prefixes,
+    with_default,
+)
 from headrace.pipelines.inference.prepare import Chained, prepare, prepare_all
 from headrace.pipelines.spec.pipeline import Pipeline
 
@@ -60,14 +67,14 @@ START_WORK = 32_000.0
 """Prompt tokens that a CPU could read while an engine starts: a minute at 540 a second, measured on two slow cores."""
 
 GPU_ROWS = 3000
-"""Rows from which a measurement pays on GPUs, which read far more in that minute (how much was not measured)."""
+"""Rows from which a measurement pays on GPUs if it starts an engine: they read far more meanwhile (not measured)."""
 
 SAMPLE_ROWS, FEW_ROWS, MANY = 64, 32, 400
 """Rows of a measurement: 64, or 32 if the run has fewer than 400 rows. With 64, one row is about two percentage points
 of quality."""
 
 FIRST_ROWS = 16
-"""Rows of a sample of 64 that are looked at first, in case the other layouts are clearly worse."""
+"""Rows of a sample that are looked at first, in case the other layouts are clearly worse."""
 
 WORTH = 0.9
 """A layout is worth measuring if it would cost at most this share of what the reference costs."""
@@ -78,27 +85,57 @@ def sample_size(rows: int) -> int:
     return SAMPLE_ROWS if rows >= MANY else FEW_ROWS
 
 
-def measuring_cost(outlook: Outlook) -> float:
-    """What a measurement before a run would cost, in computed tokens: the sample in each layout, and an engine's start.
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What starts for a measurement: an engine of its own (``apart``), or none; and whether engines have GPUs."""
 
-    All of the sample counts, because its answers are not kept.
+    apart: bool = True
+    gpus: bool = False
+
+
+def measuring_cost(outlook: Outlook, cheapest: float, start: Start) -> float:
+    """What a measurement before a run would cost, in computed tokens: an engine's start, and the sample in two layouts.
+
+    The answers in one of the two are kept, but if the other layout is no good, nothing is saved for it.
+
+    Args:
+        cheapest: what all rows would cost in the other layout.
     """
     rows = sample_size(outlook.taken.rows)
-    rows += FIRST_ROWS if rows == SAMPLE_ROWS else 0
-    works = [outlook.taken.work, *(each.work for each in outlook.layouts.values() if each.work < outlook.taken.work)]
-    return START_WORK + rows / max(1, outlook.taken.rows) * sum(works)
+    starting = START_WORK if start.apart and not start.gpus else 0.0
+    return starting + rows / max(1, outlook.taken.rows) * (outlook.taken.work + cheapest)
 
 
-def worth_measuring(pipeline: Pipeline, outlook: Outlook, history: History, *, gpus: bool = False) -> bool:
+def may_save(
+    pipeline: Pipeline,
+    outlook: Outlook,
+    history: History,
+    start: Start = Start(),
+    steps: Collection[str] | None = None,
+) -> float:
+    """Computed tokens that another layout, if its answers are good enough, would save beyond what measuring it costs.
+
+    0 if no measurement is worth it.
+
+    Args:
+        outlook: of the steps that run on a model.
+        steps: these; None for all.
+    """
+    held = fixed_layouts(pipeline)
+    open_steps = [name for name in held if held[name] is None and (steps is None or name in steps)]
+    few = start.gpus and start.apart and outlook.taken.rows < GPU_ROWS
+    if not open_steps or few or history.keeps(pipeline):
+        return 0.0
+    unknown = (layout for layout in outlook.layouts if not _was_measured(history, layout, open_steps))
+    cheapest = min((outlook.layouts[layout].work for layout in unknown), default=outlook.taken.work)
+    if cheapest >= WORTH * outlook.taken.work:
+        return 0.0
+    return max(0.0, outlook.taken.work - cheapest - measuring_cost(outlook, cheapest, start))
+
+
+def worth_measuring(pipeline: Pipeline, outlook: Outlook, history: History, start: Start = Start()) -> bool:
     """Whether another layout, if its answers are good enough, would save more than measuring it costs."""
-    open_steps = [name for name, held in fixed_layouts(pipeline).items() if held is None]
-    if not open_steps or (gpus and outlook.taken.rows < GPU_ROWS):
-        return False
-    if all(_was_measured(history, layout, open_steps) for layout in outlook.layouts):
-        return False
-    cheapest = min((forecast.work for forecast in outlook.layouts.values()), default=0.0)
-    saved = outlook.taken.work - cheapest
-    return cheapest < WORTH * outlook.taken.work and (gpus or saved > measuring_cost(outlook))
+    return may_save(pipeline, outlook, history, start) > 0
 
 
 def _was_measured(history: History, layout: Layout, steps: Collection[str]) -> bool:
@@ -161,9 +198,12 @@ def look_ahead(
         choice = there
     elif model.prefix_block is None:
         choice = of_no_prefixes(pipeline, steps)
+    elif history.decided is not None and history.keeps(pipeline):
+        layouts = with_default(pipeline, history.decided.layouts)
+        choice = LayoutChoice(layouts, f"decided on {history.decided.when} and kept", history.fitted(layouts))
     else:
         quality = {layout: scores for layout, scores in history.quality.items() if layout in candidates}
-        choice = choose(pipeline, cost, quality)
+        choice = choose(pipeline, cost, quality, steps)
         choice = dataclasses.replace(choice, priors=history.fitted(choice.layouts))
     taken = prepare(pipeline, model, choice.layouts, steps=steps)
     known = history.observed(taken.layouts)

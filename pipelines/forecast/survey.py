@@ -7,13 +7,13 @@ corpus, so the mean length in characters corrects the mean length in tokens (two
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
-from headrace.operators.templates import TemplateProblem, render_document
+from headrace.operators.templates import Template, TemplateProblem, render_document
 from headrace.pipelines.inference.engine import Tokenizer
 from headrace.pipelines.input.corpus import Shard
 from headrace.pipelines.input.reader import ChunkReader
@@ -75,7 +75,11 @@ class Survey:
 
 def survey(pipeline: Pipeline, places: Sequence[Place], columns: pa.Schema, tokenizer: Tokenizer, rows: int) -> Survey:
     """Look at the rows at ``places``, which represent ``rows`` of the input."""
-    texts = list(_documents(pipeline, places, columns))
+    return survey_texts(list(_documents(pipeline, places, columns)), tokenizer, rows)
+
+
+def survey_texts(texts: Sequence[str | None], tokenizer: Tokenizer, rows: int) -> Survey:
+    """Look at documents (None for a row without one), which represent ``rows`` of the input."""
     documents = [text for text in texts if text]
     characters = sum(map(len, documents))
     step = max(1, -(-characters // MOST_CHARACTERS))
@@ -98,10 +102,11 @@ def _documents(pipeline: Pipeline, places: Sequence[Place], columns: pa.Schema) 
     for shard, first, last in places:
         rows = reader.read(shard, first, last, needed)
         for i, values in enumerate(as_rows(rows.table)):
-            yield None if i in rows.bad else _text(template, values)
+            yield None if i in rows.bad else text_of(template, values)
 
 
-def _text(template: Any, values: dict[str, Any]) -> str | None:
+def text_of(template: Template, values: Mapping[str, Any]) -> str | None:
+    """A row's document; None if it has no usable one."""
     try:
         text: str | None = render_document(template, values)
         if text is None or not text.strip():

@@ -22,6 +22,18 @@ from headrace.pipelines.inference.usage import Usage
 MEMORY = 1 << 18
 """Hashes that a :class:`BlockCounter` keeps: about 20 MB, and a standard error of 0.2 % beyond this many blocks."""
 
+MEASURES = (
+    ("order efficiency", "order_efficiency", "tokens that the best order would compute, divided by tokens computed"),
+    (
+        "layout efficiency",
+        "layout_efficiency",
+        "tokens that the cheapest allowed layout would compute, divided by tokens of this layout",
+    ),
+    ("useful prefill", "useful_prefill", "each document's tokens once, divided by tokens computed"),
+    ("full batch", "full_batch", "share of time in which documents waited because the engine was full"),
+)
+"""Name, key in :class:`Figures` and in a report, and explanation of each measure."""
+
 
 class BlockCounter:
     """Counts the minimum that an engine can compute for the prompts that it sees.

@@ -73,12 +73,6 @@ class LayoutChoice:
     priors: Priors = field(default_factory=dict)
 
 
-def of_several_models(pipeline: Pipeline, steps: Collection[str]) -> LayoutChoice:
-    """The layouts of a pipeline with several models, and why for these steps: what it fixes, else the reference."""
-    why = "the default for several models; set `layout` to use another one"
-    return LayoutChoice(with_default(pipeline, {}), why if leaves_open(pipeline, steps) else SET_BY_PIPELINE)
-
-
 def of_no_prefixes(pipeline: Pipeline, steps: Collection[str] | None = None) -> LayoutChoice:
     """The layouts for an engine that shares no prefixes, where all cost the same: fixed ones, else the reference."""
     why = "the engine shares no prefixes between requests, so no layout is cheaper than another"
@@ -89,6 +83,7 @@ def choose(
     pipeline: Pipeline,
     cost: Callable[[Mapping[str, Layout]], float],
     quality: Mapping[Layout, Mapping[str, float]],
+    steps: Collection[str] | None = None,
 ) -> LayoutChoice:
     """The cheapest combination of layouts in which every step is good enough.
 
@@ -97,11 +92,13 @@ def choose(
         quality: for each measured layout, each step's score, 0 to 1: against right answers if they are known, else
             agreement with the reference. A step may take a layout whose score is at most ``layout_tolerance`` below
             its score in the reference.
+        steps: those that run on the model; None for all. The others get what the pipeline fixes, else the reference.
     """
-    fixed = fixed_layouts(pipeline)
     reference = with_default(pipeline, {})
-    if all(fixed.values()):
+    if not leaves_open(pipeline, steps):
         return LayoutChoice(reference, SET_BY_PIPELINE)
+    here = fixed_layouts(pipeline).items()
+    fixed = {name: held if steps is None or name in steps else reference[name] for name, held in here}
     free = [name for name, held in fixed.items() if held is None]
     measured = {name: [layout for layout in LAYOUTS if name in quality.get(layout, {})] for name in free}
     if all(layouts in ([], [REFERENCE]) for layouts in measured.values()):

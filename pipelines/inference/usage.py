@@ -16,7 +16,8 @@ class Usage:
 
     Attributes:
         prompt: prompt tokens; ``cached`` of them came from the prefix cache, the others were computed.
-        reused: rows about which nothing was asked, because an earlier generation or another output had all answers.
+        reused: rows about which nothing was asked, because an earlier generation, another output or a measurement had
+            all answers.
         documents: document tokens, once for each row that was asked about.
         steps: for each step, ``rows`` that it was asked about, ``requests``, ``prompt``, ``cached`` and ``output``
             tokens, and ``added`` prompt tokens that came from the row besides its document.

@@ -26,15 +26,22 @@ def spread(shards: Sequence[Shard], rows: int) -> list[Place]:
     return places
 
 
-def rows_at(reader: ChunkReader, places: Sequence[Place], columns: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows at these places that can be read, as Python values.
+def readable_at(
+    reader: ChunkReader, places: Sequence[Place], columns: Sequence[str]
+) -> list[tuple[Place, dict[str, Any]]]:
+    """The rows at these places that can be read, as Python values, each with its place.
 
     Raises:
         InputChanged, OSError, UserError: see :meth:`ChunkReader.read`.
     """
-    found: list[dict[str, Any]] = []
+    found: list[tuple[Place, dict[str, Any]]] = []
     for shard, row in places:
         read = reader.read(shard, row, row + 1, columns)
         if not read.bad:  # a run makes a dead letter of it
-            found += as_rows(read.table)
+            found += [((shard, row), values) for values in as_rows(read.table)]
     return found
+
+
+def rows_at(reader: ChunkReader, places: Sequence[Place], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """As :func:`readable_at`, without the places."""
+    return [values for _, values in readable_at(reader, places, columns)]

@@ -18,7 +18,7 @@ is
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from headrace.operators.base import ModelStep
 from headrace.pipelines.inference.results import DOCUMENT, DeadLetter, Earlier, RowResult
+from headrace.pipelines.inference.usage import Usage
 from headrace.pipelines.output.checkpoint import (
     ANSWERED,
     DEAD,
@@ -158,12 +159,20 @@ class CarriedAnswers:
     """The step of each column."""
     filters: frozenset[str]
     origins: Mapping[int, Origin]
+    known: Mapping[str, Mapping[int, RowResult]] = field(default_factory=dict)
+    """What is known of rows of chunks without a base, by the path of their shard."""
 
     @classmethod
-    def of(cls, store: Store, pipeline: Pipeline, found: Mapping[int, Origin]) -> CarriedAnswers:
+    def of(
+        cls,
+        store: Store,
+        pipeline: Pipeline,
+        found: Mapping[int, Origin],
+        known: Mapping[str, Mapping[int, RowResult]] | None = None,
+    ) -> CarriedAnswers:
         """The reader for the rows of ``pipeline``'s output in ``store``."""
         filters = frozenset(step.name for step in pipeline.steps if step.gates)
-        return cls(store, Graph.of(pipeline), pipeline.answers, filters, found)
+        return cls(store, Graph.of(pipeline), pipeline.answers, filters, found, known or {})
 
     def read(self, chunk: Chunk) -> dict[int, RowResult]:
         """What is known about each row of ``chunk``, by row number: final ones, and ones with answers (see
@@ -174,6 +183,9 @@ class CarriedAnswers:
         Raises:
             UserError: a file is damaged.
         """
+        if not chunk.bases:
+            rows = self.known.get(chunk.path, {}).items()
+            return {row: replace(each, usage=Usage()) for row, each in rows if chunk.first <= row < chunk.last}
         for base in chunk.bases:
             origin = self.origins[base]
             table = self._seeds(chunk, origin.folder) if origin.folder else self._chunk(chunk, base, origin)

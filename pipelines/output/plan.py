@@ -221,6 +221,7 @@ class Plan:
         redo: what this plan was asked to recompute: ``changed``, ``all`` or ``errors``, or nothing.
         seeds: what this plan took from another output, if anything: its ``folder``, the ``steps`` whose answers it has,
             and the ``output`` and ``plan`` that they are from.
+        command: the ``headrace run`` that made it, for messages; empty if there is none.
     """
 
     number: int
@@ -241,6 +242,7 @@ class Plan:
     reads: tuple[str, ...] = ()
     redo: str = ""
     seeds: Mapping[str, Any] = field(default_factory=dict)
+    command: str = ""
 
     @property
     def name(self) -> str:

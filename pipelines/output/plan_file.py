@@ -51,6 +51,7 @@ def plan_to_json(plan: Plan) -> bytes:
         "columns": columns,
         "schema": base64.b64encode(plan.schema.serialize().to_pybytes()).decode(),
         "pipeline": dict(plan.pipeline),
+        **({"command": plan.command} if plan.command else {}),
         "shard_fields": [
             "path",
             "size",
@@ -114,6 +115,7 @@ def plan_from_json(data: bytes, form: int = FORMAT) -> Plan:
             checkpoint_rows=read["checkpoint_rows"],
             limit=read["limit"],
             shards=shards,
+            command=read.get("command", ""),
         )
     except (ValueError, LookupError, TypeError, AttributeError, OSError, pa.ArrowException) as error:
         raise UserError(
@@ -212,7 +214,7 @@ def save_plan(store: Store, plan: Plan) -> Plan:
     if store.put_if_absent(plan.name, plan_to_json(plan)):
         return plan
     theirs = plan_from_json(store.read(plan.name))
-    if plan_to_json(replace(theirs, created=plan.created, base=plan.base)) == plan_to_json(plan):
+    if plan_to_json(replace(theirs, created=plan.created, base=plan.base, command=plan.command)) == plan_to_json(plan):
         return replace(plan, created=theirs.created)
     raise UserError(
         f"Another run has just planned the same output ({plan.name} in {shown(store.uri)}, {theirs.created}), and "

@@ -12,6 +12,7 @@ import pyarrow as pa
 from headrace.operators.questions import Layout
 from headrace.pipelines.input.corpus import Corpus, Shard
 from headrace.pipelines.output.plan import Chunk, Plan, PlannedShard, Span
+from headrace.pipelines.spec.command_line import other_command
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.version import VERSION
 
@@ -82,6 +83,7 @@ class PlanSpec:
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
     key: Sequence[str] = ()
     reads: Sequence[str] = ()
+    command: str = ""
 
 
 def next_plan(
@@ -108,7 +110,7 @@ def next_plan(
         raise UserError(f"The limit is {limit} rows. It must be 1 or more; leave it out for all rows.")
     differs = differences(previous, spec) if previous is not None else []
     if previous is not None and differs and redo.redo not in ("changed", "all"):
-        raise _mismatch(previous, differs)
+        raise _mismatch(previous, differs, spec.command)
     recut = previous is not None and (bool(differs) or redo.redo == "all")
     number = previous.number + 1 if previous else 1
     changes = Changes()
@@ -142,6 +144,7 @@ def next_plan(
         checkpoint_rows=spec.checkpoint_rows,
         limit=limit,
         shards=tuple(shards),
+        command=spec.command,
     )
     return plan, changes
 
@@ -303,10 +306,11 @@ def differences(previous: Plan, spec: PlanSpec) -> list[str]:
     return said
 
 
-def _mismatch(previous: Plan, differs: Sequence[str]) -> PlanMismatch:
+def _mismatch(previous: Plan, differs: Sequence[str], command: str) -> PlanMismatch:
+    cost = f" To see the cost first: {other_command(command, 'explain')}" if command else ""
     return PlanMismatch(
         f"The output was made by another pipeline (plan {previous.number} of {previous.created}): "
         f"{'; '.join(differs)}. The output is unchanged. Use --recompute changed to recompute what has changed and "
-        "what reads it, or --recompute all to recompute everything (headrace explain PIPELINE --input INPUT --output "
-        "OUTPUT shows the cost). To keep both results, use another output folder."
+        f"what reads it, or --recompute all to recompute everything. To keep both results, use another output folder."
+        f"{cost}"
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from headrace.pipelines.output.checkpoint import Counts, chunk_records, committed, counts_of
 from headrace.pipelines.output.completion import is_complete
 from headrace.pipelines.output.damaged import opened
+from headrace.pipelines.output.names import FOLDER
 from headrace.pipelines.output.plan import Chunk, Plan
 from headrace.pipelines.output.plan_file import load_plan
 from headrace.pipelines.output.published import published, with_kept
@@ -49,6 +50,10 @@ def read_status(output: str) -> OutputStatus:
     """
     store = reached_store(output)
     plan = load_plan(store)
+    if plan is None and set(store.names()) <= {f"{FOLDER}/"}:
+        raise UserError(
+            f"Nothing was written to {output!r} yet: no run into it has saved its plan. If one has, check the path."
+        )
     if plan is None:
         raise UserError(
             f"{output!r} is not an output of headrace: it contains no plan. Name the output folder of a run."

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from headrace.operators.base import ModelStep, Step
+from headrace.operators.schema.lazy_module import LazyModule
 from headrace.operators.templates import Template, TemplateProblem
 from headrace.pipelines.spec.definition import OWN_COLUMNS, Definition
 from headrace.pipelines.spec.errors import UserError
 from headrace.pipelines.spec.expressions import Expression, plain, unknown
 from headrace.pipelines.spec.places import Loc
 from headrace.pipelines.spec.steps import Reference
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = LazyModule("pyarrow")
 
 
 def problems(pipeline: Definition) -> Iterable[tuple[Loc, str]]:
@@ -25,7 +29,7 @@ def problems(pipeline: Definition) -> Iterable[tuple[Loc, str]]:
             parse()
         except (TemplateProblem, UserError) as problem:
             parsed = False
-            yield loc, str(problem)
+            yield loc, str(problem).removeprefix("the expression: ")
     if len(set(pipeline.keep or ())) < len(pipeline.keep or ()):
         twice = next(name for name in pipeline.keep or () if (pipeline.keep or ()).count(name) > 1)
         yield ("keep",), f'duplicate column "{twice}"'

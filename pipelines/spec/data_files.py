@@ -24,8 +24,8 @@ MAX_EXPANDED = 100_000
 """Values that the aliases of a file add to those that are written in it: an alias bomb has billions."""
 
 
-QUOTE_TEMPLATES = '; put templates in quotes: "{{ column }}"'
-"""The end of a message about a mapping that was probably meant as a template."""
+_UNQUOTED = re.compile(r"\s*(?:- +)?([\w-]+): *(\{[{%].*?)(?: +#.*)?\s*$")
+"""A line with a template that is not in quotes, which YAML takes for a mapping in a mapping."""
 
 
 def read_text(file: Path) -> str:
@@ -80,15 +80,15 @@ def read_yaml(text: str, name: str) -> tuple[Any, dict[Loc, int | str]]:
             node = loader.get_single_node()
             if node is None:
                 return None, {(): 1}
-            reader = _Reader(loader, name)
+            reader = _Reader(loader, name, text)
             return reader.read(node), reader.lines
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line if mark else 0
-        problem = f"{error.problem or error.context}{_hint(text, line)}"
-        raise UserError(f"{name}:{line + 1}: not YAML: {problem}") from error
+        problem = _unquoted_template(text, line) or f"not YAML: {error.problem or error.context}{_hint(text, line)}"
+        raise UserError(f"{name}:{line + 1}: {problem}") from error
     except yaml.YAMLError as error:
         raise UserError(f"{name}: not YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
@@ -97,12 +97,24 @@ def read_yaml(text: str, name: str) -> tuple[Any, dict[Loc, int | str]]:
 
 def _hint(text: str, line: int) -> str:
     """What usually causes an error in this line (from 0) of a YAML text, as the end of a sentence."""
-    wrong = (text.splitlines() or [""])[: line + 1][-1]
-    if "{{" in wrong or "{%" in wrong:
-        return QUOTE_TEMPLATES
+    wrong = _line(text, line)
     if wrong[: len(wrong) - len(wrong.lstrip())].count("\t"):
         return "; indent with spaces, not with tabs"
     return '; put text that contains ": " in quotes' if wrong.count(": ") > 1 else ""
+
+
+def _unquoted_template(text: str, line: int) -> str:
+    """A clause on the template without quotes in this line (from 0) of a YAML text; empty if there is none."""
+    wrong = _line(text, line)
+    if found := _UNQUOTED.match(wrong):
+        key, template = found.groups()
+        quote = "'" if '"' in template else '"'
+        return f"{key}: a template must be in quotes: {key}: {quote}{template}{quote}"
+    return 'a template must be in quotes: "{{ column }}"' if "{{" in wrong or "{%" in wrong else ""
+
+
+def _line(text: str, line: int) -> str:
+    return (text.splitlines() or [""])[: line + 1][-1]
 
 
 class _Yaml12(yaml.SafeLoader):
@@ -139,9 +151,10 @@ _Yaml12.add_constructor("tag:yaml.org,2002:int", _int)
 class _Reader:
     """Turns YAML nodes into plain data and remembers the line of each value."""
 
-    def __init__(self, loader: _Yaml12, name: str) -> None:
+    def __init__(self, loader: _Yaml12, name: str, text: str) -> None:
         self.loader = loader
         self.name = name
+        self._text = text
         self.lines: dict[Loc, int | str] = {}
         self._read: set[int] = set()
         self._repeated = 0
@@ -169,8 +182,8 @@ class _Reader:
         first: dict[str, int] = {}
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                templated = isinstance(key, yaml.MappingNode)
-                raise UserError(f"{self._at(key)}: a key must be text{QUOTE_TEMPLATES if templated else ''}")
+                meant = _unquoted_template(self._text, key.start_mark.line) if isinstance(key, yaml.MappingNode) else ""
+                raise UserError(f"{self._at(key)}: {meant or 'a key must be text'}")
             if key.tag == "tag:yaml.org,2002:merge":
                 continue
             line = key.start_mark.line + 1

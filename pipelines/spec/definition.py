@@ -11,20 +11,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-import pyarrow as pa
 from pydantic import Discriminator, Field, PrivateAttr, Tag, field_serializer
 from pydantic.functional_validators import BeforeValidator
 
 from headrace.operators.base import ModelStep, Step
 from headrace.operators.questions import Layout
+from headrace.operators.schema.lazy_module import LazyModule
 from headrace.operators.templates import Template
 from headrace.pipelines.spec.expressions import Expression, plain
 from headrace.pipelines.spec.places import Loc, Source, loc_text
 from headrace.pipelines.spec.report_settings import ReportSettings
 from headrace.pipelines.spec.resources import Model, NamedModel, Plain, Resources, long_form
 from headrace.pipelines.spec.steps import AnyStep, Reference
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = LazyModule("pyarrow")
 
 OWN_COLUMNS = ("_shard", "_row")
 """Columns that headrace adds to every output."""

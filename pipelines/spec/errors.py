@@ -4,6 +4,7 @@
 
     HeadraceError                    the root: every error that headrace raises on purpose
     ├── UserError                2   something the user gave is wrong
+    │   ├── PipelineMistake      2   a pipeline, or a step of one, cannot be (also a ValueError)
     │   ├── PlanMismatch         2   the output was made by a pipeline with other answers or columns
     │   ├── OldLayout            2   the output's files have the names of an earlier build: headrace convert
     │   ├── Damaged              2   a file of the output is not what headrace wrote: headrace verify
@@ -28,22 +29,29 @@ Other exit codes: 0 done, 3 too many dead letters, 130 interrupted.
 What engines, sources and operators of other packages may raise is described at their protocols.
 """
 
-from typing import ClassVar
+from headrace.operators.mistakes import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    TOO_MANY_DEAD,
+    USERS_MISTAKE,
+    HeadraceError,
+    PipelineMistake,
+    UserError,
+)
 
-DONE, FAILED, USERS_MISTAKE, TOO_MANY_DEAD, INTERRUPTED = 0, 1, 2, 3, 130
-"""Exit codes of the commands."""
-
-
-class HeadraceError(Exception):
-    """Every error that headrace raises on purpose. The message says what happened, where, and what to do next."""
-
-    exit_code: ClassVar[int] = FAILED
-
-
-class UserError(HeadraceError):
-    """Something the user gave is wrong. The message says what, where, and what to do next."""
-
-    exit_code = USERS_MISTAKE
+__all__ = [
+    "DONE",
+    "FAILED",
+    "INTERRUPTED",
+    "TOO_MANY_DEAD",
+    "USERS_MISTAKE",
+    "ChunksFailed",
+    "HeadraceError",
+    "PipelineMistake",
+    "StorageUnavailable",
+    "UserError",
+]
 
 
 class ChunksFailed(HeadraceError):

@@ -9,13 +9,20 @@ import json
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
-from polars.exceptions import PolarsError
+from headrace.operators.schema.lazy_module import LazyModule
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = LazyModule("polars")
 
 _ELEMENTWISE_NODES = frozenset({"Alias", "BinaryExpr", "Cast", "Column", "Function", "Literal", "Ternary"})
 """Nodes of a Polars expression that look at one row only."""
+
+_COMPARISONS = frozenset(("Eq", "EqValidity", "NotEq", "NotEqValidity", "Lt", "LtEq", "Gt", "GtEq"))
+"""Operators of a Polars expression that return true or false."""
 
 # fmt: off
 _NOT_ELEMENTWISE_FUNCTIONS = frozenset((
@@ -42,6 +49,11 @@ def depth(tree: Any) -> int:
     if isinstance(tree, str):
         return 1
     return 1 + max(map(depth, _children(*next(iter(tree.items())))), default=0)
+
+
+def alias_of(tree: Any) -> str:
+    """The name that an expression ends with, as in ``stars > 3 good``; empty if it has none."""
+    return str(tree["Alias"][1]) if isinstance(tree, dict) and "Alias" in tree else ""
 
 
 def growth(tree: Any) -> float:
@@ -94,7 +106,7 @@ def beyond_one_row(expr: pl.Expr) -> str:
     """
     try:
         return _foreign(tree_of(expr))
-    except PolarsError as problem:
+    except pl.exceptions.PolarsError as problem:
         return first_line(problem)
 
 
@@ -129,6 +141,31 @@ def casts_to_boolean(expr: pl.Expr) -> list[pl.Expr]:
                 warnings.simplefilter("ignore")
                 found.append(pl.Expr.deserialize(json.dumps(body["expr"]).encode(), format="json"))
     return found
+
+
+def compares_twice(tree: Any) -> bool:
+    """Whether the result of a comparison is compared with a text or a number, as in ``1 < stars < 3``.
+
+    Polars takes it, and answers the same for every row.
+    """
+    pending = [tree]
+    while pending:
+        tree = pending.pop()
+        if isinstance(tree, str):
+            continue
+        kind, body = next(iter(tree.items()))
+        children = _children(kind, body)
+        pending.extend(children)
+        if _is_comparison(tree) and any(map(_is_comparison, children)):
+            others = [child for child in children if not _is_comparison(child)]
+            values = [value for value in map(_literal, others) if value is not None]
+            if values and not isinstance(values[0], bool):
+                return True
+    return False
+
+
+def _is_comparison(tree: Any) -> bool:
+    return isinstance(tree, dict) and "BinaryExpr" in tree and tree["BinaryExpr"]["op"] in _COMPARISONS
 
 
 def compared_texts(expr: pl.Expr) -> frozenset[tuple[str, str]]:

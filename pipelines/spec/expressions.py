@@ -17,25 +17,31 @@ import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
-import pyarrow as pa
-from polars.exceptions import PanicException, PolarsError
-
+from headrace.operators.schema.lazy_module import LazyModule
 from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.expression_mistakes import doubtful, mistake
 from headrace.pipelines.spec.expression_tree import (
     MAX_DEPTH,
     MAX_GROWTH,
     MAX_WIDTH,
+    alias_of,
     beyond_one_row,
     casts_to_boolean,
     compared_texts,
+    compares_twice,
     depth,
     first_line,
     growth,
     tree_of,
 )
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
+else:
+    pl, pa = LazyModule("polars"), LazyModule("pyarrow")
 
 _CACHED = 4096
 """Results that a condition caches: most conditions read a label or two, so they have few different inputs."""
@@ -88,9 +94,21 @@ class Expression:
                     f"{where}: {sql!r} looks at more than one row ({beyond}): a condition sees one row, so it cannot"
                     " use aggregates, window functions, subqueries or unnest"
                 )
-            deep, grows = depth(tree_of(expr)), growth(tree_of(expr))
-        except PolarsError as problem:
-            raise UserError(f"{where}: {sql!r} is not a Polars SQL expression: {first_line(problem)}") from problem
+            tree = tree_of(expr)
+            if name := alias_of(tree):
+                raise UserError(
+                    f"{where}: {sql!r} is not a Polars SQL expression: {mistake(sql, f'unexpected {name}')}"
+                )
+            if compares_twice(tree):
+                raise UserError(
+                    f"{where}: {sql!r} compares the result of a comparison: write and or or between comparisons"
+                    f"{doubtful(sql)}"
+                )
+            deep, grows = depth(tree), growth(tree)
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as problem:
+            raise UserError(
+                f"{where}: {sql!r} is not a Polars SQL expression: {mistake(sql, first_line(problem))}"
+            ) from problem
         except RecursionError:
             deep, grows = MAX_DEPTH + 1, 1
         if deep > MAX_DEPTH:
@@ -131,7 +149,7 @@ class Expression:
         for column in columns:
             try:
                 _frame(pa.schema([column]), 2)
-            except (PolarsError, PanicException, pa.ArrowException) as problem:
+            except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException) as problem:
                 raise UserError(
                     f'{self.where}: a condition cannot read the column "{column.name}", which is {column.type}'
                 ) from problem
@@ -142,13 +160,13 @@ class Expression:
                 if kind not in (pl.Boolean, pl.Null):
                     raise UserError(f"{self.where}: {self.sql!r}: {_short(inner)} is {_words(kind)}, not true or false")
             result = frame.select(self.expr)
-        except PolarsError as problem:
+        except pl.exceptions.PolarsError as problem:
             raise UserError(
-                f"{self.where}: {self.sql!r} does not fit its columns: {_reworded(problem, schema)}"
+                f"{self.where}: {self.sql!r} does not fit its columns: {_reworded(problem, schema)}{doubtful(self.sql)}"
             ) from problem
         kind = result.dtypes[0]
         if kind not in (pl.Boolean, pl.Null):
-            raise UserError(f"{self.where}: {self.sql!r} returns {_words(kind)}, not true or false")
+            raise UserError(f"{self.where}: {self.sql!r} returns {_words(kind)}, not true or false{doubtful(self.sql)}")
         if self.names and result.height != 2:
             raise UserError(f"{self.where}: {self.sql!r} does not return one value for each row")
 
@@ -199,7 +217,7 @@ class Condition:
         try:
             frame = pl.DataFrame([series(value) for value, series in zip(values, self._series, strict=True)])
             answer: bool | None = frame.select(expression.expr).to_series()[0]
-        except (PolarsError, pa.ArrowException, TypeError, ValueError, OverflowError) as problem:
+        except (pl.exceptions.PolarsError, pa.ArrowException, TypeError, ValueError, OverflowError) as problem:
             raise ConditionFailed(f"{expression.where}: {expression.sql!r}: {first_line(problem)}") from problem
         return answer
 
@@ -263,7 +281,7 @@ def _beyond_columns(sql: str, words: list[str]) -> str:
     return ""
 
 
-def _reworded(problem: PolarsError, schema: pa.Schema) -> str:
+def _reworded(problem: pl.exceptions.PolarsError, schema: pa.Schema) -> str:
     if isinstance(problem, pl.exceptions.StructFieldNotFoundError):
         name = first_line(problem)
         fields = [inner.name for column in schema if pa.types.is_struct(column.type) for inner in column.type]

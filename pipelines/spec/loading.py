@@ -10,16 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from headrace.pipelines.spec.data_files import read_data
-from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.errors import PipelineMistake, UserError
 from headrace.pipelines.spec.overrides import override
 from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.spec.places import Loc, Source, listed, split_name
 from headrace.pipelines.spec.python_file import from_python
-from headrace.pipelines.spec.schema_files import read_schemas
-from headrace.pipelines.spec.wording import problems_of
+from headrace.pipelines.spec.schema_files import read_schemas, schema_files
 
 _FORMATS = ".yaml, .yml, .json or .py"
 
@@ -44,33 +41,24 @@ def load_pipeline(
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "does not exist"
         raise UserError(f"{file}: {what}; a pipeline is a {_FORMATS} file")
-    folder = file.resolve().parent
     if file.suffix == ".py":
         if not code:
             raise UserError(f"{file}: a Python file is code, and --no-code refuses it. Write the pipeline as YAML")
         found = from_python(file, name)
         if not overrides and model is None:
-            return found.with_source(Source(str(path), folder))
-        data, lines = found.to_data(), dict[Loc, int | str]()
+            return found.with_source(Source(str(path), file.resolve().parent))
+        data, source = _changed(found.to_data(), {}, path, overrides, model)
     elif name is not None:
         raise UserError(f"{path}: only a Python file takes a name after the colon")
     elif file.suffix.lower() in (".yaml", ".yml", ".json"):
-        data, lines = _from_text(file)
+        data, source = _changed(*_from_text(file), path, overrides, model)
     else:
         raise UserError(f"{file}: a pipeline is a {_FORMATS} file")
-    if model is not None:
-        data["model"] = model
-        lines = {loc: line for loc, line in lines.items() if loc[:1] != ("model",)}
-        lines[("model",)] = f"--model {model}"
-    for each in overrides:
-        override(data, lines, each)
-    data = {key: value for key, value in data.items() if not key.startswith("x-")}
-    source = Source(str(path), folder, lines)
     source = replace(source, files=read_schemas(data, source))
     try:
         pipeline = Pipeline.model_validate(data).with_source(source)
-    except ValidationError as error:
-        raise UserError(listed(problems_of(error), source)) from error
+    except PipelineMistake as error:
+        raise UserError(listed(error.problems, source)) from error
     if not code and (named := list(code_in(pipeline))):
         raise UserError(listed(named, source))
     return pipeline
@@ -84,6 +72,40 @@ def code_in(pipeline: Pipeline) -> Iterator[tuple[Loc, str]]:
     for loc, model in ((("model",), pipeline.model), *((("models", n), m) for n, m in pipeline.models.items())):
         if not isinstance(model, str) and model.trust_remote_code:
             yield (*loc, "trust_remote_code"), "executes Python code of the model, and --no-code refuses it"
+
+
+def named_files(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Path, ...]:
+    """The file of a pipeline, and those that it names, whether they exist or not, as far as it can be read.
+
+    A Python file is not executed, so it names none.
+    """
+    file, _ = split_name(str(path))
+    if file.suffix == ".py":
+        return (file,)
+    try:
+        data, source = _changed(*_from_text(file), path, overrides, None)
+    except UserError:
+        return (file,)
+    return (file, *(source.folder / name for _, _, name in schema_files(data)))
+
+
+def _changed(
+    data: dict[str, Any],
+    lines: dict[Loc, int | str],
+    path: str | Path,
+    overrides: Sequence[str],
+    model: str | None,
+) -> tuple[dict[str, Any], Source]:
+    """The data of a pipeline with the command line's changes, and where it was read from."""
+    if model is not None:
+        data["model"] = model
+        lines = {loc: line for loc, line in lines.items() if loc[:1] != ("model",)}
+        lines[("model",)] = f"--model {model}"
+    for each in overrides:
+        override(data, lines, each)
+    data = {key: value for key, value in data.items() if not key.startswith("x-")}
+    options = [*(("--model", model) if model is not None else ()), *(w for each in overrides for w in ("--set", each))]
+    return data, Source(str(path), split_name(str(path))[0].resolve().parent, lines, options=tuple(options))
 
 
 def _from_text(file: Path) -> tuple[dict[str, Any], dict[Loc, int | str]]:

@@ -7,16 +7,19 @@ A pipeline is a frozen plain value. It can be checked, hashed and explained with
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import pyarrow as pa
-from pydantic import model_validator
+from pydantic import ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from headrace.pipelines.spec.checks import code_problems, column_problems, problems
 from headrace.pipelines.spec.definition import Definition
-from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.errors import PipelineMistake, UserError
 from headrace.pipelines.spec.places import Source, loc_text
+from headrace.pipelines.spec.wording import problems_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Pipeline(Definition):
@@ -28,6 +31,28 @@ class Pipeline(Definition):
         return isinstance(other, Pipeline) and self.to_data() == other.to_data()
 
     __hash__ = None  # type: ignore[assignment]
+
+    if not TYPE_CHECKING:  # type checkers know the fields
+
+        def __init__(self, /, **data: Any) -> None:
+            try:
+                super().__init__(**data)
+            except ValidationError as error:
+                raise PipelineMistake(problems_of(error)) from error
+
+        __init__.__pydantic_base_init__ = True  # pydantic itself makes pipelines without it
+
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
+        """The pipeline in plain data.
+
+        Raises:
+            PipelineMistake: what is wrong with it, one line each.
+        """
+        try:
+            return super().model_validate(obj, **options)
+        except ValidationError as error:
+            raise PipelineMistake(problems_of(error)) from error
 
     def __reduce__(self) -> tuple[Callable[..., Pipeline], tuple[dict[str, Any], Source | None]]:
         # As data: what operators cache (validators, templates) does not pickle; workers make it again.

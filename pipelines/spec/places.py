@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-Loc = tuple[str | int, ...]
-"""A place in a pipeline: ``("steps", 1, "extract", "schema")``."""
+from headrace.operators.wording import Loc, loc_text
+
+__all__ = ["Loc", "Source", "listed", "loc_text", "split_name"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,8 @@ class Source:
     """The line of each value in a YAML or JSON file, or the ``--set`` that gave it."""
     files: tuple[str, ...] = ()
     """The files of JSON Schemas that it names, as written there."""
+    options: tuple[str, ...] = ()
+    """The options of the command line that changed it: ``("--model", "fake", "--set", "max_error_rate=0.1")``."""
 
     def label(self, loc: Loc) -> str:
         """``reviews.yaml:7`` for a location: its own line, or that of the nearest value around it."""
@@ -38,14 +41,6 @@ def split_name(path: str) -> tuple[Path, str | None]:
     if colon and head.endswith(".py") and name.isidentifier():
         return Path(head), name
     return Path(path), None
-
-
-def loc_text(loc: Loc) -> str:
-    """``steps[1].extract.schema`` for ``("steps", 1, "extract", "schema")``."""
-    text = ""
-    for part in loc:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
 
 
 def listed(problems: Sequence[tuple[Loc, str]], source: Source) -> str:

@@ -6,12 +6,9 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.errors import PipelineMistake, UserError
 from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.spec.places import Loc, Source, listed
-from headrace.pipelines.spec.wording import problems_of
 
 
 def from_python(file: Path, name: str | None) -> Pipeline:
@@ -47,10 +44,10 @@ def _run(file: Path) -> dict[str, Pipeline]:
     sys.path.insert(0, folder)
     try:
         spec.loader.exec_module(module)
-    except ValidationError as error:
+    except PipelineMistake as error:
         line = _line_in(error, file)
         lines: dict[Loc, int | str] = {(): line} if line else {}
-        raise UserError(listed(problems_of(error), Source(str(file), file.parent, lines))) from error
+        raise UserError(listed(error.problems, Source(str(file), file.parent, lines))) from error
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # the user's code may raise anything

@@ -3,69 +3,37 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping
-from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from headrace.operators.base import Example
 from headrace.operators.registry import all_operators
-from headrace.pipelines.spec.definition import MODEL_TAGS
-from headrace.pipelines.spec.pipeline import Pipeline
-from headrace.pipelines.spec.places import Loc
+from headrace.operators.wording import Loc, Problem, given_text, in_words, without_doubles
+from headrace.pipelines.spec.definition import MODEL_TAGS, Definition
 from headrace.pipelines.spec.resources import Model, NamedModel, Resources
 from headrace.pipelines.spec.steps import OPERATORS
 
 
-def problems_of(error: ValidationError) -> list[tuple[Loc, str]]:
+def problems_of(error: ValidationError) -> list[Problem]:
     """What is wrong, as places and clauses without pydantic's own words."""
-    problems: list[tuple[Loc, str]] = []
+    problems: list[Problem] = []
     found = error.errors(include_url=False)
     for details in found:
         if details["type"] == "too_short" and any(_below(details["loc"], other["loc"]) for other in found):
             continue  # pydantic does not count items that are wrong
+        loc: Loc = tuple(part for part in details["loc"] if part not in MODEL_TAGS)
         if details["type"] == "pipeline":
             problems += details.get("ctx", {})["problems"]
+        elif details["type"] in ("union_tag_not_found", "union_tag_invalid"):
+            problems.append((loc, _no_step(details["input"])))
         else:
-            problems.append(_in_words(details))
-    # A misspelt key is one mistake, not an unknown key and a missing one.
-    meant = {
-        (loc, match[1]) for loc, text in problems if (match := re.match(r'unknown key .* did you mean "(.*?)"', text))
-    }
-    missing = re.compile(r'key "(.*)" is missing$')
-    return [
-        (loc, text)
-        for loc, text in dict.fromkeys(problems)
-        if not ((match := missing.match(text)) and (loc, match[1]) in meant)
-    ]
+            problems.append(in_words(details, loc, keys_at, in_step=loc[:1] == ("steps",)))
+    return without_doubles(problems)
 
 
 def _below(loc: Loc, other: Loc) -> bool:
     return len(other) > len(loc) and other[: len(loc)] == loc
-
-
-def _in_words(details: ErrorDetails) -> tuple[Loc, str]:
-    loc: Loc = tuple(part for part in details["loc"] if part not in MODEL_TAGS)
-    kind, given, ctx = details["type"], details["input"], details.get("ctx", {})
-    if kind in ("extra_forbidden", "missing"):
-        around, key = loc[:-1], str(loc[-1])
-        if kind == "missing":
-            return around, f'key "{key}" is missing'
-        keys = keys_at(around)
-        near = difflib.get_close_matches(key, keys, n=1)
-        suggestion = f'; did you mean "{near[0]}"?' if near else ""
-        return around, f'unknown key "{key}"{suggestion} (keys: {", ".join(keys)})'
-    if kind in ("union_tag_not_found", "union_tag_invalid"):
-        return loc, _no_step(given)
-    if kind == "string_pattern_mismatch":
-        if loc[-1] != "name":
-            return loc, f"must match the regular expression {ctx['pattern']}, not {_given(given)}"
-        allowed = "letters, digits and _" if loc[:1] == ("steps",) else "letters, digits, - and _"
-        begins = "a letter" if loc[:1] == ("steps",) else "a letter or a digit"
-        return loc, f"must consist of {allowed} and begin with {begins}, not {_given(given)}"
-    return loc, _WORDS.get(kind, _other)(details["msg"], ctx) + _but(kind, given)
 
 
 def _no_step(given: object) -> str:
@@ -83,69 +51,12 @@ def _no_step(given: object) -> str:
             f"a step is a mapping with one key, its operator, but this one has {', '.join(map(str, given))}:"
             f' indent the other keys below "{named}"'
         )
-    return f"a step is a mapping with one key, its operator ({kinds}), not {_given(given)}"
-
-
-def _given(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if value is None:
-        return "nothing"
-    if isinstance(value, Mapping):
-        return f"a mapping ({', '.join(map(str, list(value)[:5]))})" if value else "an empty mapping"
-    if isinstance(value, list | tuple):
-        return "a list"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _but(kind: str, given: object) -> str:
-    if kind in ("value_error", "custom", "too_short", "too_long", "string_too_short", "string_too_long"):
-        return ""
-    quotes = "; put it in quotes" if kind == "string_type" and isinstance(given, int | float) else ""
-    return f", not {_given(given)}{quotes}"
-
-
-def _other(message: str, ctx: Mapping[str, Any]) -> str:
-    message = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    return re.sub(r"^Input should be (?:a valid )?", "must be ", message)
-
-
-def _number(value: float) -> str:
-    return f"{int(value) if value == int(value) else value:,}"
-
-
-_WORDS: Mapping[str, Any] = {
-    "string_type": lambda m, c: "must be text",
-    "int_type": lambda m, c: "must be a whole number",
-    "int_parsing": lambda m, c: "must be a whole number",
-    "int_from_float": lambda m, c: "must be a whole number",
-    "float_type": lambda m, c: "must be a number",
-    "float_parsing": lambda m, c: "must be a number",
-    "finite_number": lambda m, c: "must be a finite number",
-    "bool_type": lambda m, c: "must be true or false",
-    "bool_parsing": lambda m, c: "must be true or false",
-    "greater_than_equal": lambda m, c: f"must be {_number(c['ge'])} or more",
-    "less_than_equal": lambda m, c: f"must be {_number(c['le'])} or less",
-    "greater_than": lambda m, c: f"must be more than {_number(c['gt'])}",
-    "less_than": lambda m, c: f"must be less than {_number(c['lt'])}",
-    "literal_error": lambda m, c: f"must be {c['expected']}".replace("'", '"'),
-    "list_type": lambda m, c: "must be a list",
-    "tuple_type": lambda m, c: "must be a list",
-    "dict_type": lambda m, c: "must be a mapping",
-    "mapping_type": lambda m, c: "must be a mapping",
-    "model_type": lambda m, c: "must be a mapping",
-    "model_attributes_type": lambda m, c: "must be a mapping",
-    "string_too_short": lambda m, c: "must not be empty",
-    "string_too_long": lambda m, c: f"must have at most {c['max_length']} characters",
-    "too_short": lambda m, c: f"needs at least {c['min_length']}, but has {c['actual_length']}",
-    "too_long": lambda m, c: f"takes at most {c['max_length']}, but has {c['actual_length']}",
-}
+    return f"a step is a mapping with one key, its operator ({kinds}), not {given_text(given)}"
 
 
 def keys_at(loc: Loc) -> list[str]:
     """The keys that a mapping at ``loc`` may have."""
-    model: type[BaseModel] = Pipeline
+    model: type[BaseModel] = Definition
     match loc:
         case ("resources", *_):
             model = Resources

@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import shlex
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -132,13 +133,21 @@ class LocalStore:
         return swept
 
     def check_writable(self) -> None:
-        # That there are hard links shows at the first commit: the folder is not made before that.
+        # That there are hard links shows at the first commit: the folder is not made before that. The file has no
+        # name where the file system can do without, so nobody reads it and nothing is left of it.
         above = nearest_folder(self.root)
         if not os.access(above, os.W_OK | os.X_OK):
             raise UserError(
                 f"The output folder {str(self.root)!r} cannot be written: {str(above)!r} is not writable for this "
                 "user. Use another folder, or change its permissions."
             )
+        try:
+            _retried(lambda: tempfile.TemporaryFile(dir=above, prefix=".headrace-").close())
+        except OSError as error:
+            raise UserError(
+                f"The output folder {str(self.root)!r} cannot be written: no file can be made in {str(above)!r} "
+                f"({error.strerror}). Use another folder."
+            ) from error
 
     def _path(self, path: str) -> Path:
         parts = path.split("/")

@@ -64,7 +64,7 @@ def test_the_example_runs_over_real_documents_with_a_real_model(tmp_path: Path) 
     assert report["figures"]["cached"] > 0
     assert report["figures"]["order_efficiency"] > 0.9
     assert report["layouts"] == dict.fromkeys(steps, "instruction_first")
-    assert "forecast" in done.stdout
+    assert "from the cache" in done.stdout
     assert report["counts"]["answered"] == answers.height
 
     again = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

@@ -48,6 +48,16 @@ def test_a_dataset_gets_the_answers_of_a_pipeline(reviews: Make, ray_data: Any) 
     assert [row for row in rows if row["id"] != 30] == [{**row, "_error": None} for row in alone.to_pylist()]
 
 
+def test_priors_of_a_sample_are_those_of_the_first_rows(reviews: Make, ray_data: Any) -> None:
+    labels = {"name": "opinion", "labels": ["positive", "negative"], "priors": "batch"}
+    table = pa.table({"id": range(64), "text": [f"text {i}" for i in range(64)]})
+    pipeline = reviews(steps=[{"classify": labels}])
+    answered = headrace.map_batches(ray_data.from_arrow(table), pipeline, batch_size=40, concurrency=1)
+    rows = sorted(answered.take_all(), key=lambda row: row["id"])
+    expected = headrace.transform(table, pipeline).answers["opinion_confidence"].to_pylist()
+    assert [row["opinion_confidence"] for row in rows] == pytest.approx(expected)
+
+
 def test_an_engine_that_dies_fails_the_job_with_its_reason(reviews: Make, ray_data: Any) -> None:
     dataset = ray_data.from_arrow(pa.table({"text": ["fine", "deadly"]}))
     pipeline = reviews(model={"id": "fake", "faults": {"deadly": "die"}})

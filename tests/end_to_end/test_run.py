@@ -346,6 +346,6 @@ def test_generations_on_ray(shared_case: Callable[..., Case], corpus: Write, tmp
     assert reused.returncode == 0, reused.stderr
     # The corpus numbers its rows by file, so those of the second file are other rows.
     assert "20 of 30 rows" in reused.stderr
-    assert "20 rows reused existing answers" in reused.stdout
+    assert "20 reused existing answers" in reused.stdout
     assert not [prompt for prompt in it.asked()[before:] if "document 0 5." in prompt]
     it.check_complete()

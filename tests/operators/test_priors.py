@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from headrace.operators import Classify
 from headrace.operators.calibration import batch_prior, chosen, prior_of_shares
+from headrace.operators.capabilities import Capabilities
 
 LABELS = ["good", "bad", "odd"]
 
@@ -95,3 +96,20 @@ def test_priors_that_cannot_be_are_refused(priors: Any, more: dict[str, Any], sa
 
 def test_shares_may_be_rounded() -> None:
     assert classify(dict.fromkeys(LABELS, 0.33)).samples_priors
+
+
+@pytest.mark.parametrize(
+    ("priors", "counts", "said"),
+    [
+        ("content_free", {"good": 80, "bad": 60, "odd": 60}, True),
+        ("content_free", {"good": 180, "bad": 10, "odd": 10}, False),
+        ("content_free", {"good": 8, "bad": 6, "odd": 6}, False),
+        ("batch", {"good": 80, "bad": 60, "odd": 60}, False),
+    ],
+)
+def test_priors_of_the_rows_are_suggested_where_many_answers_look_even(
+    priors: str, counts: dict[str, int], said: bool
+) -> None:
+    found = classify(priors).hints(Capabilities(), {"kind": counts})
+    assert bool(found) is said
+    assert not classify("content_free").hints(Capabilities(logprobs="none"), {"kind": counts})

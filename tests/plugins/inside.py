@@ -15,7 +15,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from headrace.cluster.cli.main import app
-from headrace.cluster.driver.measure import SampleRows, measure_on
+from headrace.cluster.driver.measure import measure_on
+from headrace.cluster.driver.sample_rows import SampleRows
 from headrace.cluster.engines.fake.engine import FakeEngine
 from headrace.operators import BUILT_IN
 from headrace.operators.registry import all_operators

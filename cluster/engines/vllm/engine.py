@@ -154,6 +154,7 @@ def sampling_params(constraint: Constraint, sampling: Sampling, stops: Sequence[
         # A seed costs a generator for each request, and a greedy answer has no use for one.
         seed=sampling.seed if sampling.temperature > 0 else None,
         repetition_penalty=sampling.repetition_penalty,
+        frequency_penalty=sampling.frequency_penalty,
         output_kind=RequestOutputKind.FINAL_ONLY,
         **options,
     )

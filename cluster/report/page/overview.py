@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,9 @@ from headrace.cluster.report.page.charts import Charts
 from headrace.cluster.report.page.content import ReportContent
 from headrace.cluster.report.page.formats import cut, first_names, money, share_of, short_count
 from headrace.cluster.report.page.shifts import ShiftView, shift_view
+
+TOO_MANY_DEAD = "too many dead letters"
+"""The status of a run that the error limit has ended."""
 
 Tile = tuple[str, str, str]
 """Name, value, and a remark."""
@@ -58,11 +62,13 @@ def attention(content: ReportContent) -> list[str]:
     report = content.report
     counts = report["counts"]
     lines = []
-    if not report["complete"]:
+    if report["status"] == TOO_MANY_DEAD:
         lines.append(
-            f"The output is not complete (status: {report['status']}). Committed chunks are kept. "
-            "Run the same command again to resume."
+            "The output is not complete: more rows are dead letters than max_error_rate allows. Committed chunks are "
+            f"kept. To see why: headrace errors {shlex.quote(report['output'])}"
         )
+    elif not report["complete"]:
+        lines.append("The output is not complete. Committed chunks are kept. Run the same command again to resume.")
     lines += [f"{sentence[:1].upper()}{sentence[1:]}." for sentence in content.flagged]
     rows = sum(counts.values())
     if counts["dead"]:

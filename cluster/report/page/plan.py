@@ -7,21 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace.cluster.report.page.formats import first_names, money, share_of
+from headrace.pipelines.inference.efficiency import MEASURES
 from headrace.pipelines.report.answer_stats import ColumnStats
 
 Cells = Sequence[str]
-
-EFFICIENCY = (
-    ("order efficiency", "order_efficiency", "tokens that the best order would compute, divided by tokens computed"),
-    (
-        "layout efficiency",
-        "layout_efficiency",
-        "tokens that the cheapest allowed layout would compute, divided by tokens of this layout",
-    ),
-    ("useful prefill", "useful_prefill", "each document's tokens once, divided by tokens computed"),
-    ("full batch", "full_batch", "share of time in which documents waited because the engine was full"),
-)
-"""Name, key in the report's figures, and explanation of each measure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +69,9 @@ def plan_view(report: Mapping[str, Any], columns: Mapping[str, ColumnStats]) -> 
     layouts = report.get("layouts") or {}
     because = report.get("layouts_because", "")
     if measured := report.get("measured"):
-        because += f". Measured: {measured['said']}"
+        # One dictionary in the reports of earlier builds.
+        each = [measured] if isinstance(measured, dict) else measured
+        because += f". Measured: {'; '.join(one['said'] for one in each)}"
     figures = report.get("figures") or {}
     return PlanView(
         [
@@ -90,7 +81,7 @@ def plan_view(report: Mapping[str, Any], columns: Mapping[str, ColumnStats]) -> 
         ],
         because,
         _predicted(report),
-        [(name, f"{figures[key]:.2f}", said) for name, key, said in EFFICIENCY if figures.get(key) is not None],
+        [(name, f"{figures[key]:.2f}", said) for name, key, said in MEASURES if figures.get(key) is not None],
         [
             (word, f"{len(paths):,}", first_names(paths))
             for word, paths in (report.get("changes") or {}).items()

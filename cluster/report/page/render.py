@@ -106,6 +106,7 @@ def _frame(content: ReportContent) -> dict[str, Any]:
         "created": moment(report["created"]),
         "made": moment(report["report"]["made"]),
         "redacted": report["report"]["redacted"],
+        "made_up": report["made_up"],
         "version": report["report"]["headrace"],
         "sections": SECTIONS,
         "held_against": f"{previous['what']} ({moment(previous['made'])})" if previous else "",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,9 +23,12 @@ from typer.testing import CliRunner
 from headrace import __version__
 from headrace.cluster.cli.main import app
 from headrace.cluster.cli.option_groups import spread
+from headrace.cluster.kube.options import GROUPS, KubeOptions
 from tests.conftest import REVIEWS
 
 HEAVY = {"ray", "vllm", "torch", "transformers", "polars", "pyarrow", "pandas", "numpy", "jinja2", "yaml"}
+LIBRARIES = (HEAVY | {"jsonschema"}) - {"jinja2", "yaml"}
+"""What a mistake in a pipeline file does not need."""
 
 Write = Callable[..., Path]
 
@@ -58,6 +64,36 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert not set(done.stderr.split()) & HEAVY
 
 
+def imported(*arguments: str) -> set[str]:
+    """The packages that a command has imported by the time it refuses a mistake."""
+    code = (
+        "import sys\nfrom headrace.cluster.cli.main import app\n"
+        f"try:\n    app({list(arguments)})\nexcept SystemExit as end:\n    assert end.code == 2, end.code\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
+@pytest.mark.parametrize("command", ["run", "check", "sample", "explain", "submit"])
+def test_a_mistake_in_a_file_is_told_before_anything_heavy_is_imported(command: str, tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text("name: r\ndocument: '{{ a }}'\nsteps: [{clasify: {name: c, labels: [x, y]}}]\n")
+    where = ["--input", str(tmp_path), *(["--output", f"{tmp_path}/out"] if command in ("run", "submit") else [])]
+    assert not imported(command, str(file), *where) & LIBRARIES
+
+
+def test_a_mistake_in_a_condition_is_told_by_polars_alone(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text("name: r\ndocument: '{{ a }}'\nsteps: [{filter: {name: f, where: a ===}}]\n")
+    assert imported("check", str(file)) & LIBRARIES == {"polars"}
+
+
+def test_a_mistake_in_a_schema_is_told_without_what_reads_data(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text("name: r\ndocument: '{{ a }}'\nsteps: [{extract: {name: e, schema: {type: objekt}}}]\n")
+    assert imported("check", str(file)) & LIBRARIES == {"jsonschema"}
+
+
 def test_version() -> None:
     assert headrace("--version").stdout == f"headrace {__version__}\n"
 
@@ -68,7 +104,7 @@ def test_version() -> None:
         ([], ["run", "check", "sample", "status", "schema", "model"]),
         (["run"], ["--input", "--output", "--model", "--limit", "--set", "--address", "Exit codes"]),
         (["check"], ["--input", "--model", "--set"]),
-        (["sample"], ["--rows", "--documents", "--raw", "--json"]),
+        (["sample"], ["--rows", "--documents", "--raw", "--json", "--watch"]),
         (["submit"], ["--target", "--interval", "--no-wait", "--again", "--stop", "--include", "Exit codes"]),
         (["jobs"], ["--address", "--target", "--json"]),
         (["init"], ["DIR"]),
@@ -83,6 +119,30 @@ def test_help(command: list[str], says: list[str]) -> None:
     assert done.exit_code == 0
     text = " ".join(done.stdout.split())
     assert not [word for word in says if word not in text]
+
+
+def commands() -> dict[str, Any]:
+    root: Any = typer.main.get_command(app)
+    return {name: command for name, command in root.commands.items() if name != "model"}
+
+
+@pytest.mark.parametrize("name", commands())
+def test_the_help_of_a_command_ends_with_an_example_that_it_takes(name: str) -> None:
+    *_, title, example = headrace(name, "--help").stdout.rstrip().splitlines()
+    assert title.strip() == "Example:"
+    program, called, *words = shlex.split(re.split(" [|>] ", example)[0])
+    assert (program, called) == ("headrace", name)
+    commands()[name].make_context(name, words)
+
+
+def test_the_options_of_manifest_come_in_groups_and_each_once() -> None:
+    grouped = [name for names in GROUPS.values() for name in names]
+    assert sorted(grouped) == sorted(each.name for each in dataclasses.fields(KubeOptions))
+    text = headrace("manifest", "--help").stdout
+    places = [text.index(f"\n{title}:\n") for title in ("Arguments", *GROUPS, "Other")]
+    assert places == sorted(places)
+    assert places[2] < text.index("--image-pull-secret") > text.index("Its pods:")
+    assert text.count("--help") == text.count("--namespace <str>") == 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +252,18 @@ def test_sample_takes_as_many_rows_as_it_is_told_from_everywhere(pipeline: str, 
     assert len(sampled(pipeline, source, "--json", "-n", "100").splitlines()) == 30
 
 
+def test_check_and_sample_need_no_ray(pipeline: str, corpus: Write) -> None:
+    rest = [pipeline, "--model", "fake", "--input", str(corpus(["a"]))]
+    code = (
+        f"import sys\nfrom headrace.cluster.cli.main import app\nfor command in ('check', 'sample'):\n"
+        f"    try:\n        app([command, *{rest}])\n    except SystemExit as end:\n        assert not end.code\n"
+        "print('ray' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("False\n")
+    assert "starting the engine for 1 row on this machine, without Ray" in done.stderr
+
+
 def test_sample_writes_nothing(pipeline: str, corpus: Write, tmp_path: Path) -> None:
     source = corpus(TEXTS)
     before = sorted(tmp_path.rglob("*"))
@@ -200,9 +272,20 @@ def test_sample_writes_nothing(pipeline: str, corpus: Write, tmp_path: Path) -> 
 
 
 def test_status_of_a_folder_that_is_no_output(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("Mine.")
     done = headrace("status", str(tmp_path))
     assert done.exit_code == 2
     assert f"{str(tmp_path)!r} is not an output of headrace" in done.stderr
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_status_of_an_output_whose_run_was_interrupted_before_it_wrote_anything(made: bool, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    if made:
+        (output / "_headrace" / "tmp").mkdir(parents=True)
+    done = headrace("status", str(output))
+    assert done.exit_code == 2
+    assert f"Nothing was written to '{output}' yet" in done.stderr
 
 
 def test_status_of_an_output_without_rows(pipeline: str, corpus: Write, tmp_path: Path) -> None:

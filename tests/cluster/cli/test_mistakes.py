@@ -196,7 +196,9 @@ def test_an_example_that_does_not_fit_its_schema(step: str) -> None:
         ("{{ blob }}", 'the column "blob" is binary, but a document must be text: decode it first'),
         ("{{ review }", "the template: unexpected '}'"),
         ("{% if review %}x", "the template: Unexpected end of template."),
-        ("{{ review | uper }}", "the template: No filter named 'uper'; did you mean \"upper\"?"),
+        ("{{ review | uper }}", 'the template: unknown filter "uper"; did you mean "upper"?'),
+        ("{{ review | qq }}", 'the template: unknown filter "qq" (filters: abs, capitalize, center,'),
+        ("{% if review is definde %}{{ id }}{% endif %}", 'unknown test "definde"; did you mean "defined"?'),
         ("The same for all.", "reads no column, so it would be the same for every row; write {{ column }} into it"),
         ("{{ review.__class__.__mro__ }}", "__' cannot be used here"),
         ("{{ cycler.__init__.__globals__.os.popen('id') }}", "__' cannot be used here"),
@@ -344,6 +346,15 @@ def test_outputs(output: str, message: str) -> None:
     assert os.listdir("input") == ["reviews.parquet"]
 
 
+def test_an_output_folder_that_takes_no_files_is_told_before_ray_starts() -> None:
+    found = run(output="/proc/output")
+    assert found.startswith("The output folder '/proc/output' cannot be written: ")
+
+
+def test_an_address_where_nothing_listens_is_told_before_ray_starts() -> None:
+    assert run("", "", "--address", "ray://127.0.0.1:9").startswith("There is no Ray cluster at 'ray://127.0.0.1:9': ")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_an_output_folder_that_cannot_be_written(folder: Path) -> None:
     Path("mine").mkdir(mode=0o555)
@@ -467,15 +478,14 @@ def bad(text: str) -> str:
         (
             "r.yaml",
             "name: r\ndocument: {{ review }}\n",
-            'r.yaml:2: a key must be text; put templates in quotes: "{{ column }}"',
+            'r.yaml:2: document: a template must be in quotes: document: "{{ review }}"',
         ),
-        ("r.yaml", "document: {{ review }} text\n", "r.yaml:1: not YAML: "),
         ("r.json", '{"name": }', "r.json:1: not JSON: "),
         ("r.py", "x = 1\n", "r.py: defines no pipeline: assign a headrace.Pipeline to a name"),
         ("r.py", "import nowhere_at_all\n", "r.py:1: ModuleNotFoundError: No module named 'nowhere_at_all'"),
         ("r.py", "x = 1\nx = = 1\n", "r.py:2: SyntaxError"),
         ("r.py", "x = 1\nraise SystemExit(0)\n", "r.py:2: SystemExit: 0"),
-        ("r.py", bad("Classify(name='a', labels=['x'])"), "r.py:2: labels: needs at least 2, but has 1"),
+        ("r.py", bad("Classify(name='a', labels=['x'])"), "r.py:2: classify.labels: needs at least 2, but has 1"),
     ],
 )
 def test_pipeline_files(name: str, text: str | None, message: str) -> None:
@@ -488,8 +498,11 @@ def test_pipeline_files(name: str, text: str | None, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("document: {{ review }} text\n", '; put templates in quotes: "{{ column }}"'),
-        ("document: {% if a %}b{% endif %}\n", '; put templates in quotes: "{{ column }}"'),
+        ("document: {{ review }} text\n", 'a template must be in quotes: document: "{{ review }} text"'),
+        ("document: {% if a %}b{% endif %}\n", 'in quotes: document: "{% if a %}b{% endif %}"'),
+        ("document: {{ a | d('x') }}  # a\n", "in quotes: document: \"{{ a | d('x') }}\""),
+        ('document: {{ a | d("x") }}\n', "in quotes: document: '{{ a | d(\"x\") }}'"),
+        ("steps:\n- generate: {prompt: {{ a }}}\n", 'a template must be in quotes: "{{ column }}"'),
         ("name: a\n\tb: c\n", "; indent with spaces, not with tabs"),
         ("prompt: Reply: nicely\n", '; put text that contains ": " in quotes'),
         ("a: [b\nc: d", "expected ',' or ']', but got ':'"),
@@ -501,8 +514,8 @@ def test_a_yaml_error_says_what_usually_causes_it(text: str, hint: str) -> None:
 
 
 def test_a_folder_that_is_no_output() -> None:
-    assert refusal("status", "nothing") == (
-        "'nothing' is not an output of headrace: it contains no plan. Name the output folder of a run."
+    assert refusal("status", "input") == (
+        "'input' is not an output of headrace: it contains no plan. Name the output folder of a run."
     )
     assert refusal("status", "input").startswith("'input' is not an output of headrace: it contains no plan.")
 

@@ -20,7 +20,8 @@ from headrace.cluster.cli.main import app
 from headrace.cluster.driver.execution import Execution
 from headrace.cluster.driver.explain import ModelView, _interface, explain_pipeline
 from headrace.cluster.driver.history import read_history, write_history
-from headrace.cluster.driver.measure import measure_stage, sample_rows
+from headrace.cluster.driver.measure import measure_stage
+from headrace.cluster.driver.sample_rows import sample_rows
 from headrace.cluster.driver.watcher import Watcher
 from headrace.cluster.engines.fake.engine import FakeEngine
 from headrace.cluster.engines.fake.provider import FakeProvider
@@ -162,7 +163,7 @@ def test_each_model_has_its_steps_its_prompts_and_a_forecast_and_all_have_a_sum(
     assert "reply  generate  stage 2, big (fake)  (waits for bad, opinion)" in tree[3]
     assert "tone, model big (fake)" in said
     assert "Classify the text by its tone." in said
-    assert said.count("Chosen: instruction_first: the default for several models") == 2
+    assert said.count("Chosen: instruction_first: no other layout has been measured") == 2
     assert "no filter drops a row: nothing has been observed yet" in said
     assert "unknown: not measured yet for fake, big (fake) (use --measure)" in said
     assert said.index("fake: the whole input") < said.index("big (fake): the whole input")
@@ -262,7 +263,7 @@ def test_fixed_layouts_are_measured_and_taken_with_several_models_too(corpus: Wr
         measure_stage(FakeEngine({}), pipeline, checked.columns, sample, steps=checked.stages[0].steps)
     )
     assert set(history.measured) == {"instruction_first", "hoisted"}
-    assert not any(history.priors.values()), "a run with several models takes none"
+    assert set(history.priors["hoisted"]) == {"opinion"}, "for the steps of this model"
     left = sample.after(results)
     assert {answers["opinion"] for answers in left.answers} == {"negative"}
     found = explain_pipeline(pipeline, str(checked.corpus.shards[0].uri))
@@ -295,7 +296,7 @@ def test_one_model_under_a_name_is_explained_as_that_model(corpus: Write) -> Non
 def test_engines_that_do_not_fit_at_once_are_explained_all_the_same(
     explain: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.cluster.driver.sample.gpus_here", lambda: 1)
+    monkeypatch.setattr("headrace.cluster.driver.allotting.gpus_here", lambda: 1)
     said = explain("--gpu-price", "2/h", **TWO).stdout
     assert "do not fit on this machine at once. resources: the engines of this pipeline's 2 models need 2 GPUs" in said
     assert said.count("1 GPU(s)") == 2

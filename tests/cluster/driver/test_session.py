@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-import headrace.cluster.driver.session as sessions
+import headrace.cluster.driver.kept_engines as kept
 from headrace import ChunksFailed, Pipeline, Session, TooManyDeadLetters, UserError, transform
 from headrace.cluster.engines.config import EngineConfig
+from headrace.cluster.engines.fake.provider import FakeProvider
+from headrace.cluster.engines.provider import Grammar
 from headrace.cluster.state.events import Listener
 from headrace.cluster.state.totals import Totals
 from headrace.pipelines.inference.engine import Engine
@@ -39,13 +41,13 @@ TEXTS = ["good", "bad", "", "unreadable", "good", None]
 def started(monkeypatch: pytest.MonkeyPatch) -> list[EngineConfig]:
     """The engines that were started."""
     found: list[EngineConfig] = []
-    start = sessions.start_beside_a_user
+    start = kept.start_beside_a_user
 
     def counted(config: EngineConfig) -> Engine:
         found.append(config)
         return start(config)
 
-    monkeypatch.setattr(sessions, "start_beside_a_user", counted)
+    monkeypatch.setattr(kept, "start_beside_a_user", counted)
     return found
 
 
@@ -173,27 +175,26 @@ def test_a_prompt_that_leaves_no_room_is_told_with_the_engine_running_too(review
             session.transform(pl.DataFrame({"text": ["a"]}), reviews(model=model, steps=[step]))
 
 
-@pytest.mark.parametrize(("likes", "checks"), [(2, 1), (3, 2)])
-def test_models_are_checked_again_for_new_grammars_only(
-    reviews: Make, monkeypatch: pytest.MonkeyPatch, likes: int, checks: int
-) -> None:
-    checked: list[Any] = []
-    begin = sessions.Preflights.begin
+def test_a_running_engine_is_asked_about_new_grammars_only(reviews: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[int] = []
 
-    def counted(pipeline: Pipeline, stages: Any, models: Any) -> Any:
-        checked.extend(stages)
-        return begin(pipeline, stages, models)
+    def counted(_: FakeProvider, model: Any, grammars: Sequence[Grammar]) -> list[str]:
+        checked.append(len(grammars))
+        return ["facts: the engine cannot use the grammar"] if '"maximum": 4' in grammars[-1].source else []
 
     def facts(most: int) -> list[dict[str, Any]]:
         schema = {"type": "object", "properties": {"likes": {"type": "integer", "maximum": most}}}
-        return [{"extract": {"name": "facts", "schema": schema}}]
+        return [*reviews().to_data()["steps"][1:2], {"extract": {"name": "likes", "schema": schema}}]
 
-    monkeypatch.setattr(sessions.Preflights, "begin", counted)
+    monkeypatch.setattr(FakeProvider, "check_grammars", counted)
+    table = pl.DataFrame({"text": ["a"]})
     with Session() as session:
-        session.transform(pl.DataFrame({"text": ["a"]}), reviews(steps=facts(2)))
-        other = reviews(steps=facts(likes), document="Text: {{ text }}")
-        session.transform(pl.DataFrame({"text": ["a"]}), other)
-    assert len(checked) == checks
+        session.transform(table, reviews(steps=facts(2)))
+        session.transform(table, reviews(steps=facts(2), document="Text: {{ text }}"))
+        session.transform(table, reviews(steps=facts(3)))
+        with pytest.raises(UserError, match="cannot use the grammar"):
+            session.transform(table, reviews(steps=facts(4)))
+    assert checked == [2, 1, 1]
 
 
 def test_too_many_dead_letters_are_a_warning_with_the_reason(reviews: Make) -> None:

@@ -23,6 +23,7 @@ import pytest
 from typer.testing import CliRunner
 
 from headrace.cluster.cli.main import app
+from headrace.cluster.engines.registry import engines
 from headrace.cluster.report import build as report_module
 from headrace.cluster.report.on_demand import ReportRequest, report_output
 from headrace.cluster.report.page.formats import visible
@@ -35,6 +36,7 @@ from headrace.pipelines.report.drift import CHANCE, chi_squared_tail, homogeneit
 from headrace.pipelines.report.inspection import MOST_ROWS, PLACES, row_ranges
 from headrace.pipelines.report.lengths import EDGES, LengthTally
 from headrace.pipelines.report.series import MOST_POINTS, Series, rates
+from headrace.pipelines.spec.resources import Model
 from headrace.pipelines.storage.opening import open_store
 from tests.support.in_process import InProcess, here  # noqa: F401  (a fixture)
 
@@ -567,6 +569,8 @@ def test_a_run_with_too_many_dead_letters_has_a_report(here: InProcess, corpus: 
     assert result.exit_code == 3
     page = Outline.of(page_of(here.output)).text
     assert "too many dead letters" in page
+    assert "more rows are dead letters than max_error_rate allows. Committed chunks are kept. To see why: " in page
+    assert "Run the same command again" not in page
     assert "the engine returned no probabilities" in page
     assert here.report()["status"] == "too many dead letters"
 
@@ -624,6 +628,37 @@ def test_two_outputs_are_compared(done: InProcess, corpus: Write, tmp_path: Path
     pipeline = {**STEPS, "report": {"previous": str(done.output)}}
     done(pipeline, corpus(texts("a", 40), folder="third-in"), output=third)
     assert done.report(third)["previous"]["what"] == str(done.output)
+
+
+def test_outputs_that_are_the_same_have_not_moved(done: InProcess) -> None:
+    printed = headrace("--compare", str(done.output), str(done.output))
+    assert printed.exit_code == 0, printed.output
+    assert "Nothing moved.\n" in printed.output
+    assert "distributions" not in printed.output
+
+
+def test_a_page_of_made_up_answers_says_so_at_its_top(done: InProcess) -> None:
+    page = Outline.of(page_of(done.output)).text
+    assert page.index("These answers are made up. The model fake tries out a pipeline") < page.index("At a glance")
+    assert done.report()["made_up"] == ["fake"]
+
+
+def test_a_page_of_a_models_answers_has_no_banner(
+    done: InProcess,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engines().of(Model(id="fake")), "made_up", False, raising=False)
+    report_output(ReportRequest.of(str(done.output), None, None, None, None, None, None))
+    assert "made up" not in Outline.of(page_of(done.output)).text
+
+
+def test_kept_structs_are_json(here: InProcess, tmp_path: Path) -> None:  # noqa: F811
+    source = tmp_path / "in"
+    source.mkdir()
+    rows = [{"text": f"number {i}", "meta": {"lang": "en", "tags": ["a", None], "ok": True}} for i in range(3)]
+    pq.write_table(pa.Table.from_pylist(rows), source / "a.parquet")
+    here({**STEPS, "keep": ["meta"]}, source)
+    assert '{"lang": "en", "tags": ["a", null], "ok": true}' in Outline.of(page_of(here.output)).text
 
 
 def test_a_previous_output_that_is_not_there_is_a_note(here: InProcess, corpus: Write, tmp_path: Path) -> None:  # noqa: F811

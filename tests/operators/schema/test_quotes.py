@@ -38,6 +38,7 @@ REVIEW = {
 TEXT = 'The "nokia 6610" (a\\b)\n\n  is  light, and the don\'t-care battery lasts. 我喜歡這台相機。'
 
 WORDS = ["nokia", "6610", '"', "\\", "\n", "  ", "\t", "\x07", "don't", "(", "),", ".", "50%", "é", "e\u0301", "/"]
+WORDS += ["?!", "。", "3.5", "end.", '."']
 WORDS += ["我喜歡", "カメラ", "สวัสดี", "नमस्ते", "مرحبا،", "👨\u200d👩\u200d👧", "👍🏽", "\u0301", "\u200b", "_", "]}"]
 
 documents = st.one_of(
@@ -95,7 +96,9 @@ def walk(source: str, dice: random.Random, most: int = 600) -> str | None:
         ({"x-quote": True}, "/: only a string can be quoted, and this is any value"),
         ({**QUOTED, "enum": ["a"]}, "/: x-quote and enum exclude each other"),
         ({**QUOTED, "format": "date"}, "/: x-quote and format exclude each other"),
-        ({"type": "string", "x-quote": 3}, "/x-quote: x-quote is true, false, or words: [LEAST, MOST], not 3"),
+        ({"type": "string", "x-quote": 3}, "true, false, or a mapping with words: [LEAST, MOST], within: sentence, or"),
+        ({"type": "string", "x-quote": {}}, "its keys are none"),
+        ({"type": "string", "x-quote": {"within": "page"}}, "/x-quote/within: within is 'sentence', not 'page'"),
         ({"type": "string", "x-quote": {"max": 3}}, "its keys are 'max'"),
         ({"type": "string", "x-quote": {"words": [1.5, 3]}}, "words is a list of two whole numbers"),
         ({"type": "string", "x-quote": {"words": [5, 3]}}, "/x-quote/words: no quote has 5 to 3 words"),
@@ -152,20 +155,22 @@ def test_the_grammar_allows_nothing_else(quote: str) -> None:
     assert accepts(grammar(schema, TEXT), json.dumps({"q": quote}, separators=(",", ":"))) == (quote == "nokia 6610")
 
 
-@given(documents, st.integers(0, 3), st.integers(1, 4), st.randoms(use_true_random=False))
-@example("\u0301 a : b", 1, 1, random.Random(0))
-@example("a,b,c d", 2, 2, random.Random(0))
+@given(documents, st.integers(0, 3), st.integers(1, 4), st.booleans(), st.randoms(use_true_random=False))
+@example("\u0301 a : b", 1, 1, False, random.Random(0))
+@example("a,b,c d", 2, 2, False, random.Random(0))
+@example("a. b c? d", 1, 2, True, random.Random(0))
 @settings(max_examples=60, deadline=None)
 def test_what_the_grammar_allows_is_a_quote_of_the_document(
-    text: str, least: int, more: int, dice: random.Random
+    text: str, least: int, more: int, in_sentence: bool, dice: random.Random
 ) -> None:
-    quote = {"type": "string", "x-quote": {"words": [least + 1, least + more]}}
+    within = {"within": "sentence"} if in_sentence else {}
+    quote = {"type": "string", "x-quote": {"words": [least + 1, least + more], **within}}
     schema = {"type": "object", "properties": {"q": quote, "n": {"type": "integer"}}, "required": ["q", "n"]}
     document = document_words(text)
     try:
         source = grammar(schema, text)
     except NoQuote:
-        assert not document.holds(Bounds(least + 1, least + more))
+        assert not document.holds(Bounds(least + 1, least + more, in_sentence=in_sentence))
         return
     answer = walk(source, dice)
     if answer is None:
@@ -176,19 +181,57 @@ def test_what_the_grammar_allows_is_a_quote_of_the_document(
 
 
 @pytest.mark.slow
-@given(documents, st.integers(1, 3))
-@example("\u200b\u0301nokia", 1)
+@given(documents, st.integers(1, 3), st.booleans())
+@example("\u200b\u0301nokia", 1, False)
+@example("a. b c. d", 2, True)
 @settings(max_examples=60, deadline=None)
-def test_the_grammar_allows_each_quote_that_the_document_is_said_to_hold(text: str, least: int) -> None:
-    schema = {"type": "object", "properties": {"q": {"type": "string", "x-quote": {"words": [least, 3]}}}}
+def test_the_grammar_allows_each_quote_that_the_document_is_said_to_hold(
+    text: str, least: int, in_sentence: bool
+) -> None:
+    within = {"within": "sentence"} if in_sentence else {}
+    quoted = {"type": "string", "x-quote": {"words": [least, 3], **within}}
+    schema = {"type": "object", "properties": {"q": quoted}}
     document = document_words(text)
-    for found, quote in enumerate(document.shortest(Bounds(least, 3))):
+    for found, quote in enumerate(document.shortest(Bounds(least, 3, in_sentence=in_sentence))):
         assert accepts(grammar(schema, text), json.dumps({"q": quote}, ensure_ascii=False, separators=(",", ":")))
         words = count_words(quote)
         assert words is not None
         assert least <= words <= 3
         if found == 3:
             break
+
+
+SENTENCES = 'It is light. The "zoom" is 3.5x! 很輕。很小。Really?! Yes'
+WITHIN: dict[str, Any] = {"type": "string", "x-quote": {"words": [1, 9], "within": "sentence"}}
+
+
+@pytest.mark.parametrize(
+    ("quote", "allowed"),
+    [
+        ("It is light.", True),
+        ("is light. The", False),
+        ('The "zoom" is 3.5x!', True),
+        ("3.5x! 很輕", False),
+        ("很輕。", True),
+        ("很輕。很小", False),
+        ("Really?! Yes", False),
+    ],
+)
+def test_a_quote_within_a_sentence_ends_where_the_sentence_does(quote: str, allowed: bool) -> None:
+    answer = json.dumps({"q": quote}, ensure_ascii=False, separators=(",", ":"))
+    schema = {"type": "object", "properties": {"q": WITHIN}, "required": ["q"]}
+    assert accepts(grammar(schema, SENTENCES), answer) == allowed
+    outcome = read(schema, {"q": quote}, SENTENCES)
+    assert isinstance(outcome, Answer) == allowed
+    assert allowed or (isinstance(outcome, Rejection) and outcome.rule == "goes on after the end of a sentence")
+
+
+def test_a_sentence_may_have_too_few_words_for_a_quote() -> None:
+    schema = {"type": "object", "properties": {"q": {**WITHIN, "x-quote": {"words": [3, 9], "within": "sentence"}}}}
+    required = {**schema, "required": ["q"]}
+    with pytest.raises(NoQuote):
+        constraint(required).about("Too short. By far! Is it?")
+    assert accepts(grammar(required, "Too short. By far, by far! Is it?"), '{"q":"By far, by far!"}')
 
 
 @given(documents)

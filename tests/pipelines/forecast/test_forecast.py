@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headrace.cluster.driver.measure import SampleRows, measure_on, observation, sample_rows
+from headrace.cluster.driver.measure import measure_on, observation
+from headrace.cluster.driver.sample_rows import SampleRows, sample_rows
 from headrace.cluster.engines.bytes_tokenizer import BytesTokenizer
 from headrace.cluster.engines.fake.engine import BLOCK, FakeEngine
 from headrace.cluster.state.checked import Checked, check
@@ -174,7 +175,9 @@ def test_rates_take_two_observations_and_are_never_below_zero() -> None:
 
 
 def test_a_measurement_compares_every_layout_with_the_reference_or_with_gold(reviews: Make, corpus: Write) -> None:
-    pipeline = reviews()
+    first, second, third = reviews().to_data()["steps"]
+    # Most made-up opinions are positive.
+    pipeline = reviews(steps=[first, second, {"summarize": {**third["summarize"], "when": "opinion = 'positive'"}}])
     checked = check(pipeline, str(corpus(texts(20))))
     rows = rows_of(checked)
     gold = ["positive" if i % 2 else "negative" for i in range(20)]
@@ -236,6 +239,13 @@ def test_documents_that_do_not_fit_are_forecast_as_they_are_asked(reviews: Make,
 def measured(pipeline: Pipeline, checked: Checked, gold: dict[str, list[Any]] | None = None) -> History:
     rows = SampleRows(rows_of(checked), gold or {})
     return asyncio.run(measure_on(FakeEngine({}), pipeline, checked.columns, rows))
+
+
+def test_a_step_that_few_rows_of_a_sample_reach_has_no_score(reviews: Make, corpus: Write) -> None:
+    pipeline = reviews()
+    history = measured(pipeline, check(pipeline, str(corpus(texts(40)))))
+    assert 0 < history.measured["hoisted"].steps["summary"]["rows"] < 8
+    assert set(history.quality["hoisted"]) == {"opinion", "facts"}
 
 
 def test_a_score_is_kept_for_the_layout_that_the_step_had(reviews: Make, corpus: Write) -> None:

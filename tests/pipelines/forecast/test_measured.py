@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from headrace.cluster.driver.measure import SampleRows
-from headrace.cluster.driver.trial import measure_for_run
+from headrace.cluster.driver.sample_rows import SampleRows
+from headrace.cluster.driver.trial import Task, measure_for_run
 from headrace.cluster.engines.fake.engine import FakeEngine
 from headrace.cluster.state.checked import Checked, check
-from headrace.operators.questions import Completion, Constraint, Sampling
 from headrace.pipelines.forecast.forecast import History
 from headrace.pipelines.forecast.measured import at_least
 from headrace.pipelines.forecast.outlook import (
     FEW_ROWS,
     FIRST_ROWS,
     SAMPLE_ROWS,
+    Start,
     look_ahead,
     sample_size,
     worth_measuring,
@@ -30,13 +29,10 @@ from headrace.pipelines.input.reader import ChunkReader
 from headrace.pipelines.input.rows import as_rows
 from headrace.pipelines.spec.pipeline import Pipeline
 from tests.support.interfaces import of_bytes
+from tests.support.steady_engine import STEPS, Steady
 
 Write = Callable[..., Path]
 
-STEPS = [
-    {"classify": {"name": name, "labels": ["yes", "no"], "instruction": f"{name.upper()} " * 20}}
-    for name in ("useful", "kind", "tall")
-]
 PIPELINE = Pipeline.model_validate({"name": "p", "model": "fake", "document": "{{ text }}", "steps": STEPS})
 
 
@@ -49,18 +45,24 @@ def seen(checked: Checked) -> Any:
     return survey(PIPELINE, places(checked.corpus.shards, rows), checked.columns, of_bytes().tokenizer, rows)
 
 
-def worth(source: Path, *, gpus: bool = False) -> bool:
+def worth(source: Path, *, apart: bool = True, gpus: bool = False) -> bool:
     outlook = look_ahead(PIPELINE, of_bytes(), seen(check(PIPELINE, str(source))), History())
-    return worth_measuring(PIPELINE, outlook, History(), gpus=gpus)
+    return worth_measuring(PIPELINE, outlook, History(), Start(apart, gpus))
 
 
 @pytest.mark.parametrize(
-    ("rows", "characters", "wanted"), [(20, 500, False), (100, 500, False), (200, 500, True), (200, 20, False)]
+    ("rows", "characters", "wanted"), [(20, 500, False), (60, 500, False), (150, 500, True), (200, 20, False)]
 )
 def test_a_run_measures_if_that_costs_less_than_it_may_save(
     corpus: Write, rows: int, characters: int, wanted: bool
 ) -> None:
     assert worth(corpus(documents(rows, characters))) is wanted
+
+
+def test_on_the_workers_own_engine_a_run_measures_from_fewer_rows_on(corpus: Write) -> None:
+    source = corpus(documents(100))
+    assert worth(source, apart=False)
+    assert not worth(source)
 
 
 def test_on_gpus_a_run_measures_from_more_rows_on(corpus: Write) -> None:
@@ -72,33 +74,13 @@ def test_a_short_run_has_a_small_sample() -> None:
     assert (sample_size(399), sample_size(400)) == (FEW_ROWS, SAMPLE_ROWS)
 
 
-class Steady(FakeEngine):
-    """Answers the same in all layouts, or something else wherever the instruction does not stand alone before."""
-
-    def __init__(self, *, worse: bool) -> None:
-        super().__init__({})
-        self.worse = worse
-
-    async def complete(
-        self, prompt: Any, constraint: Constraint, sampling: Sampling, *, follow_up: bool = False
-    ) -> Completion:
-        text = self.tokenizer.decode(prompt)
-        completion = await super().complete(prompt, constraint, sampling, follow_up=follow_up)
-        if "document " not in text:
-            return replace(completion, logprobs={"yes": -1.0, "no": -1.0})
-        number = int(text.split("document ")[1].split()[0])
-        named = [text.index(name) for name in ("USEFUL", "KIND", "TALL") if name in text]
-        first = len(named) == 1 and named[0] < text.index("document ")
-        yes = number % 2 == 0 if first or not self.worse else number % 3 == 0
-        return replace(completion, logprobs={"yes": -0.1 if yes else -3.0, "no": -3.0 if yes else -0.1})
-
-
 def trial(source: Path, engine: FakeEngine, rows: int) -> Any:
     checked = check(PIPELINE, str(source))
     read = ChunkReader(checked.columns).read(checked.corpus.shards[0], 0, rows, ["text"])
     values: list[Mapping[str, Any]] = list(as_rows(read.table))
-    sample = SampleRows(values, {})
-    return asyncio.run(measure_for_run(engine, PIPELINE, checked.columns, sample, seen(checked)))
+    task = Task(SampleRows(values, {}).mixed(), rows, seen(checked))
+    found = asyncio.run(measure_for_run(engine, PIPELINE, checked.columns, task))
+    return found.history, found.outlook, found.measured
 
 
 def test_a_measurement_ends_after_a_few_rows_if_the_cheaper_layouts_are_clearly_worse(corpus: Write) -> None:
@@ -112,15 +94,17 @@ def test_a_measurement_of_layouts_that_may_be_good_goes_to_the_end(corpus: Write
     history, outlook, found = trial(corpus(documents(400)), Steady(worse=False), SAMPLE_ROWS)
     assert found.rows == SAMPLE_ROWS
     assert found.clearly_worse == ()
-    assert set(outlook.choice.layouts.values()) != {"instruction_first"}
+    (layout,) = set(outlook.choice.layouts.values())
+    assert layout != "instruction_first"
+    assert set(history.measured) == {"instruction_first", layout}, "a dearer one need not be measured"
     assert found.computed > sum(each.computed for each in history.measured.values())
-    assert found.at_least["document_first"]["kind"] == pytest.approx(at_least(1.0, 64))
+    assert found.at_least[layout]["kind"] == pytest.approx(at_least(1.0, 64))
     assert "64 rows" in found.sentence()
 
 
-def test_a_small_sample_is_measured_at_once(corpus: Write) -> None:
+def test_a_small_sample_ends_after_a_few_rows_too(corpus: Write) -> None:
     _, _, found = trial(corpus(documents(200)), Steady(worse=True), FEW_ROWS)
-    assert found.rows == FEW_ROWS
+    assert found.rows == FIRST_ROWS
 
 
 @pytest.mark.parametrize(

@@ -43,39 +43,39 @@ FIXED: dict[str, Mapping[str, Layout]] = {"": {}, "hoisted": {"opinion": "hoiste
 
 WANTED: dict[str, list[str]] = {
     "fake": [
-        "6f9f42a916da72a6",
-        "dada48728232b4de 65125f5fe910e938 8a2b6bc4b26c746a 92270f357ecd9db1",
-        "b4cf221eaa8720b3 fc64aa21bfee391b b7042304e5daf5eb 6a836c3f7189b14b",
+        "ca3885272c376df2",
+        "dada48728232b4de 65125f5fe910e938 94da1ac47813321f 891b3bc2084831e1",
+        "b4cf221eaa8720b3 fc64aa21bfee391b 6a35496d19199249 0c78e5215aaaf657",
     ],
     "fake, its arguments beside the id": [
-        "fd183e7399cabe49",
-        "7be81a181b8df10e e68d7538c73b44fd da754d2a96d540ee 1a72ca1c4a009abd",
-        "cb10b6e9ce885db0 19099e285aa12327 12892ad59b43c088 943c2d160906a8d8",
+        "bf5cc2efc3aea392",
+        "7be81a181b8df10e e68d7538c73b44fd 8d83f0238e877557 993956fb01efa07c",
+        "cb10b6e9ce885db0 19099e285aa12327 1ff0a0001d0add46 1d5be50c361ed0b0",
     ],
     "fake, its arguments as a mapping": [
-        "fd183e7399cabe49",
-        "7be81a181b8df10e e68d7538c73b44fd da754d2a96d540ee 1a72ca1c4a009abd",
-        "cb10b6e9ce885db0 19099e285aa12327 12892ad59b43c088 943c2d160906a8d8",
+        "bf5cc2efc3aea392",
+        "7be81a181b8df10e e68d7538c73b44fd 8d83f0238e877557 993956fb01efa07c",
+        "cb10b6e9ce885db0 19099e285aa12327 1ff0a0001d0add46 1d5be50c361ed0b0",
     ],
     "fake, arguments that decide no answer": [
-        "6f9f42a916da72a6",
-        "dada48728232b4de 65125f5fe910e938 8a2b6bc4b26c746a 92270f357ecd9db1",
-        "b4cf221eaa8720b3 fc64aa21bfee391b b7042304e5daf5eb 6a836c3f7189b14b",
+        "ca3885272c376df2",
+        "dada48728232b4de 65125f5fe910e938 94da1ac47813321f 891b3bc2084831e1",
+        "b4cf221eaa8720b3 fc64aa21bfee391b 6a35496d19199249 0c78e5215aaaf657",
     ],
     "a folder": [
-        "d01346697511f810",
-        "e5231658f1f42b9c 1274cf287612af96 8e62fea56cfa6218 76a201a0f0bcfb7c",
-        "c975bd5ccf6b1d75 5c9873d2c256c4ab 315c5f1cb794bb98 b44d56eab97850fd",
+        "ceeb7191afae0044",
+        "e5231658f1f42b9c 1274cf287612af96 f16f5e63ab49a9e5 e64e84a5030c9286",
+        "c975bd5ccf6b1d75 5c9873d2c256c4ab 4681a22ad76dd568 5037495eb018d60c",
     ],
     "a folder with arguments": [
-        "4209584fb874bf27",
-        "edcdbbf84cd0267c f678a770c33a2104 2f85fe5517afa330 01195bd43251db1d",
-        "6b4fa0840d856df2 cc5c315f0ee24538 b7a3832385d2e98e d95491127be8dc7c",
+        "09bdf85228ede6fa",
+        "edcdbbf84cd0267c f678a770c33a2104 ce5271380e507f72 5b91b10ec9ef4ada",
+        "6b4fa0840d856df2 cc5c315f0ee24538 d2f49a99dd8848b6 557abe1151538a07",
     ],
     "made-up weights": [
-        "bc213e60f2e362ec",
-        "00b142b725a298a1 2e3d32135e0cbc91 891e3f97e8320b3b 7526e081a3fad8d0",
-        "988028c0e1ad4328 55dbbb67dabc2383 fb01a76c281c919a 0bd5a313587d8e8c",
+        "0670c2ffd536bb2e",
+        "00b142b725a298a1 2e3d32135e0cbc91 c1ca00c0e0a6a91d ba18cf582bfc1cfd",
+        "988028c0e1ad4328 55dbbb67dabc2383 93bfd2614643a610 12f7c7ae82c0c47f",
     ],
 }
 

@@ -12,14 +12,12 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from headrace.operators import Classify, Extract, Filter, Generate, Map, Summarize
-from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.spec.errors import PipelineMistake, UserError
 from headrace.pipelines.spec.pipeline import Pipeline
 from headrace.pipelines.spec.places import Source
 from headrace.pipelines.spec.resources import Model, Resources, parse_size
-from headrace.pipelines.spec.wording import problems_of
 
 DATA: dict[str, Any] = {
     "name": "reviews",
@@ -56,12 +54,50 @@ def with_step(index: int, **changes: Any) -> dict[str, Any]:
 
 
 def refused(data: object) -> str:
-    with pytest.raises(ValidationError) as caught:
+    with pytest.raises(PipelineMistake) as caught:
         Pipeline.model_validate(data)
-    text = "\n".join(f"{loc}: {message}" for loc, message in problems_of(caught.value))
+    text = "\n".join(f"{loc}: {message}" for loc, message in caught.value.problems)
     assert "Input should" not in text
     assert "pydantic" not in text
     return text
+
+
+def test_a_mistake_in_python_is_told_as_in_a_file_by_one_family_of_exceptions() -> None:
+    with pytest.raises(UserError) as caught:
+        Pipeline(name="a b", document="{{ a | uper }}", steps=[Filter(name="f", where="a ===")])
+    assert str(caught.value).startswith("name: must consist of letters, digits, - and _ and begin with a letter or a")
+    with pytest.raises(UserError) as caught:
+        Pipeline(name="a", document="{{ a | uper }}", steps=[Filter(name="f", where="a ===")])
+    assert str(caught.value).splitlines() == [
+        'document: the template: unknown filter "uper"; did you mean "upper"?',
+        "steps[0].filter.where: 'a ===' is not a Polars SQL expression: unexpected === at character 3; write = to"
+        " compare",
+    ]
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ({"labels": ["x"]}, "classify.labels: needs at least 2, but has 1"),
+        ({"labels": ["x", "y"], "whn": "a"}, 'classify: unknown key "whn"; did you mean "when"? (keys: name, when,'),
+        ({"labels": ["x", "y"], "examples": [{"document": "d", "answr": "x"}]},
+         'classify.examples[0]: unknown key "answr"; did you mean "answer"? (keys: document, answer)'),
+        ({"labels": ["x", "y"], "max_tokens": 0}, "classify.max_tokens: must be 1 or more, not 0"),
+        ({}, 'classify: key "labels" is missing'),
+    ],
+)  # fmt: skip
+def test_a_step_made_in_python_is_refused_in_the_words_of_a_file(made: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        Classify(name="a", **made)
+    assert str(caught.value).startswith(said)
+
+
+def test_a_mistake_travels_by_pickle() -> None:
+    with pytest.raises(PipelineMistake) as caught:
+        Pipeline(name="x", document="{{ a }}", steps=())
+    twin = pickle.loads(pickle.dumps(caught.value))
+    assert (str(twin), twin.problems) == (str(caught.value), caught.value.problems)
 
 
 def test_python_and_data_are_the_same_pipeline() -> None:
