@@ -19,6 +19,7 @@ EXAMPLES: Mapping[str, str] = {
     "init": "headrace init tickets",
     "manifest": "headrace manifest tickets.yaml -i s3://lake/tickets -o s3://lake/answers | kubectl create -f -",
     "report": "headrace report answers/ --previous answers-yesterday/",
+    "verify": "headrace verify answers/",
     "convert": "headrace convert answers/",
     "verify": "headrace verify answers/",
     "schema": "headrace schema > headrace.schema.json",
