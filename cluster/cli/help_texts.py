@@ -21,7 +21,6 @@ EXAMPLES: Mapping[str, str] = {
     "report": "headrace report answers/ --previous answers-yesterday/",
     "verify": "headrace verify answers/",
     "convert": "headrace convert answers/",
-    "verify": "headrace verify answers/",
     "schema": "headrace schema > headrace.schema.json",
     "plugins": "headrace plugins",
     "default": "headrace model default",
