@@ -99,7 +99,10 @@ def _dice(options: Any, number: int) -> random.Random:
 
 def _kind(options: Any, kinds: Mapping[Kind, int], dice: random.Random) -> Kind:
     drawn = dice.choices(list(kinds), list(kinds.values()))[0]
-    return {kind.__name__: kind for kind in kinds}[options.kind] if options.kind else drawn
+    named = {kind.__name__: kind for kind in kinds}
+    if options.kind and options.kind not in named:
+        sys.exit(f"{options.kind} is not played here: set --s3 and --ray. Those that are: {', '.join(named)}.")
+    return named[options.kind] if options.kind else drawn
 
 
 def _one(options: Any, number: int) -> Outcome:

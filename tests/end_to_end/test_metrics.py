@@ -184,6 +184,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     pipeline = {**REVIEWS, "model": engine, "too_long": "truncate"}
     (folder / "pipeline.yaml").write_text(yaml.safe_dump(pipeline))
     command = ["run", folder / "pipeline.yaml", "--input", folder / "input", "--output", folder / "output"]
+    command += ["--address", "local"]
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.scraped_run", folder / "samples", *command, "--log-format", "json"],
         cwd=ROOT,
