@@ -47,7 +47,8 @@ def test_what_the_driver_remembers_of_a_chunk_is_a_byte(tmp_path: Path) -> None:
                 ledger.add(chunk)
             return ledger
 
-        return traced_bytes(listed)[0]
+        # The least: what other threads of this process allocate meanwhile is traced, too.
+        return min(traced_bytes(listed)[0] for _ in range(3))
 
     few, many = remembered(50), remembered(1050)
     assert (many - few) / (20 * 1000) < 2, "bytes for each chunk more"

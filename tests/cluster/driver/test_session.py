@@ -224,6 +224,7 @@ def test_an_engine_that_dies_ends_the_call_and_the_next_one_starts_another(
 
 def test_an_interrupt_ends_the_call_and_keeps_the_engine(reviews: Make, started: list[EngineConfig]) -> None:
     pipeline = reviews(model={"id": "fake", "seconds": 0.2})
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
     class Interrupts(Listener):
         def phase(self, name: str) -> None:
@@ -234,6 +235,7 @@ def test_an_interrupt_ends_the_call_and_keeps_the_engine(reviews: Make, started:
         with pytest.raises(KeyboardInterrupt):
             session.transform(pl.DataFrame({"text": ["a"]}), pipeline, listener=Interrupts())
         answers, _ = session.transform(pl.DataFrame({"text": ["a"]}), pipeline)
+    signal.signal(signal.SIGINT, before)
     assert len(answers) == 1
     assert len(started) == 1
 
