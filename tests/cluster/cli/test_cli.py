@@ -252,6 +252,7 @@ def test_sample_takes_as_many_rows_as_it_is_told_from_everywhere(pipeline: str, 
     assert len(sampled(pipeline, source, "--json", "-n", "100").splitlines()) == 30
 
 
+@pytest.mark.slow
 def test_check_and_sample_need_no_ray(pipeline: str, corpus: Write) -> None:
     rest = [pipeline, "--model", "fake", "--input", str(corpus(["a"]))]
     code = (

@@ -25,6 +25,8 @@ from headrace.pipelines.inference.results import DeadLetter, RowResult
 from headrace.pipelines.spec.errors import UserError
 from tests.conftest import REVIEWS
 
+pytestmark = pytest.mark.slow
+
 Write = Callable[..., Path]
 
 

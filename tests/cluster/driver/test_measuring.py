@@ -30,6 +30,8 @@ from headrace.pipelines.storage.local import LocalStore
 from tests.support.in_process import InProcess, Stopped, here
 from tests.support.steady_engine import STEPS, Steady
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["here"]
 
 Write = Callable[..., Path]

@@ -19,6 +19,8 @@ from headrace.pipelines.spec.errors import UserError
 from tests.cluster.driver.test_generations import STAGES, STEPS, changed, step
 from tests.support.in_process import InProcess, Stopped, here
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["here"]
 
 KEYED = changed(lambda d: d.update(key=["id"], checkpoint_rows=50))

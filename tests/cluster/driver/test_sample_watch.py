@@ -22,6 +22,8 @@ from headrace.pipelines.inference.engine import Engine
 from headrace.pipelines.spec.errors import ChunksFailed, HeadraceError, UserError
 from headrace.pipelines.spec.loading import load_pipeline
 
+pytestmark = pytest.mark.slow
+
 Write = Callable[..., Path]
 
 OPINION = {"classify": {"name": "opinion", "labels": {"positive": "happy", "negative": "complains"}}}

@@ -16,6 +16,8 @@ from tests.conftest import REVIEWS
 from tests.support.in_process import InProcess, Stopped, in_process
 from tests.support.readers import READERS, Reader
 
+pytestmark = pytest.mark.slow
+
 FAULTS = {"row 3.": "cut", "row 13.": "cut", "row 23.": "cut"}
 STEPS: dict[str, Any] = {
     **REVIEWS,

@@ -23,6 +23,8 @@ from headrace.pipelines.output.verify import Finding, verify_output
 from headrace.pipelines.spec.errors import UserError
 from tests.support.in_process import InProcess, Stopped, here
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["here"]
 
 Write = Callable[..., Path]
