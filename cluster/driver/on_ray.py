@@ -68,14 +68,7 @@ class RayExecution(Execution):
         watch: Callable[[Totals], None],
         origins: Mapping[int, Origin] | None = None,
     ) -> Iterator[ChunkRecord]:
-        """Process the chunks, in any order; yield a record of each once it is committed or has failed.
-
-        ``entering`` are the chunks to process, by the stage that they need next.
-        ``origins`` say which answers of the chunks' bases are still valid.
-
-        Raises:
-            ChunksFailed: the workers cannot start, or Ray gave up on them.
-        """
+        """Process the chunks; see the base class."""
         import ray
         from ray.exceptions import RayError
 

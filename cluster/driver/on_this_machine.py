@@ -46,26 +46,20 @@ class LocalExecution(Execution):
         self.board = str(self._folder / "board")
         os.mkdir(self.board)
         self._log = self._folder / "worker.log"
+        self._log_named = False
         # Its engine starts while the prompts are checked.
         self._child: Child | None = self._start()
 
     def measure(self, stage: Stage, task: Task) -> Found:
         """Measure on the engine that the worker then goes on with; see the base class."""
-        child, self._child = self._child or self._start(), None
         most = self._measuring_seconds(stage)
-        child.send(self._trial(stage, task))
+        self._at_work().send(self._trial(stage, task))
         try:
-            found = child.receive(most)
+            found = self._receive(most)
         except Died:
-            child.end()
-            raise ChunksFailed(f"The engine died while layouts were measured. Full log: {self._keep_log()}") from None
+            raise self._failed("The engine died while layouts were measured.") from None
         except TimeoutError:
-            child.end()
-            raise ChunksFailed(f"The engine has not answered the sample within {most:g} s.") from None
-        except ChunksFailed:
-            child.end()
-            raise
-        self._child = child  # the worker starts another one otherwise
+            raise self._failed(f"The engine has not answered the sample within {most:g} s.") from None
         assert isinstance(found, Found), "a measurement is answered with what it found"
         return found
 
@@ -89,13 +83,12 @@ class LocalExecution(Execution):
         again: list[str] = []
         deaths = 0
         while True:
-            child, self._child = self._child or self._start(), None
+            child = self._at_work()
             began: dict[tuple[str, int], str] = {}
             try:
                 child.send(assignment)
-                child.receive()
+                self._receive()
                 deaths = 0
-                self._child = child
                 while True:
                     while len(began) < CHUNKS_AT_ONCE and (text := again.pop() if again else next(left, None)):
                         chunk = Descriptor.from_json(text).chunk
@@ -103,35 +96,49 @@ class LocalExecution(Execution):
                         child.send(text)
                     if not began:
                         return
-                    done = Descriptor.from_json(str(child.receive()))
+                    done = Descriptor.from_json(str(self._receive()))
                     del began[done.chunk.path, done.chunk.first]
                     assert done.record is not None, "a worker returns a record with each chunk"
                     yield done.record
             except Died:
-                self._child = None
-                child.end()
                 deaths += not began
                 again += began.values()
                 if deaths >= MOST_STARTS:
-                    raise ChunksFailed(
-                        f"The worker ended {deaths} times in a row before it was ready. Full log: {self._keep_log()}"
-                    ) from None
+                    raise self._failed(f"The worker ended {deaths} times in a row before it was ready.") from None
 
     def end(self) -> None:
-        """End the worker."""
-        if self._child is not None:
-            self._child.end()
-        if self._folder.exists():
-            shutil.rmtree(self._folder, ignore_errors=True)
+        """End the worker. Its log stays if a message has named it."""
+        self._end_child()
+        shutil.rmtree(self.board if self._log_named else self._folder, ignore_errors=True)
+
+    def _at_work(self) -> Child:
+        """The worker; another one if the last has ended."""
+        self._child = self._child or self._start()
+        return self._child
+
+    def _receive(self, seconds: float | None = None) -> object:
+        """The worker's next message; without one, the worker is ended. See :meth:`Child.receive`."""
+        assert self._child is not None, "only a worker that was asked answers"
+        try:
+            return self._child.receive(seconds)
+        except (Died, TimeoutError):
+            self._end_child()
+            raise
+        except ChunksFailed:
+            self._log_named = True
+            self._end_child()
+            raise
+
+    def _end_child(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            child.end()
+
+    def _failed(self, what: str) -> ChunksFailed:
+        self._log_named = True
+        return ChunksFailed(f"{what} Full log: {self._log}")
 
     def _start(self) -> Child:
         checked, stage = self._checked, self._checked.stages[0]
         idle = stage.number in self._idle
         return Child(self._log, None if idle else engine_config(checked, self._allotments[0], stage))
-
-    def _keep_log(self) -> Path:
-        """Where the log stays when the run is over."""
-        handle, kept = tempfile.mkstemp(prefix="headrace-worker-", suffix=".log")
-        os.close(handle)
-        shutil.copyfile(self._log, kept)
-        return Path(kept)
