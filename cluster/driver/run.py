@@ -209,7 +209,7 @@ class Run:
 
     @contextmanager
     def _workers(self) -> Iterator[Execution | None]:
-        """Ray and the resources for the engines, checked against the prompts; None if no rows are left."""
+        """Where the workers are, once the prompts are checked; None if no rows are left."""
         if self.work is not None and not self.work.todo:
             yield None
             return
@@ -231,7 +231,7 @@ class Run:
         awake = [stage for stage in checked.stages if stage.number not in idle]
         ahead = self._ahead() if awake else {}
         try:
-            # Ray and the check of the prompts take seconds each, and do not need one another.
+            # Workers and the check of the prompts take seconds each, and do not need one another.
             with (
                 self._clock.phase("starting"),
                 Preflights.begin(checked.pipeline, awake, checked.models, ahead) as preflight,
@@ -346,9 +346,8 @@ class Run:
             result.notes += drifted(made)
             if self._chose and result.status == "complete":
                 result.notes += keep_decision(self.checked, work.plan, made)
-                if not any(
-                    history.runs or history.decided for history in self.histories.values()
-                ):  # said once, not every night
+                # Said once, not every night.
+                if not any(history.runs or history.decided for history in self.histories.values()):
                     result.notes += hints(self.checked, made)
         return result
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from headrace.operators.schema.lazy_module import LazyModule
@@ -125,17 +125,22 @@ def _foreign(tree: Any) -> str:
     return next(filter(None, map(_foreign, _children(kind, body))), "")
 
 
+def _nodes(tree: Any) -> Iterator[tuple[str, Any]]:
+    """Each node of a tree that has a body, with its kind."""
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        if not isinstance(node, str):
+            kind, body = next(iter(node.items()))
+            pending.extend(_children(kind, body))
+            yield kind, body
+
+
 def casts_to_boolean(expr: pl.Expr) -> list[pl.Expr]:
     """The parts of the expression that are turned into a truth value. ``not opinion`` of a text would pass on nulls and
     fail on rows."""
     found = []
-    pending = [tree_of(expr)]
-    while pending:
-        tree = pending.pop()
-        if isinstance(tree, str):
-            continue
-        kind, body = next(iter(tree.items()))
-        pending.extend(_children(kind, body))
+    for kind, body in _nodes(tree_of(expr)):
         if kind == "Cast" and body.get("dtype") == {"Literal": "Boolean"}:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -148,15 +153,9 @@ def compares_twice(tree: Any) -> bool:
 
     Polars takes it, and answers the same for every row.
     """
-    pending = [tree]
-    while pending:
-        tree = pending.pop()
-        if isinstance(tree, str):
-            continue
-        kind, body = next(iter(tree.items()))
+    for kind, body in _nodes(tree):
         children = _children(kind, body)
-        pending.extend(children)
-        if _is_comparison(tree) and any(map(_is_comparison, children)):
+        if _is_comparison({kind: body}) and any(map(_is_comparison, children)):
             others = [child for child in children if not _is_comparison(child)]
             values = [value for value in map(_literal, others) if value is not None]
             if values and not isinstance(values[0], bool):
@@ -171,14 +170,8 @@ def _is_comparison(tree: Any) -> bool:
 def compared_texts(expr: pl.Expr) -> frozenset[tuple[str, str]]:
     """Columns with the texts that ``=``, ``<>`` and ``in`` compare them with. A misspelt label shows up here."""
     found: set[tuple[str, str]] = set()
-    pending = [tree_of(expr)]
-    while pending:
-        tree = pending.pop()
-        if isinstance(tree, str):
-            continue
-        kind, body = next(iter(tree.items()))
+    for kind, body in _nodes(tree_of(expr)):
         children = _children(kind, body)
-        pending.extend(children)
         compares = kind == "BinaryExpr" and body["op"] in ("Eq", "NotEq")
         if compares or (kind == "Function" and "IsIn" in json.dumps(body["function"])):
             columns = [child["Column"] for child in children if "Column" in child]
