@@ -128,7 +128,7 @@ def sample(
 ) -> None:
     """Answer a few rows and print the answers. Nothing is written.
 
-    The engine runs in this process, without Ray. With --watch, Ctrl-C ends the command (exit code 130).
+    The engine runs on this machine, without Ray. With --watch, Ctrl-C ends the command (exit code 130).
     """
     from headrace.pipelines.spec.errors import UserError
     from headrace.pipelines.spec.places import split_name

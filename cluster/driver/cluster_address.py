@@ -8,6 +8,7 @@ import socket
 from urllib.parse import urlsplit
 
 from headrace.pipelines.spec.errors import UserError
+from headrace.pipelines.storage.locations import without_secrets
 
 PROBE_SECONDS = 2.5
 """Time for a cluster's head to accept a connection. Ray itself would try for most of a minute."""
@@ -27,16 +28,17 @@ def check_reachable(address: str) -> None:
     Raises:
         UserError: nothing does, or it is the address of something else.
     """
+    said = without_secrets(address.partition("?")[0])
     if re.match(r"https?://", address):
         raise UserError(
-            f"{_shown(address)!r} is the address of a Jobs API. To run there: headrace submit --address "
-            f"{_shown(address)}. To connect from here: --address ray://HOST:{CLIENT_PORT}"
+            f"{said!r} is the address of a Jobs API. To run there: headrace submit --address "
+            f"{said}. To connect from here: --address ray://HOST:{CLIENT_PORT}"
         )
     place = urlsplit(address if "://" in address else f"//{address}")
     try:
         host, port = place.hostname, place.port
     except ValueError as error:
-        raise UserError(f"{_shown(address)!r} is not the address of a Ray cluster: {error}.") from error
+        raise UserError(f"{said!r} is not the address of a Ray cluster: {error}.") from error
     if host is None or (port is None and place.scheme != "ray"):
         return  # "auto", "local", and what only Ray knows
     try:
@@ -44,12 +46,6 @@ def check_reachable(address: str) -> None:
     except OSError as error:
         because = error.strerror or f"no answer within {PROBE_SECONDS:g} s"
         raise UserError(
-            f"There is no Ray cluster at {_shown(address)!r}: {because}. Check host and port (a head has its client "
+            f"There is no Ray cluster at {said!r}: {because}. Check host and port (a head has its client "
             f"server on port {CLIENT_PORT}), or omit --address to run on this machine."
         ) from error
-
-
-def _shown(address: str) -> str:
-    """An address without what may be a secret in it."""
-    place = urlsplit(address if "://" in address else f"//{address}")
-    return f"{place.scheme}://{place.netloc.rpartition('@')[2]}" if place.scheme else place.netloc.rpartition("@")[2]

@@ -143,7 +143,7 @@ def explain_pipeline(
     """Explain a run of ``pipeline`` over ``input``.
 
     Args:
-        measure_rows: first measure every layout on this many rows, on engines in this process.
+        measure_rows: first measure every layout on this many rows, on engines beside this process.
         limit: rows in total; None for all.
         output: forecast a run into this existing output, with ``--recompute changed`` if it needs that.
         prune: with ``output``, as if the run had ``--prune``.
@@ -265,7 +265,7 @@ def _staged(checked: Checked, store: Store, work: Work) -> Mapping[Chunk, Collec
 def _measure(
     checked: Checked, configs: Sequence[EngineConfig], histories: Sequence[History], rows: int
 ) -> list[History]:
-    """Measure on engines in this process, one model after another, and store the result with what runs have shown.
+    """Measure on engines beside this process, one model after another, and store the result with what runs have shown.
 
     Rows that one model neither filters out nor loses go to the next model. A model that no row reaches is not measured.
     """

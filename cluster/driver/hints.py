@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from headrace.cluster.engines.locate import provider_of
+from headrace.cluster.engines.locate import made_up_models
 from headrace.cluster.engines.registry import engines
 from headrace.cluster.state.checked import Checked
 from headrace.operators.base import ModelStep
@@ -13,8 +13,8 @@ from headrace.operators.base import ModelStep
 
 def hints(checked: Checked, report: Mapping[str, Any]) -> list[str]:
     """A note for each step that has something to say about the answers of a run, given its report."""
-    if not all(provider_of(model).remembered for model in checked.models.values()):
-        return []  # made-up answers
+    if made_up_models(checked.pipeline):
+        return []
     columns = report["seen"]["columns"]
     values = {name: column["values"] for name, column in columns.items() if column.get("values")}
     said = []

@@ -1,4 +1,4 @@
-"""Engines in this process that stay while pipelines come and go, and the check of a pipeline against them."""
+"""Engines of this process that stay while pipelines come and go, and the check of a pipeline against them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``headrace sample``: runs a few rows through all steps, on an engine in this process. Nothing is written.
+"""``headrace sample``: runs a few rows through all steps, on an engine beside this process. Nothing is written.
 
 With several models, their engines are started one after another, each for all rows. A :class:`Sampler` that is used
 again keeps its engines, and the answers of steps that have not changed.

@@ -1,4 +1,4 @@
-"""``headrace.transform``: a table in memory through a pipeline, on engines in this process, which a session keeps.
+"""``headrace.transform``: a table in memory through a pipeline, on engines of this process, which a session keeps.
 
 The checks, the prompts and the chain are those of a run. Nothing is written: there is no Ray, no plan and no
 checkpoint, so a table whose answers take hours is a case for ``headrace.run``.
@@ -76,7 +76,7 @@ class TooManyDeadLetters(UserWarning):
 
 
 def transform(table: T, pipeline: Pipeline | str | Path, *, listener: Listener | None = None) -> Transformed[T]:
-    """Send the rows of a table through a pipeline, on an engine in this process.
+    """Send the rows of a table through a pipeline, on an engine that this process starts.
 
     The engine is started and stopped again. To call this several times, use a :class:`Session`, which keeps it.
 

@@ -77,6 +77,7 @@ def engines(here: InProcess, monkeypatch: pytest.MonkeyPatch) -> Engines:
 
     made = Engines()
     monkeypatch.setattr(FakeProvider, "remembered", True)
+    monkeypatch.setattr(FakeProvider, "made_up", False)
     monkeypatch.setattr(FakeProvider, "start", lambda *args: made.start(*args))  # noqa: PLW0108
     monkeypatch.setattr(Execution, "measure", measure)
     return made
